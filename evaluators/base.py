@@ -1,0 +1,212 @@
+"""The seam between the search and everything slow: candidates go in, scores or failures come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from spaces.recipe import Recipe
+
+
+class FailureKind(StrEnum):
+    """Why a candidate has no score."""
+
+    BUILD = "build"  # the recipe cannot be built from these checkpoints
+    NON_FINITE = "non_finite"  # NaN or infinity in the merged weights or in the score
+    OUT_OF_MEMORY = "out_of_memory"
+    TASK = "task"  # the model could not be run on a task
+    TIMEOUT = "timeout"
+    LOST_WORKER = "lost_worker"  # the process died
+    ERROR = "error"  # anything else
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One item of a task.
+
+    Attributes:
+        id: Stable name ``task/hash``: the same for the same item whatever its position.
+        task: Name of the task.
+        position: Index of the item in the task's split, as lm-eval counts.
+    """
+
+    id: str
+    task: str
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskInfo:
+    """One scored task.
+
+    Attributes:
+        name: lm-eval's name.
+        metric: Full metric name, such as ``exact_match,strict-match`` or ``acc,none``.
+        higher_is_better: Direction of the metric.
+        weight: Share in the combined score, above 0; shares need not sum to 1.
+        mean: Whether the task's value is the plain mean over its questions.
+    """
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    weight: float
+    mean: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalogue:
+    """What an evaluator can ask: its tasks, and every question of them in task and split order."""
+
+    tasks: tuple[TaskInfo, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A recipe to evaluate.
+
+    Attributes:
+        id: Number of the candidate within its run, from 0.
+        recipe: What to build.
+        questions: Ids of the questions to ask, each once, at least one.
+    """
+
+    id: int
+    recipe: Recipe
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one question gave.
+
+    Attributes:
+        question: Id of the question.
+        value: The metric for this item in the metric's own unit (1 or 0 for right or wrong); NaN
+            where the metric exists only for a whole task.
+    """
+
+    question: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskScore:
+    """The value of one task over the questions asked.
+
+    Attributes:
+        task: Name of the task.
+        value: In the metric's own unit and direction.
+        stderr: Standard error of ``value``; NaN where it cannot be known (one question).
+        n: Number of questions.
+    """
+
+    task: str
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """The result of a candidate that could be built and scored.
+
+    Attributes:
+        value: Weighted mean over tasks, larger is better (lower-is-better tasks count negatively).
+        stderr: Standard error of ``value``.
+        tasks: One entry per task that was asked, in the catalogue's order.
+        outcomes: One entry per question asked.
+        fingerprint: Hash of the merged weights.
+        build_seconds: Time to build the weights.
+        score_seconds: Time to answer the questions.
+    """
+
+    value: float
+    stderr: float
+    tasks: tuple[TaskScore, ...]
+    outcomes: tuple[Outcome, ...]
+    fingerprint: str
+    build_seconds: float
+    score_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """The result of a candidate that has no score.
+
+    Attributes:
+        kind: Class of the cause.
+        message: One line for people.
+        detail: Traceback or other context; may be empty.
+        fingerprint: Hash of the merged weights where they were built; else empty.
+    """
+
+    kind: FailureKind
+    message: str
+    detail: str = ""
+    fingerprint: str = ""
+
+
+class Evaluator(Protocol):
+    """Builds recipes and scores them, one at a time; lives in one process."""
+
+    def catalogue(self) -> Catalogue:
+        """The tasks and questions that can be asked; the same for the life of the evaluator."""
+        ...
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        """Build and score one candidate; whatever goes wrong with it comes back as a Failure."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and devices; calling it twice is fine."""
+        ...
+
+
+EvaluatorFactory = Callable[[], Evaluator]
+"""Makes an evaluator inside a worker; must be picklable (a class or ``functools.partial`` of one)."""
+
+
+class EvaluatorError(RuntimeError):
+    """The evaluator itself cannot work (unknown task, model that does not load): ends the run.
+
+    Attributes:
+        problems: One line each, complete sentences that say what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[EvaluatorError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
+def combine(scores: Sequence[TaskScore], tasks: Sequence[TaskInfo]) -> tuple[float, float]:
+    """Weighted mean over tasks and its standard error, larger is better.
+
+    Tasks whose metric is lower-is-better enter with a minus sign. Tasks are taken as independent:
+    the variance is the sum of squared shares times squared standard errors.
+
+    Args:
+        scores: Values per task; each task at most once.
+        tasks: Weights and directions; tasks without a score are left out of the mean.
+
+    Returns:
+        Value and standard error; NaN for both when nothing was scored.
+    """
+    by_name = {score.task: score for score in scores}
+    asked = [(task, by_name[task.name]) for task in tasks if task.name in by_name]
+    total = sum(task.weight for task, _ in asked)
+    if not asked or total <= 0:
+        return math.nan, math.nan
+    value = sum(
+        task.weight / total * (score.value if task.higher_is_better else -score.value)
+        for task, score in asked
+    )
+    variance = sum((task.weight / total * score.stderr) ** 2 for task, score in asked)
+    return value, math.sqrt(variance)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: config, study, leaderboard, exports."""

@@ -1,0 +1,562 @@
+"""Recipes: what to merge and how, as frozen values without any path or weight in them.
+
+A recipe names models by short names; where each model lies is kept beside it (``Mapping[str, str]``,
+name to path or hub id), so that a recipe and its key stay the same when the models are moved.
+The meaning of every field is mergekit's: parameters are looked up source, then slice, then merge,
+then the catalogue's default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from spaces.methods import METHODS, BaseRule, Kind, Scope
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""Output dtypes a recipe may ask for."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+
+
+class RecipeError(ValueError):
+    """A recipe, or a part of one, that cannot be."""
+
+
+def check_name(name: str) -> None:
+    """Raise RecipeError unless ``name`` can be a model's short name."""
+    if not _NAME.match(name):
+        raise RecipeError(
+            f"model name: expected letters, digits, '_', '.' or '-' (no leading sign), got {name!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Values at evenly spaced depths, linearly interpolated in between.
+
+    Attributes:
+        anchors: At least one value, from the first layer of a slice to its last.
+    """
+
+    anchors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.anchors:
+            raise RecipeError("gradient: expected at least one value, got none")
+        _check_finite("gradient", self.anchors)
+
+    def at(self, position: float) -> float:
+        """The value at ``position`` in [0, 1]: mergekit's interpolation, term by term."""
+        scaled = position * (len(self.anchors) - 1)
+        lower = int(scaled)
+        upper = min(len(self.anchors) - 1, lower + 1)
+        share = scaled - lower
+        return (1 - share) * self.anchors[lower] + share * self.anchors[upper]
+
+
+Level = float | bool | Gradient
+"""A value without conditions: a number, a flag, or a gradient over depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A value for the tensors whose name contains ``filter``; ``None`` matches every tensor."""
+
+    value: Level
+    filter: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_level("value", self.value)
+        if self.filter == "":
+            raise RecipeError("filter: expected part of a tensor name, got an empty string")
+
+    def matches(self, tensor: str) -> bool:
+        """Whether the case applies: a plain substring test, ``*`` for all, as in mergekit."""
+        return self.filter is None or self.filter == "*" or self.filter in tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ByFilter:
+    """Cases tried in order; the first that matches the tensor name gives the value."""
+
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise RecipeError("filters: expected at least one case, got none")
+
+
+Parameter = Level | ByFilter
+"""A parameter as a recipe holds it: one value, a gradient over depth, or values by filter."""
+
+Parameters = tuple[tuple[str, Parameter], ...]
+"""Parameters by name, sorted by name: a hashable mapping."""
+
+
+def parameters(**values: Parameter) -> Parameters:
+    """Parameters from keywords; ``lambda`` is a reserved word, so pass it as ``lambda_``."""
+    return tuple(sorted((name.rstrip("_"), value) for name, value in values.items()))
+
+
+def resolve(parameter: Parameter, *, tensor: str, position: float) -> float | bool | None:
+    """The value for one tensor, or ``None`` where no case matches.
+
+    Args:
+        parameter: The parameter.
+        tensor: Name of the tensor the filters look at.
+        position: Depth within the slice in [0, 1]; 0 for tensors outside the layers.
+    """
+    match parameter:
+        case ByFilter(cases):
+            for case in cases:
+                if case.matches(tensor):
+                    return resolve(case.value, tensor=tensor, position=position)
+            return None
+        case Gradient():
+            return parameter.at(position)
+        case _:
+            return parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that goes in as it is, by its short name."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    @property
+    def label(self) -> str:
+        """Identity for random masks: the name."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One input of a merge.
+
+    Attributes:
+        of: A model, or another merge.
+        layers: Half-open range of the input's layers; only, and always, inside a slice.
+        parameters: Values for this input (``weight``, ``density``, ``scale``).
+    """
+
+    of: Model | Merge
+    layers: tuple[int, int] | None = None
+    parameters: Parameters = ()
+
+    def __post_init__(self) -> None:
+        _check_parameters(self.parameters)
+        if self.layers is not None:
+            start, end = self.layers
+            if not 0 <= start <= end:
+                raise RecipeError(f"layers: expected 0 <= start <= end, got [{start}, {end}]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """A run of output layers made from layer ranges of equal length.
+
+    Attributes:
+        sources: The inputs, each with its layer range; the base is listed when the method needs it.
+        parameters: Values for the whole slice.
+    """
+
+    sources: tuple[Source, ...]
+    parameters: Parameters = ()
+
+    def __post_init__(self) -> None:
+        _check_parameters(self.parameters)
+        if not self.sources:
+            raise RecipeError("slice: expected at least one source, got none")
+        ranges = [source.layers for source in self.sources]
+        if any(layers is None for layers in ranges):
+            raise RecipeError("slice: expected a layer range for every source, got none for some")
+        lengths = {layers[1] - layers[0] for layers in ranges if layers is not None}
+        if len(lengths) > 1:
+            raise RecipeError(f"slice: expected layer ranges of one length, got {sorted(lengths)}")
+
+    @property
+    def length(self) -> int:
+        """Number of output layers."""
+        start, end = cast(tuple[int, int], self.sources[0].layers)
+        return end - start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merge:
+    """Several inputs made into one model by one method.
+
+    Exactly one of ``sources`` (whole models) and ``slices`` (layer ranges) is given.
+
+    Attributes:
+        method: Name in ``spaces.methods.METHODS``.
+        sources: Whole inputs in merge order. A base of rule "required" is not listed here.
+        slices: Output layer runs, first to last. The base *is* listed in every slice.
+        base: The base (task vectors), or the input that marks the start (slerp).
+        parameters: Values for the merge; per-input parameters given here hold for all inputs.
+    """
+
+    method: str
+    sources: tuple[Source, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    base: Model | Merge | None = None
+    parameters: Parameters = ()
+
+    def __post_init__(self) -> None:
+        method = METHODS.get(self.method)
+        if method is None:
+            raise RecipeError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
+        if bool(self.sources) == bool(self.slices):
+            raise RecipeError(f"{self.method}: expected either sources or slices, got both or none")
+        _check_parameters(self.parameters)
+        self._check_base(method.base)
+        for group in self.groups():
+            self._check_group(group)
+
+    def groups(self) -> Iterator[tuple[Source, ...]]:
+        """The inputs of each slice, or the inputs once when there are no slices."""
+        if self.slices:
+            yield from (part.sources for part in self.slices)
+        else:
+            yield self.sources
+
+    def _check_base(self, rule: BaseRule) -> None:
+        if rule is not BaseRule.NONE and self.base is None:
+            raise RecipeError(f"{self.method}: expected a base model, got none")
+        if rule is BaseRule.NONE and self.base is not None:
+            raise RecipeError(f"{self.method}: expected no base (it has no use for one), got one")
+
+    def _check_group(self, group: tuple[Source, ...]) -> None:
+        method = METHODS[self.method]
+        nodes = [source.of for source in group]
+        if len(set(nodes)) != len(nodes):
+            raise RecipeError(f"{self.method}: expected distinct inputs, got one of them twice")
+        if not self.slices and any(source.layers is not None for source in group):
+            raise RecipeError(f"{self.method}: expected no layer range outside slices, got one")
+        if method.base is BaseRule.ENDPOINT and self.base not in nodes:
+            raise RecipeError(f"{self.method}: expected the base among the inputs, got another")
+        counted = [
+            node for node in nodes if node != self.base or method.base is not BaseRule.REQUIRED
+        ]
+        if self.slices and method.base is BaseRule.REQUIRED and self.base not in nodes:
+            raise RecipeError(
+                f"{self.method}: expected the base in every slice, got a slice without"
+            )
+        if not method.takes(len(counted)):
+            most = "more" if method.max_inputs is None else str(method.max_inputs)
+            raise RecipeError(
+                f"{self.method}: expected {method.min_inputs} to {most} inputs, got {len(counted)}"
+            )
+        for source in group:
+            self._check_values(source)
+
+    def _check_values(self, source: Source) -> None:
+        """Known names and legal values for one input, and every required value given somewhere."""
+        method = METHODS[self.method]
+        is_base = method.base is BaseRule.REQUIRED and source.of == self.base
+        shared = [self.parameters, *(part.parameters for part in self.slices)]
+        for table, scopes in (
+            (source.parameters, {Scope.INPUT}),
+            *((t, set(Scope)) for t in shared),
+        ):
+            for name, value in table:
+                spec = method.parameter(name)
+                if spec is None or spec.scope not in scopes:
+                    legal = ", ".join(p.name for p in method.parameters if p.scope in scopes)
+                    raise RecipeError(f"{self.method}: expected parameters {legal}, got {name!r}")
+                for number in _numbers(value):
+                    if spec.kind is Kind.NUMBER and not spec.allows(float(number)):
+                        raise RecipeError(f"{name}: expected {spec.range_text()}, got {number}")
+        for spec in method.parameters:
+            tables = [*shared, *([source.parameters] if spec.scope is Scope.INPUT else [])]
+            given = any(spec.name == name for table in tables for name, _ in table)
+            if spec.default is None and not given and not (is_base and spec.scope is Scope.INPUT):
+                raise RecipeError(f"{self.method}: expected a value for {spec.name!r}, got none")
+
+    @property
+    def label(self) -> str:
+        """Identity for random masks: the inputs' labels in order, without any number."""
+        inner = ",".join(source.of.label for group in self.groups() for source in group)
+        return f"{self.method}({inner})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete recipe: a tree of merges, and what the result looks like.
+
+    Attributes:
+        root: The outermost merge.
+        dtype: Output dtype; ``None`` keeps the widest dtype of each tensor's inputs.
+        seed: Seed of the random masks (DARE), 0 to 2**31 - 1.
+        tokenizer: Model whose tokenizer and config the result gets; ``None`` is the base, or
+            the first-listed input where there is no base.
+    """
+
+    root: Merge
+    dtype: str | None = None
+    seed: int = 0
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise RecipeError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not 0 <= self.seed < 2**31:
+            raise RecipeError(f"seed: expected 0 to {2**31 - 1}, got {self.seed}")
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash, 16 hex digits: equal for equal recipes, on every machine."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models in it, in order of first appearance, inputs before bases."""
+        return tuple(dict.fromkeys(_model_names(self.root)))
+
+    @property
+    def donor(self) -> str:
+        """Model that gives config and tokenizer: ``tokenizer``, else the base, else the first input."""
+        if self.tokenizer is not None:
+            return self.tokenizer
+        return _first_base(self.root) or self.models[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-able values; ``from_dict`` is the inverse."""
+        result: dict[str, Any] = {"merge": _merge_to_dict(self.root)}
+        if self.dtype is not None:
+            result["dtype"] = self.dtype
+        if self.seed:
+            result["seed"] = self.seed
+        if self.tokenizer is not None:
+            result["tokenizer"] = self.tokenizer
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """A recipe from what ``to_dict`` gave.
+
+        Raises:
+            RecipeError: If the data does not describe a legal recipe.
+        """
+        try:
+            return cls(
+                root=_merge_from_dict(data["merge"]),
+                dtype=data.get("dtype"),
+                seed=data.get("seed", 0),
+                tokenizer=data.get("tokenizer"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecipeError(f"recipe: expected the fields of a recipe, got {error!r}") from error
+
+
+def merges(node: Model | Merge) -> Iterator[Merge]:
+    """Every merge below and including ``node``, inner ones first, each once."""
+    seen: set[Merge] = set()
+
+    def walk(at: Model | Merge) -> Iterator[Merge]:
+        if isinstance(at, Merge) and at not in seen:
+            if at.base is not None:
+                yield from walk(at.base)
+            for group in at.groups():
+                for source in group:
+                    yield from walk(source.of)
+            if at not in seen:
+                seen.add(at)
+                yield at
+
+    yield from walk(node)
+
+
+def _model_names(node: Model | Merge) -> Iterator[str]:
+    if isinstance(node, Model):
+        yield node.name
+        return
+    for group in node.groups():
+        for source in group:
+            yield from _model_names(source.of)
+    if node.base is not None:
+        yield from _model_names(node.base)
+
+
+def _first_base(node: Model | Merge) -> str | None:
+    """The base nearest to the root, searched breadth first; an endpoint counts as a base."""
+    queue: list[Model | Merge] = [node]
+    while queue:
+        at = queue.pop(0)
+        if isinstance(at, Merge):
+            if isinstance(at.base, Model):
+                return at.base.name
+            queue.extend(source.of for group in at.groups() for source in group)
+    return None
+
+
+def _check_finite(name: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise RecipeError(f"{name}: expected finite numbers, got {value!r}")
+
+
+def _check_level(name: str, value: Level) -> None:
+    if not isinstance(value, bool | Gradient):
+        _check_finite(name, (value,))
+
+
+def _check_parameters(table: Parameters) -> None:
+    names = [name for name, _ in table]
+    if names != sorted(set(names)):
+        raise RecipeError(f"parameters: expected names sorted and once each, got {names}")
+    for name, value in table:
+        if not isinstance(value, ByFilter):
+            _check_level(name, value)
+
+
+def _numbers(value: Parameter) -> Iterator[float | bool]:
+    match value:
+        case ByFilter(cases):
+            for case in cases:
+                yield from _numbers(case.value)
+        case Gradient(anchors):
+            yield from anchors
+        case _:
+            yield value
+
+
+def _value_to_json(value: Parameter) -> Any:
+    match value:
+        case ByFilter(cases):
+            return [
+                {"value": _value_to_json(case.value)}
+                | ({"filter": case.filter} if case.filter is not None else {})
+                for case in cases
+            ]
+        case Gradient(anchors):
+            return [float(anchor) for anchor in anchors]
+        case bool():
+            return value
+        case _:
+            return float(value)
+
+
+def value_from_json(data: Any) -> Parameter:
+    """A parameter from plain values: a number, a list of numbers, or a list of cases.
+
+    Raises:
+        RecipeError: If the data is none of them.
+    """
+    if isinstance(data, bool):
+        return data
+    if isinstance(data, int | float):
+        return float(data)
+    if isinstance(data, list) and data and all(isinstance(item, Mapping) for item in data):
+        return ByFilter(tuple(_case_from_json(item) for item in data))
+    if isinstance(data, list) and all(
+        isinstance(item, int | float) and not isinstance(item, bool) for item in data
+    ):
+        return Gradient(tuple(float(item) for item in data))
+    raise RecipeError(
+        f"parameter: expected a number, a list of numbers or a list of {{filter, value}}, got {data!r}"
+    )
+
+
+def _case_from_json(item: Mapping[str, Any]) -> Case:
+    unknown = sorted(set(item) - {"filter", "value"})
+    if unknown or "value" not in item:
+        raise RecipeError(f"parameter: expected the keys value and filter, got {sorted(item)}")
+    value = value_from_json(item["value"])
+    if isinstance(value, ByFilter):
+        raise RecipeError("parameter: expected no filters inside a filter, got some")
+    return Case(value, item.get("filter"))
+
+
+def _parameters_to_json(table: Parameters) -> dict[str, Any]:
+    return {name: _value_to_json(value) for name, value in table}
+
+
+def parameters_from_json(data: Mapping[str, Any] | None) -> Parameters:
+    """Parameters from a mapping of plain values.
+
+    Raises:
+        RecipeError: If a value is not a parameter; the message starts with its name.
+    """
+    result = []
+    for name, value in sorted((data or {}).items()):
+        try:
+            result.append((name, value_from_json(value)))
+        except RecipeError as error:
+            raise RecipeError(f"{name}: {error}") from error
+    return tuple(result)
+
+
+def _node_to_json(node: Model | Merge) -> Any:
+    return node.name if isinstance(node, Model) else _merge_to_dict(node)
+
+
+def _node_from_json(data: Any) -> Model | Merge:
+    return Model(data) if isinstance(data, str) else _merge_from_dict(data)
+
+
+def _source_to_json(source: Source) -> dict[str, Any]:
+    result: dict[str, Any] = {"of": _node_to_json(source.of)}
+    if source.layers is not None:
+        result["layers"] = list(source.layers)
+    if source.parameters:
+        result["parameters"] = _parameters_to_json(source.parameters)
+    return result
+
+
+def _source_from_json(data: Mapping[str, Any]) -> Source:
+    layers = data.get("layers")
+    return Source(
+        of=_node_from_json(data["of"]),
+        layers=None if layers is None else (int(layers[0]), int(layers[1])),
+        parameters=parameters_from_json(data.get("parameters")),
+    )
+
+
+def _merge_to_dict(merge: Merge) -> dict[str, Any]:
+    result: dict[str, Any] = {"method": merge.method}
+    if merge.sources:
+        result["sources"] = [_source_to_json(source) for source in merge.sources]
+    if merge.slices:
+        result["slices"] = [
+            {"sources": [_source_to_json(source) for source in part.sources]}
+            | ({"parameters": _parameters_to_json(part.parameters)} if part.parameters else {})
+            for part in merge.slices
+        ]
+    if merge.base is not None:
+        result["base"] = _node_to_json(merge.base)
+    if merge.parameters:
+        result["parameters"] = _parameters_to_json(merge.parameters)
+    return result
+
+
+def _merge_from_dict(data: Mapping[str, Any]) -> Merge:
+    base = data.get("base")
+    return Merge(
+        method=data["method"],
+        sources=tuple(_source_from_json(source) for source in data.get("sources", ())),
+        slices=tuple(
+            Slice(
+                sources=tuple(_source_from_json(source) for source in part["sources"]),
+                parameters=parameters_from_json(part.get("parameters")),
+            )
+            for part in data.get("slices", ())
+        ),
+        base=None if base is None else _node_from_json(base),
+        parameters=parameters_from_json(data.get("parameters")),
+    )
