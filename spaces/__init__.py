@@ -1,1 +1,1 @@
-"""What can be searched: recipes, methods, spaces. Needs nothing but the standard library and PyYAML."""
+"""What can be searched: recipes, methods, spaces; pure Python and PyYAML."""

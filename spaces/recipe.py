@@ -1,7 +1,7 @@
 """Recipes: what to merge and how, as frozen values without any path or weight in them.
 
-A recipe names models by short names; where each model lies is kept beside it (``Mapping[str, str]``,
-name to path or hub id), so that a recipe and its key stay the same when the models are moved.
+A recipe names models by short names; where each model lies is kept beside it (a mapping from name
+to path or hub id), so that a recipe and its key stay the same when the models are moved.
 The meaning of every field is mergekit's: parameters are looked up source, then slice, then merge,
 then the catalogue's default.
 """
@@ -326,7 +326,7 @@ class Recipe:
 
     @property
     def donor(self) -> str:
-        """Model that gives config and tokenizer: ``tokenizer``, else the base, else the first input."""
+        """Model that gives config and tokenizer: ``tokenizer``, else the base, else the first."""
         if self.tokenizer is not None:
             return self.tokenizer
         return _first_base(self.root) or self.models[0]
@@ -469,7 +469,8 @@ def value_from_json(data: Any) -> Parameter:
     ):
         return Gradient(tuple(float(item) for item in data))
     raise RecipeError(
-        f"parameter: expected a number, a list of numbers or a list of {{filter, value}}, got {data!r}"
+        "parameter: expected a number, a list of numbers or a list of {filter, value}, "
+        f"got {data!r}"
     )
 
 
