@@ -10,6 +10,12 @@ from enum import StrEnum
 from evaluators.base import FailureKind, TaskScore
 from spaces.recipe import Recipe
 
+PARENT = "parent "
+"""How the origin of a parent alone starts; its name follows."""
+
+AVERAGE = "plain average"
+"""The origin of the equal-weight mean of all parents."""
+
 
 class Split(StrEnum):
     """Which questions an evaluation asked."""
@@ -87,4 +93,4 @@ class Record:
     @property
     def is_baseline(self) -> bool:
         """Whether it is a parent alone or the plain average."""
-        return self.origin.startswith("parent ") or self.origin == "plain average"
+        return self.origin.startswith(PARENT) or self.origin == AVERAGE

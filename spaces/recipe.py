@@ -325,6 +325,11 @@ class Recipe:
         return tuple(dict.fromkeys(_model_names(self.root)))
 
     @property
+    def title(self) -> str:
+        """How it is made, in a word or two: ``ties``, ``linear+slerp``, ``stack(ties)``."""
+        return _title(self.root)
+
+    @property
     def donor(self) -> str:
         """Model that gives config and tokenizer: ``tokenizer``, else the base, else the first."""
         if self.tokenizer is not None:
@@ -376,6 +381,14 @@ def merges(node: Model | Merge) -> Iterator[Merge]:
                 yield at
 
     yield from walk(node)
+
+
+def _title(root: Merge) -> str:
+    inner = {source.of for group in root.groups() for source in group}
+    (only, *others) = inner
+    if root.slices and not others and isinstance(only, Merge):
+        return f"stack({_title(only)})"
+    return "+".join(dict.fromkeys(sorted(merge.method for merge in merges(root))))
 
 
 def _model_names(node: Model | Merge) -> Iterator[str]:

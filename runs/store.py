@@ -1,0 +1,490 @@
+"""study.db: everything a run must remember, in one database next to Optuna's own tables.
+
+The driver is the only writer. A result is committed to the run's tables first and told to Optuna
+second, so that a crash in between loses nothing: on resume, what is complete here but still running
+there is told then. Values are JSON, numbers or arrays of numbers; nothing is ever unpickled by us.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+from evaluators.base import (
+    Catalogue,
+    Failure,
+    FailureKind,
+    Outcome,
+    Question,
+    Score,
+    TaskInfo,
+    TaskScore,
+)
+from runs import lock
+from runs.records import Evaluation, Record, Split, State
+from runs.split import Questions
+from spaces.recipe import Recipe
+
+FORMAT = 1
+"""Version of the tables below; a study of another version is refused."""
+
+STUDY_NAME = "merge-search"
+"""Name of the Optuna study inside the database."""
+
+_METADATA = sa.MetaData()
+_FACTS = sa.Table(
+    "merge_search_run",
+    _METADATA,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+_CANDIDATES = sa.Table(
+    "merge_search_candidate",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(64), nullable=False, unique=True),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("trial", sa.Integer),
+)
+_EVALUATIONS = sa.Table(
+    "merge_search_evaluation",
+    _METADATA,
+    sa.Column("candidate", sa.ForeignKey("merge_search_candidate.id"), primary_key=True),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("questions", sa.Integer, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("finished", sa.Float),
+    sa.Column("worker", sa.String(255), nullable=False, default=""),
+    sa.Column("fingerprint", sa.String(64), nullable=False, default=""),
+    sa.Column("value", sa.Float),
+    sa.Column("stderr", sa.Float),
+    sa.Column("tasks", sa.Text, nullable=False, default="[]"),
+    sa.Column("build_seconds", sa.Float),
+    sa.Column("score_seconds", sa.Float),
+    sa.Column("failure_kind", sa.String(32)),
+    sa.Column("failure_message", sa.Text, nullable=False, default=""),
+    sa.Column("failure_detail", sa.Text, nullable=False, default=""),
+    # Positions in the run's list of questions (uint32), and values (float64), each deflated.
+    sa.Column("asked", sa.LargeBinary),
+    sa.Column("outcomes", sa.LargeBinary),
+)
+_LOCK = lock.table(_METADATA)
+
+
+class StoreError(RuntimeError):
+    """A study that cannot be opened, created or continued; the message is one line for people."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What is fixed when a run is created.
+
+    Attributes:
+        config: The run's configuration as text.
+        space: The bounds of the search, as ``Space.to_dict`` gives them.
+        inputs: Input hash of every model by name.
+        catalogue: Tasks and questions.
+        questions: The split and order of the questions.
+        versions: Versions of the packages that made the run.
+        created: When, ISO 8601 with time zone.
+    """
+
+    config: str
+    space: dict[str, Any]
+    inputs: dict[str, str]
+    catalogue: Catalogue
+    questions: Questions
+    versions: dict[str, str]
+    created: str
+
+
+class Store:
+    """One run's database: open it with ``create`` or ``open``, close it when done."""
+
+    def __init__(self, engine: Engine, *, name: str) -> None:
+        self.name = name
+        self._engine = engine
+        self._manifest: Manifest | None = None
+        self._study: optuna.Study | None = None
+        self._storage: optuna.storages.RDBStorage | None = None
+        self._positions: dict[str, int] = {}
+        self.lock = lock.Lock(engine, _LOCK)
+
+    @classmethod
+    def create(cls, location: str, manifest: Manifest) -> Store:
+        """Make a new study.
+
+        Args:
+            location: Path of a file that does not exist, or a database URL without a study.
+            manifest: What is fixed for the run.
+
+        Raises:
+            StoreError: If there is a study already, or the place cannot be written.
+        """
+        path = _path(location)
+        if path is None:
+            cls._fill(location, manifest, location)
+            return cls.open(location)
+        if path.exists():
+            raise StoreError(
+                f"{location}: expected no such file, got one; "
+                f"continue it with `search resume {location}`, or name another folder"
+            )
+        draft = path.with_name(path.name + ".new")
+        draft.unlink(missing_ok=True)  # left by a run that died right here; it never held results
+        cls._fill(f"sqlite:///{draft}", manifest, location)
+        os.replace(draft, path)
+        return cls.open(location)
+
+    @staticmethod
+    def _fill(url: str, manifest: Manifest, name: str) -> None:
+        engine = _engine(url, name)
+        try:
+            if sa.inspect(engine).has_table(_FACTS.name):
+                raise StoreError(f"{name}: expected a database without a run, got one with a run")
+            storage = optuna.storages.RDBStorage(url)
+            optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
+            storage.engine.dispose()
+            _METADATA.create_all(engine)
+            with engine.begin() as connection:
+                rows = [{"key": key, "value": text} for key, text in _pack(manifest).items()]
+                connection.execute(sa.insert(_FACTS), rows)
+        except SQLAlchemyError as error:
+            raise StoreError(f"{name}: cannot be written: {_reason(error)}") from error
+        finally:
+            engine.dispose()
+
+    @classmethod
+    def open(cls, location: str) -> Store:
+        """Open an existing study; nothing is written by this.
+
+        Raises:
+            StoreError: If it is not a study of ours, or of another format version.
+        """
+        path = _path(location)
+        if path is not None:
+            _check_file(path, location)
+        engine = _engine(location if path is None else f"sqlite:///{path}", location)
+        store = cls(engine, name=location)
+        try:
+            version = store._fact("format")
+        except DatabaseError as error:
+            engine.dispose()
+            raise StoreError(
+                f"{location}: expected a study made by `search run`, got {_reason(error)}"
+            ) from error
+        if version != str(FORMAT):
+            engine.dispose()
+            raise StoreError(
+                f"{location}: expected a study of format {FORMAT}, got format {version}; "
+                "open it with the version of merge-search that made it"
+            )
+        return store
+
+    def close(self) -> None:
+        """Release the lock if held and close all connections; calling it twice is fine."""
+        self.lock.release()
+        if self._storage is not None:
+            self._storage.engine.dispose()
+            self._storage = self._study = None
+        self._engine.dispose()
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the database, with any password in it."""
+        return self._engine.url.render_as_string(hide_password=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was fixed when the run was created."""
+        if self._manifest is None:
+            with self._engine.connect() as connection:
+                rows = connection.execute(sa.select(_FACTS)).all()
+            self._manifest = _unpack({row.key: row.value for row in rows})
+        return self._manifest
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study; its sampler is set by who asks for trials."""
+        if self._study is None:
+            self._storage = optuna.storages.RDBStorage(self.url)
+            self._study = optuna.load_study(study_name=STUDY_NAME, storage=self._storage)
+        return self._study
+
+    # Facts that change during a run.
+
+    def fact(self, key: str) -> str | None:
+        """A value set with ``set_fact``."""
+        return self._fact(f"now:{key}")
+
+    def set_fact(self, key: str, value: str) -> None:
+        """Remember a value of the run, such as the seconds spent so far."""
+        row = f"now:{key}"
+        with self._writing() as connection:
+            changed = connection.execute(
+                sa.update(_FACTS).where(_FACTS.c.key == row).values(value=value)
+            )
+            if changed.rowcount == 0:
+                connection.execute(sa.insert(_FACTS).values(key=row, value=value))
+
+    # Candidates and their evaluations.
+
+    def add(self, recipe: Recipe, *, origin: str, trial: int | None) -> int:
+        """Take up a recipe that the run has not seen; ids count up from 0.
+
+        Returns:
+            The id of the candidate. Its search evaluation is begun in the same transaction.
+        """
+        with self._writing() as connection:
+            last = connection.execute(sa.select(sa.func.max(_CANDIDATES.c.id))).scalar()
+            number = 0 if last is None else last + 1
+            connection.execute(
+                sa.insert(_CANDIDATES).values(
+                    id=number,
+                    key=recipe.key,
+                    recipe=json.dumps(recipe.to_dict()),
+                    origin=origin,
+                    trial=trial,
+                )
+            )
+            self._begin(connection, number, Split.SEARCH)
+        return number
+
+    def begin(self, candidate: int, split: Split) -> None:
+        """Note that an evaluation is handed out, for the first time or once more."""
+        with self._writing() as connection:
+            self._begin(connection, candidate, split)
+
+    def _begin(self, connection: sa.Connection, candidate: int, split: Split) -> None:
+        fresh = {
+            "state": State.RUNNING.value,
+            "questions": len(self.manifest.questions.of(split)),
+            "started": datetime.now(UTC).timestamp(),
+        }
+        again = connection.execute(
+            sa.update(_EVALUATIONS)
+            .where(_is(candidate, split))
+            .values(attempts=_EVALUATIONS.c.attempts + 1, **fresh)
+        )
+        if again.rowcount == 0:
+            connection.execute(
+                sa.insert(_EVALUATIONS).values(
+                    candidate=candidate, split=split.value, attempts=1, **fresh
+                )
+            )
+
+    def finish(
+        self, candidate: int, split: Split, outcome: Score | Failure, *, worker: str
+    ) -> None:
+        """Record the result of an evaluation in one transaction; durable when this returns."""
+        values: dict[str, Any] = {
+            "worker": worker,
+            "finished": datetime.now(UTC).timestamp(),
+            "fingerprint": outcome.fingerprint,
+        }
+        if isinstance(outcome, Score):
+            asked, numbers = self._pack_outcomes(outcome.outcomes)
+            values |= {
+                "state": State.COMPLETE.value,
+                "value": outcome.value,
+                "stderr": _null_if_nan(outcome.stderr),
+                "tasks": json.dumps([asdict(task) for task in outcome.tasks]),
+                "questions": len(outcome.outcomes),
+                "build_seconds": outcome.build_seconds,
+                "score_seconds": outcome.score_seconds,
+                "asked": asked,
+                "outcomes": numbers,
+            }
+        else:
+            values |= {
+                "state": State.FAILED.value,
+                "failure_kind": outcome.kind.value,
+                "failure_message": outcome.message,
+                "failure_detail": outcome.detail,
+            }
+        with self._writing() as connection:
+            connection.execute(
+                sa.update(_EVALUATIONS).where(_is(candidate, split)).values(**values)
+            )
+
+    def records(self) -> tuple[Record, ...]:
+        """Every candidate with its evaluations, by id."""
+        with self._engine.connect() as connection:
+            candidates = connection.execute(
+                sa.select(_CANDIDATES).order_by(_CANDIDATES.c.id)
+            ).mappings()
+            columns = [c for c in _EVALUATIONS.c if c.name not in ("asked", "outcomes")]
+            done: dict[int, dict[Split, Evaluation]] = {}
+            for row in connection.execute(sa.select(*columns)).mappings():
+                done.setdefault(row["candidate"], {})[Split(row["split"])] = _evaluation(row)
+            return tuple(
+                Record(
+                    id=row["id"],
+                    recipe=Recipe.from_dict(json.loads(row["recipe"])),
+                    origin=row["origin"],
+                    trial=row["trial"],
+                    evaluations=done.get(row["id"], {}),
+                )
+                for row in candidates
+            )
+
+    def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
+        """What each question gave in a complete evaluation, in the order asked; else empty."""
+        query = sa.select(_EVALUATIONS.c.asked, _EVALUATIONS.c.outcomes)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(_is(candidate, split))).first()
+        if row is None or row.asked is None:
+            return ()
+        questions = self.manifest.catalogue.questions
+        positions = np.frombuffer(zlib.decompress(row.asked), dtype="<u4")
+        values = np.frombuffer(zlib.decompress(row.outcomes), dtype="<f8")
+        return tuple(
+            Outcome(question=questions[position].id, value=float(value))
+            for position, value in zip(positions, values, strict=True)
+        )
+
+    def _pack_outcomes(self, outcomes: tuple[Outcome, ...]) -> tuple[bytes, bytes]:
+        if not self._positions:
+            questions = self.manifest.catalogue.questions
+            self._positions = {question.id: at for at, question in enumerate(questions)}
+        asked = np.array([self._positions[item.question] for item in outcomes], dtype="<u4")
+        values = np.array([item.value for item in outcomes], dtype="<f8")
+        return zlib.compress(asked.tobytes()), zlib.compress(values.tobytes())
+
+    def _fact(self, key: str) -> str | None:
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(_FACTS.c.value).where(_FACTS.c.key == key))
+            value = found.scalar()
+        return None if value is None else str(value)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self.name}: cannot be written: {_reason(error)}") from error
+
+
+def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:
+    return (_EVALUATIONS.c.candidate == candidate) & (_EVALUATIONS.c.split == split.value)
+
+
+def _path(location: str) -> Path | None:
+    """The file a bare path or ``sqlite:///`` URL names; ``None`` for other databases."""
+    if location.startswith("sqlite:///"):
+        return Path(location.removeprefix("sqlite:///"))
+    return None if "://" in location else Path(location)
+
+
+def _check_file(path: Path, name: str) -> None:
+    if not path.exists():
+        raise StoreError(f"{name}: expected a study, got no such file")
+    if not path.is_file():
+        raise StoreError(f"{name}: expected a study file, got a folder; name the study.db in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise StoreError(f"{name}: cannot be read: {error.strerror}") from error
+    if start != b"SQLite format 3\0":
+        raise StoreError(f"{name}: expected a study made by `search run`, got another kind of file")
+
+
+def _engine(url: str, name: str) -> Engine:
+    try:
+        if url.startswith("sqlite"):
+            # A reader in another terminal may hold the file for a moment: wait, don't fail.
+            return sa.create_engine(url, connect_args={"timeout": 60})
+        return sa.create_engine(url)
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        raise StoreError(f"{name}: expected a path or a database URL, got {error}") from error
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The database's own words on one line, without our SQL (which may hold user data)."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).splitlines()[0]
+
+
+def _null_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _nan_if_null(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _evaluation(row: RowMapping) -> Evaluation:
+    return Evaluation(
+        split=Split(row["split"]),
+        state=State(row["state"]),
+        value=_nan_if_null(row["value"]),
+        stderr=_nan_if_null(row["stderr"]),
+        tasks=tuple(TaskScore(**task) for task in json.loads(row["tasks"])),
+        questions=row["questions"],
+        build_seconds=_nan_if_null(row["build_seconds"]),
+        score_seconds=_nan_if_null(row["score_seconds"]),
+        worker=row["worker"],
+        fingerprint=row["fingerprint"],
+        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
+        failure_message=row["failure_message"],
+        started=datetime.fromtimestamp(row["started"], UTC),
+        finished=datetime.fromtimestamp(row["finished"], UTC) if row["finished"] else None,
+        attempts=row["attempts"],
+    )
+
+
+def _pack(manifest: Manifest) -> dict[str, str]:
+    positions = {question.id: at for at, question in enumerate(manifest.catalogue.questions)}
+    return {
+        "format": str(FORMAT),
+        "config": manifest.config,
+        "space": json.dumps(manifest.space),
+        "inputs": json.dumps(manifest.inputs),
+        "tasks": json.dumps([asdict(task) for task in manifest.catalogue.tasks]),
+        "catalogue": json.dumps(
+            [[q.id, q.task, q.position] for q in manifest.catalogue.questions],
+        ),
+        "search": json.dumps([positions[name] for name in manifest.questions.search]),
+        "held_out": json.dumps([positions[name] for name in manifest.questions.held_out]),
+        "versions": json.dumps(manifest.versions),
+        "created": manifest.created,
+    }
+
+
+def _unpack(facts: Mapping[str, str]) -> Manifest:
+    questions = tuple(
+        Question(id=name, task=task, position=position)
+        for name, task, position in json.loads(facts["catalogue"])
+    )
+    tasks = tuple(TaskInfo(**task) for task in json.loads(facts["tasks"]))
+    return Manifest(
+        config=facts["config"],
+        space=json.loads(facts["space"]),
+        inputs=json.loads(facts["inputs"]),
+        catalogue=Catalogue(tasks=tasks, questions=questions),
+        questions=Questions(
+            search=tuple(questions[at].id for at in json.loads(facts["search"])),
+            held_out=tuple(questions[at].id for at in json.loads(facts["held_out"])),
+        ),
+        versions=json.loads(facts["versions"]),
+        created=facts["created"],
+    )

@@ -1,0 +1,201 @@
+"""The command line: parse, one call, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from search.errors import InputError, RunFailed
+from search.installation import shadowed
+
+app = typer.Typer(
+    name="search",
+    help="Search for merge recipes of language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_debug = False
+
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="study.db of a run, or its URL.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of recipes to evaluate in all."),
+]
+Hours = Annotated[float | None, typer.Option(min=0.0, help="Hours to search in all.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Ray cluster to use, such as `auto` or HOST:PORT."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option(help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options that come before the command."""
+    global _debug
+    _debug = debug
+    if version:
+        from search.installation import version as installed
+
+        typer.echo(f"merge-search {installed()}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:  # pragma: no cover - no_args_is_help answers first
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    trials: Trials = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(min=0, help="Makes another family and search.")] = 0,
+) -> None:
+    """Make a tiny model family here, search it, and build the winner: no download."""
+    from search import commands
+
+    commands.demo(out, trials=trials, workers=workers, seed=seed)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run; by default named after CONFIG."),
+    ] = None,
+    trials: Trials = None,
+    hours: Hours = None,
+    workers: Workers = None,
+    ray_address: Address = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Made-up scores instead of models, to try a config.")
+    ] = False,
+) -> None:
+    """Start a search."""
+    from search import commands
+
+    overrides = commands.Overrides(
+        trials=trials, hours=hours, workers=workers, ray_address=ray_address
+    )
+    commands.run(config, out=out, overrides=overrides, dry_run=dry_run)
+
+
+@app.command()
+def resume(
+    study: Study,
+    trials: Trials = None,
+    hours: Hours = None,
+    workers: Workers = None,
+    ray_address: Address = None,
+) -> None:
+    """Go on with a search, after a crash or with a larger budget."""
+    from search import commands
+
+    overrides = commands.Overrides(
+        trials=trials, hours=hours, workers=workers, ray_address=ray_address
+    )
+    commands.resume(study, overrides=overrides)
+
+
+@app.command()
+def validate(
+    study: Study,
+    top: Annotated[int, typer.Option(min=1, help="Number of best recipes to check.")] = 3,
+    workers: Workers = None,
+    ray_address: Address = None,
+) -> None:
+    """Score the best recipes, the parents and the average on the held-out questions."""
+    from search import commands
+
+    overrides = commands.Overrides(workers=workers, ray_address=ray_address)
+    commands.validate(study, top=top, overrides=overrides)
+
+
+@app.command()
+def status(study: Study) -> None:
+    """Show where a run stands; works beside a running search."""
+    from search import commands
+
+    commands.status(study)
+
+
+@app.command()
+def report(
+    study: Study,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; by default the study's."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="html, csv, markdown, json or parquet; may be repeated."),
+    ] = None,
+) -> None:
+    """Write the leaderboard report."""
+    from search import commands
+
+    commands.report(study, out=out, formats=tuple(formats or ()))
+
+
+@app.command()
+def export(
+    study: Study,
+    rank: Annotated[int, typer.Option(min=1, help="Place in the leaderboard.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default best.yaml beside the study."),
+    ] = None,
+) -> None:
+    """Write a found recipe as YAML that mergekit and `search build` run."""
+    from search import commands
+
+    commands.export(study, rank=rank, out=out)
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe or mergekit YAML.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to make.")],
+    shard_size: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+) -> None:
+    """Build the model of a recipe and write it to a folder."""
+    from search import commands
+
+    commands.build(recipe, out, shard_bytes=int(shard_size * 1e9))
+
+
+def main() -> NoReturn:
+    """Run the command line; the exit code is 0 done, 1 run failed, 2 bad input."""
+    problem = shadowed()
+    if problem is not None:
+        _fail([problem], code=2)
+    try:
+        app()
+    except InputError as error:
+        _fail(error.problems, code=2)
+    except RunFailed as error:
+        _fail([str(error)], code=1)
+    except KeyboardInterrupt:
+        _fail(["stopped at once; a run goes on with `search resume`"], code=1)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, not a traceback
+        hint = "" if _debug else " (search --debug ... shows where)"
+        _fail([f"{type(error).__name__}: {error}".splitlines()[0] + hint], code=1)
+    sys.exit(0)
+
+
+def _fail(problems: tuple[str, ...] | list[str], *, code: int) -> NoReturn:
+    if _debug:
+        traceback.print_exc()
+    for problem in problems:
+        print(f"search: error: {problem}", file=sys.stderr)
+    sys.exit(code)

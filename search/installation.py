@@ -1,0 +1,40 @@
+"""Whether the imports get our packages: their names are short, and others use them too."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("spaces", "merging", "evaluators", "runs", "search")
+"""Our top-level packages, each importing only those before it."""
+
+
+def shadowed() -> str | None:
+    """A line that says which package hides one of ours, or ``None`` when all are ours."""
+    home = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            return f"package {name!r}: expected it in {home}, got none; install merge-search again"
+        found = Path(spec.origin).resolve().parent
+        if found.parent != home:
+            return (
+                f"package {name!r}: expected the one in {home}, got {found}{_owner(name)}; "
+                "install merge-search into an environment of its own"
+            )
+    return None
+
+
+def _owner(name: str) -> str:
+    owners = [
+        owner
+        for owner in metadata.packages_distributions().get(name, [])
+        if owner != "merge-search"
+    ]
+    return f" (from {', '.join(sorted(set(owners)))})" if owners else ""
+
+
+def version() -> str:
+    """The installed version of merge-search."""
+    return metadata.version("merge-search")
