@@ -8,12 +8,10 @@ there is told then. Values are JSON, numbers or arrays of numbers; nothing is ev
 from __future__ import annotations
 
 import json
-import math
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,98 +19,32 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
-from evaluators.base import (
-    Catalogue,
-    Failure,
-    FailureKind,
-    Outcome,
-    Question,
-    Score,
-    TaskInfo,
-    TaskScore,
-)
-from runs import lock
+from evaluators.base import Failure, Outcome, Score
+from runs.lock import Lock
+from runs.manifest import FORMAT, Manifest
 from runs.records import Evaluation, Record, Split, State
-from runs.split import Questions
+from runs.tables import (
+    CANDIDATES,
+    EVALUATIONS,
+    FACTS,
+    LOCK,
+    METADATA,
+    evaluation,
+    null_if_nan,
+    pack,
+    unpack,
+)
 from spaces.recipe import Recipe
-
-FORMAT = 1
-"""Version of the tables below; a study of another version is refused."""
 
 STUDY_NAME = "merge-search"
 """Name of the Optuna study inside the database."""
 
-_METADATA = sa.MetaData()
-_FACTS = sa.Table(
-    "merge_search_run",
-    _METADATA,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_CANDIDATES = sa.Table(
-    "merge_search_candidate",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.String(64), nullable=False, unique=True),
-    sa.Column("recipe", sa.Text, nullable=False),
-    sa.Column("origin", sa.String(255), nullable=False),
-    sa.Column("trial", sa.Integer),
-)
-_EVALUATIONS = sa.Table(
-    "merge_search_evaluation",
-    _METADATA,
-    sa.Column("candidate", sa.ForeignKey("merge_search_candidate.id"), primary_key=True),
-    sa.Column("split", sa.String(16), primary_key=True),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("questions", sa.Integer, nullable=False),
-    sa.Column("started", sa.Float, nullable=False),
-    sa.Column("finished", sa.Float),
-    sa.Column("worker", sa.String(255), nullable=False, default=""),
-    sa.Column("fingerprint", sa.String(64), nullable=False, default=""),
-    sa.Column("value", sa.Float),
-    sa.Column("stderr", sa.Float),
-    sa.Column("tasks", sa.Text, nullable=False, default="[]"),
-    sa.Column("build_seconds", sa.Float),
-    sa.Column("score_seconds", sa.Float),
-    sa.Column("failure_kind", sa.String(32)),
-    sa.Column("failure_message", sa.Text, nullable=False, default=""),
-    sa.Column("failure_detail", sa.Text, nullable=False, default=""),
-    # Positions in the run's list of questions (uint32), and values (float64), each deflated.
-    sa.Column("asked", sa.LargeBinary),
-    sa.Column("outcomes", sa.LargeBinary),
-)
-_LOCK = lock.table(_METADATA)
-
 
 class StoreError(RuntimeError):
     """A study that cannot be opened, created or continued; the message is one line for people."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
-    """What is fixed when a run is created.
-
-    Attributes:
-        config: The run's configuration as text.
-        space: The bounds of the search, as ``Space.to_dict`` gives them.
-        inputs: Input hash of every model by name.
-        catalogue: Tasks and questions.
-        questions: The split and order of the questions.
-        versions: Versions of the packages that made the run.
-        created: When, ISO 8601 with time zone.
-    """
-
-    config: str
-    space: dict[str, Any]
-    inputs: dict[str, str]
-    catalogue: Catalogue
-    questions: Questions
-    versions: dict[str, str]
-    created: str
 
 
 class Store:
@@ -125,7 +57,7 @@ class Store:
         self._study: optuna.Study | None = None
         self._storage: optuna.storages.RDBStorage | None = None
         self._positions: dict[str, int] = {}
-        self.lock = lock.Lock(engine, _LOCK)
+        self.lock = Lock(engine, LOCK)
 
     @classmethod
     def create(cls, location: str, manifest: Manifest) -> Store:
@@ -157,15 +89,15 @@ class Store:
     def _fill(url: str, manifest: Manifest, name: str) -> None:
         engine = _engine(url, name)
         try:
-            if sa.inspect(engine).has_table(_FACTS.name):
+            if sa.inspect(engine).has_table(FACTS.name):
                 raise StoreError(f"{name}: expected a database without a run, got one with a run")
             storage = optuna.storages.RDBStorage(url)
             optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
             storage.engine.dispose()
-            _METADATA.create_all(engine)
+            METADATA.create_all(engine)
             with engine.begin() as connection:
-                rows = [{"key": key, "value": text} for key, text in _pack(manifest).items()]
-                connection.execute(sa.insert(_FACTS), rows)
+                rows = [{"key": key, "value": text} for key, text in manifest.to_rows().items()]
+                connection.execute(sa.insert(FACTS), rows)
         except SQLAlchemyError as error:
             raise StoreError(f"{name}: cannot be written: {_reason(error)}") from error
         finally:
@@ -216,8 +148,8 @@ class Store:
         """What was fixed when the run was created."""
         if self._manifest is None:
             with self._engine.connect() as connection:
-                rows = connection.execute(sa.select(_FACTS)).all()
-            self._manifest = _unpack({row.key: row.value for row in rows})
+                rows = connection.execute(sa.select(FACTS)).all()
+            self._manifest = Manifest.from_rows({row.key: row.value for row in rows})
         return self._manifest
 
     @property
@@ -239,10 +171,10 @@ class Store:
         row = f"now:{key}"
         with self._writing() as connection:
             changed = connection.execute(
-                sa.update(_FACTS).where(_FACTS.c.key == row).values(value=value)
+                sa.update(FACTS).where(FACTS.c.key == row).values(value=value)
             )
             if changed.rowcount == 0:
-                connection.execute(sa.insert(_FACTS).values(key=row, value=value))
+                connection.execute(sa.insert(FACTS).values(key=row, value=value))
 
     # Candidates and their evaluations.
 
@@ -253,10 +185,10 @@ class Store:
             The id of the candidate. Its search evaluation is begun in the same transaction.
         """
         with self._writing() as connection:
-            last = connection.execute(sa.select(sa.func.max(_CANDIDATES.c.id))).scalar()
+            last = connection.execute(sa.select(sa.func.max(CANDIDATES.c.id))).scalar()
             number = 0 if last is None else last + 1
             connection.execute(
-                sa.insert(_CANDIDATES).values(
+                sa.insert(CANDIDATES).values(
                     id=number,
                     key=recipe.key,
                     recipe=json.dumps(recipe.to_dict()),
@@ -279,13 +211,13 @@ class Store:
             "started": datetime.now(UTC).timestamp(),
         }
         again = connection.execute(
-            sa.update(_EVALUATIONS)
+            sa.update(EVALUATIONS)
             .where(_is(candidate, split))
-            .values(attempts=_EVALUATIONS.c.attempts + 1, **fresh)
+            .values(attempts=EVALUATIONS.c.attempts + 1, **fresh)
         )
         if again.rowcount == 0:
             connection.execute(
-                sa.insert(_EVALUATIONS).values(
+                sa.insert(EVALUATIONS).values(
                     candidate=candidate, split=split.value, attempts=1, **fresh
                 )
             )
@@ -304,7 +236,7 @@ class Store:
             values |= {
                 "state": State.COMPLETE.value,
                 "value": outcome.value,
-                "stderr": _null_if_nan(outcome.stderr),
+                "stderr": null_if_nan(outcome.stderr),
                 "tasks": json.dumps([asdict(task) for task in outcome.tasks]),
                 "questions": len(outcome.outcomes),
                 "build_seconds": outcome.build_seconds,
@@ -320,20 +252,18 @@ class Store:
                 "failure_detail": outcome.detail,
             }
         with self._writing() as connection:
-            connection.execute(
-                sa.update(_EVALUATIONS).where(_is(candidate, split)).values(**values)
-            )
+            connection.execute(sa.update(EVALUATIONS).where(_is(candidate, split)).values(**values))
 
     def records(self) -> tuple[Record, ...]:
         """Every candidate with its evaluations, by id."""
         with self._engine.connect() as connection:
             candidates = connection.execute(
-                sa.select(_CANDIDATES).order_by(_CANDIDATES.c.id)
+                sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
             ).mappings()
-            columns = [c for c in _EVALUATIONS.c if c.name not in ("asked", "outcomes")]
+            columns = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
             done: dict[int, dict[Split, Evaluation]] = {}
             for row in connection.execute(sa.select(*columns)).mappings():
-                done.setdefault(row["candidate"], {})[Split(row["split"])] = _evaluation(row)
+                done.setdefault(row["candidate"], {})[Split(row["split"])] = evaluation(row)
             return tuple(
                 Record(
                     id=row["id"],
@@ -347,14 +277,14 @@ class Store:
 
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
         """What each question gave in a complete evaluation, in the order asked; else empty."""
-        query = sa.select(_EVALUATIONS.c.asked, _EVALUATIONS.c.outcomes)
+        query = sa.select(EVALUATIONS.c.asked, EVALUATIONS.c.outcomes)
         with self._engine.connect() as connection:
             row = connection.execute(query.where(_is(candidate, split))).first()
         if row is None or row.asked is None:
             return ()
         questions = self.manifest.catalogue.questions
-        positions = np.frombuffer(zlib.decompress(row.asked), dtype="<u4")
-        values = np.frombuffer(zlib.decompress(row.outcomes), dtype="<f8")
+        positions = unpack(row.asked, "<u4")
+        values = unpack(row.outcomes, "<f8")
         return tuple(
             Outcome(question=questions[position].id, value=float(value))
             for position, value in zip(positions, values, strict=True)
@@ -366,11 +296,11 @@ class Store:
             self._positions = {question.id: at for at, question in enumerate(questions)}
         asked = np.array([self._positions[item.question] for item in outcomes], dtype="<u4")
         values = np.array([item.value for item in outcomes], dtype="<f8")
-        return zlib.compress(asked.tobytes()), zlib.compress(values.tobytes())
+        return pack(asked), pack(values)
 
     def _fact(self, key: str) -> str | None:
         with self._engine.connect() as connection:
-            found = connection.execute(sa.select(_FACTS.c.value).where(_FACTS.c.key == key))
+            found = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.key == key))
             value = found.scalar()
         return None if value is None else str(value)
 
@@ -384,7 +314,7 @@ class Store:
 
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:
-    return (_EVALUATIONS.c.candidate == candidate) & (_EVALUATIONS.c.split == split.value)
+    return (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.split == split.value)
 
 
 def _path(location: str) -> Path | None:
@@ -422,69 +352,3 @@ def _reason(error: SQLAlchemyError) -> str:
     """The database's own words on one line, without our SQL (which may hold user data)."""
     cause = getattr(error, "orig", None) or error
     return str(cause).splitlines()[0]
-
-
-def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _nan_if_null(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _evaluation(row: RowMapping) -> Evaluation:
-    return Evaluation(
-        split=Split(row["split"]),
-        state=State(row["state"]),
-        value=_nan_if_null(row["value"]),
-        stderr=_nan_if_null(row["stderr"]),
-        tasks=tuple(TaskScore(**task) for task in json.loads(row["tasks"])),
-        questions=row["questions"],
-        build_seconds=_nan_if_null(row["build_seconds"]),
-        score_seconds=_nan_if_null(row["score_seconds"]),
-        worker=row["worker"],
-        fingerprint=row["fingerprint"],
-        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
-        failure_message=row["failure_message"],
-        started=datetime.fromtimestamp(row["started"], UTC),
-        finished=datetime.fromtimestamp(row["finished"], UTC) if row["finished"] else None,
-        attempts=row["attempts"],
-    )
-
-
-def _pack(manifest: Manifest) -> dict[str, str]:
-    positions = {question.id: at for at, question in enumerate(manifest.catalogue.questions)}
-    return {
-        "format": str(FORMAT),
-        "config": manifest.config,
-        "space": json.dumps(manifest.space),
-        "inputs": json.dumps(manifest.inputs),
-        "tasks": json.dumps([asdict(task) for task in manifest.catalogue.tasks]),
-        "catalogue": json.dumps(
-            [[q.id, q.task, q.position] for q in manifest.catalogue.questions],
-        ),
-        "search": json.dumps([positions[name] for name in manifest.questions.search]),
-        "held_out": json.dumps([positions[name] for name in manifest.questions.held_out]),
-        "versions": json.dumps(manifest.versions),
-        "created": manifest.created,
-    }
-
-
-def _unpack(facts: Mapping[str, str]) -> Manifest:
-    questions = tuple(
-        Question(id=name, task=task, position=position)
-        for name, task, position in json.loads(facts["catalogue"])
-    )
-    tasks = tuple(TaskInfo(**task) for task in json.loads(facts["tasks"]))
-    return Manifest(
-        config=facts["config"],
-        space=json.loads(facts["space"]),
-        inputs=json.loads(facts["inputs"]),
-        catalogue=Catalogue(tasks=tasks, questions=questions),
-        questions=Questions(
-            search=tuple(questions[at].id for at in json.loads(facts["search"])),
-            held_out=tuple(questions[at].id for at in json.loads(facts["held_out"])),
-        ),
-        versions=json.loads(facts["versions"]),
-        created=facts["created"],
-    )

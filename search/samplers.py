@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from optuna import samplers
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 STARTUP_TRIALS = 10
@@ -32,15 +34,17 @@ class Choice:
 def _tpe(seed: int) -> BaseSampler:
     # Groups: recipes of one structure are modelled together, whatever others draw. The constant
     # liar keeps parallel workers from being sent to one place.
-    return samplers.TPESampler(
-        seed=seed,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        n_startup_trials=STARTUP_TRIALS,
-        n_ei_candidates=48,
-        warn_independent_sampling=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # for multivariate and group
+        return samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=STARTUP_TRIALS,
+            n_ei_candidates=48,
+            warn_independent_sampling=False,
+        )
 
 
 def _cmaes(seed: int) -> BaseSampler:

@@ -21,9 +21,10 @@ from evaluators.base import (
     TaskScore,
 )
 from runs.lock import LockedError
+from runs.manifest import FORMAT, Manifest
 from runs.records import Split, State
 from runs.split import divide
-from runs.store import FORMAT, Manifest, Store, StoreError
+from runs.store import Store, StoreError
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 

@@ -1,0 +1,78 @@
+"""What is fixed when a run is created, as values and as rows of study.db."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluators.base import Catalogue, Question, TaskInfo
+from runs.split import Questions
+
+FORMAT = 1
+"""Version of the tables and values of study.db; a study of another version is refused."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What is fixed when a run is created.
+
+    Attributes:
+        config: The run's configuration as text.
+        space: The bounds of the search, as ``Space.to_dict`` gives them.
+        inputs: Input hash of every model by name.
+        catalogue: Tasks and questions.
+        questions: The split and order of the questions.
+        versions: Versions of the packages that made the run.
+        created: When, ISO 8601 with time zone.
+        dry_run: Whether scores are made up instead of measured.
+    """
+
+    config: str
+    space: dict[str, Any]
+    inputs: dict[str, str]
+    catalogue: Catalogue
+    questions: Questions
+    versions: dict[str, str]
+    created: str
+    dry_run: bool = False
+
+    def to_rows(self) -> dict[str, str]:
+        """The manifest as texts by key; ``from_rows`` is the inverse."""
+        positions = {question.id: at for at, question in enumerate(self.catalogue.questions)}
+        return {
+            "format": str(FORMAT),
+            "config": self.config,
+            "space": json.dumps(self.space),
+            "inputs": json.dumps(self.inputs),
+            "tasks": json.dumps([asdict(task) for task in self.catalogue.tasks]),
+            "catalogue": json.dumps([[q.id, q.task, q.position] for q in self.catalogue.questions]),
+            "search": json.dumps([positions[name] for name in self.questions.search]),
+            "held_out": json.dumps([positions[name] for name in self.questions.held_out]),
+            "versions": json.dumps(self.versions),
+            "created": self.created,
+            "dry_run": json.dumps(self.dry_run),
+        }
+
+    @classmethod
+    def from_rows(cls, rows: Mapping[str, str]) -> Manifest:
+        """The manifest that ``to_rows`` wrote."""
+        questions = tuple(
+            Question(id=name, task=task, position=position)
+            for name, task, position in json.loads(rows["catalogue"])
+        )
+        tasks = tuple(TaskInfo(**task) for task in json.loads(rows["tasks"]))
+        return cls(
+            config=rows["config"],
+            space=json.loads(rows["space"]),
+            inputs=json.loads(rows["inputs"]),
+            catalogue=Catalogue(tasks=tasks, questions=questions),
+            questions=Questions(
+                search=tuple(questions[at].id for at in json.loads(rows["search"])),
+                held_out=tuple(questions[at].id for at in json.loads(rows["held_out"])),
+            ),
+            versions=json.loads(rows["versions"]),
+            created=rows["created"],
+            dry_run=json.loads(rows["dry_run"]),
+        )

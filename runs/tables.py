@@ -1,0 +1,100 @@
+"""The run's own tables in study.db, and rows as values."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from evaluators.base import FailureKind, TaskScore
+from runs import lock
+from runs.records import Evaluation, Split, State
+
+METADATA = sa.MetaData()
+FACTS = sa.Table(
+    "merge_search_run",
+    METADATA,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+CANDIDATES = sa.Table(
+    "merge_search_candidate",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(64), nullable=False, unique=True),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("trial", sa.Integer),
+)
+EVALUATIONS = sa.Table(
+    "merge_search_evaluation",
+    METADATA,
+    sa.Column("candidate", sa.ForeignKey("merge_search_candidate.id"), primary_key=True),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("questions", sa.Integer, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("finished", sa.Float),
+    sa.Column("worker", sa.String(255), nullable=False, default=""),
+    sa.Column("fingerprint", sa.String(64), nullable=False, default=""),
+    sa.Column("value", sa.Float),
+    sa.Column("stderr", sa.Float),
+    sa.Column("tasks", sa.Text, nullable=False, default="[]"),
+    sa.Column("build_seconds", sa.Float),
+    sa.Column("score_seconds", sa.Float),
+    sa.Column("failure_kind", sa.String(32)),
+    sa.Column("failure_message", sa.Text, nullable=False, default=""),
+    sa.Column("failure_detail", sa.Text, nullable=False, default=""),
+    # Positions in the run's list of questions (uint32), and values (float64), each deflated.
+    sa.Column("asked", sa.LargeBinary),
+    sa.Column("outcomes", sa.LargeBinary),
+)
+LOCK = lock.table(METADATA)
+
+
+def pack(values: npt.NDArray[np.generic]) -> bytes:
+    """An array as deflated little-endian bytes."""
+    return zlib.compress(values.tobytes())
+
+
+def unpack(data: bytes, dtype: str) -> npt.NDArray[np.generic]:
+    """The array that ``pack`` was given."""
+    return np.frombuffer(zlib.decompress(data), dtype=dtype)
+
+
+def null_if_nan(value: float) -> float | None:
+    """What SQL holds for a number: it knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def nan_if_null(value: float | None) -> float:
+    """Back again."""
+    return math.nan if value is None else value
+
+
+def evaluation(row: RowMapping) -> Evaluation:
+    """An evaluation from its row; the outcomes of questions are read elsewhere."""
+    return Evaluation(
+        split=Split(row["split"]),
+        state=State(row["state"]),
+        value=nan_if_null(row["value"]),
+        stderr=nan_if_null(row["stderr"]),
+        tasks=tuple(TaskScore(**task) for task in json.loads(row["tasks"])),
+        questions=row["questions"],
+        build_seconds=nan_if_null(row["build_seconds"]),
+        score_seconds=nan_if_null(row["score_seconds"]),
+        worker=row["worker"],
+        fingerprint=row["fingerprint"],
+        failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
+        failure_message=row["failure_message"],
+        started=datetime.fromtimestamp(row["started"], UTC),
+        finished=datetime.fromtimestamp(row["finished"], UTC) if row["finished"] else None,
+        attempts=row["attempts"],
+    )

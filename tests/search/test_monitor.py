@@ -1,0 +1,90 @@
+"""The view of a run in progress."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from evaluators.base import Candidate, Failure, FailureKind, Score
+from evaluators.pool import Result
+from search.monitor import LiveMonitor, LogMonitor, Standing, monitor
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+RECIPE = Recipe(
+    root=Merge(method="linear", sources=(Source(of=Model("a"), parameters=parameters(weight=1.0)),))
+)
+
+
+def result(value: float | None) -> Result:
+    outcome = (
+        Failure(kind=FailureKind.TASK, message="[red]boom[/red]")
+        if value is None
+        else Score(
+            value=value,
+            stderr=0.01,
+            tasks=(),
+            outcomes=(),
+            fingerprint="",
+            build_seconds=0.5,
+            score_seconds=1.0,
+        )
+    )
+    candidate = Candidate(id=3, recipe=RECIPE, questions=("t/1",))
+    return Result(candidate=candidate, outcome=outcome, worker="node/1")
+
+
+def lines(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=200), text
+
+
+def test_a_terminal_gets_a_live_view_and_a_pipe_gets_lines() -> None:
+    assert isinstance(monitor(lines(terminal=True)[0]), LiveMonitor)
+    assert isinstance(monitor(lines(terminal=False)[0]), LogMonitor)
+
+
+def test_lines_say_progress_best_and_lead() -> None:
+    console, text = lines(terminal=False)
+    standing = Standing(
+        phase="search", total=60, done=7, best=0.61, best_what="ties", best_parent=0.5
+    )
+    LogMonitor(console).update(standing, result(0.61))
+    line = text.getvalue()
+    assert "search 7/60  best 0.6100 (ties), +0.1100 over the best parent" in line
+    assert "last 0.6100 ± 0.0100 in 1.5 s on node/1" in line
+
+
+def test_lines_are_rare_but_news_is_told() -> None:
+    console, text = lines(terminal=False)
+    view = LogMonitor(console)
+    standing = Standing(phase="search", total=60, best=0.5, best_what="ties")
+    for done in range(1, 6):
+        standing.done = done
+        view.update(standing, result(0.4))
+    assert text.getvalue().count("\n") == 1
+    view.update(standing, result(None))
+    assert "failed (task): [red]boom[/red]" in text.getvalue()
+    standing.best = 0.7
+    view.update(standing, result(0.7))
+    assert text.getvalue().count("\n") == 3
+
+
+def test_the_live_view_shows_the_standing() -> None:
+    console, text = lines(terminal=True)
+    view = LiveMonitor(console)
+    standing = Standing(phase="search", total=10, done=4, failures=1, running=2, workers=2)
+    view.update(standing)
+    view.update(standing, result(None))
+    view.close()
+    shown = text.getvalue()
+    assert "4/10" in shown
+    assert "no score yet" in shown
+    assert "2/2 workers busy" in shown
+    assert "[red]boom[/red]" in shown
+
+
+@pytest.mark.parametrize("parent", [math.nan, 0.2])
+def test_no_lead_without_a_parent(parent: float) -> None:
+    standing = Standing(phase="search", total=None, best=0.3, best_what="slerp", best_parent=parent)
+    assert ("over the best parent" in standing.best_text()) == (not math.isnan(parent))
