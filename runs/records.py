@@ -17,6 +17,11 @@ AVERAGE = "plain average"
 """The origin of the equal-weight mean of all parents."""
 
 
+def is_baseline(origin: str) -> bool:
+    """Whether a recipe of that origin is a parent alone or the plain average."""
+    return origin.startswith(PARENT) or origin == AVERAGE
+
+
 class Split(StrEnum):
     """Which questions an evaluation asked."""
 
@@ -93,4 +98,4 @@ class Record:
     @property
     def is_baseline(self) -> bool:
         """Whether it is a parent alone or the plain average."""
-        return self.origin.startswith(PARENT) or self.origin == AVERAGE
+        return is_baseline(self.origin)

@@ -8,12 +8,10 @@ there is told then. Values are JSON, numbers or arrays of numbers; nothing is ev
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,16 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from evaluators.base import Failure, Outcome, Score
+from runs.database import (
+    StoreError,
+    check_file,
+    engine_for,
+    file_of,
+    optuna_storage,
+    reason,
+    url_of,
+    use_write_ahead_log,
+)
 from runs.lock import Lock
 from runs.manifest import FORMAT, Manifest
 from runs.records import Evaluation, Record, Split, State
@@ -39,12 +47,10 @@ from runs.tables import (
 )
 from spaces.recipe import Recipe
 
+__all__ = ["Store", "StoreError"]
+
 STUDY_NAME = "merge-search"
 """Name of the Optuna study inside the database."""
-
-
-class StoreError(RuntimeError):
-    """A study that cannot be opened, created or continued; the message is one line for people."""
 
 
 class Store:
@@ -70,7 +76,7 @@ class Store:
         Raises:
             StoreError: If there is a study already, or the place cannot be written.
         """
-        path = _path(location)
+        path = file_of(location)
         if path is None:
             cls._fill(location, manifest, location)
             return cls.open(location)
@@ -81,25 +87,26 @@ class Store:
             )
         draft = path.with_name(path.name + ".new")
         draft.unlink(missing_ok=True)  # left by a run that died right here; it never held results
-        cls._fill(f"sqlite:///{draft}", manifest, location)
-        os.replace(draft, path)
+        cls._fill(url_of(str(draft)), manifest, location)
+        draft.replace(path)
         return cls.open(location)
 
     @staticmethod
     def _fill(url: str, manifest: Manifest, name: str) -> None:
-        engine = _engine(url, name)
+        engine = engine_for(url, name)
         try:
             if sa.inspect(engine).has_table(FACTS.name):
                 raise StoreError(f"{name}: expected a database without a run, got one with a run")
-            storage = optuna.storages.RDBStorage(url)
+            storage = optuna_storage(url)
             optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
             storage.engine.dispose()
             METADATA.create_all(engine)
             with engine.begin() as connection:
                 rows = [{"key": key, "value": text} for key, text in manifest.to_rows().items()]
                 connection.execute(sa.insert(FACTS), rows)
+            use_write_ahead_log(url)
         except SQLAlchemyError as error:
-            raise StoreError(f"{name}: cannot be written: {_reason(error)}") from error
+            raise StoreError(f"{name}: cannot be written: {reason(error)}") from error
         finally:
             engine.dispose()
 
@@ -110,17 +117,17 @@ class Store:
         Raises:
             StoreError: If it is not a study of ours, or of another format version.
         """
-        path = _path(location)
+        path = file_of(location)
         if path is not None:
-            _check_file(path, location)
-        engine = _engine(location if path is None else f"sqlite:///{path}", location)
+            check_file(path, location)
+        engine = engine_for(url_of(location), location)
         store = cls(engine, name=location)
         try:
             version = store._fact("format")
         except DatabaseError as error:
             engine.dispose()
             raise StoreError(
-                f"{location}: expected a study made by `search run`, got {_reason(error)}"
+                f"{location}: expected a study made by `search run`, got {reason(error)}"
             ) from error
         if version != str(FORMAT):
             engine.dispose()
@@ -156,7 +163,7 @@ class Store:
     def study(self) -> optuna.Study:
         """The Optuna study; its sampler is set by who asks for trials."""
         if self._study is None:
-            self._storage = optuna.storages.RDBStorage(self.url)
+            self._storage = optuna_storage(self.url)
             self._study = optuna.load_study(study_name=STUDY_NAME, storage=self._storage)
         return self._study
 
@@ -310,45 +317,8 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise StoreError(f"{self.name}: cannot be written: {_reason(error)}") from error
+            raise StoreError(f"{self.name}: cannot be written: {reason(error)}") from error
 
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:
     return (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.split == split.value)
-
-
-def _path(location: str) -> Path | None:
-    """The file a bare path or ``sqlite:///`` URL names; ``None`` for other databases."""
-    if location.startswith("sqlite:///"):
-        return Path(location.removeprefix("sqlite:///"))
-    return None if "://" in location else Path(location)
-
-
-def _check_file(path: Path, name: str) -> None:
-    if not path.exists():
-        raise StoreError(f"{name}: expected a study, got no such file")
-    if not path.is_file():
-        raise StoreError(f"{name}: expected a study file, got a folder; name the study.db in it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise StoreError(f"{name}: cannot be read: {error.strerror}") from error
-    if start != b"SQLite format 3\0":
-        raise StoreError(f"{name}: expected a study made by `search run`, got another kind of file")
-
-
-def _engine(url: str, name: str) -> Engine:
-    try:
-        if url.startswith("sqlite"):
-            # A reader in another terminal may hold the file for a moment: wait, don't fail.
-            return sa.create_engine(url, connect_args={"timeout": 60})
-        return sa.create_engine(url)
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        raise StoreError(f"{name}: expected a path or a database URL, got {error}") from error
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    """The database's own words on one line, without our SQL (which may hold user data)."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).splitlines()[0]

@@ -17,7 +17,7 @@ from evaluators.pool import Pool, SerialPool
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import ranked
 from runs.manifest import Manifest
-from runs.records import Record, Split, State
+from runs.records import Record, Split, State, is_baseline
 from runs.split import divide
 from runs.store import Store
 from search.errors import InputError, RunFailed
@@ -199,7 +199,7 @@ class Session:
         space = Space.from_dict(store.manifest.space)
         found = seeds(space)
         if config.search.seeds == "none":
-            found = tuple(seed for seed in found if seed.is_baseline)
+            found = tuple(seed for seed in found if is_baseline(seed.name))
         sampler = Sampler(
             config.search.sampler,
             seed=config.search.seed,

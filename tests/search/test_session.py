@@ -1,0 +1,327 @@
+"""The search loop on the closed-form evaluator: budget, seeds, repeats, failures, crashes."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from evaluators.base import Catalogue, FailureKind
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.pool import Pool, Result, SerialPool
+from runs.config import RunConfig
+from runs.manifest import Manifest
+from runs.records import Split, State
+from runs.split import divide
+from runs.store import Store
+from search.errors import RunFailed
+from search.monitor import Standing
+from search.session import Session, to_validate
+from spaces.space import Space
+
+CONFIG = """
+base: ./base
+models: {a: ./a, b: ./b, c: ./c}
+tasks: [one, two]
+held_out: 0.3
+space: {methods: [linear, ties, slerp]}
+search: {trials: TRIALS, sampler: SAMPLER, seed: 1}
+workers: {ray: false}
+"""
+
+
+class Silent:
+    """A monitor that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.standings: list[Standing] = []
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        self.standings.append(standing)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+def config(trials: int = 20, sampler: str = "tpe") -> RunConfig:
+    return RunConfig.from_text(CONFIG.replace("TRIALS", str(trials)).replace("SAMPLER", sampler))
+
+
+def spec(**changes: object) -> FakeSpec:
+    return FakeSpec(
+        parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), questions=20, **changes
+    )
+
+
+def make_store(folder: Path, settings: RunConfig, space: Space | None = None) -> Store:
+    catalogue: Catalogue = FakeEvaluator(spec()).catalogue()
+    manifest = Manifest(
+        config=settings.to_yaml(),
+        space=(space or settings.space(4)).to_dict(),
+        inputs={},
+        catalogue=catalogue,
+        questions=divide(catalogue, settings.held_out, seed=1),
+        versions={},
+        created="2026-01-01T00:00:00+00:00",
+        dry_run=True,
+    )
+    return Store.create(str(folder / "study.db"), manifest)
+
+
+def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes: object) -> Silent:
+    seen = Silent()
+    store.lock.acquire()
+    try:
+        pool = pool or SerialPool(partial(FakeEvaluator, spec(**changes)))
+        Session(store, settings, pool=pool, monitor=seen).run()
+    finally:
+        store.lock.release()
+    return seen
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "nsga2"])
+def test_every_sampler_spends_the_budget_on_distinct_recipes(tmp_path: Path, sampler: str) -> None:
+    settings = config(24, sampler)
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    records = store.records()
+    assert len({record.recipe.key for record in records}) == len(records) == 24
+    for record in records:
+        assert record.evaluations[Split.SEARCH].state is State.COMPLETE
+        assert record.evaluations[Split.SEARCH].attempts == 1
+    told = {trial.number: trial.value for trial in store.study.trials}
+    for record in records:
+        if record.trial is not None:
+            assert told[record.trial] == record.evaluations[Split.SEARCH].value
+    assert not [t for t in store.study.trials if t.state is TrialState.RUNNING]
+    store.close()
+
+
+def test_seeds_come_first(tmp_path: Path) -> None:
+    settings = config(12)
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    origins = [record.origin for record in store.records()]
+    assert origins[:4] == ["parent a", "parent b", "parent c", "plain average"]
+    assert len([origin for origin in origins if origin != "tpe"]) >= 6
+    store.close()
+
+
+def test_seeds_none_leaves_the_baselines(tmp_path: Path) -> None:
+    settings = config(8).replaced({"search.seeds": "none"})
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    origins = [record.origin for record in store.records()]
+    assert origins[4:] == ["tpe"] * 4
+    store.close()
+
+
+def test_the_search_finds_better_than_the_seeds(tmp_path: Path) -> None:
+    settings = config(60)
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    best_seed = max(r.evaluations[Split.SEARCH].value for r in store.records() if r.origin != "tpe")
+    best = max(r.evaluations[Split.SEARCH].value for r in store.records())
+    assert best > best_seed
+    store.close()
+
+
+def test_held_out_is_asked_of_the_best_and_the_baselines_only(tmp_path: Path) -> None:
+    settings = config(20)
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    asked = [record for record in store.records() if Split.HELD_OUT in record.evaluations]
+    scores = sorted(
+        (-record.evaluations[Split.SEARCH].value, record.id) for record in store.records()
+    )
+    top = {number for _, number in scores[:3]}
+    assert {record.id for record in asked} == top | {0, 1, 2, 3}
+    for record in asked:
+        names = {outcome.question for outcome in store.outcomes(record.id, Split.HELD_OUT)}
+        assert names == set(store.manifest.questions.held_out)
+        searched = {outcome.question for outcome in store.outcomes(record.id, Split.SEARCH)}
+        assert searched == set(store.manifest.questions.search)
+    assert to_validate(store, top=3) == []
+    store.close()
+
+
+def test_failures_are_recorded_and_never_scores(tmp_path: Path) -> None:
+    settings = config(30, "random")
+    store = make_store(tmp_path, settings)
+    drive(store, settings, fail_rate=0.5)
+    failed = [r for r in store.records() if r.evaluations[Split.SEARCH].state is State.FAILED]
+    assert 5 <= len(failed) <= 25
+    states = {trial.number: trial.state for trial in store.study.trials}
+    for record in failed:
+        assert record.evaluations[Split.SEARCH].failure_kind is FailureKind.ERROR
+        assert math.isnan(record.evaluations[Split.SEARCH].value)
+        assert record.trial is None or states[record.trial] is TrialState.FAIL
+    store.close()
+
+
+def test_a_run_without_any_score_says_why(tmp_path: Path) -> None:
+    settings = config(6)
+    store = make_store(tmp_path, settings)
+    with pytest.raises(RunFailed, match="no candidate could be scored; most often: error: recipe"):
+        drive(store, settings, fail_rate=1.0)
+    store.close()
+
+
+def test_a_space_with_few_recipes_ends_early(tmp_path: Path) -> None:
+    text = CONFIG.replace("TRIALS", "50").replace("SAMPLER", "random")
+    text = text.replace("{methods: [linear, ties, slerp]}", "{methods: [linear], weight: [1, 1]}")
+    settings = RunConfig.from_text(text)
+    store = make_store(tmp_path, settings)
+    seen = drive(store, settings)
+    assert "every recipe of the space was tried" in " ".join(seen.notes)
+    assert len(store.records()) < 50
+    values = {r.recipe.key: r.evaluations[Split.SEARCH].value for r in store.records()}
+    repeated = [t for t in store.study.trials if "candidate" in t.user_attrs]
+    assert repeated
+    for trial in repeated:
+        assert trial.value in values.values()
+    store.close()
+
+
+def test_hours_end_a_run(tmp_path: Path) -> None:
+    settings = config(500, "random").replaced({"search.hours": 2 / 3600})
+    store = make_store(tmp_path, settings)
+    drive(store, settings, seconds=0.05)
+    assert 4 <= len(store.records()) <= 40
+    store.close()
+
+
+def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
+    settings = config(10)
+    store = make_store(tmp_path, settings)
+    drive(store, settings)
+    first = store.records()
+    drive(store, settings.replaced({"search.trials": 16}))
+    assert len(store.records()) == 16
+    for before, after in zip(first, store.records(), strict=False):
+        assert before.evaluations[Split.SEARCH] == after.evaluations[Split.SEARCH]
+    store.close()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_a_resumed_run_gives_the_same_trials(tmp_path: Path, sampler: str) -> None:
+    keys = []
+    for parts in ((24,), (11, 24)):
+        folder = tmp_path / str(len(parts))
+        folder.mkdir()
+        settings = config(24, sampler).replaced({"search.validate": 0})
+        store = make_store(folder, settings)
+        for trials in parts:
+            drive(store, settings.replaced({"search.trials": trials}))
+        keys.append([record.recipe.key for record in store.records()])
+        store.close()
+    assert keys[0] == keys[1]
+
+
+DRIVER = textwrap.dedent(
+    """
+    import sys
+    from functools import partial
+    from evaluators.fake import FakeEvaluator, FakeSpec
+    from evaluators.pool import SerialPool
+    from rich.console import Console
+    from runs.config import RunConfig
+    from runs.store import Store
+    from search.monitor import LogMonitor
+    from search.session import Session
+
+    store = Store.open(sys.argv[1])
+    store.lock.acquire()
+    spec = FakeSpec(
+        parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), questions=20, seconds=0.02
+    )
+    settings = RunConfig.from_text(store.manifest.config)
+    pool = SerialPool(partial(FakeEvaluator, spec))
+    Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
+    store.close()
+    """
+)
+
+
+def start(store: Store) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", DRIVER, store.name], stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 9, 21])
+def test_nothing_is_lost_or_done_twice_after_sigkill(tmp_path: Path, after: int) -> None:
+    settings = config(30, "random")
+    store = make_store(tmp_path, settings)
+    driver = start(store)
+    while len(store.records()) < after:
+        assert driver.poll() is None
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {
+        r.id: r for r in store.records() if r.evaluations[Split.SEARCH].state is State.COMPLETE
+    }
+    assert len(before) < 30
+    assert start(store).wait() == 0
+    records = store.records()
+    assert len({r.recipe.key for r in records}) == len(records) == 30
+    for record in records:
+        evaluation = record.evaluations[Split.SEARCH]
+        assert evaluation.state is State.COMPLETE
+        if record.id in before:
+            assert evaluation == before[record.id].evaluations[Split.SEARCH]
+            assert evaluation.attempts == 1
+    assert sum(r.evaluations[Split.SEARCH].attempts for r in records) <= 31
+    assert not [t for t in store.study.trials if t.state is TrialState.RUNNING]
+    store.close()
+
+
+@pytest.mark.slow
+def test_sigterm_stops_softly(tmp_path: Path) -> None:
+    settings = config(500, "random")
+    store = make_store(tmp_path, settings)
+    driver = start(store)
+    while len(store.records()) < 3:
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=30) == 0
+    assert all(r.evaluations[Split.SEARCH].state is State.COMPLETE for r in store.records())
+    assert store.lock.holder() is None
+    store.close()
+
+
+def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
+    """Between asking and taking up, between committing and telling, and while it is under way."""
+    settings = config(9, "random")
+    store = make_store(tmp_path, settings)
+    drive(store, settings.replaced({"search.trials": 6, "search.validate": 0}))
+    asked = store.study.ask()  # died before the recipe became a candidate
+    from search.ledger import Ledger
+    from search.samplers import Sampler
+
+    ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
+    committed, running = ledger.next(), ledger.next()
+    outcome = FakeEvaluator(spec()).evaluate(committed)
+    store.finish(committed.id, Split.SEARCH, outcome, worker="w")  # died before telling
+    drive(store, settings)
+    records = store.records()
+    assert len(records) == 9
+    trials = {trial.number: trial for trial in store.study.trials}
+    assert trials[asked.number].state is TrialState.FAIL
+    assert trials[records[committed.id].trial].value == outcome.value
+    assert records[committed.id].evaluations[Split.SEARCH].attempts == 1
+    assert records[running.id].evaluations[Split.SEARCH].attempts == 2
+    assert records[running.id].evaluations[Split.SEARCH].state is State.COMPLETE
+    store.close()
+    assert os.path.exists(tmp_path / "study.db")
