@@ -1,0 +1,228 @@
+"""Running a plan: into a resident model, as a stream of tensors, or to a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from merging.checkpoint import Checkpoint
+from merging.expressions import Combine, Expression, Leaf
+from merging.fingerprint import describe, fingerprint, tensor_hash
+from merging.kernels import Operands, combine
+from merging.layout import is_head
+from merging.plan import MergePlan, TensorJob
+from merging.statistics import spans
+from merging.writer import ModelWriter, WriteError
+
+Progress = Callable[[int, int], None]
+"""Called after each tensor with the number done and the number of all."""
+
+_CHECKED = 1 << 20  # elements looked at in one go
+
+
+class BuildError(RuntimeError):
+    """A plan that could not be carried out."""
+
+
+class NonFiniteError(BuildError):
+    """Merged weights that are NaN or infinite.
+
+    Attributes:
+        tensor: Name of the first output tensor that has one.
+    """
+
+    def __init__(self, tensor: str, dtype: torch.dtype) -> None:
+        super().__init__(
+            f"{tensor}: expected finite weights, got NaN or infinity "
+            f"(in {str(dtype).removeprefix('torch.')})"
+        )
+        self.tensor = tensor
+        self.dtype = dtype
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, torch.dtype]]:
+        return type(self), (self.tensor, self.dtype)
+
+
+def build_into(
+    plan: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    targets: Mapping[str, Tensor],
+    *,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Overwrite the weights of a resident model.
+
+    Args:
+        plan: What to build.
+        checkpoints: The models it was planned on.
+        targets: Resident tensors by output name; a name may have a prefix more than the plan's
+            (``transformer.wte.weight`` for ``wte.weight``), and the head may be called otherwise
+            (``lm_head.weight`` for ``embed_out.weight``). They are computed where they are.
+        chunk: Elements at a time; changes nothing but speed.
+        progress: Called after each tensor.
+
+    Returns:
+        The fingerprint of the weights.
+
+    Raises:
+        BuildError: If the targets are not those of the plan; nothing is written then.
+        NonFiniteError: If a merged weight is NaN or infinite. The targets are then half written.
+    """
+    matched = _match(plan, targets)
+    lines = []
+    with torch.inference_mode():
+        for done, (job, target) in enumerate(zip(plan.jobs, matched, strict=True), start=1):
+            lines.append(_run(job, checkpoints, target, chunk))
+            if progress is not None:
+                progress(done, len(plan.jobs))
+    return fingerprint(lines)
+
+
+def tensors(
+    plan: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    device: torch.device | str = "cpu",
+    chunk: int | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Make the output tensors one by one, in output order.
+
+    Raises:
+        NonFiniteError: If a merged weight is NaN or infinite.
+    """
+    for job in plan.jobs:
+        out = torch.empty(job.shape, dtype=job.dtype, device=device)
+        with torch.no_grad():
+            _run(job, checkpoints, out, chunk)
+        yield job.name, out
+
+
+def write_model(
+    plan: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    out: Path,
+    *,
+    max_shard_bytes: int = 5 * 1024**3,
+    progress: Progress | None = None,
+    extra_files: Mapping[str, str] | None = None,
+    device: torch.device | str = "cpu",
+) -> str:
+    """Write the merged model as a folder that transformers loads.
+
+    Tensors are streamed; no more than one is in memory. Everything is written beside ``out`` and
+    renamed at the end, so that ``out`` is either a whole model or not there.
+
+    Args:
+        plan: What to build.
+        checkpoints: The models it was planned on.
+        out: Folder to make; may exist if it is empty.
+        max_shard_bytes: Most bytes of weights in one file; a larger tensor gets its own.
+        progress: Called after each tensor.
+        extra_files: Further files, name -> text; names without folders.
+        device: Where to compute.
+
+    Returns:
+        The fingerprint of the weights.
+
+    Raises:
+        BuildError: If ``out`` is in use, or cannot be written; what was begun is removed.
+        NonFiniteError: If a merged weight is NaN or infinite; what was begun is removed.
+    """
+    lines = []
+    try:
+        with ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer:
+            for done, job in enumerate(writer.order, start=1):
+                made = torch.empty(job.shape, dtype=job.dtype, device=device)
+                with torch.inference_mode():
+                    lines.append(_run(job, checkpoints, made, None))
+                writer.add(made)
+                if progress is not None:
+                    progress(done, len(plan.jobs))
+            writer.finish(checkpoints[plan.donor].folder, extra_files or {})
+    except WriteError as error:
+        raise BuildError(str(error)) from error
+    return fingerprint(lines)
+
+
+def _run(
+    job: TensorJob, checkpoints: Mapping[str, Checkpoint], out: Tensor, chunk: int | None
+) -> str:
+    """Make one tensor, check it, and describe it for the fingerprint."""
+    made: dict[int, Tensor] = {}
+
+    def operands(node: Combine) -> Operands:
+        return Operands(
+            inputs=[value(one) for one in node.inputs],
+            base=None if node.base is None else value(node.base),
+            per_input=node.per_input,
+            shared=node.shared,
+            masks=node.masks,
+        )
+
+    def value(node: Expression) -> Tensor:
+        if isinstance(node, Leaf):
+            return checkpoints[node.model].tensor(node.tensor)
+        if id(node) not in made:  # shared sub-trees are the same object
+            inner = torch.empty(job.shape, dtype=torch.float32, device=out.device)
+            made[id(node)] = combine(node.method, operands(node), out=inner, chunk=chunk)
+        return made[id(node)]
+
+    if isinstance(job.expression, Leaf):
+        out.detach().copy_(value(job.expression))
+    else:
+        combine(job.expression.method, operands(job.expression), out=out, chunk=chunk)
+    if job.dtype.is_floating_point and not _finite(out):
+        raise NonFiniteError(job.name, job.dtype)
+    return describe(job.name, out, tensor_hash(out, chunk=chunk))
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all is finite: the largest magnitude tells, as NaN wins every comparison."""
+    flat = tensor.detach().view(-1)
+    return all(
+        bool(flat[start:stop].abs().amax().isfinite())
+        for start, stop in spans(flat.numel(), _CHECKED)
+    )
+
+
+def _match(plan: MergePlan, targets: Mapping[str, Tensor]) -> list[Tensor]:
+    """The target of every job; checks that each fits and that no other is left as it was."""
+    problems, matched = [], []
+    for job in plan.jobs:
+        name = _target_name(job.name, targets)
+        if name is None:
+            problems.append(f"{job.name}: expected a target of that name, got none")
+            continue
+        target = targets[name]
+        matched.append(target)
+        for what, expected, got in (
+            ("shape", list(job.shape), list(target.shape)),
+            ("dtype", job.dtype, target.dtype),
+            ("memory", "contiguous", "contiguous" if target.is_contiguous() else "strided"),
+        ):
+            if expected != got:
+                problems.append(f"{job.name}: expected a target of {what} {expected}, got {got}")
+    written = {target.data_ptr() for target in matched}
+    stale = [name for name, target in targets.items() if target.data_ptr() not in written]
+    if stale and not problems:
+        problems.append(
+            f"{stale[0]}: expected only targets that the plan makes, got {len(stale)} it does not"
+        )
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise BuildError(problems[0] + more)
+    return matched
+
+
+def _target_name(name: str, targets: Mapping[str, Tensor]) -> str | None:
+    """The target for an output tensor: of that name, or the only one it can mean."""
+    if name in targets:
+        return name
+    found = [target for target in targets if target.endswith("." + name)]
+    if not found and is_head(name):
+        found = [target for target in targets if is_head(target)]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,76 @@
+"""Where a model lies: a folder, or a hub id looked up in the local cache and fetched if need be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_HUB_ID = re.compile(
+    r"(?P<id>[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?)(?:@(?P<revision>[\w.\-/]+))?\Z"
+)
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py")
+
+
+class LocationError(ValueError):
+    """A location at which there is no usable model; one line."""
+
+
+def locate(location: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        location: A folder, or ``owner/name`` with an optional ``@revision``.
+
+    Raises:
+        LocationError: If there is no such folder, nor such a model in the hub's cache or, where
+            the hub may be asked, on the hub.
+    """
+    folder = Path(location).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise LocationError(f"{location}: expected a model folder, got a file")
+    path, plus, adapter = location.partition("+")
+    if plus:
+        raise LocationError(
+            f"{location}: adapters are not supported yet; merge {adapter!r} into {path!r} first "
+            "(peft: merge_and_unload, then save_pretrained) and give that folder"
+        )
+    match = _HUB_ID.match(location)
+    if match is None or location.startswith((".", "/", "~")):
+        raise LocationError(f"{location}: no such model folder")
+    return _from_hub(location, match["id"], match["revision"])
+
+
+def _from_hub(location: str, repository: str, revision: str | None) -> Path:
+    """The snapshot in the local cache; fetched when it lacks weights and the hub may be asked."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def snapshot(local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=local,
+                allow_patterns=None if local else list(_FILES),
+            )
+        )
+
+    offline = constants.is_offline_mode()
+    try:
+        cached = snapshot(local=True)
+        if offline or any(cached.glob("*.safetensors")):
+            return cached
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        if offline:
+            raise LocationError(
+                f"{location}: no such model folder, and not in the hub's cache (the hub is offline)"
+            ) from error
+    try:
+        return snapshot(local=False)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LocationError(
+            f"{location}: no such model folder, and not found on the hub ({reason})"
+        ) from error
