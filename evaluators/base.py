@@ -1,4 +1,4 @@
-"""The seam between the search and everything slow: candidates go in, scores or failures come out."""
+"""The seam between the search and everything slow: candidates in, scores or failures out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from spaces.problems import UserError
 from spaces.recipe import Recipe
 
 
@@ -168,22 +169,15 @@ class Evaluator(Protocol):
 
 
 EvaluatorFactory = Callable[[], Evaluator]
-"""Makes an evaluator inside a worker; must be picklable (a class or ``functools.partial`` of one)."""
+"""Makes an evaluator inside a worker; picklable (a class or ``functools.partial`` of one)."""
 
 
-class EvaluatorError(RuntimeError):
+class EvaluatorError(UserError, RuntimeError):
     """The evaluator itself cannot work (unknown task, model that does not load): ends the run.
 
     Attributes:
         problems: One line each, complete sentences that say what to do.
     """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
-
-    def __reduce__(self) -> tuple[type[EvaluatorError], tuple[tuple[str, ...]]]:
-        return type(self), (self.problems,)
 
 
 def combine(scores: Sequence[TaskScore], tasks: Sequence[TaskInfo]) -> tuple[float, float]:

@@ -50,7 +50,7 @@ class Pool(Protocol):
         ...
 
     def next(self, timeout: float | None = None) -> Result | None:
-        """The next finished result; ``None`` after ``timeout`` seconds or when nothing is pending."""
+        """The next finished result; ``None`` after ``timeout`` seconds or if nothing is pending."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,17 @@ class TaskSpec:
     lower_is_better: bool | None = None
     num_fewshot: int | None = None
     limit: int | None = None
+
+    def problems(self) -> list[str]:
+        """What is wrong with it without looking at the task, one line each."""
+        found = []
+        if not (self.weight > 0 and math.isfinite(self.weight)):
+            found.append(f"weight: expected a number above 0, got {self.weight}")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            found.append(f"num_fewshot: expected at least 0, got {self.num_fewshot}")
+        if self.limit is not None and self.limit < 1:
+            found.append(f"limit: expected at least 1, got {self.limit}")
+        return [f"task {self.name}: {problem}" for problem in found]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +72,22 @@ class HarnessSpec:
     threads: int | None = None
     seed: int = 0
     trust_remote_code: bool = False
+
+    def problems(self) -> list[str]:
+        """What is wrong with it without looking at models and tasks, one line each."""
+        found = [problem for task in self.tasks for problem in task.problems()]
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        found += [f"task {name}: expected each task once, got it twice" for name in twice]
+        if not self.tasks:
+            found.append("tasks: expected at least one, got none")
+        found += [
+            f"include_path: expected a folder, got {folder!r}, which is none"
+            for folder in self.include_path
+            if not Path(folder).is_dir()
+        ]
+        if isinstance(self.batch_size, str) and self.batch_size != "auto":
+            found.append(f"batch_size: expected a number or auto, got {self.batch_size!r}")
+        if isinstance(self.batch_size, int) and self.batch_size < 1:
+            found.append(f"batch_size: expected at least 1, got {self.batch_size}")
+        return found

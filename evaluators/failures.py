@@ -1,0 +1,65 @@
+"""From an exception to the failure of one candidate."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+
+from evaluators.base import Failure, FailureKind
+from evaluators.resident import ResidentError
+from merging.build import BuildError, NonFiniteError
+from merging.checkpoint import CheckpointError
+from merging.plan import PlanError
+from spaces.recipe import RecipeError
+
+DETAIL = 20_000
+"""Most characters of a traceback that are kept, the last ones."""
+
+_BUILD = (PlanError, BuildError, ResidentError, CheckpointError, RecipeError)
+
+
+class NonFiniteScoreError(ArithmeticError):
+    """Logits, a likelihood or a score that is NaN or infinite."""
+
+
+def failure_from(error: Exception, *, other: FailureKind, fingerprint: str = "") -> Failure:
+    """What went wrong with a candidate.
+
+    Args:
+        error: What was raised.
+        other: Kind for what has no kind of its own.
+        fingerprint: Hash of the merged weights if they were built.
+    """
+    if isinstance(error, NonFiniteError | NonFiniteScoreError):
+        kind = FailureKind.NON_FINITE
+    elif is_out_of_memory(error):
+        kind = FailureKind.OUT_OF_MEMORY
+    elif isinstance(error, _BUILD):
+        kind = FailureKind.BUILD
+    else:
+        kind = other
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = "; ".join(lines[:3]) or type(error).__name__
+    if kind is other:
+        message = f"{type(error).__name__}: {message}"
+    return Failure(
+        kind=kind,
+        message=message,
+        detail="".join(traceback.format_exception(error))[-DETAIL:],
+        fingerprint=fingerprint,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # On the CPU torch has no class of its own for it.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def device_is_lost(error: BaseException) -> bool:
+    """Whether the GPU's context is gone: whatever this process asks of it will fail from now on."""
+    lost = getattr(torch, "AcceleratorError", None)
+    return lost is not None and isinstance(error, lost) and not is_out_of_memory(error)

@@ -1,0 +1,434 @@
+"""lm-eval's tasks, asked of a resident model: the only module that imports lm_eval.
+
+Tasks, prompts and requests are built once and used for every candidate; a candidate costs its
+forward passes and little else. Scores are those that ``lm_eval.simple_evaluate`` gives for the same
+weights, questions and batch size. docs/scoring.md says how all of it works.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import torch
+from lm_eval.api import metrics as lm_metrics
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.filters import build_filter_ensemble
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    EvaluatorError,
+    Failure,
+    FailureKind,
+    Outcome,
+    Score,
+    TaskInfo,
+    TaskScore,
+    combine,
+)
+from evaluators.batching import auto_batch_size
+from evaluators.desks import Desk, Desks
+from evaluators.encodings import Encodings
+from evaluators.examination import Asked, longest, mark, respond
+from evaluators.failures import (
+    NonFiniteScoreError,
+    device_is_lost,
+    failure_from,
+    is_out_of_memory,
+)
+from evaluators.isolation import quiet, seeded
+from evaluators.metrics import MetricError, choose_metric
+from evaluators.questions import questions_of
+from evaluators.resident import Resident, ResidentError, Skeleton, choose_device
+from evaluators.spec import HarnessSpec, TaskSpec
+from evaluators.task_finder import TaskFinder, last_line
+from evaluators.task_setup import configure, reported
+from merging.build import build_into
+from merging.checkpoint import Checkpoint, CheckpointError
+from merging.plan import MergePlan, PlanError, plan
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+LOGGERS = ("lm_eval", "datasets", "transformers")
+"""Whose warnings say nothing to a user of this program."""
+
+BY_ITEM = (
+    lm_metrics.perplexity,
+    lm_metrics.weighted_perplexity,
+    lm_metrics.bits_per_byte,
+    lm_metrics.median,
+    lm_metrics.nanmean,
+)
+"""Aggregations other than the mean that mean something for a single item."""
+
+CPU = torch.device("cpu")
+
+
+def check(spec: HarnessSpec) -> Catalogue:
+    """What can be asked, without loading a model.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with the tasks.
+    """
+    return _catalogue(load_tasks(spec))
+
+
+def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
+    """The tasks of a spec, in its order.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with them.
+    """
+    problems = spec.problems()
+    if not all(Path(folder).is_dir() for folder in spec.include_path):
+        raise EvaluatorError(problems)  # every task of theirs would be called unknown
+    asked: list[Asked] = []
+    with _isolated(CPU):
+        finder = _finder(spec)
+        for task in {task.name: task for task in spec.tasks}.values():
+            try:
+                asked.append(_ask(finder, task, spec))
+            except EvaluatorError as error:
+                problems += [f"task {task.name}: {problem}" for problem in error.problems]
+    if problems:
+        raise EvaluatorError(list(dict.fromkeys(problems)))
+    return tuple(asked)
+
+
+def _catalogue(asked: Sequence[Asked]) -> Catalogue:
+    return Catalogue(
+        tasks=tuple(task.info for task in asked),
+        questions=tuple(question for task in asked for question in task.questions),
+    )
+
+
+@contextmanager
+def _isolated(device: torch.device, *, bars: bool = True) -> Iterator[None]:
+    """Seeds as ``simple_evaluate`` sets them, and nothing of it visible outside."""
+    with (
+        seeded(device, python=DEFAULT_RANDOM_SEED, others=DEFAULT_OTHER_SEED),
+        quiet(*LOGGERS, bars=bars),
+    ):
+        yield
+
+
+def _finder(spec: HarnessSpec) -> TaskFinder:
+    folders = list(spec.include_path)
+    # Some tasks make their prompts to the length of a tokenizer and ask for a model's name.
+    metadata = {"pretrained": spec.models[0][1]} if spec.models else None
+    own = TaskManager(include_path=folders or None, include_defaults=False, metadata=metadata)
+    shipped = Path(lm_eval.tasks.__file__).parent
+    return TaskFinder(own, everything=_all_tasks, folders=folders, shipped=shipped)
+
+
+@cache
+def _all_tasks() -> TaskManager:
+    return TaskManager()
+
+
+def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
+    task = finder.load(wanted.name)
+    problems = configure(task, wanted, spec)
+    if problems:
+        raise EvaluatorError(problems)
+    try:
+        documents = tuple(document for _, document in task.doc_iterator(limit=wanted.limit))
+    except Exception as error:
+        raise EvaluatorError([f"documents: {last_line(error)}"]) from error
+    if not documents:
+        raise EvaluatorError(["documents: expected at least one, got none"])
+    declared = task.get_config("filter_list") or [
+        {"name": "none", "filter": [{"function": "take_first"}]}
+    ]
+    try:
+        metric, chosen = choose_metric(
+            wanted.metric,
+            metrics=reported(task, documents[0]),
+            filters=[str(item["name"]) for item in declared],
+        )
+    except MetricError as error:
+        raise EvaluatorError([str(error)]) from error
+    steps = next(item["filter"] for item in declared if item["name"] == chosen)
+    lower = wanted.lower_is_better
+    own_direction = bool(task.higher_is_better().get(metric, True))
+    aggregate = task.aggregation().get(metric, lm_metrics.mean)
+    return Asked(
+        spec=wanted,
+        task=task,
+        info=TaskInfo(
+            name=wanted.name,
+            metric=f"{metric},{chosen}",
+            higher_is_better=own_direction if lower is None else not lower,
+            weight=wanted.weight,
+            mean=aggregate is lm_metrics.mean,
+        ),
+        metric=metric,
+        filter=chosen,
+        filters=build_filter_ensemble(
+            chosen,
+            [
+                (step["function"], {key: step[key] for key in step if key != "function"})
+                for step in steps
+            ],
+        ),
+        aggregate=aggregate,
+        by_item=aggregate in BY_ITEM,
+        documents=documents,
+        questions=questions_of(wanted.name, documents),
+    )
+
+
+class _Hflm(HFLM):  # type: ignore[misc]  # lm_eval has no types
+    """lm-eval's transformers model, which remembers how a text was tokenized."""
+
+    def __init__(self, *, known: Encodings, **options: Any) -> None:
+        self._known = known
+        super().__init__(**options)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        def encode() -> list[int]:
+            found: list[int] = super(_Hflm, self).tok_encode(
+                string, add_special_tokens, left_truncate_len, **kwargs
+            )
+            return found
+
+        return self._known.get(string, (add_special_tokens, left_truncate_len), encode)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    """What is needed to ask: a model, and the requests in its donor's words."""
+
+    skeleton: Skeleton
+    desk: Desk
+
+
+class HarnessEvaluator:
+    """Builds recipes into a resident model and asks it lm-eval's questions.
+
+    Args:
+        spec: Models, tasks and how to ask.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with models or tasks.
+    """
+
+    def __init__(self, spec: HarnessSpec) -> None:
+        if spec.threads is not None:
+            torch.set_num_threads(spec.threads)
+        self._spec = spec
+        problems: list[str] = []
+        self._checkpoints = _open(spec.models, problems)
+        try:
+            self._tasks = load_tasks(spec)
+            self._device = choose_device(spec.device)
+        except (EvaluatorError, ResidentError) as error:
+            problems += error.problems
+        if problems:
+            raise EvaluatorError(problems)
+        self._catalogue = _catalogue(self._tasks)
+        self._place = {
+            question.id: (task, question.position)
+            for task in self._tasks
+            for question in task.questions
+        }
+        self._resident = Resident(device=self._device, trust_remote_code=spec.trust_remote_code)
+        self._desks = Desks(
+            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
+        )
+        self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
+        self._set_up()
+
+    def catalogue(self) -> Catalogue:
+        return self._catalogue
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        fingerprint, other = "", FailureKind.ERROR
+        try:
+            asked = self._asked(candidate.questions)
+            started = time.perf_counter()
+            planned = plan(candidate.recipe, self._checkpoints)
+            ready = self._ready(planned)
+            skeleton = ready.skeleton
+            fingerprint = build_into(planned, self._checkpoints, skeleton.targets(planned.jobs))
+            skeleton.settle()
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            built = time.perf_counter()
+            other = FailureKind.TASK
+            tasks, outcomes = self._answer(ready, asked)
+            done = time.perf_counter()
+        except Exception as error:
+            if device_is_lost(error):
+                raise EvaluatorError(
+                    [f"device {self._device}: lost: {last_line(error)}"]
+                ) from error
+            failure = failure_from(error, other=other, fingerprint=fingerprint)
+        else:
+            value, stderr = combine(tasks, self._catalogue.tasks)
+            return Score(
+                value=value,
+                stderr=stderr,
+                tasks=tasks,
+                outcomes=outcomes,
+                fingerprint=fingerprint,
+                build_seconds=built - started,
+                score_seconds=done - built,
+            )
+        self._resident.free()
+        return failure
+
+    def close(self) -> None:
+        self._resident.close()
+        self._desks.clear()
+
+    def _set_up(self) -> None:
+        """Make an empty model of the first kind and all requests, so that what fails, fails now."""
+        first = next(iter(self._checkpoints))
+        source = Source(of=Model(first), parameters=parameters(weight=1.0))
+        try:
+            planned = plan(
+                Recipe(root=Merge(method="linear", sources=(source,))), self._checkpoints
+            )
+            self._ready(planned).skeleton.targets(planned.jobs)
+        except (PlanError, ResidentError) as error:
+            raise EvaluatorError([f"model {first}: {line}" for line in error.problems]) from error
+        except Exception as error:
+            what = "expected to fit" if is_out_of_memory(error) else "cannot be asked"
+            problem = f"model {first}: {what} on {self._device}: {last_line(error)}"
+            raise EvaluatorError([problem]) from error
+
+    def _asked(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Positions of the questions asked, ascending, by task in the catalogue's order."""
+        unknown = [name for name in ids if name not in self._place]
+        if unknown or not ids or len(set(ids)) != len(ids):
+            raise ValueError(
+                "questions: expected ids of the catalogue, each once and at least one, got "
+                f"{unknown[:3] or 'none or some twice'}"
+            )
+        found: dict[str, list[int]] = {}
+        for name in ids:
+            task, position = self._place[name]
+            found.setdefault(task.info.name, []).append(position)
+        return {
+            task.info.name: sorted(found[task.info.name])
+            for task in self._tasks
+            if task.info.name in found
+        }
+
+    def _ready(self, planned: MergePlan) -> _Ready:
+        """The empty model for a plan, with lm-eval around it and the requests for its tokenizer."""
+        folder = self._checkpoints[planned.donor].folder
+        skeleton = self._resident.skeleton(planned, folder)
+        desk = self._desks.of(planned.donor, folder)
+        with _isolated(self._device):
+            lm = self._lm(skeleton, desk)
+            if not desk.requests:
+                desk.requests = self._requests(lm)
+            if not self._batch:
+                self._batch = auto_batch_size(
+                    self._device,
+                    config=skeleton.model.config,
+                    dtype=skeleton.model.dtype,
+                    tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
+                )
+        return _Ready(skeleton=skeleton, desk=desk)
+
+    def _lm(self, skeleton: Skeleton, desk: Desk) -> _Hflm:
+        return _Hflm(
+            known=desk.encodings,
+            pretrained=skeleton.model,
+            tokenizer=desk.tokenizer,
+            batch_size=self._batch or 1,
+            max_length=self._spec.max_length,
+            trust_remote_code=self._spec.trust_remote_code,
+        )
+
+    def _requests(self, lm: _Hflm) -> dict[str, list[Any]]:
+        """Every request of every task, by question id."""
+        spec = self._spec
+        chat = bool(spec.apply_chat_template)
+        result: dict[str, list[Any]] = {}
+        for asked in self._tasks:
+            asked.task.set_fewshot_seed(seed=spec.seed)
+            asked.task.build_all_requests(
+                limit=asked.spec.limit,
+                system_instruction=spec.system_instruction,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=spec.fewshot_as_multiturn,
+                chat_template=lm.apply_chat_template if chat else None,
+            )
+            for request in asked.task.instances:
+                question = asked.questions[request.doc_id]
+                result.setdefault(question.id, []).append(request)
+        for requests in result.values():
+            requests.sort(key=lambda request: request.idx)
+        return result
+
+    def _answer(
+        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
+        """Ask the model as it is now; smaller batches if memory runs out and none was set."""
+        # lm-eval draws a bar per batch there, whatever it is told.
+        bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
+        while True:
+            with _isolated(self._device, bars=bars):
+                try:
+                    return self._ask_once(ready, asked)
+                except torch.OutOfMemoryError:
+                    if self._spec.batch_size != "auto" or self._batch == 1:
+                        raise
+                    self._batch //= 2
+            self._resident.free()
+
+    def _ask_once(
+        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
+        tasks = [task for task in self._tasks if task.info.name in asked]
+        chosen = {
+            task.questions[position].id: ready.desk.requests[task.questions[position].id]
+            for task in tasks
+            for position in asked[task.info.name]
+        }
+        everything = [request for requests in chosen.values() for request in requests]
+        try:
+            respond(self._lm(ready.skeleton, ready.desk), everything)
+            if ready.skeleton.broken:
+                raise NonFiniteScoreError("the merged model gives logits that are NaN or infinite")
+            marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
+        finally:
+            for request in everything:  # they are used again
+                request.resps = []
+                request.filtered_resps = {}
+        scores = tuple(score for score, _ in marks)
+        for score in scores:
+            if not math.isfinite(score.value):
+                raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
+        return scores, tuple(item for _, outcomes in marks for item in outcomes)
+
+
+def _open(models: Sequence[tuple[str, str]], problems: list[str]) -> dict[str, Checkpoint]:
+    result = {}
+    for name, location in models:
+        try:
+            result[name] = Checkpoint.open(location, name=name)
+        except CheckpointError as error:
+            problems += error.problems
+    if not models:
+        problems.append("models: expected at least one, got none")
+    return result

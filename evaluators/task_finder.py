@@ -1,0 +1,104 @@
+"""Finding an lm-eval task by its name, and saying what is wrong when there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import chdir
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from evaluators.base import EvaluatorError
+from evaluators.task_files import task_files
+
+MOST_MEMBERS = 20
+"""Most members of a group that are listed in a message."""
+
+
+class TaskFinder:
+    """Looks in the user's folders first, then among lm-eval's own tasks.
+
+    Args:
+        own: lm-eval's task manager for the user's folders alone.
+        everything: Makes the manager of all that lm-eval ships; takes 10 to 20 s, so it is called
+            only where a name needs explaining.
+        folders: The user's folders.
+        shipped: Folder of lm-eval's own task files.
+    """
+
+    def __init__(
+        self,
+        own: Any,
+        *,
+        everything: Callable[[], Any],
+        folders: Sequence[str],
+        shipped: Path,
+    ) -> None:
+        self._own = own
+        self._everything = everything
+        self._folders = folders
+        self._shipped = shipped
+
+    def load(self, name: str) -> Any:
+        """lm-eval's task of that name.
+
+        Raises:
+            EvaluatorError: If there is none, it is a group, or its data cannot be loaded.
+        """
+        if name in self._own.all_tasks:
+            return self._known(self._own, name)
+        # A file in the user's folder that lm-eval passed over is broken: loading it says why.
+        for folder in (*map(Path, self._folders), self._shipped):
+            path = task_files(folder).get(name)
+            if path is not None:
+                return self._read(self._own, str(path), path)
+        everything = self._everything()
+        if name in everything.all_tasks:
+            return self._known(everything, name)
+        raise EvaluatorError([self._unknown(name, everything)])
+
+    def _known(self, manager: Any, name: str) -> Any:
+        entry = manager.task_index[name]
+        if name in manager.all_subtasks:
+            return self._read(manager, name, entry.yaml_path)
+        if name in manager.all_groups:
+            listed = (entry.cfg or {}).get("task") or []
+            listed = [listed] if isinstance(listed, str) else listed
+            names = [str(item.get("task") if isinstance(item, dict) else item) for item in listed]
+        else:
+            names = sorted(entry.tags)
+        more = len(names) - MOST_MEMBERS
+        members = ", ".join(names[:MOST_MEMBERS]) + (f" and {more} more" if more > 0 else "")
+        raise EvaluatorError(
+            [f"name: expected a single task, got a group; name its members instead: {members}"]
+        )
+
+    def _unknown(self, name: str, everything: Any) -> str:
+        names = dict.fromkeys([*self._own.all_tasks, *everything.all_tasks])
+        close = get_close_matches(name, names, n=3, cutoff=0.7)
+        meant = f"; did you mean {' or '.join(close)}?" if close else ""
+        if self._folders:
+            where = f"in {', '.join(self._folders)} or of lm-eval"
+        else:
+            where = "of lm-eval (no include_path is set)"
+        return f"name: expected a task {where}, got {name!r}{meant}"
+
+    def _read(self, manager: Any, target: str, path: Path | None) -> Any:
+        """Load a task; relative data files count from here, as in lm-eval, else from its file."""
+        places = [Path.cwd(), *([path.parent] if path is not None else [])]
+        missing: FileNotFoundError | None = None
+        for place in places:
+            try:
+                with chdir(place):
+                    return next(iter(manager.load([target])["tasks"].values()))
+            except FileNotFoundError as error:
+                missing = missing or error
+            except Exception as error:
+                raise EvaluatorError([f"{path}: cannot be loaded: {last_line(error)}"]) from error
+        raise EvaluatorError([f"{path}: data is missing: {last_line(missing)}"]) from missing
+
+
+def last_line(error: BaseException | None) -> str:
+    """Class and last line of an error, which is where libraries put what matters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

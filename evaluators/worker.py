@@ -1,0 +1,57 @@
+"""What runs in a process of its own: an evaluator, and how its set-up went."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    Evaluator,
+    EvaluatorError,
+    EvaluatorFactory,
+    Failure,
+    Score,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """What a worker says when it is set up, or why it cannot be.
+
+    Attributes:
+        name: Host and process, such as ``node-a/4711``.
+        catalogue: What can be asked; ``None`` if it could not be set up.
+        problems: Why not; one line each.
+    """
+
+    name: str
+    catalogue: Catalogue | None
+    problems: tuple[str, ...] = ()
+
+
+class Worker:
+    """An evaluator in a process of its own."""
+
+    def __init__(self) -> None:
+        self._evaluator: Evaluator | None = None
+
+    def start(self, make: EvaluatorFactory) -> Started:
+        """Build the evaluator; a set-up that fails is reported, not raised."""
+        # Ctrl-C in the terminal reaches every process; it is the driver that decides what to do.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        name = f"{socket.gethostname()}/{os.getpid()}"
+        try:
+            self._evaluator = make()
+            return Started(name=name, catalogue=self._evaluator.catalogue())
+        except EvaluatorError as error:
+            return Started(name=name, catalogue=None, problems=error.problems)
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        """Build and score one candidate."""
+        if self._evaluator is None:
+            raise RuntimeError("evaluate: expected a worker that was started, got one that was not")
+        return self._evaluator.evaluate(candidate)

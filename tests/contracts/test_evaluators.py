@@ -1,0 +1,145 @@
+"""What every evaluator promises."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluators.base import Candidate, Evaluator, Failure, FailureKind, Score, combine
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.harness import HarnessEvaluator, check
+from evaluators.spec import HarnessSpec, TaskSpec
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+
+def recipe(**weights: float) -> Recipe:
+    sources = tuple(
+        Source(of=Model(name), parameters=parameters(weight=weight))
+        for name, weight in weights.items()
+    )
+    return Recipe(root=Merge(method="linear", sources=sources))
+
+
+class EvaluatorContract:
+    """Subclasses give the ``evaluator`` fixture; its models are ``math`` and ``code``."""
+
+    @pytest.fixture(scope="class")
+    def ids(self, evaluator: Evaluator) -> tuple[str, ...]:
+        return tuple(question.id for question in evaluator.catalogue().questions)
+
+    def ask(self, evaluator: Evaluator, made: Recipe, ids: tuple[str, ...]) -> Score:
+        result = evaluator.evaluate(Candidate(id=0, recipe=made, questions=ids))
+        assert isinstance(result, Score), result
+        return result
+
+    def test_catalogue_is_complete_and_stays(self, evaluator: Evaluator) -> None:
+        catalogue = evaluator.catalogue()
+        assert catalogue == evaluator.catalogue()
+        ids = [question.id for question in catalogue.questions]
+        assert len(ids) == len(set(ids)) > 1
+        tasks = [task.name for task in catalogue.tasks]
+        assert list(dict.fromkeys(question.task for question in catalogue.questions)) == tasks
+        for question in catalogue.questions:
+            assert question.id.startswith(f"{question.task}/")
+
+    def test_score_is_whole(self, evaluator: Evaluator, ids: tuple[str, ...]) -> None:
+        score = self.ask(evaluator, recipe(math=1.0, code=1.0), ids)
+        catalogue = evaluator.catalogue()
+        assert sorted(outcome.question for outcome in score.outcomes) == sorted(ids)
+        assert [task.task for task in score.tasks] == [task.name for task in catalogue.tasks]
+        assert (score.value, score.stderr) == combine(score.tasks, catalogue.tasks)
+        assert math.isfinite(score.value)
+        assert score.fingerprint
+        assert score.build_seconds >= 0
+        assert score.score_seconds >= 0
+        task_of = {question.id: question.task for question in catalogue.questions}
+        for task, info in zip(score.tasks, catalogue.tasks, strict=True):
+            values = [o.value for o in score.outcomes if task_of[o.question] == task.task]
+            assert task.n == len(values)
+            if info.mean:
+                assert task.value == pytest.approx(sum(values) / len(values))
+
+    def test_same_recipe_same_score(self, evaluator: Evaluator, ids: tuple[str, ...]) -> None:
+        first = self.ask(evaluator, recipe(math=0.3, code=0.9), ids)
+        other = self.ask(evaluator, recipe(math=1.0), ids)
+        again = self.ask(evaluator, recipe(math=0.3, code=0.9), ids[::-1])
+        assert (first.value, first.fingerprint) == (again.value, again.fingerprint)
+        assert set(first.outcomes) == set(again.outcomes)
+        assert other.fingerprint != first.fingerprint
+
+    def test_subset(self, evaluator: Evaluator, ids: tuple[str, ...]) -> None:
+        whole = self.ask(evaluator, recipe(code=1.0), ids)
+        part = self.ask(evaluator, recipe(code=1.0), ids[1::3])
+        assert {outcome.question for outcome in part.outcomes} == set(ids[1::3])
+        assert set(part.outcomes) <= set(whole.outcomes)
+        one = self.ask(evaluator, recipe(code=1.0), ids[:1])
+        assert [task.n for task in one.tasks] == [1]
+        assert math.isnan(one.tasks[0].stderr)
+
+    def test_what_goes_wrong_is_a_value(self, evaluator: Evaluator, ids: tuple[str, ...]) -> None:
+        for asked in ((), ("nothing/0",)):
+            result = evaluator.evaluate(Candidate(id=0, recipe=recipe(math=1.0), questions=asked))
+            assert isinstance(result, Failure)
+            assert result.kind is FailureKind.ERROR
+            assert result.message
+        self.ask(evaluator, recipe(math=1.0), ids)
+
+
+class TestFake(EvaluatorContract):
+    @pytest.fixture(scope="class")
+    def evaluator(self) -> Iterator[Evaluator]:
+        made = FakeEvaluator(
+            FakeSpec(
+                parents=("math", "code"),
+                tasks=(("a", 1.0), ("b", 3.0)),
+                questions=20,
+                lower_is_better=("b",),
+            )
+        )
+        yield made
+        made.close()
+        made.close()
+
+
+class TestHarness(EvaluatorContract):
+    @pytest.fixture(scope="class")
+    def spec(self, tiny_family: dict[str, Path], tmp_path_factory: Any) -> HarnessSpec:
+        folder = tmp_path_factory.mktemp("contract")
+        rows = [{"q": str(n * 37), "right": n % 3} for n in range(20)]
+        (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        common = (
+            "dataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}\n"
+            'test_split: test\ndoc_to_text: "max:{{q}}>"\n'
+        )
+        (folder / "pick.yaml").write_text(
+            f"task: pick\n{common}output_type: multiple_choice\n"
+            'doc_to_choice: ["0", "1", "2"]\ndoc_to_target: right\n'
+            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+        )
+        (folder / "text.yaml").write_text(
+            f'task: text\n{common}output_type: loglikelihood_rolling\ndoc_to_target: "{{{{q}}}}"\n'
+            "metric_list: [{metric: bits_per_byte, aggregation: bits_per_byte, "
+            "higher_is_better: false}]\n"
+        )
+        return HarnessSpec(
+            models=tuple((name, str(tiny_family[name])) for name in ("base", "math", "code")),
+            tasks=(TaskSpec(name="pick"), TaskSpec(name="text", weight=0.1)),
+            include_path=(str(folder),),
+        )
+
+    @pytest.fixture(scope="class")
+    def evaluator(self, spec: HarnessSpec) -> Iterator[Evaluator]:
+        made = HarnessEvaluator(spec)
+        yield made
+        made.close()
+        made.close()
+
+    def test_driver_and_worker_agree(self, evaluator: Evaluator, spec: HarnessSpec) -> None:
+        assert check(spec) == evaluator.catalogue()
+        assert check(replace(spec, batch_size=3)) == evaluator.catalogue()

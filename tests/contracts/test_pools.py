@@ -1,0 +1,311 @@
+"""What every pool promises, and what Ray adds to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from evaluators.base import Candidate, EvaluatorError, Failure, FailureKind, Score
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.harness import HarnessEvaluator, check
+from evaluators.pool import Pool, Result, SerialPool
+from evaluators.ray_pool import RayPool
+from evaluators.spec import HarnessSpec, TaskSpec
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+MakePool = Callable[..., Pool]
+
+
+def recipe(weight: float) -> Recipe:
+    sources = (
+        Source(of=Model("math"), parameters=parameters(weight=1.0)),
+        Source(of=Model("code"), parameters=parameters(weight=weight)),
+    )
+    return Recipe(root=Merge(method="linear", sources=sources))
+
+
+def spec(**changes: Any) -> FakeSpec:
+    fields = {"parents": ("math", "code"), "tasks": (("a", 1.0),), "questions": 10}
+    return FakeSpec(**{**fields, **changes})
+
+
+def candidates(pool: Pool, count: int) -> list[Candidate]:
+    ids = tuple(question.id for question in pool.catalogue().questions)
+    return [Candidate(id=n, recipe=recipe(n / 4), questions=ids) for n in range(count)]
+
+
+def drain(pool: Pool) -> dict[int, Result]:
+    found = {}
+    while (result := pool.next(timeout=60)) is not None:
+        found[result.candidate.id] = result
+    return found
+
+
+class PoolContract:
+    """Subclasses give ``open_pool(spec, **options)``; what it opens is closed after the test."""
+
+    def test_every_candidate_comes_back_once(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec())
+        for candidate in candidates(pool, 7):
+            pool.submit(candidate)
+        assert pool.pending == 7
+        alone = FakeEvaluator(spec())
+        found = drain(pool)
+        assert sorted(found) == list(range(7))
+        for result in found.values():
+            expected = alone.evaluate(result.candidate)
+            assert isinstance(result.outcome, Score)
+            assert isinstance(expected, Score)
+            assert result.outcome.outcomes == expected.outcomes
+            assert result.worker
+        assert pool.pending == 0
+
+    def test_nothing_pending(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec())
+        started = time.monotonic()
+        assert pool.next() is None
+        assert pool.next(timeout=30) is None
+        assert time.monotonic() - started < 10
+        assert pool.size >= 1
+
+    def test_catalogue(self, open_pool: MakePool) -> None:
+        assert open_pool(spec()).catalogue() == FakeEvaluator(spec()).catalogue()
+
+    def test_failures_are_values(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(fail_when=_even_key, failure=FailureKind.TASK))
+        for candidate in candidates(pool, 8):
+            pool.submit(candidate)
+        found = drain(pool)
+        kinds = {
+            number: isinstance(result.outcome, Failure) and result.outcome.kind
+            for number, result in found.items()
+        }
+        assert kinds == {
+            number: FailureKind.TASK if _even_key(result.candidate.recipe) else False
+            for number, result in found.items()
+        }
+        assert len(set(kinds.values())) == 2
+
+    def test_an_evaluator_that_cannot_work(self, open_pool: MakePool) -> None:
+        with pytest.raises(EvaluatorError, match="questions: expected at least 1, got 0"):
+            open_pool(spec(questions=0)).catalogue()
+
+    def test_close_twice_and_with_work_left(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=0.2))
+        for candidate in candidates(pool, 3):
+            pool.submit(candidate)
+        pool.close()
+        pool.close()
+        assert pool.pending == 0
+        assert pool.next() is None
+
+
+def _even_key(made: Recipe) -> bool:
+    # Travels to workers by value; this file is no module that they could import.
+    return int(made.key, 16) % 2 == 0
+
+
+class TestSerialPool(PoolContract):
+    @pytest.fixture
+    def open_pool(self) -> Iterator[MakePool]:
+        with ExitStack() as stack:
+
+            def make(wanted: FakeSpec) -> Pool:
+                pool = SerialPool(partial(FakeEvaluator, wanted))
+                stack.callback(pool.close)
+                return pool
+
+            yield make
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests here; pools that find one running neither start nor end it."""
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=80 * 1024 * 1024,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+class TestRayPool(PoolContract):
+    @pytest.fixture
+    def open_pool(self, local_ray: None) -> Iterator[MakePool]:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        with ExitStack() as stack:
+
+            def make(wanted: FakeSpec, **options: Any) -> RayPool:
+                options = {"workers": 2, "gpus": 0.0, "cpus": 0.5, **options}
+                pool = RayPool(partial(FakeEvaluator, wanted), **options)
+                stack.callback(pool.close)
+                return pool
+
+            yield make
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+    def test_work_is_shared_and_the_fast_come_first(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=0.1))
+        assert pool.size == 2
+        for candidate in candidates(pool, 12):
+            pool.submit(candidate)
+        found = drain(pool)
+        assert len({result.worker for result in found.values()}) == 2
+        assert all("/" in result.worker for result in found.values())
+
+    def test_timeout_of_next(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=1.5))
+        pool.submit(candidates(pool, 1)[0])
+        started = time.monotonic()
+        assert pool.next(timeout=0.2) is None
+        assert time.monotonic() - started < 1.2
+        assert pool.pending == 1
+        assert pool.next() is not None
+
+    @pytest.mark.parametrize("retries", [0, 1])
+    def test_a_worker_that_dies_every_time(self, open_pool: MakePool, retries: int) -> None:
+        pool = open_pool(spec(exit_on=(2,)), retries=retries)
+        for candidate in candidates(pool, 6):
+            pool.submit(candidate)
+        found = drain(pool)
+        lost = found.pop(2).outcome
+        assert isinstance(lost, Failure)
+        assert lost.kind is FailureKind.LOST_WORKER
+        assert ("2 times" if retries else "once") in lost.message
+        assert sorted(found) == [0, 1, 3, 4, 5]
+        assert all(isinstance(result.outcome, Score) for result in found.values())
+        assert pool.size == 2
+
+    def test_a_worker_killed_from_outside(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=1.0), workers=1)
+        first, second = candidates(pool, 2)
+        pool.submit(first)
+        before = pool.next()
+        assert before is not None
+        pool.submit(second)
+        time.sleep(0.3)
+        os.kill(int(before.worker.rpartition("/")[2]), signal.SIGKILL)
+        after = pool.next(timeout=60)
+        assert after is not None
+        assert isinstance(after.outcome, Score)  # tried again, elsewhere
+        assert after.worker != before.worker
+
+    def test_a_candidate_that_takes_too_long(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=30.0), timeout=0.5)
+        one, other = candidates(pool, 2)
+        pool.submit(one)
+        result = pool.next(timeout=20)
+        assert result is not None
+        assert isinstance(result.outcome, Failure)
+        assert result.outcome.kind is FailureKind.TIMEOUT
+        assert "limit: 0.5 s" in result.outcome.message
+        pool.submit(other)  # the place has a new worker
+        assert pool.next(timeout=20) is not None
+
+    def test_more_than_there_is(self, open_pool: MakePool) -> None:
+        with pytest.raises(EvaluatorError, match="expected 64 CPU for each of 1, got a machine or"):
+            open_pool(spec(), cpus=64, workers=None)
+        with pytest.raises(EvaluatorError, match="expected 8 GPU for each of 2"):
+            open_pool(spec(), gpus=8.0)
+
+    def test_impossible_options(self) -> None:
+        with pytest.raises(EvaluatorError) as caught:
+            RayPool(
+                partial(FakeEvaluator, spec()), workers=0, gpus=1.5, cpus=0, timeout=0, retries=-1
+            )
+        assert len(caught.value.problems) == 5
+
+    def test_closed(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec())
+        candidate = candidates(pool, 1)[0]
+        pool.close()
+        for action in (pool.catalogue, partial(pool.submit, candidate)):
+            with pytest.raises(EvaluatorError, match="expected a pool that is open"):
+                action()
+
+
+SCRIPT = """
+import os, signal, time
+from functools import partial
+from evaluators.base import Candidate, Score
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.ray_pool import RayPool
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+stopped = []
+spec = FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, seconds=1.5)
+pool = RayPool(partial(FakeEvaluator, spec), workers=1, gpus=0.0)
+signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
+ids = tuple(question.id for question in pool.catalogue().questions)
+source = Source(of=Model("math"), parameters=parameters(weight=1.0))
+recipe = Recipe(root=Merge(method="linear", sources=(source,)))
+pool.submit(Candidate(id=0, recipe=recipe, questions=ids))
+time.sleep(0.5)
+os.killpg(0, signal.SIGINT)  # as Ctrl-C in a terminal does
+result = pool.next(timeout=30)
+assert stopped and isinstance(result.outcome, Score), result
+pool.close()
+import ray
+assert not ray.is_initialized()
+print("drained")
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_workers_to_the_driver(tmp_path: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, start_new_session=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("drained")
+
+
+@pytest.mark.slow
+def test_real_evaluators_in_workers(
+    local_ray: None, tiny_family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"q": str(number), "right": number % 3} for number in range(12)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "pick.yaml").write_text(
+        "task: pick\ndataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}\n"
+        'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "max:{{q}}>"\n'
+        'doc_to_choice: ["0", "1", "2"]\ndoc_to_target: right\n'
+    )
+    wanted = HarnessSpec(
+        models=tuple((name, str(folder)) for name, folder in tiny_family.items()),
+        tasks=(TaskSpec(name="pick", metric="acc"),),
+        include_path=(str(tmp_path),),
+        threads=1,
+    )
+    monkeypatch.chdir(tmp_path.parent)  # workers and driver run elsewhere than the data lies
+    pool = RayPool(partial(HarnessEvaluator, wanted), workers=1, gpus=0.0)
+    try:
+        assert pool.catalogue() == check(wanted)
+        candidate = candidates(pool, 3)[2]
+        pool.submit(candidate)
+        result = pool.next(timeout=120)
+        here = HarnessEvaluator(wanted).evaluate(candidate)
+        assert result is not None
+        assert isinstance(result.outcome, Score)
+        assert isinstance(here, Score)
+        assert result.outcome.fingerprint == here.fingerprint
+        assert result.outcome.outcomes == here.outcomes
+        broken = replace(wanted, tasks=(TaskSpec(name="pick", metric="bleu"),))
+        with pytest.raises(EvaluatorError, match="task pick: metric: expected one of acc,none"):
+            RayPool(partial(HarnessEvaluator, broken), workers=1, gpus=0.0)
+    finally:
+        pool.close()

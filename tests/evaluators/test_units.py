@@ -1,0 +1,207 @@
+"""The small parts: question ids, aggregation, errors of metrics, batch sizes, caches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import statistics
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluators.base import FailureKind
+from evaluators.batching import LARGEST, auto_batch_size, fitting_batch, sequence_bytes
+from evaluators.encodings import Encodings
+from evaluators.failures import NonFiniteScoreError, failure_from
+from evaluators.isolation import quiet, seeded
+from evaluators.metrics import MetricError, choose_metric
+from evaluators.questions import questions_of
+from evaluators.scoring import jackknife, mean_stderr, outcome, task_score
+from evaluators.task_files import task_files
+from merging.build import NonFiniteError
+from merging.plan import PlanError
+
+documents = st.lists(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none()),
+    max_size=8,
+)
+
+
+@given(documents, st.randoms(use_true_random=False))
+def test_question_ids_do_not_depend_on_the_order(docs: list[Any], draw: Any) -> None:
+    ids = [question.id for question in questions_of("task", docs)]
+    assert len(set(ids)) == len(ids)
+    shuffled = list(docs)
+    draw.shuffle(shuffled)
+    assert {q.id for q in questions_of("task", shuffled)} == set(ids)
+    # Keys in another order are the same document.
+    turned = [dict(reversed(doc.items())) for doc in docs]
+    assert [question.id for question in questions_of("task", turned)] == ids
+
+
+def test_question_ids_are_pinned() -> None:
+    # A changed id would make every old study.db useless.
+    made = questions_of("t", [{"q": "é", "n": np.float32(0.5), "s": {2, 1}}, {"q": 1}, {"q": 1}])
+    assert [question.id for question in made] == [
+        "t/c097a6831268bee1",
+        "t/45dc322e749b705d",
+        "t/45dc322e749b705d-2",
+    ]
+    assert questions_of("u", [{"q": 1}])[0].id != made[1].id.replace("t/", "u/")
+    assert [question.position for question in made] == [0, 1, 2]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=50))
+def test_jackknife_of_a_mean_is_its_standard_error(values: list[float]) -> None:
+    assert jackknife(values, statistics.fmean) == pytest.approx(mean_stderr(values), abs=1e-6)
+
+
+def test_jackknife_with_groups() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.exponential(size=1000).tolist()
+    exact = mean_stderr(values)
+    assert jackknife(values, statistics.fmean) == pytest.approx(exact, rel=0.25)
+
+    def ratio(items: Any) -> float:
+        return math.exp(-statistics.fmean(items))
+
+    # The delta method: the derivative of exp(-m) is -exp(-m).
+    assert jackknife(values, ratio) == pytest.approx(exact * ratio(values), rel=0.25)
+
+
+def test_standard_errors_that_cannot_be_known() -> None:
+    assert math.isnan(mean_stderr([1.0]))
+    assert math.isnan(jackknife([1.0], statistics.fmean))
+
+    def picky(items: Any) -> float:
+        if len(items) < 3:
+            raise ValueError("too few")
+        return 1.0
+
+    assert math.isnan(jackknife([1, 2, 3], picky))
+    assert math.isnan(jackknife([1, 2, 3], lambda items: math.inf))
+
+
+def test_task_scores_and_outcomes() -> None:
+    score = task_score("t", {"a": 1, "b": 0.0}, aggregate=statistics.fmean, mean=True)
+    assert (score.value, score.stderr, score.n) == (0.5, 0.5, 2)
+
+    def given_for(item: Any, **options: Any) -> float:
+        return outcome("a", item, aggregate=lambda items: -items[0], **options).value
+
+    assert given_for(True, mean=True, by_item=False) == 1.0
+    assert given_for(2.0, mean=False, by_item=True) == -2.0
+    assert math.isnan(given_for(2.0, mean=False, by_item=False))
+    assert math.isnan(given_for(None, mean=True, by_item=False))
+    assert math.isnan(given_for(math.inf, mean=True, by_item=False))
+
+
+def test_choosing_metrics() -> None:
+    several = {"metrics": ["acc", "f1"], "filters": ["strict", "loose"]}
+    assert choose_metric(None, **several) == ("acc", "strict")
+    assert choose_metric("f1,loose", **several) == ("f1", "loose")
+    assert choose_metric("acc", metrics=["acc"], filters=["none"]) == ("acc", "none")
+    with pytest.raises(MetricError, match=r"expected f1,strict or f1,loose \(the task has several"):
+        choose_metric("f1", **several)
+    with pytest.raises(MetricError, match="expected one of acc,strict, acc,loose, f1,strict, f1,l"):
+        choose_metric("bleu,strict", **several)
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**10))
+def test_fitting_batch(room: int, each: int) -> None:
+    batch = fitting_batch(room, each)
+    assert 1 <= batch <= LARGEST
+    assert batch & (batch - 1) == 0
+    assert batch == 1 or batch * each <= room
+    assert batch == LARGEST or 2 * batch * each > room
+
+
+def test_memory_of_a_sequence() -> None:
+    config = SimpleNamespace(vocab_size=32_000, hidden_size=4096, num_hidden_layers=32)
+    config.get_text_config = lambda: config
+    size = sequence_bytes(config, dtype=torch.bfloat16, tokens=1024)
+    assert 0.8e9 < size < 1.2e9  # about half of it keys and values: 2 x 32 x 4096 x 2 bytes a token
+    cpu = torch.device("cpu")
+    assert auto_batch_size(cpu, config=config, dtype=torch.bfloat16, tokens=1024) == 32
+
+
+def test_encodings_are_made_once_and_bounded() -> None:
+    made: list[str] = []
+
+    def encode(text: str) -> Any:
+        return lambda: made.append(text) or [ord(letter) for letter in text]
+
+    known = Encodings(room=5)
+    for text in ("abc", "abc", "de", "xyz", "xyz"):
+        assert known.get(text, None, encode(text)) == [ord(letter) for letter in text]
+    assert made == ["abc", "de", "xyz", "xyz"]
+    assert known.get("abc", "other way", lambda: [1]) == [1]
+    given = known.get("abc", None, encode("abc"))
+    given.append(9)  # a caller's list is its own
+    assert known.get("abc", None, encode("abc")) == [97, 98, 99]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PlanError(["a", "b"]), FailureKind.BUILD),
+        (NonFiniteError("w", torch.float16), FailureKind.NON_FINITE),
+        (NonFiniteScoreError("x"), FailureKind.NON_FINITE),
+        (torch.OutOfMemoryError("x"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureKind.OUT_OF_MEMORY),
+        (MemoryError(), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("x"), FailureKind.TASK),
+    ],
+)
+def test_failures_from_exceptions(error: Exception, kind: FailureKind) -> None:
+    failure = failure_from(error, other=FailureKind.TASK, fingerprint="f")
+    assert failure.kind is kind
+    assert failure.message
+    assert "\n" not in failure.message
+    assert failure.fingerprint == "f"
+
+
+def test_isolation(capsys: pytest.CaptureFixture[str]) -> None:
+    import random
+
+    logger = logging.getLogger("some.library")
+    logger.setLevel(logging.DEBUG)
+    expected = random.Random(3).random()
+    before = random.getstate()
+    with seeded(torch.device("cpu"), python=3, others=4), quiet("some.library"):
+        assert random.random() == expected
+        assert torch.initial_seed() == 4
+        sys.stderr.write("a progress bar")
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert random.getstate() == before
+    assert logger.level == logging.DEBUG
+    with quiet(bars=False):
+        sys.stderr.write("our own display")
+    assert capsys.readouterr().err == "our own display"
+
+
+def test_task_names_are_read_off_the_text(tmp_path: Any) -> None:
+    (tmp_path / "deep").mkdir()
+    texts = {
+        "a.yaml": "task: plain\n",
+        "deep/b.yaml": '"task": "quoted"  # with a remark\n',
+        "deep/c.yaml": "dataset_path: json\r\ntask: windows\r\n",
+        "d.yaml": "group: g\ntask:\n  - plain\n",
+        "e.yaml": "group: h\ntask: [plain]\n",
+        "f.yaml": "task: plain\n",
+        "g.json": json.dumps({"task": "json"}),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+    assert task_files(tmp_path) == {
+        "plain": tmp_path / "a.yaml",
+        "quoted": tmp_path / "deep/b.yaml",
+        "windows": tmp_path / "deep/c.yaml",
+    }
