@@ -9,13 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from spaces.problems import UserError
+
 _SQLITE = "sqlite:///"
 _MAGIC = b"SQLite format 3\0"
 # A reader in another terminal may hold the file for a moment: wait, don't fail.
 _WAIT = {"timeout": 60}
 
 
-class StoreError(RuntimeError):
+class StoreError(UserError, RuntimeError):
     """A study that cannot be opened, created or continued; the message is one line for people."""
 
 

@@ -14,11 +14,13 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from spaces.problems import UserError
+
 STALE_SECONDS = 300.0
 """A holder on another machine that has been silent for so long is taken for dead."""
 
 
-class LockedError(RuntimeError):
+class LockedError(UserError, RuntimeError):
     """Another driver holds the study."""
 
 

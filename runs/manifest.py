@@ -22,6 +22,7 @@ class Manifest:
         config: The run's configuration as text.
         space: The bounds of the search, as ``Space.to_dict`` gives them.
         inputs: Input hash of every model by name.
+        inputs_dtype: Widest dtype of the models' weights, such as ``bfloat16``.
         catalogue: Tasks and questions.
         questions: The split and order of the questions.
         versions: Versions of the packages that made the run.
@@ -32,6 +33,7 @@ class Manifest:
     config: str
     space: dict[str, Any]
     inputs: dict[str, str]
+    inputs_dtype: str
     catalogue: Catalogue
     questions: Questions
     versions: dict[str, str]
@@ -46,6 +48,7 @@ class Manifest:
             "config": self.config,
             "space": json.dumps(self.space),
             "inputs": json.dumps(self.inputs),
+            "inputs_dtype": self.inputs_dtype,
             "tasks": json.dumps([asdict(task) for task in self.catalogue.tasks]),
             "catalogue": json.dumps([[q.id, q.task, q.position] for q in self.catalogue.questions]),
             "search": json.dumps([positions[name] for name in self.questions.search]),
@@ -67,6 +70,7 @@ class Manifest:
             config=rows["config"],
             space=json.loads(rows["space"]),
             inputs=json.loads(rows["inputs"]),
+            inputs_dtype=rows["inputs_dtype"],
             catalogue=Catalogue(tasks=tasks, questions=questions),
             questions=Questions(
                 search=tuple(questions[at].id for at in json.loads(rows["search"])),

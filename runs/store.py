@@ -146,6 +146,14 @@ class Store:
         self._engine.dispose()
 
     @property
+    def title(self) -> str:
+        """Name of the run for people: its folder's, or the database's."""
+        path = file_of(self.name)
+        if path is not None:
+            return path.resolve().parent.name
+        return self._engine.url.database or STUDY_NAME
+
+    @property
     def url(self) -> str:
         """SQLAlchemy URL of the database, with any password in it."""
         return self._engine.url.render_as_string(hide_password=False)

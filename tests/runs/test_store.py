@@ -45,6 +45,7 @@ def manifest() -> Manifest:
         config="base: x\n",
         space={"parents": ["a", "b"]},
         inputs={"a": "1" * 16},
+        inputs_dtype="bfloat16",
         catalogue=catalogue,
         questions=divide(catalogue, 0.3, seed=0),
         versions={"torch": "2"},

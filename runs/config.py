@@ -1,0 +1,331 @@
+"""A run's configuration: read from YAML, checked as a whole, every problem reported at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from evaluators.spec import HarnessSpec, TaskSpec
+from runs import checks, document, locations
+from runs.checks import BASE
+from runs.document import Document, Problem
+from runs.sections import (
+    Folders,
+    HarnessSection,
+    HeldOut,
+    OutputSection,
+    SearchSection,
+    Section,
+    SpaceSection,
+    Tasks,
+    Text,
+    WorkersSection,
+    as_range,
+)
+from spaces.bounds import Depth, Order, SpaceError, Stacking
+from spaces.methods import METHODS, BaseRule
+from spaces.problems import UserError
+from spaces.recipe import check_name
+from spaces.space import Space
+
+if TYPE_CHECKING:  # brings torch, which reading a config must not
+    from merging.checkpoint import Checkpoint
+
+_TRIAL_LAYERS = 1000  # deep enough for any bounds that a real model could satisfy
+_NOT_SEARCH = ("workers", "search.trials", "search.hours", "search.validate")
+
+
+class ConfigError(UserError, ValueError):
+    """A config, or the models it names, that cannot be used.
+
+    Attributes:
+        problems: One line each; all of them, in the order of the file.
+    """
+
+
+def _name(value: str) -> str:
+    check_name(value)
+    return value
+
+
+def _empty(value: Any) -> Any:
+    return {} if value is None else value  # a section whose keys are all commented out
+
+
+_Optional = BeforeValidator(_empty)
+
+
+class RunConfig(Section):
+    """Everything a user decides about a run; immutable.
+
+    The sections are attributes of their keys' names, but ``space``, which is ``bounds`` here
+    because ``space()`` makes the Space.
+    """
+
+    base: Text | None = Field(
+        default=None,
+        description="Common ancestor: folder or hub id@revision; omit if there is none.",
+    )
+    models: dict[Annotated[str, AfterValidator(_name)], Text] = Field(
+        min_length=1, description="Parents by short name: folder or hub id; path+adapter for LoRA."
+    )
+    tasks: Tasks = Field(description="lm-eval tasks: names, or mappings with settings.")
+    include_path: Folders = Field(
+        default=(), description="Folders with further lm-eval task files."
+    )
+    harness: Annotated[HarnessSection, _Optional] = HarnessSection()
+    held_out: HeldOut = Field(
+        default=0.3,
+        description="Share of questions never used for search (0 to 0.9), or task names.",
+    )
+    bounds: Annotated[SpaceSection, _Optional] = Field(default=SpaceSection(), alias="space")
+    search: Annotated[SearchSection, _Optional] = SearchSection()
+    workers: Annotated[WorkersSection, _Optional] = WorkersSection()
+    output: Annotated[OutputSection, _Optional] = OutputSection()
+
+    @model_validator(mode="after")
+    def _check_across(self) -> RunConfig:
+        problems = checks.cross_problems(self.to_dict())
+        if problems:
+            words = "\n".join(f"{document.path_text(p.place)}: {p.text}" for p in problems)
+            raise PydanticCustomError("cross", "{words}", {"words": words})
+        return self
+
+    @classmethod
+    def from_text(cls, text: str, *, name: str = "config", folder: Path | None = None) -> RunConfig:
+        """Read a config.
+
+        Args:
+            text: The YAML.
+            name: What to call it in messages.
+            folder: What relative paths are relative to; ``None`` takes paths as they are.
+
+        Raises:
+            ConfigError: With every problem there is, each with its line.
+        """
+        parsed = document.parse(text, name)
+        if not isinstance(parsed.data, dict):
+            raise ConfigError(parsed.messages(list(parsed.problems)))
+        data, problems = parsed.data, list(parsed.problems)
+        if folder is not None:
+            data = locations.located(data, folder)
+            problems += locations.missing_folders(data)
+        return _validated(data, parsed, problems)
+
+    def replaced(self, values: Mapping[str, Any], *, name: str = "command line") -> RunConfig:
+        """The config with other values under dotted keys, such as ``{"search.trials": 500}``.
+
+        Raises:
+            ConfigError: If the result is not a config.
+        """
+        data = self.to_dict()
+        for dotted, value in values.items():
+            section, key = _section(data, dotted)
+            section[key] = value
+        return _validated(data, Document(name=name, data=data, lines={}), [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the keys of the file, defaults written out."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_yaml(self) -> str:
+        """Canonical text: every key in a fixed order, defaults written out."""
+        return document.dump(self.to_dict())
+
+    @property
+    def hash(self) -> str:
+        """Content hash of all keys, 16 hex digits."""
+        return _hash(self.to_dict())
+
+    @property
+    def search_hash(self) -> str:
+        """Content hash without workers and budget: what a resumed run must not change."""
+        data = self.to_dict()
+        for dotted in _NOT_SEARCH:
+            section, key = _section(data, dotted)
+            del section[key]
+        return _hash(data)
+
+    @property
+    def locations(self) -> dict[str, str]:
+        """Path or hub id of every model by name, the base first under the name ``base``."""
+        return ({BASE: self.base} if self.base is not None else {}) | self.models
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods that may be drawn; by default all that merge, less those that lack their base."""
+        if self.bounds.methods is not None:
+            return self.bounds.methods
+        count = len(self.models)
+        paired = count > 2 and self.bounds.order != "all-at-once"
+        return tuple(
+            name
+            for name, method in METHODS.items()
+            if name != "passthrough"
+            and (self.base is not None or method.base is not BaseRule.REQUIRED)
+            and (method.takes(count) or (paired and method.takes(2)))
+        )
+
+    def space(self, layers: int) -> Space:
+        """The search space for parents of this many layers.
+
+        Raises:
+            SpaceError: If the bounds do not fit models of this depth; its problems name the keys
+                of the config's ``space`` section.
+        """
+        try:
+            return self._space(layers)
+        except SpaceError as error:
+            found = [checks.space_problem(text) for text in error.problems]
+            lines = [f"{document.path_text(item.place)}: {item.text}" for item in found]
+            raise SpaceError([line.removeprefix("space.") for line in lines]) from error
+
+    def _space(self, layers: int) -> Space:
+        bounds, output = self.bounds, self.output
+        return Space(
+            parents=tuple(self.models),
+            base=BASE if self.base is not None else None,
+            layers=layers,
+            methods=self.methods,
+            weight=as_range(bounds.weight),
+            density=as_range(bounds.density),
+            t=as_range(bounds.t),
+            scale=as_range(bounds.scale),
+            depth=Depth(**bounds.depth.model_dump()) if bounds.depth else Depth(),
+            filters=bounds.filters,
+            filter_parameters=bounds.filter_parameters,
+            order=Order(bounds.order),
+            stacking=self._stacking(layers),
+            dtype=output.dtype,
+            seed=output.seed,
+            tokenizer=output.tokenizer,
+        )
+
+    def _stacking(self, layers: int) -> Stacking | None:
+        slices = self.bounds.slices
+        if slices is None:
+            return None
+        low, high = slices.min_layers, slices.max_layers
+        if low is None:
+            low = layers if high is None else min(layers, high)
+        if high is None:
+            high = max(low, layers + layers // 2)
+        return Stacking(max_slices=slices.max_slices, min_layers=low, max_layers=high)
+
+    def harness_spec(self) -> HarnessSpec:
+        """What a worker needs to know to score recipes."""
+        harness, workers = self.harness, self.workers
+        threads = workers.threads
+        return HarnessSpec(
+            models=tuple(self.locations.items()),
+            tasks=tuple(TaskSpec(**task.model_dump()) for task in self.tasks),
+            include_path=self.include_path,
+            apply_chat_template=harness.apply_chat_template,
+            fewshot_as_multiturn=harness.fewshot_as_multiturn,
+            system_instruction=harness.system_instruction,
+            gen_kwargs=tuple(sorted(harness.gen_kwargs.items())),
+            batch_size=harness.batch_size,
+            max_length=harness.max_length,
+            device=workers.device,
+            threads=max(1, int(workers.cpus)) if isinstance(threads, str) else threads,
+            seed=harness.seed,
+            trust_remote_code=harness.trust_remote_code,
+        )
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a config file; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: With every problem there is: ``search.yaml:14: space.density: expected ...``.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = f"{path}: expected UTF-8 text, got another encoding at byte {error.start}"
+        raise ConfigError([text]) from error
+    except FileNotFoundError as error:
+        raise ConfigError([f"{path}: expected a config file, got no such file"]) from error
+    except OSError as error:
+        raise ConfigError([f"{path}: expected a config file, got: {error.strerror}"]) from error
+    return RunConfig.from_text(text, name=str(path), folder=path.resolve().parent)
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the config file, for editors."""
+    return RunConfig.model_json_schema(by_alias=True, mode="validation")
+
+
+def open_inputs(config: RunConfig) -> dict[str, Checkpoint]:
+    """Open every model of a config by its headers, and check that they go together.
+
+    Returns:
+        Checkpoints by name, the base first under the name ``base``.
+
+    Raises:
+        ConfigError: With the problems of all models.
+    """
+    from merging.checkpoint import Checkpoint, CheckpointError
+    from merging.plan import check_parents
+
+    opened: dict[str, Checkpoint] = {}
+    problems: list[str] = []
+    for name, location in config.locations.items():
+        try:
+            opened[name] = Checkpoint.open(location, name=name)
+        except CheckpointError as error:
+            problems += error.problems
+    if not problems:
+        problems += check_parents(opened, BASE if config.base is not None else None)
+    if problems:
+        raise ConfigError(problems)
+    return opened
+
+
+def _validated(data: dict[str, Any], source: Document, problems: list[Problem]) -> RunConfig:
+    """The config of these values, or all problems: given ones, types, and across keys."""
+    config: RunConfig | None = None
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems += checks.typed_problems(error, json_schema())
+    problems += checks.cross_problems(data)
+    broken = {problem.place[0] for problem in problems if problem.place}
+    if not broken & {"base", "models", "space", "output"}:
+        problems += _space_problems(data)
+    if problems or config is None:
+        raise ConfigError(source.messages(problems))
+    return config
+
+
+def _space_problems(data: Mapping[str, Any]) -> list[Problem]:
+    """What the space itself finds wrong with the bounds, whatever else is wrong in the config."""
+    own = {key: data[key] for key in ("base", "models", "space", "output") if key in data}
+    try:
+        RunConfig.model_validate(own | {"tasks": ["any"]})._space(_TRIAL_LAYERS)
+    except ValidationError:
+        return []  # such as no models at all: reported already
+    except SpaceError as error:
+        return [checks.space_problem(text) for text in error.problems]
+    return []
+
+
+def _section(data: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a dotted key, and the key in it."""
+    *sections, key = dotted.split(".")
+    for section in sections:
+        data = data[section]
+    return data, key
+
+
+def _hash(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

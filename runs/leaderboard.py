@@ -1,0 +1,200 @@
+"""Records of a run as tables with fixed columns and dtypes, and the order that decides the winner.
+
+Candidates are ranked by their score on the search questions alone. Held-out scores stand beside it
+and never choose: picking by them would spoil the one unbiased number there is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from evaluators.base import TaskInfo
+from runs.records import Evaluation, Record, Split, State
+
+_FIRST = {"rank": "Int64", "score": "float64", "stderr": "float64"}
+_HELD_OUT = {
+    "held_out": "float64",
+    "held_out_stderr": "float64",
+    "held_out_questions": "Int64",
+}
+_LAST = {
+    "method": "str",
+    "origin": "str",
+    "key": "str",
+    "fingerprint": "str",
+    "state": "str",
+    "failure": "str",
+    "message": "str",
+    "build_seconds": "float64",
+    "score_seconds": "float64",
+    "worker": "str",
+    "trial": "Int64",
+    "candidate": "int64",
+    "questions": "Int64",
+}
+
+FAILURE_COLUMNS = {
+    "candidate": "int64",
+    "split": "str",
+    "kind": "str",
+    "message": "str",
+    "method": "str",
+    "origin": "str",
+    "key": "str",
+    "worker": "str",
+    "trial": "Int64",
+    "attempts": "int64",
+}
+"""Columns of the failures table with their dtypes."""
+
+_STATE_ORDER = {State.COMPLETE: 0, State.RUNNING: 1, State.FAILED: 2}
+
+
+def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
+    """Columns of the leaderboard with their dtypes, in order.
+
+    A task ``x`` has ``task:x`` and ``task_stderr:x`` for the search questions, ``held_out:x`` and
+    ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction.
+    """
+    search: dict[str, str] = {}
+    held_out: dict[str, str] = {}
+    for task in tasks:
+        search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
+        held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
+    return {**_FIRST, **search, **_HELD_OUT, **held_out, **_LAST}
+
+
+def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
+    """Every candidate as a row: ranked ones first, then running, then failed ones, by id.
+
+    Args:
+        records: As the store gives them, in any order.
+        tasks: The run's tasks, in the order of the columns.
+
+    Returns:
+        A frame with the columns and dtypes of ``columns(tasks)``, also when it has no rows, and an
+        index from 0. Numbers that do not exist are NaN or NA; texts that do not are empty.
+    """
+    order = ranked(records)
+    ranks = {record.id: rank for rank, record in enumerate(order, start=1)}
+    others = sorted((r for r in records if r.id not in ranks), key=lambda r: (_state(r), r.id))
+    rows = [_row(record, tasks, ranks.get(record.id)) for record in (*order, *others)]
+    return _frame(rows, columns(tasks))
+
+
+def failures(records: Sequence[Record]) -> pd.DataFrame:
+    """Every failed evaluation as a row, by candidate, search before held-out.
+
+    Returns:
+        A frame with the columns and dtypes of ``FAILURE_COLUMNS``, also when it has no rows.
+    """
+    rows = []
+    for record in sorted(records, key=lambda record: record.id):
+        for split in Split:
+            evaluation = record.evaluations.get(split)
+            if evaluation is None or evaluation.state is not State.FAILED:
+                continue
+            rows.append(
+                _about(record)
+                | {
+                    "split": split.value,
+                    "kind": _kind(evaluation),
+                    "message": evaluation.failure_message,
+                    "worker": evaluation.worker,
+                    "attempts": evaluation.attempts,
+                }
+            )
+    return _frame(rows, FAILURE_COLUMNS)
+
+
+def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Candidates that have a search score, the best first; equal scores by lower id."""
+    scored = [record for record in records if math.isfinite(score_of(record))]
+    return tuple(sorted(scored, key=lambda record: (-score_of(record), record.id)))
+
+
+def best(records: Sequence[Record]) -> Record | None:
+    """The winner: the best search score, held-out scores not looked at; ``None`` without any."""
+    return next(iter(ranked(records)), None)
+
+
+def score_of(record: Record, split: Split = Split.SEARCH) -> float:
+    """The combined score on a split, larger is better; NaN unless that evaluation is complete."""
+    evaluation = record.evaluations.get(split)
+    if evaluation is None or evaluation.state is not State.COMPLETE:
+        return math.nan
+    return evaluation.value
+
+
+def _state(record: Record) -> int:
+    evaluation = record.evaluations.get(Split.SEARCH)
+    return _STATE_ORDER[evaluation.state] if evaluation else _STATE_ORDER[State.RUNNING]
+
+
+def _kind(evaluation: Evaluation) -> str:
+    return evaluation.failure_kind.value if evaluation.failure_kind else ""
+
+
+def _about(record: Record) -> dict[str, Any]:
+    return {
+        "candidate": record.id,
+        "method": record.recipe.title,
+        "origin": record.origin,
+        "key": record.recipe.key,
+        "trial": record.trial,
+    }
+
+
+def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[str, Any]:
+    row = _about(record) | {"rank": rank}
+    search = record.evaluations.get(Split.SEARCH)
+    if search is not None:
+        row |= {
+            "state": search.state.value,
+            "failure": _kind(search),
+            "message": search.failure_message,
+            "fingerprint": search.fingerprint,
+            "worker": search.worker,
+            "build_seconds": search.build_seconds,
+            "score_seconds": search.score_seconds,
+            "questions": search.questions,
+        }
+        row |= _scores(search, tasks, "score", "stderr", "task")
+    held_out = record.evaluations.get(Split.HELD_OUT)
+    if held_out is not None and held_out.state is State.COMPLETE:
+        row["held_out_questions"] = held_out.questions
+        row |= _scores(held_out, tasks, "held_out", "held_out_stderr", "held_out")
+    return row
+
+
+def _scores(
+    evaluation: Evaluation, tasks: Sequence[TaskInfo], value: str, stderr: str, prefix: str
+) -> dict[str, Any]:
+    """Combined and per-task columns of one evaluation; nothing where it is not complete."""
+    if evaluation.state is not State.COMPLETE:
+        return {}
+    row = {value: evaluation.value, stderr: evaluation.stderr}
+    known = {task.name for task in tasks}
+    for score in evaluation.tasks:
+        if score.task in known:
+            row[f"{prefix}:{score.task}"] = score.value
+            row[f"{prefix}_stderr:{score.task}"] = score.stderr
+    return row
+
+
+def _frame(rows: Sequence[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:
+    data = {
+        name: pd.Series([_cell(row.get(name), dtype) for row in rows], dtype=dtype)
+        for name, dtype in dtypes.items()
+    }
+    return pd.DataFrame(data, columns=list(dtypes))
+
+
+def _cell(value: Any, dtype: str) -> Any:
+    if value is not None:
+        return value
+    return {"float64": math.nan, "str": ""}.get(dtype, pd.NA)

@@ -1,0 +1,90 @@
+"""Where models and task files lie: relative paths of a config made absolute, hub ids left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runs.document import Problem, shown
+
+
+def located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A config's values with local paths made absolute.
+
+    Args:
+        data: Values as read; what is not a text is left for the checks to report.
+        folder: What relative paths are relative to.
+    """
+    result = dict(data)
+    if isinstance(data.get("base"), str):
+        result["base"] = locate(data["base"], folder)
+    if isinstance(data.get("models"), dict):
+        result["models"] = {
+            name: locate(location, folder) if isinstance(location, str) else location
+            for name, location in data["models"].items()
+        }
+    paths = data.get("include_path")
+    if isinstance(paths, str):
+        paths = [paths]
+    if isinstance(paths, list):
+        result["include_path"] = [
+            _absolute(path, folder) if isinstance(path, str) and path else path for path in paths
+        ]
+    return result
+
+
+def locate(location: str, folder: Path) -> str:
+    """A model's location; ``path+adapter`` is taken part by part.
+
+    A part is a path when it starts with ``.``, ``/`` or ``~``, or when it exists below ``folder``;
+    anything else is a hub id (``org/name``, ``org/name@revision``) and stays as it is.
+    """
+    if _exists(location, folder):  # a folder may have a plus in its name
+        return _absolute(location, folder)
+    return "+".join(
+        _absolute(part, folder)
+        if part.startswith((".", "/", "~")) or _exists(part, folder)
+        else part
+        for part in location.split("+")
+    )
+
+
+def missing_folders(data: Mapping[str, Any]) -> list[Problem]:
+    """A problem for every ``include_path`` that is not a folder."""
+    paths = data.get("include_path")
+    return [
+        Problem(
+            text=f"expected a folder with task files, got {shown(path)}, which is none",
+            place=("include_path", at),
+        )
+        for at, path in enumerate(paths if isinstance(paths, list) else [])
+        if isinstance(path, str) and path and not _is_folder(path)
+    ]
+
+
+def _absolute(location: str, folder: Path) -> str:
+    """Absolute, with ``~`` and ``..`` resolved; links such as ``latest`` keep their name."""
+    try:
+        path = Path(location).expanduser()
+    except RuntimeError:  # "~name" where there is no such user
+        path = Path(location)
+    full = folder / path
+    try:
+        return str(full.resolve() if ".." in full.parts else full)
+    except (OSError, ValueError, RuntimeError):  # a null character, or links in a circle
+        return str(full)
+
+
+def _exists(location: str, folder: Path) -> bool:
+    try:
+        return bool(location) and Path(_absolute(location, folder)).exists()
+    except (OSError, ValueError):  # too long for a file name, or a null character
+        return False
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,200 @@
+"""The leaderboard as files: CSV, Markdown, JSON, Parquet, and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evaluators.base import TaskInfo
+from runs import pages
+from runs.files import replacing, write_text
+from runs.verdict import Verdict
+from spaces.problems import UserError
+
+JSON_FORMAT = 1
+"""Version of the JSON report; it grows when a key changes its meaning or goes away."""
+
+Facts = Mapping[str, Mapping[str, str | int | float | None]]
+"""Sections of facts about a run, such as ``versions``, each with names and values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Everything a report shows.
+
+    Attributes:
+        title: Name of the run.
+        frame: The leaderboard, as ``runs.leaderboard.leaderboard`` gives it.
+        failures: The failures, as ``runs.leaderboard.failures`` gives them.
+        tasks: The run's tasks.
+        verdict: The winner against its baselines; ``None`` before there is one.
+        notice: A warning that goes on top, such as that the scores are made up; may be empty.
+        facts: What the run was made with: versions, input hashes, budget.
+        best_yaml: The best recipe as YAML; ``None`` before there is one.
+        reproduce: Commands that make the result again, one per line.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    failures: pd.DataFrame
+    tasks: tuple[TaskInfo, ...]
+    verdict: Verdict | None = None
+    notice: str = ""
+    facts: Facts = field(default_factory=dict)
+    best_yaml: str | None = None
+    reproduce: tuple[str, ...] = ()
+
+
+def to_csv(report: Report) -> str:
+    """The leaderboard with all its columns; missing values are empty."""
+    text: str = report.frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def to_markdown(report: Report) -> str:
+    """Verdict, leaderboard, failures and how to reproduce, for a README or an issue."""
+    return pages.markdown(_view(report))
+
+
+def to_html(report: Report) -> str:
+    """One self-contained page: no script, no request, everything escaped."""
+    return pages.html(_view(report))
+
+
+def to_json(report: Report) -> str:
+    """Everything in the report; ``docs/report.md`` describes the keys. NaN and NA are null."""
+    data = {
+        "format": JSON_FORMAT,
+        "title": report.title,
+        "notice": report.notice,
+        "verdict": None if report.verdict is None else _verdict(report.verdict),
+        "tasks": [asdict(task) for task in report.tasks],
+        "columns": {name: str(dtype) for name, dtype in report.frame.dtypes.items()},
+        "candidates": _records(report.frame),
+        "failures": _records(report.failures),
+        "facts": {section: dict(values) for section, values in report.facts.items()},
+        "reproduce": list(report.reproduce),
+        "best_yaml": report.best_yaml,
+    }
+    return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Format:
+    """One kind of file.
+
+    Attributes:
+        file: Its name in the report's folder.
+        text: Renders it; ``None`` for Parquet, which is no text.
+    """
+
+    file: str
+    text: Callable[[Report], str] | None
+
+
+FORMATS: dict[str, _Format] = {
+    "html": _Format(file="report.html", text=to_html),
+    "markdown": _Format(file="leaderboard.md", text=to_markdown),
+    "csv": _Format(file="leaderboard.csv", text=to_csv),
+    "json": _Format(file="leaderboard.json", text=to_json),
+    "parquet": _Format(file="leaderboard.parquet", text=None),
+}
+"""Every format by name, with its file."""
+
+
+class FormatError(UserError, ValueError):
+    """A format that is not known; the message is one line."""
+
+
+def write_report(report: Report, out: Path, formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:
+    """Write a report; each file appears whole or not at all, in place of an older one.
+
+    Args:
+        report: What to write.
+        out: Folder to write to; it is made if need be.
+        formats: Names from ``FORMATS``; none stands for all.
+
+    Returns:
+        The files in the order of the formats.
+
+    Raises:
+        FormatError: If a format is not known; nothing is written then.
+    """
+    names = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
+    for name in names:
+        if name not in FORMATS:
+            raise FormatError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
+    # Everything is rendered before anything is written: a fault leaves the old report as it was.
+    texts = {name: render(report) for name in names if (render := FORMATS[name].text)}
+    written = []
+    for name in names:
+        path = out / FORMATS[name].file
+        if name in texts:
+            write_text(path, texts[name])
+        else:
+            with replacing(path) as draft:
+                report.frame.to_parquet(draft, engine="pyarrow", index=False)
+        written.append(path)
+    return written
+
+
+def _view(report: Report) -> pages.View:
+    verdict = report.verdict
+    return pages.View(
+        title=report.title,
+        notice=report.notice,
+        standing="" if verdict is None else verdict.standing.value,
+        sentence="" if verdict is None else verdict.sentence,
+        frame=report.frame,
+        failures=report.failures,
+        tasks=report.tasks,
+        facts=report.facts,
+        best_yaml=report.best_yaml or "",
+        reproduce=report.reproduce,
+    )
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "standing": verdict.standing.value,
+        "sentence": verdict.sentence,
+        "winner": verdict.winner,
+        "best_parent": verdict.best_parent,
+        "confidence": verdict.confidence,
+        "missing": list(verdict.missing),
+        "comparisons": {
+            name: {
+                "difference": asdict(item.difference),
+                "p_value": item.p_value,
+                "tasks": {task: asdict(part) for task, part in item.tasks.items()},
+                "left_out": list(item.left_out),
+            }
+            for name, item in verdict.comparisons.items()
+        },
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        dict(zip(frame.columns, row, strict=True))
+        for row in frame.astype(object).itertuples(index=False, name=None)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """The same values with NaN, infinities and NA as ``None``, for strict JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

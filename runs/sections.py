@@ -1,0 +1,314 @@
+"""The sections of a config file: their keys, types, ranges and defaults.
+
+Every field's description is what the JSON Schema shows in an editor; units and ranges stand there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from runs.document import shown
+from spaces.bounds import VARIABLE, Range
+from spaces.methods import METHODS
+
+SAMPLERS = ("auto", "tpe", "cmaes", "gp", "nsga2", "random")
+"""Names a config may give for the sampler."""
+
+
+def one_of(value: str, known: Iterable[str]) -> str:
+    """``expected one of a, b, got 'c'``, with the nearest known name when there is one."""
+    names = list(known)
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"expected one of {', '.join(names)}, got {shown(value)}{hint}"
+
+
+def _refuse(text: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "{text}", {"text": text})
+
+
+def _expecting(words: str) -> WrapValidator:
+    """Say what was expected in these words, whatever member of a union came closest."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise _refuse(f"expected {words}, got {shown(value)}") from error
+
+    return WrapValidator(check)
+
+
+def _known(names: Iterable[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in names:
+            raise _refuse(one_of(value, names))
+        return value
+
+    return AfterValidator(check)
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise _refuse(f"expected each name once, got {shown(value)} twice")
+    return values
+
+
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise _refuse(f"expected a range low <= high, got {shown(value)}")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _off(value: Any) -> Any:
+    # YAML reads a bare `off` as false.
+    return None if value is False or value == "off" else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)]
+Bounds = Annotated[
+    tuple[float, float],
+    Field(strict=False),
+    _expecting("a range [low, high] of two finite numbers"),
+    AfterValidator(_ascending),
+]
+Auto = Literal["auto"]
+MethodName = Annotated[str, _known(METHODS)]
+Positive = Annotated[float, Field(gt=0)]
+ParameterName = Annotated[str, _known(VARIABLE)]
+ParameterNames = Annotated[
+    tuple[ParameterName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)
+]
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no silent conversions, no change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TaskSection(Section):
+    """One task; a bare name stands for ``{name: ...}``."""
+
+    name: Text = Field(description="lm-eval's name of the task.")
+    metric: Text | None = Field(
+        default=None, description="metric or metric,filter; omit for the task's only or first one."
+    )
+    weight: Positive = Field(
+        default=1.0, description="Share in the score, above 0; need not sum to 1."
+    )
+    lower_is_better: bool | None = Field(
+        default=None, description="Direction; omit for the task's own."
+    )
+    num_fewshot: int | None = Field(
+        default=None, ge=0, description="Examples in the prompt; omit for the task's own."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Use only the first so many questions of the split."
+    )
+
+
+class HarnessSection(Section):
+    """How questions are put to the models; passed through to lm-eval."""
+
+    apply_chat_template: Annotated[bool | Text, _expecting("true, false or a template's name")] = (
+        Field(
+            default=False, description="Wrap prompts in the tokenizer's chat template; or its name."
+        )
+    )
+    fewshot_as_multiturn: bool = Field(
+        default=False, description="Few-shot examples as turns of a chat."
+    )
+    system_instruction: str | None = Field(default=None, description="System prompt.")
+    gen_kwargs: dict[
+        str, Annotated[str | bool | int | float, _expecting("a text, number, true or false")]
+    ] = Field(default_factory=dict, description="Generation settings that override the tasks'.")
+    batch_size: Annotated[
+        Annotated[int, Field(ge=1)] | Auto, _expecting("a whole number of at least 1, or auto")
+    ] = Field(default="auto", description="Sequences per forward pass.")
+    max_length: int | None = Field(
+        default=None, ge=1, description="Longest context in tokens; omit for the model's own."
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of the choice of few-shot examples."
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Let models and tasks run code of their own."
+    )
+
+
+class DepthSection(Section):
+    """How values may change over the layers: exactly one of knots and groups."""
+
+    knots: int | None = Field(
+        default=None, ge=2, description="Values at evenly spaced depths, interpolated in between."
+    )
+    groups: int | None = Field(
+        default=None, ge=2, description="Equal runs of layers with a value each."
+    )
+    parameters: ParameterNames = Field(
+        default=("weight", "t"), description="Parameters that vary over depth."
+    )
+
+
+class SlicesSection(Section):
+    """Bounds for stacking layers of the merged model."""
+
+    max_slices: int = Field(default=2, ge=2, description="Most runs of layers in the output.")
+    min_layers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Fewest layers in the output; omit for as many as the parents.",
+    )
+    max_layers: int | None = Field(
+        default=None, ge=1, description="Most layers in the output; omit for half as many again."
+    )
+
+
+class SpaceSection(Section):
+    """What may be drawn."""
+
+    methods: (
+        Annotated[
+            tuple[MethodName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)
+        ]
+        | None
+    ) = Field(default=None, description="Merge methods; omit for all that these models allow.")
+    weight: Bounds = Field(default=(0.0, 1.5), description="Range of every weight.")
+    density: Bounds = Field(
+        default=(0.1, 1.0), description="Range of every density, within (0, 1]."
+    )
+    t: Bounds = Field(default=(0.0, 1.0), description="Range of slerp's position.")
+    scale: Bounds = Field(
+        default=(0.5, 1.5), alias="lambda", description="Range of the factor of the summed delta."
+    )
+    depth: DepthSection | None = Field(
+        default=None, description="Values that change over the layers; omit for one value."
+    )
+    filters: Names = Field(
+        default=(),
+        description="Parts of tensor names that get values of their own, besides the rest.",
+    )
+    filter_parameters: ParameterNames = Field(
+        default=("weight", "t"), description="Parameters that vary by filter."
+    )
+    order: Literal["all-at-once", "pairwise", "any"] = Field(
+        default="any", description="How three or more parents come together."
+    )
+    slices: Annotated[
+        SlicesSection | None,
+        BeforeValidator(_off, json_schema_input_type=SlicesSection | Literal["off", False] | None),
+    ] = Field(default=None, description="Layer stacking: off, or its bounds.")
+
+
+class SearchSection(Section):
+    """How long to search, and with what."""
+
+    trials: int = Field(default=300, ge=1, description="Number of recipes, seeds included.")
+    hours: Positive | None = Field(default=None, description="Stop after this time, in hours.")
+    sampler: Annotated[str, _known(SAMPLERS)] = Field(
+        default="auto",
+        description="auto, tpe, cmaes, gp, nsga2 or random.",
+        json_schema_extra={"enum": list(SAMPLERS)},
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")
+    seeds: Literal["default", "none"] = Field(
+        default="default",
+        description="First recipes: default adds known-good ones to parents and average.",
+    )
+    validate_top: int = Field(
+        default=3,
+        ge=0,
+        alias="validate",
+        description="How many of the best are re-scored on held-out questions at the end.",
+    )
+
+
+class WorkersSection(Section):
+    """Who evaluates candidates."""
+
+    count: Annotated[
+        Annotated[int, Field(ge=1)] | Auto, _expecting("a whole number of at least 1, or auto")
+    ] = Field(default="auto", description="Number of workers; auto fills the machine or cluster.")
+    gpus: Annotated[
+        Annotated[float, Field(ge=0)] | Auto, _expecting("a number of at least 0, or auto")
+    ] = Field(
+        default="auto", description="GPUs of one worker; a fraction shares one; auto: 1 if any."
+    )
+    cpus: Positive = Field(default=1.0, description="CPU cores of one worker.")
+    threads: Annotated[
+        Annotated[int, Field(ge=1)] | Auto, _expecting("a whole number of at least 1, or auto")
+    ] = Field(default="auto", description="torch threads of one worker; auto: as many as cpus.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models live.")
+    ray: bool = Field(
+        default=True, description="Workers as Ray actors; false: one, in this process."
+    )
+    ray_address: Text | None = Field(
+        default=None, description="Address of a Ray cluster; omit for a local one."
+    )
+    timeout: Positive | None = Field(
+        default=None, description="Longest time for one candidate, in seconds; omit for no limit."
+    )
+    retries: int = Field(
+        default=1, ge=0, description="How often a candidate whose worker was lost is tried again."
+    )
+
+
+class OutputSection(Section):
+    """What the merged models look like."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        default=None, description="Type of the weights; omit for the widest of the inputs."
+    )
+    tokenizer: Text | None = Field(
+        default=None,
+        description="Model that gives config and tokenizer; omit for the base, else the first.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE).")
+
+
+Tasks = Annotated[
+    tuple[
+        Annotated[TaskSection, BeforeValidator(_named, json_schema_input_type=TaskSection | str)],
+        ...,
+    ],
+    Field(strict=False, min_length=1),
+]
+Folders = Annotated[
+    tuple[Text, ...],
+    Field(strict=False),
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+]
+Share = Annotated[float, Field(ge=0, le=0.9)]
+HeldOut = Annotated[
+    Share | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)],
+    _expecting("a share from 0 to 0.9, or a list of task names"),
+]
+
+
+def as_range(bounds: tuple[float, float]) -> Range:
+    """A config's ``[low, high]`` as the space holds it."""
+    return Range(low=bounds[0], high=bounds[1])

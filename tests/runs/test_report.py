@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from evaluators.base import TaskInfo
+from runs.files import replacing
+from runs.leaderboard import failures, leaderboard
+from runs.pages import score_text
+from runs.report import (
+    FORMATS,
+    FormatError,
+    Report,
+    to_csv,
+    to_html,
+    to_json,
+    to_markdown,
+    write_report,
+)
+from runs.statistics import Resampling
+from runs.verdict import verdict
+
+NASTY = "<script>alert(1)</script>"
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+@pytest.fixture
+def report(run_records, run_tasks) -> Report:
+    def answers(right: int) -> dict[str, dict[str, float]]:
+        return {"sort": {f"q{at}": float(at < right) for at in range(50)}}
+
+    outcomes = {
+        "candidate 4": answers(40),
+        "parent math": answers(20),
+        "plain average": answers(30),
+    }
+    return Report(
+        title="Demo | run",
+        frame=leaderboard(run_records, run_tasks),
+        failures=failures(run_records),
+        tasks=run_tasks,
+        verdict=verdict(
+            "candidate 4",
+            ["parent math", "parent code", "plain average"],
+            outcomes=outcomes,
+            tasks=run_tasks,
+            how=Resampling(resamples=500),
+        ),
+        facts={
+            "versions": {"merge-search": "0.1.0", "torch": "2.13.0"},
+            "budget": {"trials": 300, "hours": None},
+        },
+        best_yaml="merge_method: ties\nnote: '<b>'\n",
+        reproduce=("search export study.db", "search build best.yaml OUT"),
+    )
+
+
+@pytest.fixture
+def empty(run_tasks) -> Report:
+    return Report(
+        title="Empty", frame=leaderboard((), run_tasks), failures=failures(()), tasks=run_tasks
+    )
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts; complains about tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.texts.append(data)
+
+
+def test_markdown(report: Report, golden) -> None:
+    golden("leaderboard.md", to_markdown(report))
+
+
+def test_csv(report: Report, golden) -> None:
+    golden("leaderboard.csv", to_csv(report))
+
+
+def test_csv_reads_back(report: Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(report))))
+    assert len(rows) == len(report.frame)
+    assert rows[0]["score"] == "0.5"
+    assert rows[-1]["message"] == report.frame["message"].iloc[-1]
+    assert rows[-1]["rank"] == ""
+
+
+def test_json(report: Report, golden) -> None:
+    golden("leaderboard.json", to_json(report))
+    data = json.loads(to_json(report), parse_constant=pytest.fail)
+    assert data["columns"] == {name: str(kind) for name, kind in report.frame.dtypes.items()}
+    assert [row["rank"] for row in data["candidates"]] == [1, 2, 3, 4, 5, None, None]
+    assert data["candidates"][5]["score"] is None
+    assert data["verdict"]["standing"] == "beats"
+    assert data["verdict"]["missing"] == ["parent code"]
+
+
+def test_html_escapes_what_users_write(report: Report) -> None:
+    nasty = TaskInfo(name=NASTY, metric='"><img src=x>', higher_is_better=True, weight=1.0)
+    frame = report.frame.rename(
+        columns={
+            f"{p}:sort": f"{p}:{NASTY}"
+            for p in ("task", "task_stderr", "held_out", "held_out_stderr")
+        }
+    )
+    text = to_html(
+        Report(
+            title=f"</title>{NASTY}",
+            notice=NASTY,
+            frame=frame,
+            failures=report.failures,
+            tasks=(nasty, report.tasks[1]),
+            verdict=report.verdict,
+            facts={NASTY: {NASTY: NASTY}},
+            best_yaml=f"</pre>{NASTY}",
+            reproduce=(NASTY,),
+        )
+    )
+    page = Page(text)
+    assert page.open == []
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "img", "link", "iframe", "object", "b", "a"}
+    # Column headers, tasks table, title, notice, facts, YAML, commands and a failure's message.
+    assert sum(NASTY in part for part in page.texts) >= 10
+
+
+def test_html_needs_nothing_else(report: Report) -> None:
+    text = to_html(report)
+    page = Page(text)
+    assert page.open == []
+    for _, attributes in page.tags:
+        assert not {"src", "href", "onclick", "style"} & set(attributes)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    tables = [tag for tag, _ in page.tags if tag == "table"]
+    regions = [a for tag, a in page.tags if tag == "div" and a.get("class") == "scroll"]
+    assert len(tables) == len(regions) == 3  # wide tables scroll inside their own box
+
+
+def test_html_says_it_all(report: Report) -> None:
+    text = " ".join(" ".join(Page(to_html(report)).texts).split())
+    assert "Verdict: beats every compared parent and the plain average: +0.400 over" in text
+    assert "0.500 ± 0.050" in text
+    assert "loss ↓" in text
+    assert "5 scored, 2 failures." in text
+    assert "lost_worker" in text
+    assert "merge_method: ties" in text
+    assert "search build best.yaml OUT" in text
+    assert "2.13.0" in text
+
+
+@pytest.mark.parametrize("render", [to_markdown, to_html])
+def test_a_run_without_candidates(empty: Report, render: Callable[[Report], str]) -> None:
+    text = render(empty)
+    assert "No candidate has been scored yet." in text
+    assert "Failures" not in text
+    assert "Best recipe" not in text
+
+
+def test_notice_goes_on_top(empty: Report) -> None:
+    noticed = replace(empty, notice="Made-up scores (dry run)")
+    assert to_markdown(noticed).splitlines()[2] == "> **Made-up scores (dry run)**"
+    assert '<p class="notice"><strong>Made-up scores (dry run)</strong></p>' in to_html(noticed)
+
+
+def test_a_recipe_cannot_leave_its_code_block(empty: Report) -> None:
+    text = to_markdown(replace(empty, best_yaml="a: |\n  ```\n  # not a heading\n"))
+    assert "````yaml\na: |\n  ```\n  # not a heading\n````\n" in text
+
+
+def test_write_all(report: Report, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    written = write_report(report, out)
+    assert written == [out / kind.file for kind in FORMATS.values()]
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in written)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "leaderboard.parquet"), report.frame, check_dtype=True
+    )
+    assert (out / "leaderboard.csv").read_text(encoding="utf-8") == to_csv(report)
+
+
+def test_write_some_replaces_older_ones(report: Report, empty: Report, tmp_path: Path) -> None:
+    write_report(empty, tmp_path, ("csv",))
+    assert write_report(report, tmp_path, ("csv", "csv")) == [tmp_path / "leaderboard.csv"]
+    assert (tmp_path / "leaderboard.csv").read_text(encoding="utf-8") == to_csv(report)
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
+
+
+def test_unknown_format(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"format: expected one of html, .*, got 'xlsx'"):
+        write_report(report, tmp_path, ("csv", "xlsx"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_report_survives_every_format(empty: Report, tmp_path: Path) -> None:
+    write_report(empty, tmp_path)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "leaderboard.parquet"), empty.frame)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        write()
+    assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "expected"),
+    [
+        (0.68349, 0.0213, "0.683 ± 0.021"),
+        (-0.5, float("nan"), "-0.500"),
+        (float("nan"), 0.1, ""),
+        (1234.56, 7.89, "1234.6 ± 7.9"),
+    ],
+)
+def test_score_text(value: float, stderr: float, expected: str) -> None:
+    assert score_text(value, stderr) == expected

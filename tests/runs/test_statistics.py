@@ -1,0 +1,245 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from evaluators.base import Catalogue, Outcome, Question, TaskInfo
+from runs.statistics import Resampling, by_task, interval, paired, score
+
+QUICK = Resampling(resamples=400)
+ONE = (TaskInfo(name="a", metric="acc", higher_is_better=True, weight=1.0),)
+TWO = (*ONE, TaskInfo(name="b", metric="loss", higher_is_better=False, weight=3.0))
+
+answers = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=40)
+numbers = st.lists(st.floats(-100, 100), min_size=2, max_size=40)
+
+
+def named(values, start: int = 0) -> dict[str, float]:
+    return {f"q{start + at}": float(value) for at, value in enumerate(values)}
+
+
+@given(numbers)
+@settings(max_examples=50, deadline=None)
+def test_mean_and_stderr_are_the_textbook_ones(values) -> None:
+    found = interval(values, rng=np.random.default_rng(0), resamples=200)
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+    expected = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert found.stderr == pytest.approx(expected, abs=1e-9)
+    assert found.low <= found.value + 1e-9
+    assert found.value <= found.high + 1e-9
+    assert found.n == len(values)
+
+
+@pytest.mark.parametrize(("values", "n"), [([], 0), ([0.5], 1)])
+def test_too_few_values_have_no_interval(values, n: int) -> None:
+    found = interval(values, rng=np.random.default_rng(0))
+    assert found.n == n
+    assert math.isnan(found.stderr)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_equal_values_have_no_width() -> None:
+    found = interval([1.0] * 9, rng=np.random.default_rng(0))
+    assert (found.low, found.value, found.high, found.stderr) == (1.0, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e-100, 1e100])
+def test_values_of_any_size(size: float) -> None:
+    found = interval(np.array([0.0, 1.0, 2.0, 4.0]) * size, rng=np.random.default_rng(0))
+    plain = interval([0.0, 1.0, 2.0, 4.0], rng=np.random.default_rng(0))
+    if size < 1e-160:  # squares vanish: no spread can be seen
+        assert found.low == found.high == found.value
+    else:
+        assert found.low / size == pytest.approx(plain.low, abs=1e-9)
+        assert found.high / size == pytest.approx(plain.high, abs=1e-9)
+
+
+@given(answers, st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_same_seed_same_numbers_whatever_the_order(values, seed: int) -> None:
+    how = Resampling(resamples=200, seed=seed)
+    ours = named(values)
+    theirs = named(values[::-1])
+    back = dict(reversed(ours.items()))
+    assert paired({"a": ours}, {"a": theirs}, ONE, how=how) == paired(
+        {"a": back}, {"a": theirs}, ONE, how=how
+    )
+
+
+def test_the_seed_matters() -> None:
+    rng = np.random.default_rng(5)
+    ours, theirs = {"a": named(rng.random(50))}, {"a": named(rng.random(50))}
+    one, two = (paired(ours, theirs, ONE, how=Resampling(resamples=200, seed=s)) for s in (0, 1))
+    assert one.difference.value == two.difference.value
+    assert one.difference.low != two.difference.low
+
+
+@given(answers, answers)
+@settings(max_examples=40, deadline=None)
+def test_swapping_the_two_flips_the_sign(first, second) -> None:
+    ours, theirs = {"a": named(first)}, {"a": named(second)}
+    forth, back = paired(ours, theirs, ONE, how=QUICK), paired(theirs, ours, ONE, how=QUICK)
+    assert forth.difference.value == pytest.approx(-back.difference.value, abs=1e-12)
+    assert forth.difference.stderr == pytest.approx(back.difference.stderr, abs=1e-12)
+    assert forth.difference.n == min(len(first), len(second))
+
+
+@given(answers)
+@settings(max_examples=20, deadline=None)
+def test_nobody_is_better_than_themselves(values) -> None:
+    same = paired({"a": named(values)}, {"a": named(values)}, ONE, how=QUICK)
+    assert same.difference.value == 0.0
+    # Agreement on a few questions is no proof of agreement on all: the interval has a width.
+    assert same.difference.low < 0.0 < same.difference.high
+    assert same.p_value == 1.0
+    assert not same.clear(0.95)
+
+
+@given(numbers, st.floats(0.1, 10))
+@settings(max_examples=30, deadline=None)
+def test_weights_scale_out(values, factor: float) -> None:
+    ours = {"a": named(values), "b": named(values)}
+    theirs = {"a": named(np.zeros(len(values))), "b": named(np.zeros(len(values)))}
+    scaled = tuple(
+        TaskInfo(
+            name=t.name,
+            metric=t.metric,
+            higher_is_better=t.higher_is_better,
+            weight=t.weight * factor,
+        )
+        for t in TWO
+    )
+    one, two = paired(ours, theirs, TWO, how=QUICK), paired(ours, theirs, scaled, how=QUICK)
+    assert one.difference.value == pytest.approx(two.difference.value, abs=1e-9)
+    # Shares 1/4 and -3/4 of the same mean.
+    assert one.difference.value == pytest.approx(-0.5 * np.mean(values), abs=1e-9)
+    assert one.tasks["b"].value == pytest.approx(-np.mean(values), abs=1e-9)
+
+
+def test_only_common_finite_questions_count() -> None:
+    ours = {"a": {"x": 1.0, "y": 1.0, "z": math.nan, "only": 0.0}}
+    theirs = {"a": {"x": 0.0, "y": 1.0, "z": 0.0, "other": 1.0}}
+    found = paired(ours, theirs, ONE, how=QUICK)
+    assert found.difference.n == 2
+    assert found.difference.value == 0.5
+
+
+def test_tasks_without_values_per_question_are_named() -> None:
+    tasks = (*TWO, TaskInfo(name="ppl", metric="p", higher_is_better=False, weight=9.0, mean=False))
+    ours = {"a": named([1, 1, 0]), "ppl": named([1, 2, 3])}
+    theirs = {"a": named([0, 1, 0]), "ppl": named([3, 2, 1])}
+    found = paired(ours, theirs, tasks, how=QUICK)
+    assert found.left_out == ("b", "ppl")
+    assert found.difference.value == pytest.approx(1 / 3)
+    assert list(found.tasks) == ["a"]
+
+
+def test_nothing_in_common() -> None:
+    found = paired({"a": named([1])}, {"a": named([1], start=5)}, ONE, how=QUICK)
+    assert found.difference.n == 0
+    assert math.isnan(found.difference.value)
+    assert math.isnan(found.p_value)
+    assert found.left_out == ("a",)
+    assert not found.clear(0.95)
+
+
+def test_few_questions_never_prove_anything() -> None:
+    found = paired({"a": named([2, 2, 2])}, {"a": named([0, 0, 0])}, ONE, how=QUICK)
+    assert found.difference.low == 2.0  # no spread seen: the interval alone would be sure
+    assert found.p_value == pytest.approx(1 / 8, abs=0.05)
+    assert not found.clear(0.95)
+
+
+def test_a_large_difference_is_clear() -> None:
+    found = paired({"a": named([1] * 30)}, {"a": named([0] * 20 + [1] * 10)}, ONE)
+    assert found.p_value < 0.001
+    assert found.clear(0.95)
+
+
+@given(answers, answers)
+@settings(max_examples=25, deadline=None)
+def test_p_value_is_the_exact_sign_test_for_right_and_wrong(first, second) -> None:
+    from scipy.stats import binom
+
+    pairs = list(zip(first, second, strict=False))
+    wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    assume(wins + losses > 0)
+    exact = float(binom.sf(wins - 1, wins + losses, 0.5))
+    found = paired({"a": named(first)}, {"a": named(second)}, ONE, how=Resampling(resamples=4000))
+    assert found.p_value == pytest.approx(exact, abs=0.04)
+
+
+def test_score_combines_like_the_leaderboard() -> None:
+    outcomes = {"a": named([1, 0, 1, 1]), "b": named([0.5, 0.25])}
+    found = score(outcomes, TWO, how=QUICK)
+    assert found.value == pytest.approx(0.25 * 0.75 - 0.75 * 0.375)
+    assert found.n == 6
+
+
+def test_many_distinct_values_come_in_blocks() -> None:
+    values = np.random.default_rng(0).normal(size=3000)
+    found = interval(values, rng=np.random.default_rng(0), resamples=1500)
+    half = 1.96 * found.stderr
+    assert found.low == pytest.approx(found.value - half, rel=0.1, abs=0.005)
+    assert found.high == pytest.approx(found.value + half, rel=0.1, abs=0.005)
+
+
+@pytest.mark.parametrize(("n", "most"), [(15, 1.0), (40, 0.97), (120, 0.97)])
+def test_intervals_cover_what_they_promise(n: int, most: float) -> None:
+    """Two tasks, one lower-is-better, with answers that share the difficulty of a question."""
+    rng = np.random.default_rng(n)
+    chances = {"a": (0.6, 0.45), "b": (0.5, 0.4)}
+    truth = 0.25 * (0.6 - 0.45) - 0.75 * (0.5 - 0.4)
+    runs, hits = 700, 0
+    how = Resampling(resamples=600)
+    for _ in range(runs):
+        ours, theirs = {}, {}
+        for task, (p, q) in chances.items():
+            level = rng.random(n)  # one level for both: their answers are correlated
+            ours[task], theirs[task] = named(level < p), named(level < q)
+        found = paired(ours, theirs, TWO, how=how).difference
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / runs <= most
+
+
+def test_false_alarms_are_as_rare_as_promised() -> None:
+    rng = np.random.default_rng(2)
+    runs = 500
+    alarms = sum(
+        paired(
+            {"a": named(rng.random(60) < 0.5)}, {"a": named(rng.random(60) < 0.5)}, ONE, how=QUICK
+        ).clear(0.95)
+        for _ in range(runs)
+    )
+    assert alarms / runs <= 0.045
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"confidence": 1.0}, r"confidence: expected a value in \(0, 1\), got 1.0"),
+        ({"confidence": math.nan}, "confidence: expected"),
+        ({"resamples": 10}, "resamples: expected at least 100, got 10"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+    ],
+)
+def test_settings_are_checked(settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Resampling(**settings)
+
+
+def test_by_task_groups_in_the_order_of_the_catalogue() -> None:
+    questions = tuple(
+        Question(id=f"{task}/{at}", task=task, position=at) for task in "ba" for at in range(2)
+    )
+    catalogue = Catalogue(tasks=TWO, questions=questions)
+    outcomes = [Outcome(question=q.id, value=float(at)) for at, q in enumerate(questions)]
+    assert by_task(outcomes, catalogue) == {
+        "a": {"a/0": 2.0, "a/1": 3.0},
+        "b": {"b/0": 0.0, "b/1": 1.0},
+    }
+    assert list(by_task(outcomes, catalogue)) == ["a", "b"]
+    assert by_task(outcomes[:1], catalogue) == {"b": {"b/0": 0.0}}
