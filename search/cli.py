@@ -9,8 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from search.errors import InputError, RunFailed
+from search.errors import RunFailed
 from search.installation import shadowed
+from spaces.problems import UserError
 
 app = typer.Typer(
     name="search",
@@ -61,9 +62,9 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Makes another family and search.")] = 0,
 ) -> None:
     """Make a tiny model family here, search it, and build the winner: no download."""
-    from search import commands
+    from search.demo import demo as run_demo
 
-    commands.demo(out, trials=trials, workers=workers, seed=seed)
+    run_demo(out, trials=trials, workers=workers, seed=seed)
 
 
 @app.command()
@@ -83,10 +84,9 @@ def run(
 ) -> None:
     """Start a search."""
     from search import commands
+    from search.overrides import Overrides
 
-    overrides = commands.Overrides(
-        trials=trials, hours=hours, workers=workers, ray_address=ray_address
-    )
+    overrides = Overrides(trials=trials, hours=hours, workers=workers, ray_address=ray_address)
     commands.run(config, out=out, overrides=overrides, dry_run=dry_run)
 
 
@@ -100,10 +100,9 @@ def resume(
 ) -> None:
     """Go on with a search, after a crash or with a larger budget."""
     from search import commands
+    from search.overrides import Overrides
 
-    overrides = commands.Overrides(
-        trials=trials, hours=hours, workers=workers, ray_address=ray_address
-    )
+    overrides = Overrides(trials=trials, hours=hours, workers=workers, ray_address=ray_address)
     commands.resume(study, overrides=overrides)
 
 
@@ -116,17 +115,18 @@ def validate(
 ) -> None:
     """Score the best recipes, the parents and the average on the held-out questions."""
     from search import commands
+    from search.overrides import Overrides
 
-    overrides = commands.Overrides(workers=workers, ray_address=ray_address)
+    overrides = Overrides(workers=workers, ray_address=ray_address)
     commands.validate(study, top=top, overrides=overrides)
 
 
 @app.command()
 def status(study: Study) -> None:
     """Show where a run stands; works beside a running search."""
-    from search import commands
+    from search import reading
 
-    commands.status(study)
+    reading.status(study)
 
 
 @app.command()
@@ -142,9 +142,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the leaderboard report."""
-    from search import commands
+    from search import reading
 
-    commands.report(study, out=out, formats=tuple(formats or ()))
+    reading.report(study, out=out, formats=tuple(formats or ()))
 
 
 @app.command()
@@ -157,9 +157,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a found recipe as YAML that mergekit and `search build` run."""
-    from search import commands
+    from search import reading
 
-    commands.export(study, rank=rank, out=out)
+    reading.export(study, rank=rank, out=out)
 
 
 @app.command()
@@ -169,9 +169,9 @@ def build(
     shard_size: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
 ) -> None:
     """Build the model of a recipe and write it to a folder."""
-    from search import commands
+    from search.building import build as build_model
 
-    commands.build(recipe, out, shard_bytes=int(shard_size * 1e9))
+    build_model(recipe, out, shard_bytes=int(shard_size * 1e9))
 
 
 def main() -> NoReturn:
@@ -181,7 +181,7 @@ def main() -> NoReturn:
         _fail([problem], code=2)
     try:
         app()
-    except InputError as error:
+    except UserError as error:
         _fail(error.problems, code=2)
     except RunFailed as error:
         _fail([str(error)], code=1)

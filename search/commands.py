@@ -1,122 +1,112 @@
-"""What each command does, from parsed arguments to printed result."""
+"""The commands that search: run, resume and validate, from arguments to printed result."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import json
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from rich.console import Console
+import optuna
 
-from evaluators.base import EvaluatorError
-from merging.build import BuildError
-from merging.checkpoint import CheckpointError
-from merging.plan import PlanError
-from runs.config import ConfigError, RunConfig
-from runs.lock import LockedError
-from runs.report import FORMATS, write_report
-from runs.store import Store, StoreError
-from search import summary
-from search.errors import InputError
+from evaluators.pool import Pool
+from runs.config import RunConfig
+from runs.leaderboard import ranked
+from runs.store import Store
+from search.errors import InputError, RunFailed
 from search.monitor import monitor
-from search.session import (
-    Overrides,
-    Session,
-    check_unchanged,
-    make_pool,
-    prepare,
-)
-from spaces.recipe import RecipeError
-
-__all__ = [
-    "Overrides",
-    "build",
-    "demo",
-    "export",
-    "report",
-    "resume",
-    "run",
-    "status",
-    "validate",
-]
+from search.overrides import Overrides
+from search.reading import config_of, console, folder_of, kept_budget, opened, say_written
+from search.session import Session, check_unchanged, make_pool, prepare
+from search.summary import show_result, write_outputs
 
 STUDY = "study.db"
 """Name of the study's file in a run's folder."""
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_BUDGET = ("search.trials", "search.hours")
 
 
-def _friendly(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn the errors that mean bad input into InputError; all others stay what they are."""
-
-    @wraps(command)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return command(*args, **kwargs)
-        except (ConfigError, EvaluatorError, CheckpointError, PlanError) as error:
-            raise InputError(error.problems) from error
-        except (StoreError, LockedError, RecipeError, BuildError) as error:
-            raise InputError(str(error).splitlines()) from error
-
-    return call
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-@_friendly
-def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool) -> None:
+def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool = False) -> None:
     """Start a search; see ``search run --help``."""
     folder = out if out is not None else Path(config.stem)
     study = folder / STUDY
     if study.exists():
         raise InputError(
-            [f"{study}: expected no study yet, got one; `search resume {study}` goes on with it"]
+            f"{study}: expected no study yet, got one; `search resume {study}` goes on with it"
         )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     prepared = prepare(config, overrides=overrides, dry_run=dry_run)
-    pool = make_pool(prepared.config, dry_run=dry_run)
+    with _workers(prepared.config, dry_run=dry_run) as pool:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+        with opened(Store.create(str(study), prepared.manifest)) as store:
+            store.lock.acquire()
+            _drive(store, prepared.config, pool, Session.run)
+
+
+def resume(study: str, *, overrides: Overrides) -> None:
+    """Go on with a search; see ``search resume --help``."""
+    with opened(Store.open(study)) as store:
+        config = config_of(store, overrides)
+        store.lock.acquire()
+        check_unchanged(store, config)
+        budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+        if budget:
+            store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+        with _workers(config, dry_run=store.manifest.dry_run) as pool:
+            _drive(store, config, pool, Session.run)
+
+
+def validate(study: str, *, top: int, overrides: Overrides) -> None:
+    """Score on held-out questions; see ``search validate --help``."""
+    with opened(Store.open(study)) as store:
+        if not store.manifest.questions.held_out:
+            raise InputError(f"{study}: expected held-out questions, got none (held_out: 0)")
+        if not ranked(store.records()):
+            raise InputError(f"{study}: expected a scored candidate, got none")
+        config = config_of(store, overrides)
+        store.lock.acquire()
+        check_unchanged(store, config)
+        with _workers(config, dry_run=store.manifest.dry_run) as pool:
+            _drive(store, config, pool, lambda session: session.validate(top))
+
+
+def _drive(store: Store, config: RunConfig, pool: Pool, work: Callable[[Session], bool]) -> None:
+    """Do the work, then write and show what there is, also when it was stopped."""
+    screen = console()
+    view = monitor(screen)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _opened(Store.create(str(study), prepared.manifest)) as store:
-            session = Session(store, prepared.config, pool=pool, monitor=monitor(_console()))
-            _drive(session.run, store, folder)
+        with _quiet_libraries():
+            ended = work(Session(store, config, pool=pool, monitor=view))
+    except KeyboardInterrupt:
+        raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    finally:
+        view.close()
+    say_written(screen, write_outputs(store, config, folder_of(store.name)))
+    show_result(store, screen)
+    if not ended:
+        screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
+
+
+@contextmanager
+def _workers(config: RunConfig, *, dry_run: bool) -> Iterator[Pool]:
+    pool = make_pool(config, dry_run=dry_run)
+    try:
+        yield pool
     finally:
         pool.close()
 
 
-@_friendly
-def resume(study: str, *, overrides: Overrides) -> None:
-    """Go on with a search; see ``search resume --help``."""
-    with _opened(Store.open(study)) as store:
-        config = _config(store, overrides)
-        store.lock.acquire()
-        check_unchanged(store, config)
-        pool = make_pool(config, dry_run=store.manifest.dry_run)
-        try:
-            _keep_budget(store, config)
-            session = Session(store, config, pool=pool, monitor=monitor(_console()))
-            _drive(session.run, store, _folder(study))
-        finally:
-            pool.close()
-
-
-@_friendly
-def validate(study: str, *, top: int, overrides: Overrides) -> None:
-    """Score on held-out questions; see ``search validate --help``."""
-    with _opened(Store.open(study)) as store:
-        if not store.manifest.questions.held_out:
-            raise InputError([f"{study}: expected held-out questions, got none (held_out: 0)"])
-        config = _config(store, overrides)
-        store.lock.acquire()
-        check_unchanged(store, config)
-        pool = make_pool(config, dry_run=store.manifest.dry_run)
-        try:
-            session = Session(store, config, pool=pool, monitor=monitor(_console()))
-            _drive(lambda: session.validate(top), store, _folder(study))
-        finally:
-            pool.close()
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Optuna logs every trial; the monitor says it better."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,21 +1,13 @@
-"""What the command line turns into exit codes."""
+"""What the command line turns into exit codes, besides ``spaces.problems.UserError``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from spaces.problems import UserError
 
 
-class InputError(Exception):
-    """Something the user gave cannot be used; exit code 2, one line per problem.
-
-    Attributes:
-        problems: Complete lines for people, each says what to do.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+class InputError(UserError):
+    """Something the user gave cannot be used, found by a command itself; exit code 2."""
 
 
-class RunFailed(Exception):  # noqa: N818 - it names an outcome, exit code 1
-    """The run could not do its work though its input was fine; the message is one line."""
+class RunFailed(Exception):  # noqa: N818 - it names an outcome
+    """The run could not do its work though its input was fine; one line, exit code 1."""

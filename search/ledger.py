@@ -96,10 +96,10 @@ class Ledger:
         """The next recipe to evaluate, seeds first; ``None`` when the space holds no new one."""
         for _ in range(MAX_REPEATS):
             seed = self._next_seed()
-            if seed is not None and seed.params is None:
-                # Outside the space: scored and shown like any other, but no trial of the study.
-                return self._take_up(seed.recipe, trial=None)
             if seed is not None:
+                if seed.params is None:
+                    # Outside the space: scored and shown like any other, but no Optuna trial.
+                    return self._take_up(seed.recipe, trial=None)
                 self._store.study.enqueue_trial(seed.params)
             # A crash may have left an older enqueued trial, so what comes next is looked at anew.
             trial = self._ask()

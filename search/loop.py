@@ -1,4 +1,4 @@
-"""Ask, evaluate, tell: the asynchronous search loop, and the check on held-out questions after it."""
+"""Ask, evaluate, tell: the asynchronous search loop, and the held-out check after it."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Loop:
         exhausted = False
         while True:
             while not exhausted and self._pool.pending < self._pool.size and self._may_ask(budget):
-                candidate = self._ledger.next()
-                if candidate is None:
+                proposed = self._ledger.next()
+                if proposed is None:
                     exhausted = True
                     self._monitor.note("every recipe of the space was tried, or nearly so")
                 else:
-                    self._pool.submit(candidate)
+                    self._pool.submit(proposed)
             if self._pool.pending == 0:
                 break
             self._take(standing)

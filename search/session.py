@@ -1,4 +1,4 @@
-"""One run from its first check to its last file: what the commands run, resume and validate share."""
+"""One run from its first check to its end: what the commands run, resume and validate share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
-from typing import Any
 
 from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, SerialPool
+from merging.checkpoint import widest_dtype
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import ranked
 from runs.manifest import Manifest
@@ -24,6 +24,7 @@ from search.errors import InputError, RunFailed
 from search.ledger import Ledger
 from search.loop import Budget, Loop
 from search.monitor import Monitor
+from search.overrides import Overrides
 from search.samplers import Sampler
 from search.stop import on_signals
 from spaces.seeds import seeds
@@ -31,26 +32,6 @@ from spaces.space import Space, SpaceError
 
 PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
 """Packages whose versions a study remembers."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overrides:
-    """What the command line puts in place of the config's values; ``None`` leaves them."""
-
-    trials: int | None = None
-    hours: float | None = None
-    workers: int | None = None
-    ray_address: str | None = None
-
-    def values(self) -> dict[str, Any]:
-        """Config values by dotted key."""
-        given = {
-            "search.trials": self.trials,
-            "search.hours": self.hours,
-            "workers.count": self.workers,
-            "workers.ray_address": self.ray_address,
-        }
-        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +83,7 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         config=config.to_yaml(),
         space=space.to_dict(),
         inputs={name: checkpoint.input_hash for name, checkpoint in checkpoints.items()},
+        inputs_dtype=widest_dtype(checkpoints.values()),
         catalogue=catalogue,
         questions=questions,
         versions=versions(),

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from spaces.methods import METHODS, BaseRule, Kind, Scope
+from spaces.problems import UserError
 
 DTYPES = ("float32", "float16", "bfloat16")
 """Output dtypes a recipe may ask for."""
@@ -25,7 +26,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError, ValueError):
     """A recipe, or a part of one, that cannot be."""
 
 

@@ -2,71 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
+from spaces.bounds import (
+    DENSITY,
+    EVEN,
+    FACTOR,
+    POSITION,
+    VARIABLE,
+    WEIGHT,
+    Depth,
+    Order,
+    Range,
+    SpaceError,
+    Stacking,
+    is_count,
+    is_number,
+    parameter_problems,
+    repeat_problems,
+)
+from spaces.methods import METHODS, BaseRule
+from spaces.recipe import DTYPES, RecipeError, check_name
 
-class SpaceError(ValueError):
-    """Bounds that leave nothing to draw, or that no merge allows.
+__all__ = ["VARIABLE", "Depth", "Order", "Range", "Space", "SpaceError", "Stacking"]
 
-    Attributes:
-        problems: One line each.
-    """
+MAX_PAIRWISE = 16
+"""Most parents that can be merged in pairs."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
-
-
-class Order(StrEnum):
-    """How three or more parents come together."""
-
-    ALL_AT_ONCE = "all-at-once"
-    PAIRWISE = "pairwise"
-    ANY = "any"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
-    """A closed interval of numbers, low <= high."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Depth:
-    """How values may change over the layers; at most one of the two is set, none means one value.
-
-    Attributes:
-        knots: Number of values at evenly spaced depths, interpolated in between; at least 2.
-        groups: Number of equal runs of layers with a value each; at least 2.
-        parameters: Names of the parameters that vary over depth.
-    """
-
-    knots: int | None = None
-    groups: int | None = None
-    parameters: tuple[str, ...] = ("weight", "t")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stacking:
-    """Bounds for stacking layers of the merged model.
-
-    Attributes:
-        max_slices: Most runs of layers in the output; at least 2.
-        max_layers: Most layers in the output.
-        min_layers: Fewest layers in the output.
-    """
-
-    max_slices: int = 2
-    max_layers: int
-    min_layers: int
+NODE = re.compile(r"node[0-9]+\Z")
+"""Names of the joins of a pairwise merge; no parent may have one where pairs can be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """The bounds of a search.
+    """The bounds of a search; a space that leaves nothing legal to draw cannot be made.
 
     Attributes:
         parents: Names of the models to merge, in a fixed order; at least one (two to merge).
@@ -76,7 +48,7 @@ class Space:
         weight: Range of every weight.
         density: Range of every density, within (0, 1].
         t: Range of slerp's position.
-        scale: Range of the factor of the summed delta (``lambda``).
+        scale: Range of the factor of the summed delta (``lambda``), and of passthrough's ``scale``.
         depth: How values vary over depth.
         filters: Parts of tensor names that get values of their own, besides the rest.
         filter_parameters: Names of the parameters that vary by filter.
@@ -85,17 +57,20 @@ class Space:
         dtype: Output dtype of every recipe; ``None`` keeps the inputs'.
         seed: Mask seed of every recipe.
         tokenizer: Model that gives config and tokenizer; ``None`` for the default.
+
+    Raises:
+        SpaceError: With every problem there is, one line each.
     """
 
     parents: tuple[str, ...]
     base: str | None
     layers: int
     methods: tuple[str, ...]
-    weight: Range = Range(low=0.0, high=1.5)
-    density: Range = Range(low=0.1, high=1.0)
-    t: Range = Range(low=0.0, high=1.0)
-    scale: Range = Range(low=0.5, high=1.5)
-    depth: Depth = Depth()
+    weight: Range = WEIGHT
+    density: Range = DENSITY
+    t: Range = POSITION
+    scale: Range = FACTOR
+    depth: Depth = EVEN
     filters: tuple[str, ...] = ()
     filter_parameters: tuple[str, ...] = ("weight", "t")
     order: Order = Order.ANY
@@ -103,3 +78,191 @@ class Space:
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise SpaceError(problems)
+
+    @property
+    def all_at_once(self) -> tuple[str, ...]:
+        """Methods that may merge all parents in one step; empty where the order forbids it."""
+        if self.order == Order.PAIRWISE and len(self.parents) > 2:
+            return ()
+        return tuple(name for name in self.methods if _fits_all_at_once(self, name))
+
+    @property
+    def pairwise(self) -> tuple[str, ...]:
+        """Methods that may merge two inputs on the way; empty where nothing is merged in pairs."""
+        if self.order == Order.ALL_AT_ONCE or len(self.parents) < 3:
+            return ()
+        return tuple(name for name in self.methods if METHODS[name].takes(2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as JSON-able values; ``from_dict`` is the inverse."""
+        result: dict[str, Any] = {}
+        for field in fields(self):
+            result[field.name] = _to_json(getattr(self, field.name))
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Space:
+        """A space from what ``to_dict`` gave.
+
+        Raises:
+            SpaceError: If the data does not describe a legal space.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(data) - known)
+        missing = sorted({"parents", "base", "layers", "methods"} - set(data))
+        problems = [f"{name}: expected a field of a space, got an unknown name" for name in unknown]
+        problems += [f"{name}: expected a value, got none" for name in missing]
+        values = {}
+        for name in known & set(data):
+            try:
+                values[name] = _from_json(name, data[name])
+            except (TypeError, ValueError, AttributeError) as error:
+                problems.append(f"{name}: expected what a space holds, got {data[name]!r}: {error}")
+        if problems:
+            raise SpaceError(problems)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise SpaceError([f"space: expected the fields of a space: {error}"]) from error
+
+
+_PARTS: dict[str, type[Range | Depth | Stacking]] = {
+    "weight": Range,
+    "density": Range,
+    "t": Range,
+    "scale": Range,
+    "depth": Depth,
+    "stacking": Stacking,
+}
+
+
+def _to_json(value: Any) -> Any:
+    match value:
+        case Range() | Depth() | Stacking():
+            return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
+        case Order():
+            return value.value
+        case tuple():
+            return list(value)
+        case _:
+            return value
+
+
+def _from_json(name: str, value: Any) -> Any:
+    if name in _PARTS and value is not None:
+        return _PARTS[name](**{key: _from_json(key, inner) for key, inner in value.items()})
+    if name == "order":
+        return Order(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits_all_at_once(space: Space, name: str) -> bool:
+    # Passthrough takes one input and leaves the others out: it is drawn with the parent it takes.
+    return name == "passthrough" or METHODS[name].takes(len(space.parents))
+
+
+def _problems(space: Space) -> Iterator[str]:
+    """Everything that is wrong with a space, field by field."""
+    yield from _model_problems(space)
+    if not is_count(space.layers, 1):
+        yield f"layers: expected a whole number of at least 1, got {space.layers!r}"
+    yield from _method_problems(space)
+    yield from _range_problems(space)
+    yield from space.depth.problems(space.layers)
+    yield from _filter_problems(space.filters)
+    yield from parameter_problems("filter_parameters", space.filter_parameters)
+    if space.order not in tuple(Order):
+        yield f"order: expected one of {', '.join(Order)}, got {space.order!r}"
+    elif space.order != Order.ALL_AT_ONCE and len(space.parents) > MAX_PAIRWISE:
+        yield (
+            f"parents: expected at most {MAX_PAIRWISE} to merge in pairs, "
+            f"got {len(space.parents)}; set order to all-at-once"
+        )
+    if space.stacking is not None:
+        yield from space.stacking.problems(space.layers)
+    if space.dtype is not None and space.dtype not in DTYPES:
+        yield f"dtype: expected one of {', '.join(DTYPES)}, got {space.dtype!r}"
+    if not is_count(space.seed, 0) or space.seed >= 2**31:
+        yield f"seed: expected 0 to {2**31 - 1}, got {space.seed!r}"
+    names = (*space.parents, *([space.base] if space.base is not None else []))
+    if space.tokenizer is not None and space.tokenizer not in names:
+        yield f"tokenizer: expected one of {', '.join(names)}, got {space.tokenizer!r}"
+
+
+def _model_problems(space: Space) -> Iterator[str]:
+    if not space.parents:
+        yield "parents: expected at least one model, got none"
+    yield from repeat_problems("parents", space.parents)
+    names = [("parents", name) for name in space.parents]
+    names += [("base", space.base)] if space.base is not None else []
+    for field, name in names:
+        try:
+            check_name(name)
+        except (RecipeError, TypeError) as error:
+            yield f"{field}: {error}"
+    if space.base is not None and space.base in space.parents:
+        yield f"parents: expected models other than the base, got {space.base!r}"
+    if space.order != Order.ALL_AT_ONCE and len(space.parents) > 2:
+        for name in filter(NODE.match, map(str, space.parents)):
+            yield (
+                "parents: expected names other than node1, node2 and so on, which stand for the "
+                f"joins of a pairwise merge, got {name!r}; rename it or set order to all-at-once"
+            )
+
+
+def _method_problems(space: Space) -> Iterator[str]:
+    if not space.methods:
+        yield "methods: expected at least one method, got none"
+    yield from repeat_problems("methods", space.methods)
+    for name in dict.fromkeys(space.methods):
+        method = METHODS.get(name)
+        if method is None:
+            yield f"methods: expected names from {', '.join(METHODS)}, got {name!r}"
+        elif method.base is BaseRule.REQUIRED and space.base is None:
+            yield f"methods: expected a base for {name}, got none; give a base or leave it out"
+        elif space.parents and not _can_be_drawn(space, name):
+            yield f"methods: expected methods that fit, got {name}: {_misfit(space, name)}"
+
+
+def _can_be_drawn(space: Space, name: str) -> bool:
+    count = len(space.parents)
+    paired = count > 2 and space.order != Order.ALL_AT_ONCE
+    at_once = count <= 2 or space.order != Order.PAIRWISE
+    return (at_once and _fits_all_at_once(space, name)) or (paired and METHODS[name].takes(2))
+
+
+def _misfit(space: Space, name: str) -> str:
+    method, count = METHODS[name], len(space.parents)
+    if space.order == Order.PAIRWISE and count > 2:
+        return f"it takes {method.max_inputs} input, pairwise merges have 2; use another order"
+    remedy = "; use order pairwise or any" if method.takes(2) and count > 2 else ""
+    return f"it takes {method.min_inputs} inputs, got {count}{remedy}"
+
+
+def _range_problems(space: Space) -> Iterator[str]:
+    for name in ("weight", "density", "t", "scale"):
+        yield from getattr(space, name).problems(name)
+    if space.weight == Range(low=0.0, high=0.0):
+        yield "weight: expected a range with more than 0, got [0, 0]"
+    low, high = space.density.low, space.density.high
+    if is_number(low) and is_number(high) and low <= high and not 0.0 < low <= high <= 1.0:
+        yield f"density: expected a range within (0, 1], got [{low:g}, {high:g}]"
+
+
+def _filter_problems(filters: tuple[str, ...]) -> Iterator[str]:
+    yield from repeat_problems("filters", filters)
+    for at, name in enumerate(filters):
+        if not isinstance(name, str) or not name or name == "*":
+            yield f"filters: expected part of a tensor name, got {name!r}"
+            continue
+        for earlier in filters[:at]:
+            if isinstance(earlier, str) and earlier and earlier != name and earlier in name:
+                yield (
+                    f"filters: expected {name!r} before {earlier!r}, got it after: every tensor "
+                    "it matches goes to the earlier one"
+                )

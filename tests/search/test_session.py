@@ -70,6 +70,7 @@ def make_store(folder: Path, settings: RunConfig, space: Space | None = None) ->
         config=settings.to_yaml(),
         space=(space or settings.space(4)).to_dict(),
         inputs={},
+        inputs_dtype="float32",
         catalogue=catalogue,
         questions=divide(catalogue, settings.held_out, seed=1),
         versions={},

@@ -1,0 +1,83 @@
+"""``search demo``: a tiny model family made here, searched, and the winner built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from runs.store import Store
+from runs.verdict import Verdict
+from search import commands
+from search.building import build
+from search.errors import InputError
+from search.family import Family, make_family
+from search.overrides import Overrides
+from search.summary import judge_run
+
+MERGED = "merged"
+"""Name of the built model's folder."""
+
+
+def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> None:
+    """Make a family, search it, build the winner; see ``search demo --help``.
+
+    What is there already is used: a second call goes on where the first one ended.
+    """
+    console = Console(highlight=False)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a folder or nothing, got a file; use --out")
+    family = _family(out / "family", seed=seed, console=console)
+    study = out / commands.STUDY
+    overrides = Overrides(trials=trials, workers=workers)
+    if study.exists():
+        commands.resume(str(study), overrides=overrides)
+    else:
+        commands.run(family.config, out=out, overrides=overrides)
+    merged = out / MERGED
+    if not merged.exists():
+        build(out / "best.yaml", merged, shard_bytes=5 * 10**9)
+    _show(study, console)
+    console.print(
+        f"Everything is in {out}: open {out / 'report.html'}, or try `search status {study}`.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _family(folder: Path, *, seed: int, console: Console) -> Family:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("making a model family", total=1.0)
+        if not console.is_terminal:
+            console.print("Making a model family: a base and three specialists ...")
+
+        def show(what: str, share: float) -> None:
+            progress.update(task, description=what, completed=share)
+
+        return make_family(folder, seed=seed, progress=show)
+
+
+def _show(study: Path, console: Console) -> None:
+    """By how much the winner beats each model it was made of, on held-out questions."""
+    store = Store.open(str(study))
+    try:
+        verdict = judge_run(store, store.records())
+    finally:
+        store.close()
+    if verdict is None:
+        return
+    for line in _margins(verdict):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _margins(verdict: Verdict) -> list[str]:
+    lines = [f"On held-out questions, {verdict.winner} against:"]
+    for name, comparison in verdict.comparisons.items():
+        gap = comparison.difference
+        lines.append(
+            f"  {name:<16} {gap.value:+.4f}"
+            f"  ({verdict.confidence:.0%} interval {gap.low:+.4f} to {gap.high:+.4f})"
+        )
+    return lines

@@ -1,0 +1,26 @@
+"""What the command line puts in place of a config's values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overrides:
+    """What the command line puts in place of the config's values; ``None`` leaves them."""
+
+    trials: int | None = None
+    hours: float | None = None
+    workers: int | None = None
+    ray_address: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Config values by dotted key."""
+        given = {
+            "search.trials": self.trials,
+            "search.hours": self.hours,
+            "workers.count": self.workers,
+            "workers.ray_address": self.ray_address,
+        }
+        return {key: value for key, value in given.items() if value is not None}

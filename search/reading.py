@@ -1,0 +1,84 @@
+"""Commands that only read a study: no model, no worker, nothing heavier than tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from runs.config import RunConfig
+from runs.database import file_of
+from runs.leaderboard import ranked
+from runs.report import FORMATS, write_report
+from runs.store import Store
+from search.errors import InputError
+from search.overrides import Overrides
+from search.summary import make_report, show_status, write_recipe_of
+
+
+@contextmanager
+def opened(store: Store) -> Iterator[Store]:
+    """A store that is closed, and its lock released, when the block ends."""
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def status(study: str) -> None:
+    """Show where a run stands; see ``search status --help``."""
+    with opened(Store.open(study)) as store:
+        show_status(store, config_of(store, Overrides()), console())
+
+
+def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
+    """Write the leaderboard report; see ``search report --help``."""
+    names = formats or tuple(FORMATS)
+    with opened(Store.open(study)) as store:
+        content = make_report(store, config_of(store, Overrides()))
+        folder = out if out is not None else folder_of(study)
+        say_written(console(), write_report(content, folder, names))
+
+
+def export(study: str, *, rank: int, out: Path | None) -> None:
+    """Write a found recipe as YAML; see ``search export --help``."""
+    with opened(Store.open(study)) as store:
+        order = ranked(store.records())
+        if rank > len(order):
+            raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
+        name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
+        path = out if out is not None else folder_of(study) / name
+        write_recipe_of(order[rank - 1], store.manifest, config_of(store, Overrides()), path=path)
+        say_written(console(), [path])
+
+
+def config_of(store: Store, overrides: Overrides) -> RunConfig:
+    """The config of a study, with the budget it was given since and what the command line says."""
+    config = RunConfig.from_text(store.manifest.config, name=store.name)
+    return config.replaced({**kept_budget(store), **overrides.values()})
+
+
+def folder_of(study: str) -> Path:
+    """Where a study's reports go: beside its file, or here when it is in a database server."""
+    path = file_of(study)
+    return Path() if path is None else path.parent
+
+
+def kept_budget(store: Store) -> dict[str, int | float]:
+    """The budget that ``resume`` was told to keep, by dotted key."""
+    kept: dict[str, int | float] = json.loads(store.fact("budget") or "{}")
+    return kept
+
+
+def console() -> Console:
+    """Where commands print."""
+    return Console(highlight=False)
+
+
+def say_written(to: Console, paths: list[Path]) -> None:
+    """Name the files that a command wrote."""
+    names = ", ".join(str(path) for path in paths)
+    to.print(f"Wrote {names}", markup=False, soft_wrap=True)

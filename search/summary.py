@@ -1,0 +1,222 @@
+"""A study as people want to see it: the report's content, and the lines a command prints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from runs.config import RunConfig
+from runs.export import recipe_meta, write_recipe
+from runs.leaderboard import best, failures, leaderboard, ranked, score_of
+from runs.manifest import Manifest
+from runs.records import Record, Split, State
+from runs.report import Report, write_report
+from runs.store import Store
+from runs.verdict import Verdict, judge
+from spaces.mergekit import to_yaml
+
+SHOWN = 10
+"""Rows of the leaderboard that a command prints."""
+
+DRY = "dry run: the scores are made up, no model was read"
+"""What every output of a dry run says first."""
+
+
+def make_report(store: Store, config: RunConfig) -> Report:
+    """The report of a study, finished or not."""
+    records = store.records()
+    manifest = store.manifest
+    winner = best(records)
+    return Report(
+        title=store.title,
+        frame=leaderboard(records, manifest.catalogue.tasks),
+        failures=failures(records),
+        tasks=manifest.catalogue.tasks,
+        verdict=judge_run(store, records),
+        notice=DRY if manifest.dry_run else "",
+        facts=_facts(store, config, records),
+        best_yaml=None if winner is None else recipe_text(winner, manifest, config),
+        reproduce=(
+            f"search export {store.name}",
+            f"search build {Path(store.title) / 'best.yaml'} merged",
+        ),
+    )
+
+
+def recipe_text(record: Record, manifest: Manifest, config: RunConfig) -> str:
+    """A candidate's recipe as YAML, with its place in the run."""
+    return to_yaml(
+        record.recipe,
+        config.locations,
+        meta=recipe_meta(record),
+        inputs_dtype=manifest.inputs_dtype,
+    )
+
+
+def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
+    """The winner against its baselines on held-out questions."""
+    asked = [
+        record.id
+        for record in records
+        if (done := record.evaluations.get(Split.HELD_OUT)) and done.state is State.COMPLETE
+    ]
+    if not asked:
+        return None
+    outcomes = {number: store.outcomes(number, Split.HELD_OUT) for number in asked}
+    return judge(records, outcomes, store.manifest.catalogue)
+
+
+def write_recipe_of(record: Record, manifest: Manifest, config: RunConfig, *, path: Path) -> None:
+    """Write a candidate's recipe as YAML, with its place in the run."""
+    write_recipe(
+        record.recipe,
+        config.locations,
+        path=path,
+        meta=recipe_meta(record),
+        inputs_dtype=manifest.inputs_dtype,
+    )
+
+
+def write_outputs(store: Store, config: RunConfig, folder: Path) -> list[Path]:
+    """Reports and the best recipe, into the run's folder."""
+    written = write_report(make_report(store, config), folder)
+    winner = best(store.records())
+    if winner is not None:
+        path = folder / "best.yaml"
+        write_recipe_of(winner, store.manifest, config, path=path)
+        written.append(path)
+    return written
+
+
+def show_result(store: Store, console: Console) -> None:
+    """The head of the leaderboard, what failed, and the verdict."""
+    records = store.records()
+    console.print(_table(store, records))
+    failed = _failed(records)
+    if failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
+        console.print(f"{failed.total()} failed: {kinds}", markup=False)
+    if store.manifest.dry_run:
+        console.print(DRY)
+    verdict = judge_run(store, records)
+    if verdict is not None:
+        console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"))
+
+
+def show_status(store: Store, config: RunConfig, console: Console) -> None:
+    """Where a run stands, a line per fact."""
+    records = store.records()
+    for name, value in _standing(store, config, records).items():
+        console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
+    if ranked(records):
+        console.print(_table(store, records))
+
+
+def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
+    search = [record.evaluations[Split.SEARCH] for record in records]
+    states = Counter(evaluation.state for evaluation in search)
+    holder = store.lock.holder()
+    lines = {"study": store.name, "created": store.manifest.created}
+    if holder is not None and holder.alive:
+        lines["driver"] = f"process {holder.pid} on {holder.host}"
+    elif states[State.RUNNING] or len(records) < config.search.trials:
+        lines["driver"] = f"none; `search resume {store.name}` goes on"
+    else:
+        lines["driver"] = "none; the budget is spent"
+    done = states[State.COMPLETE] + states[State.FAILED]
+    lines["candidates"] = (
+        f"{done} of {config.search.trials} done, {states[State.RUNNING]} under way"
+    )
+    if config.search.hours is not None:
+        lines["hours"] = f"{_seconds(store) / 3600:.2f} of {config.search.hours:g}"
+    else:
+        lines["hours"] = f"{_seconds(store) / 3600:.2f}"
+    held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
+    lines["held-out"] = f"{held_out} candidates asked"
+    failed = _failed(records)
+    if failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
+        lines["failed"] = f"{failed.total()}: {kinds}"
+    finished = [e.finished.timestamp() for e in search if e.finished is not None]
+    if finished:
+        lines["last result"] = f"{max(0.0, time.time() - max(finished)):.0f} s ago"
+    if store.manifest.dry_run:
+        lines["notice"] = DRY
+    return lines
+
+
+def _failed(records: tuple[Record, ...]) -> Counter[str]:
+    return Counter(
+        evaluation.failure_kind.value
+        for record in records
+        if (evaluation := record.evaluations[Split.SEARCH]).failure_kind is not None
+    )
+
+
+def _seconds(store: Store) -> float:
+    return float(store.fact("seconds") or 0.0)
+
+
+def _table(store: Store, records: tuple[Record, ...]) -> Group:
+    order = ranked(records)
+    shown = [*order[:SHOWN], *(record for record in order[SHOWN:] if record.is_baseline)]
+    places = {record.id: place for place, record in enumerate(order, start=1)}
+    table = Table(title=f"{store.title}: {len(order)} scored", title_justify="left")
+    for name in ("rank", "search", "held-out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task in store.manifest.catalogue.tasks:
+        table.add_column(Text(task.name), justify="right")
+    for name in ("method", "origin", "key"):
+        table.add_column(name, overflow="fold")
+    for record in shown:
+        values = {score.task: score.value for score in record.evaluations[Split.SEARCH].tasks}
+        table.add_row(
+            str(places[record.id]),
+            _score(record, Split.SEARCH),
+            _score(record, Split.HELD_OUT),
+            *(_number(values.get(task.name)) for task in store.manifest.catalogue.tasks),
+            Text(record.recipe.title),
+            Text(record.origin),
+            record.recipe.key,
+        )
+    return Group(table)
+
+
+def _score(record: Record, split: Split) -> str:
+    value = score_of(record, split)
+    if math.isnan(value):
+        return ""
+    stderr = record.evaluations[split].stderr
+    return f"{value:.4f}" if math.isnan(stderr) else f"{value:.4f} ± {stderr:.4f}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _facts(
+    store: Store, config: RunConfig, records: tuple[Record, ...]
+) -> dict[str, dict[str, str | int | float | None]]:
+    manifest = store.manifest
+    return {
+        "run": {
+            "created": manifest.created,
+            "candidates": len(records),
+            "sampler": config.search.sampler,
+            "seed": config.search.seed,
+            "search questions": len(manifest.questions.search),
+            "held-out questions": len(manifest.questions.held_out),
+            "hours": round(_seconds(store) / 3600, 3),
+        },
+        "budget": {"trials": config.search.trials, "hours": config.search.hours},
+        "models": dict(config.locations),
+        "inputs": dict(manifest.inputs),
+        "versions": dict(manifest.versions),
+    }

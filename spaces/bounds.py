@@ -1,0 +1,164 @@
+"""The parts of a space: ranges, depths, stacking, orders; each can say what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from spaces.problems import UserError
+
+VARIABLE = ("weight", "density", "t", "lambda", "scale")
+"""Parameters that a space can draw, and that may vary over depth and by filter."""
+
+
+class SpaceError(UserError, ValueError):
+    """Bounds that leave nothing to draw, or that no merge allows.
+
+    Attributes:
+        problems: One line each, ``field: expected ..., got ...``.
+    """
+
+
+class Order(StrEnum):
+    """How three or more parents come together."""
+
+    ALL_AT_ONCE = "all-at-once"
+    PAIRWISE = "pairwise"
+    ANY = "any"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; booleans are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_count(value: Any, low: int) -> bool:
+    """Whether a value is a whole number of at least ``low``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """A closed interval of numbers, low <= high; checked by the space that holds it."""
+
+    low: float
+    high: float
+
+    def problems(self, name: str) -> Iterator[str]:
+        """What is wrong with it, one line each."""
+        if not (is_number(self.low) and is_number(self.high)):
+            yield f"{name}: expected two finite numbers, got [{self.low!r}, {self.high!r}]"
+        elif self.low > self.high:
+            yield f"{name}: expected low <= high, got [{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Depth:
+    """How values may change over the layers; at most one of the two is set, none means one value.
+
+    Attributes:
+        knots: Number of values at evenly spaced depths, interpolated in between; at least 2.
+        groups: Number of equal runs of layers with a value each; at least 2.
+        parameters: Names of the parameters that vary over depth.
+    """
+
+    knots: int | None = None
+    groups: int | None = None
+    parameters: tuple[str, ...] = ("weight", "t")
+
+    @property
+    def values(self) -> int:
+        """Number of values over depth; 1 where nothing varies."""
+        return self.knots or self.groups or 1
+
+    def problems(self, layers: int) -> Iterator[str]:
+        """What is wrong with it for models of so many layers, one line each."""
+        if self.knots is not None and self.groups is not None:
+            yield "depth: expected knots or groups, got both"
+        for name, value in (("knots", self.knots), ("groups", self.groups)):
+            if value is None:
+                continue
+            if not is_count(value, 2):
+                yield f"depth.{name}: expected a whole number of at least 2, got {value!r}"
+            elif is_count(layers, 1) and value > layers:
+                yield f"depth.{name}: expected at most one per layer ({layers}), got {value}"
+        yield from parameter_problems("depth.parameters", self.parameters)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stacking:
+    """Bounds for stacking layers of the merged model.
+
+    Attributes:
+        max_slices: Most runs of layers in the output; at least 2.
+        max_layers: Most layers in the output.
+        min_layers: Fewest layers in the output.
+    """
+
+    max_slices: int = 2
+    max_layers: int
+    min_layers: int
+
+    def slices(self, layers: int) -> tuple[int, int]:
+        """Fewest and most slices of an output; 1 stands for the merged model as it is.
+
+        Args:
+            layers: Number of layers of the merged model.
+        """
+        as_it_is = self.min_layers <= layers <= self.max_layers
+        fewest = 1 if as_it_is else max(2, -(-self.min_layers // layers))
+        return fewest, min(self.max_slices, self.max_layers)
+
+    def problems(self, layers: int) -> Iterator[str]:
+        """What is wrong with it for models of so many layers, one line each."""
+        counts = (("max_slices", 2), ("min_layers", 1), ("max_layers", 1))
+        wrong = [
+            f"stacking.{name}: expected a whole number of at least {low}, got {value!r}"
+            for name, low in counts
+            if not is_count(value := getattr(self, name), low)
+        ]
+        yield from wrong
+        if wrong or not is_count(layers, 1):
+            return
+        if self.min_layers > self.max_layers:
+            yield (
+                "stacking: expected min_layers <= max_layers, "
+                f"got {self.min_layers} and {self.max_layers}"
+            )
+            return
+        fewest, most = self.slices(layers)
+        if most < 2:
+            yield f"stacking.max_layers: expected at least 2 layers to stack, got {self.max_layers}"
+        elif fewest > most:
+            yield (
+                f"stacking.min_layers: expected at most {most * layers} "
+                f"({most} slices of {layers} layers), got {self.min_layers}"
+            )
+
+
+def parameter_problems(name: str, parameters: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of parameters that vary, one line each."""
+    for unknown in dict.fromkeys(p for p in parameters if p not in VARIABLE):
+        yield f"{name}: expected names from {', '.join(VARIABLE)}, got {unknown!r}"
+    yield from repeat_problems(name, parameters)
+
+
+def repeat_problems(name: str, values: tuple[str, ...]) -> Iterator[str]:
+    """One line for each value that is there more than once."""
+    for value in dict.fromkeys(v for at, v in enumerate(values) if v in values[:at]):
+        yield f"{name}: expected every name once, got {value!r} more than once"
+
+
+WEIGHT = Range(low=0.0, high=1.5)
+"""Default range of weights: real fine-tunes often win near 1 and above."""
+DENSITY = Range(low=0.1, high=1.0)
+"""Default range of densities."""
+POSITION = Range(low=0.0, high=1.0)
+"""Default range of slerp's ``t``."""
+FACTOR = Range(low=0.5, high=1.5)
+"""Default range of ``lambda`` and ``scale``."""
+EVEN = Depth()
+"""One value for all layers."""

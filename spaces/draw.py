@@ -1,0 +1,245 @@
+"""From a trial to a recipe, and back: ``draw`` and its inverse ``params``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from spaces.dials import (
+    DRAWN,
+    PER_INPUT,
+    Choices,
+    Dial,
+    Domain,
+    Fixed,
+    Floats,
+    Integers,
+    NotInSpace,
+    Trial,
+    Value,
+    depths,
+    dials,
+    filters,
+    joinable,
+    parameters,
+    value_names,
+)
+from spaces.inverse import difference, values_of
+from spaces.methods import METHODS, BaseRule
+from spaces.order import Tree, tree_from_digits
+from spaces.recipe import (
+    ByFilter,
+    Case,
+    Gradient,
+    Level,
+    Merge,
+    Model,
+    Parameter,
+    Recipe,
+    Slice,
+    Source,
+)
+from spaces.space import Space
+from spaces.stacking import settle
+
+__all__ = [
+    "SMALLEST_SUM",
+    "Choices",
+    "Dial",
+    "Domain",
+    "Fixed",
+    "Floats",
+    "Integers",
+    "NotInSpace",
+    "Trial",
+    "Value",
+    "dials",
+    "draw",
+    "parameters",
+    "params",
+]
+
+SMALLEST_SUM = 1e-3
+"""A linear merge is divided by its sum of weights only where that is at least this everywhere."""
+
+
+def draw(space: Space, trial: Trial, *, flat: bool = False) -> Recipe:
+    """A recipe from the space.
+
+    Args:
+        space: What may be drawn.
+        trial: Where the values come from: an Optuna trial, or ``Fixed``.
+        flat: Ask for every parameter of the space, always in the same order, and ignore those that
+            this recipe has no use for (samplers that know only fixed spaces need it). Otherwise
+            only what the recipe uses is asked for.
+
+    Returns:
+        A legal recipe; the same one for the same values, whether flat or not.
+    """
+    if flat:
+        known = parameters(space).items()
+        trial = Fixed({name: domain.suggest(trial, name) for name, domain in known})
+    return _Drawing(space, trial).recipe()
+
+
+def params(recipe: Recipe, space: Space) -> dict[str, Value]:
+    """The values with which ``draw`` gives this recipe: its exact inverse.
+
+    ``draw(space, Fixed(params(recipe, space)))`` is the recipe for every recipe that can be drawn,
+    and the values are those it was drawn with, but for stacked layers that had to be brought within
+    bounds: there they are the layers it has.
+
+    Raises:
+        NotInSpace: If the space cannot draw the recipe; the message says why.
+    """
+    found = values_of(recipe, space)
+    known = dials(space)
+    for name, value in found.items():
+        if name not in known:
+            raise NotInSpace(f"{name}: expected nothing (the space does not draw it), got {value}")
+        if not known[name].domain.holds(value):
+            raise NotInSpace(f"{name}: expected {known[name].domain}, got {value!r}")
+    result = {name: found[name] for name in parameters(space) if name in found}
+    drawn = draw(space, Fixed(result))
+    if drawn.key != recipe.key:
+        raise NotInSpace(difference(drawn.to_dict(), recipe.to_dict()) or "recipe: not drawn so")
+    return result
+
+
+class _Drawing:
+    """One recipe on its way from a trial."""
+
+    def __init__(self, space: Space, trial: Trial) -> None:
+        self._space = space
+        self._trial = trial
+        self._dials: Mapping[str, Dial] = dials(space)
+
+    def recipe(self) -> Recipe:
+        space = self._space
+        paired = self._word("order") == "pairwise"
+        merged = self._pairs(self._tree()) if paired else self._at_once()
+        return Recipe(
+            root=self._stack(merged),
+            dtype=space.dtype,
+            seed=space.seed,
+            tokenizer=space.tokenizer,
+        )
+
+    def _pick(self, name: str) -> Value:
+        domain = self._dials[name].domain
+        return domain.suggest(self._trial, name) if domain.only is None else domain.only
+
+    def _word(self, name: str) -> str:
+        return str(self._pick(name))
+
+    def _at_once(self) -> Merge:
+        method = self._word("method")
+        if method != "passthrough":
+            return self._merge(method, [(name, Model(name)) for name in self._space.parents])
+        parent = Model(self._word("parent"))
+        scale = (("scale", self._value("scale", "scale")),)
+        return Merge(method=method, sources=(Source(of=parent, parameters=scale),))
+
+    def _tree(self) -> Tree:
+        space = self._space
+        leaves = range(2, len(space.parents))
+        digits = [joinable(space, leaf).index(self._word(f"tree.{leaf + 1}")) for leaf in leaves]
+        return tree_from_digits(digits, leaves=len(space.parents))
+
+    def _pairs(self, root: Tree) -> Merge:
+        """The merges of a tree; children are drawn before their parent."""
+
+        def build(tree: Tree) -> tuple[str, Model | Merge]:
+            if isinstance(tree, int):
+                name = self._space.parents[tree]
+                return name, Model(name)
+            inputs = [build(tree.left), build(tree.right)]
+            node = f"node{tree.node}"
+            return node, self._merge(self._word(f"{node}.method"), inputs, prefix=f"{node}.")
+
+        merged = build(root)[1]
+        assert isinstance(merged, Merge)
+        return merged
+
+    def _merge(
+        self, method: str, inputs: Sequence[tuple[str, Model | Merge]], *, prefix: str = ""
+    ) -> Merge:
+        """One merge of inputs that have a name each."""
+        own = [name for name in DRAWN[method] if name in PER_INPUT]
+        shared = [name for name in DRAWN[method] if name not in PER_INPUT]
+        tables = [
+            {parameter: self._value(parameter, f"{parameter}.{name}") for parameter in own}
+            for name, _ in inputs
+        ]
+        common = {name: self._value(name, f"{prefix}{name}") for name in shared}
+        if method == "linear" and not self._can_normalize([table["weight"] for table in tables]):
+            common["normalize"] = False
+        rule = METHODS[method].base
+        base: Model | Merge | None = None
+        if rule is BaseRule.REQUIRED and self._space.base is not None:
+            base = Model(self._space.base)
+        elif rule is BaseRule.ENDPOINT:
+            base = inputs[0][1]
+        return Merge(
+            method=method,
+            sources=tuple(
+                Source(of=node, parameters=tuple(sorted(table.items())))
+                for (_, node), table in zip(inputs, tables, strict=True)
+            ),
+            base=base,
+            parameters=tuple(sorted(common.items())),
+        )
+
+    def _value(self, parameter: str, stem: str) -> Parameter:
+        """A value by filter and over depth, as the space has it."""
+        names = iter(value_names(self._space, parameter, stem))
+        count = len(depths(self._space, parameter))
+        cases = filters(self._space, parameter)
+        levels = [
+            self._level([float(self._pick(next(names))) for _ in range(count)])
+            for _ in cases or (None,)
+        ]
+        if not cases:
+            return levels[0]
+        return ByFilter(tuple(Case(level, case) for level, case in zip(levels, cases, strict=True)))
+
+    def _level(self, values: list[float]) -> Level:
+        if len(values) == 1:
+            return values[0]
+        if self._space.depth.knots:
+            return Gradient(tuple(values))
+        layers = self._space.layers
+        # One anchor per layer: the position of layer k is k / (layers - 1), so it meets anchor k.
+        return Gradient(tuple(values[layer * len(values) // layers] for layer in range(layers)))
+
+    def _can_normalize(self, weights: Sequence[Parameter]) -> bool:
+        """Whether the weights of a linear merge keep clear of a sum of 0 in every layer."""
+        layers = self._space.layers
+        positions = [layer / (layers - 1) if layers > 1 else 1.0 for layer in range(layers)]
+        cases = range(len(filters(self._space, "weight")) or 1)
+        for case in cases:
+            levels = [w.cases[case].value if isinstance(w, ByFilter) else w for w in weights]
+            for position in (0.0, *positions):
+                if abs(sum(_at(level, position) for level in levels)) < SMALLEST_SUM:
+                    return False
+        return True
+
+    def _stack(self, merged: Merge) -> Merge:
+        stacking, layers = self._space.stacking, self._space.layers
+        count = int(self._pick("slices")) if stacking is not None else 1
+        if stacking is None or count == 1:
+            return merged
+        drawn = [
+            (int(self._pick(f"slice{number}.start")), int(self._pick(f"slice{number}.end")))
+            for number in range(1, count + 1)
+        ]
+        return Merge(
+            method="passthrough",
+            slices=tuple(
+                Slice(sources=(Source(of=merged, layers=run),))
+                for run in settle(drawn, stacking, layers=layers)
+            ),
+        )
+
+
+def _at(level: Level, position: float) -> float:
+    return level.at(position) if isinstance(level, Gradient) else float(level)

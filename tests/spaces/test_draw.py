@@ -1,0 +1,418 @@
+"""Drawing recipes: legal, reproducible, and exactly invertible."""
+
+import math
+from dataclasses import replace
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spaces.dials import DRAWN, orders
+from spaces.draw import Choices, Fixed, Floats, Integers, NotInSpace, draw, parameters, params
+from spaces.methods import METHODS
+from spaces.order import count
+from spaces.recipe import (
+    ByFilter,
+    Case,
+    Gradient,
+    Merge,
+    Model,
+    Recipe,
+    Slice,
+    Source,
+    merges,
+    resolve,
+)
+from spaces.recipe import parameters as table
+from spaces.space import Depth, Order, Range, Space, Stacking
+from spaces.stacking import settle
+
+SEEDS = st.integers(0, 2**32)
+
+
+def small(**changes) -> Space:
+    values = {"parents": ("math", "code", "chat"), "base": "base", "layers": 4}
+    return Space(**(values | {"methods": ("linear", "slerp", "ties")} | changes))
+
+
+@given(data=st.data(), seed=SEEDS)
+def test_params_is_the_inverse(any_space, random_trial, data, seed: int) -> None:
+    space, trial = data.draw(any_space), random_trial(seed)
+    recipe = draw(space, trial)
+    found = params(recipe, space)
+    assert draw(space, Fixed(found)).key == recipe.key
+    assert list(found) == [name for name in parameters(space) if name in found]
+    # Runs of layers may have had to be brought within bounds; nothing else may differ.
+    kept = {k: v for k, v in found.items() if not k.startswith("slice") or k == "slices"}
+    drawn = {k: v for k, v in trial.values.items() if not k.startswith("slice") or k == "slices"}
+    assert kept == drawn
+    assert found.keys() == trial.values.keys()
+
+
+@given(data=st.data(), seed=SEEDS)
+def test_flat_draws_ask_for_everything(any_space, random_trial, data, seed: int) -> None:
+    space, trial = data.draw(any_space), random_trial(seed)
+    recipe = draw(space, trial, flat=True)
+    assert list(trial.values) == list(parameters(space))
+    found = params(recipe, space)
+    assert draw(space, Fixed(found)).key == recipe.key
+    # The same values, asked for one by one, give the same recipe.
+    assert draw(space, Fixed(trial.values)).key == recipe.key
+
+
+@given(data=st.data(), seed=SEEDS)
+def test_drawn_recipes_are_as_the_space_says(any_space, random_trial, data, seed: int) -> None:
+    space = data.draw(any_space)
+    recipe = draw(space, random_trial(seed))
+    assert (recipe.dtype, recipe.seed, recipe.tokenizer) == (
+        space.dtype, space.seed, space.tokenizer,
+    )  # fmt: skip
+    assert set(recipe.models) <= {*space.parents, space.base}
+    stacked = bool(recipe.root.slices)
+    used = {merge.method for merge in merges(recipe.root) if not merge.slices}
+    assert used <= set(space.methods)
+    if stacked:
+        total = sum(part.length for part in recipe.root.slices)
+        assert space.stacking.min_layers <= total <= space.stacking.max_layers
+        assert len(recipe.root.slices) <= space.stacking.max_slices
+        for part in recipe.root.slices:
+            start, end = part.sources[0].layers
+            assert 0 <= start < end <= space.layers
+    elif space.stacking is not None:
+        assert space.stacking.min_layers <= space.layers <= space.stacking.max_layers
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+@given(data=st.data(), seed=SEEDS)
+def test_linear_merges_are_never_divided_by_nothing(any_space, random_trial, data, seed) -> None:
+    space = data.draw(any_space)
+    for merge in merges(draw(space, random_trial(seed)).root):
+        if merge.method != "linear":
+            continue
+        positions = [0.0, 1.0, *(k / max(1, space.layers - 1) for k in range(space.layers))]
+        weights = [dict(source.parameters)["weight"] for source in merge.sources]
+        filters = [case.filter or "" for case in getattr(weights[0], "cases", [Case(0.0)])]
+        sums = [
+            sum(resolve(weight, tensor=tensor, position=position) for weight in weights)
+            for tensor in filters
+            for position in positions
+        ]
+        normalize = dict(merge.parameters).get("normalize", True)
+        assert normalize is (min(map(abs, sums)) >= 1e-3)
+
+
+@given(layers=st.integers(2, 100), data=st.data())
+def test_groups_give_every_layer_its_group_value(layers: int, data: st.DataObject) -> None:
+    groups = data.draw(st.integers(2, layers))
+    space = small(layers=layers, depth=Depth(groups=groups), parents=("a", "b"))
+    values = data.draw(st.lists(st.floats(0, 1), min_size=groups, max_size=groups))
+    given_values = {f"t.g{number}": value for number, value in enumerate(values, start=1)}
+    recipe = draw(space, Fixed({"method": "slerp", **given_values}))
+    (value,) = (value for name, value in recipe.root.parameters if name == "t")
+    found = [resolve(value, tensor="x", position=layer / (layers - 1)) for layer in range(layers)]
+    wanted = [values[layer * groups // layers] for layer in range(layers)]
+    assert all(math.isclose(f, w, abs_tol=1e-12) for f, w in zip(found, wanted, strict=True))
+    sizes = [layer * groups // layers for layer in range(layers)]
+    runs = [sizes.count(group) for group in range(groups)]
+    assert max(runs) - min(runs) <= 1
+
+
+@pytest.mark.parametrize("parents", [3, 4, 5])
+def test_every_merge_order_can_be_drawn(parents: int, random_trial) -> None:
+    names = tuple("abcdefgh"[:parents])
+    space = small(parents=names, methods=("slerp",), t=Range(low=0.5, high=0.5))
+    assert orders(space) == ("pairwise",)
+    keys = {draw(space, random_trial(seed)).key for seed in range(40 * count(parents))}
+    assert len(keys) == count(parents)
+
+
+def test_sixteen_parents_in_pairs(max_parents: int, random_trial) -> None:
+    space = small(parents=tuple(f"p{n}" for n in range(max_parents)))
+    for seed in range(20):
+        recipe = draw(space, random_trial(seed))
+        assert draw(space, Fixed(params(recipe, space))) == recipe
+
+
+def test_names_and_domains(mixed_space: Space) -> None:
+    found = parameters(mixed_space)
+    assert found["order"] == Choices(("all-at-once", "pairwise"))
+    assert found["tree.3"] == Choices(("math", "code", "node1"))
+    assert found["method"] == Choices(tuple(name for name in METHODS if name != "slerp"))
+    assert found["node1.method"] == Choices(tuple(m for m in METHODS if m != "passthrough"))
+    assert found["parent"] == Choices(mixed_space.parents)
+    assert found["weight.math[mlp].k1"] == Floats(low=0.0, high=1.5)
+    assert found["weight.node1[*].k2"] == Floats(low=0.0, high=1.5)
+    assert found["density.math"] == Floats(low=0.1, high=1.0)
+    assert found["node2.t[mlp].k2"] == Floats(low=0.0, high=1.0)
+    assert found["lambda"] == found["node1.lambda"] == found["scale"] == Floats(low=0.5, high=1.5)
+    assert found["slices"] == Integers(low=1, high=3)
+    assert found["slice3.start"] == Integers(low=0, high=5)
+    assert found["slice3.end"] == Integers(low=1, high=6)
+    assert "t" not in {name.partition("[")[0] for name in found}  # slerp takes no three at once
+
+
+def test_everything_drawn_is_in_the_catalogue() -> None:
+    assert DRAWN.keys() == METHODS.keys()
+    for method, names in DRAWN.items():
+        assert all(METHODS[method].parameter(name) for name in names)
+        required = {p.name for p in METHODS[method].parameters if p.default is None}
+        assert required <= set(names)
+
+
+def test_weights_are_shared_by_methods_and_orders() -> None:
+    space = small()
+    weights = {"weight.math": 0.25, "weight.code": 0.5, "weight.chat": 1.0, "weight.node1": 0.75}
+    linear = draw(space, Fixed({"order": "all-at-once", "method": "linear", **weights}))
+    pairs = draw(
+        space,
+        Fixed({"order": "pairwise", "tree.3": "node1", "node1.method": "linear",
+               "node2.method": "linear", **weights}),
+    )  # fmt: skip
+    inner = Merge(
+        method="linear",
+        sources=(
+            Source(of=Model("math"), parameters=table(weight=0.25)),
+            Source(of=Model("code"), parameters=table(weight=0.5)),
+        ),
+    )
+    assert pairs.root.sources == (
+        Source(of=inner, parameters=table(weight=0.75)),
+        Source(of=Model("chat"), parameters=table(weight=1.0)),
+    )
+    assert [dict(s.parameters)["weight"] for s in linear.root.sources] == [0.25, 0.5, 1.0]
+
+
+def test_a_range_of_one_value_is_not_asked_for() -> None:
+    space = small(methods=("ties",), weight=Range(low=1, high=1), density=Range(low=0.5, high=0.5),
+                  scale=Range(low=1, high=1), order=Order.ALL_AT_ONCE)  # fmt: skip
+    assert parameters(space) == {}
+    recipe = draw(space, Fixed({}))
+    assert params(recipe, space) == {}
+    assert dict(recipe.root.sources[0].parameters) == {"density": 0.5, "weight": 1.0}
+
+
+def test_a_negative_zero_is_drawn_as_zero() -> None:
+    space = small(
+        weight=Range(low=-0.0, high=1), order=Order.ALL_AT_ONCE, methods=("ties", "linear")
+    )
+    values = {"method": "linear", "weight.math": -0.0, "weight.code": 1.0, "weight.chat": 0.0}
+    recipe = draw(space, Fixed(values))
+    assert recipe.key == draw(space, Fixed(values | {"weight.math": 0.0})).key
+
+
+@pytest.mark.parametrize(
+    ("weights", "normalize"), [((1, -1, 0), False), ((0, 0, 0), False), ((1, -1, 0.5), True)]
+)
+def test_linear_keeps_clear_of_a_sum_of_zero(weights: tuple, normalize: bool) -> None:
+    space = small(weight=Range(low=-1, high=1), order=Order.ALL_AT_ONCE, methods=("linear",))
+    names = ("weight.math", "weight.code", "weight.chat")
+    recipe = draw(space, Fixed(dict(zip(names, weights, strict=True))))
+    assert dict(recipe.root.parameters).get("normalize", True) is normalize
+    assert params(recipe, space) == dict(zip(names, weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("runs", "settled"),
+    [
+        ([(0, 4), (2, 6)], ((0, 4), (2, 6))),  # legal: as it is
+        ([(4, 4), (5, 2)], ((3, 5), (1, 6))),  # empty, backwards
+        ([(0, 6), (0, 6)], ((0, 4), (1, 6))),  # too many: 12 of at most 9
+        ([(0, 1), (0, 1)], ((0, 3), (0, 3))),  # too few: 2 of at least 6
+        ([(5, 6), (5, 6)], ((3, 6), (3, 6))),
+    ],
+)
+def test_runs_are_brought_within_bounds(runs: list, settled: tuple) -> None:
+    stacking = Stacking(max_slices=2, min_layers=6, max_layers=9)
+    assert settle(runs, stacking, layers=6) == settled
+    assert settle(settled, stacking, layers=6) == settled
+
+
+@given(data=st.data(), layers=st.integers(2, 12), count_=st.integers(2, 5))
+def test_settled_runs_are_legal_and_stay(data: st.DataObject, layers: int, count_: int) -> None:
+    least = data.draw(st.integers(1, count_ * layers))
+    most = data.draw(st.integers(max(least, count_), count_ * layers))
+    stacking = Stacking(max_slices=count_, min_layers=least, max_layers=most)
+    run = st.tuples(st.integers(0, layers - 1), st.integers(1, layers))
+    runs = data.draw(st.lists(run, min_size=count_, max_size=count_))
+    settled = settle(runs, stacking, layers=layers)
+    assert all(0 <= start < end <= layers for start, end in settled)
+    assert least <= sum(end - start for start, end in settled) <= most
+    assert settle(settled, stacking, layers=layers) == settled
+
+
+# What cannot be drawn
+
+
+def linear(**weights) -> Merge:
+    sources = tuple(
+        Source(of=Model(name), parameters=table(weight=weight)) for name, weight in weights.items()
+    )
+    return Merge(method="linear", sources=sources)
+
+
+OK = {"math": 1.0, "code": 1.0, "chat": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("root", "changes", "message"),
+    [
+        (linear(**OK | {"chat": 2.0}), {}, r"weight.chat: .* in \[0, 1.5\], got 2.0"),
+        (linear(math=1.0, chat=1.0, code=1.0), {}, "expected math, code, chat in this order"),
+        (linear(math=1.0, code=1.0), {}, "inputs: expected math, code, chat"),
+        (linear(**OK), {"methods": ("slerp", "ties")}, "method: expected one of ties, got"),
+        (linear(**OK), {"order": Order.PAIRWISE}, "order: expected one of pairwise, got"),
+        (linear(**OK), {"depth": Depth(knots=2)}, "weight.math: expected 2 values over depth"),
+        (linear(**OK), {"filters": ("mlp",)}, "expected a value for each of mlp, the rest"),
+        (linear(**OK), {"dtype": "float16"}, "dtype: expected 'float16', got none"),
+        (linear(**OK), {"seed": 3}, "seed: expected 3, got none"),
+        (linear(**OK), {"tokenizer": "code"}, "tokenizer: expected 'code', got none"),
+        (linear(**OK | {"math": Gradient((1.0, 1.0))}), {}, "weight.math: expected one number"),
+        (
+            linear(**OK | {"math": ByFilter((Case(1.0, "mlp"), Case(1.0)))}),
+            {},
+            "weight.math: expected no filters, got some",
+        ),
+        (
+            linear(**{name: Gradient((1.0, 1.0, 1.0)) for name in OK}),
+            {"depth": Depth(knots=2)},
+            "weight.math: expected 2 knots, got 3",
+        ),
+        (
+            linear(**{name: Gradient((1.0, 0.5, 1.0, 1.0)) for name in OK}),
+            {"depth": Depth(groups=2)},
+            "weight.math: expected 2 groups of 4 layers",
+        ),
+        (linear(**OK | {"math": True}), {}, "expected one number .*, got True"),
+        (linear(**OK | {"math": -0.0}), {}, "weight: expected 0.0, got -0.0"),
+        (
+            replace(linear(**OK), parameters=table(normalize=False)),
+            {},
+            "merge.parameters: expected none, got {'normalize': False}",
+        ),
+        (
+            Merge(method="linear", sources=tuple(Source(of=Model(n)) for n in OK),
+                  parameters=table(weight=1.0)),
+            {},
+            "weight.math: expected a value .the space always draws one., got none",
+        ),
+        (
+            Merge(method="passthrough", sources=(Source(of=Model("math")),)),
+            {"methods": ("linear",)},
+            "scale: expected a value",
+        ),
+        (
+            Merge(method="linear", sources=(
+                Source(of=Model("chat"), parameters=table(weight=1.0)),
+                Source(of=linear(math=1.0, code=1.0), parameters=table(weight=1.0)),
+            )),
+            {},
+            "inputs: expected every parent once, the first first",
+        ),
+        (
+            Merge(method="linear", sources=(
+                Source(of=linear(math=1.0, other=1.0), parameters=table(weight=1.0)),
+                Source(of=Model("chat"), parameters=table(weight=1.0)),
+            )),
+            {},
+            "inputs: expected parents of the space, got other",
+        ),
+        (
+            Merge(method="linear", sources=(
+                Source(of=linear(math=1.0, code=1.0), parameters=table(weight=1.0)),
+                Source(of=Model("chat"), parameters=table(weight=1.0)),
+            )),
+            {"parents": ("math", "code", "chat", "more")},
+            "inputs: expected all of math, code, chat, more, got fewer",
+        ),
+        (
+            Merge(method="passthrough", slices=(
+                Slice(sources=(Source(of=linear(**OK), layers=(0, 4)),)),
+                Slice(sources=(Source(of=linear(**OK), layers=(0, 4)),)),
+            )),
+            {},
+            "slices: expected none .stacking is off., got some",
+        ),
+        (
+            Merge(method="passthrough", slices=(
+                Slice(sources=(Source(of=linear(**OK), layers=(0, 4)),)),
+                Slice(sources=(Source(of=linear(**OK), layers=(0, 4)),)),
+            )),
+            {"stacking": Stacking(min_layers=4, max_layers=6)},
+            r"merge.slices\[0\].sources\[0\].layers\[1\]: expected 3, got 4",
+        ),
+        (
+            Merge(method="passthrough", slices=(
+                Slice(sources=(Source(of=Model("math"), layers=(0, 4)),)),
+                Slice(sources=(Source(of=Model("code"), layers=(0, 1)),)),
+            )),
+            {"stacking": Stacking(min_layers=4, max_layers=6)},
+            "slices: expected passthrough over two or more layer runs of one merge",
+        ),
+    ],
+)  # fmt: skip
+def test_params_says_why_a_recipe_is_not_in_the_space(root, changes: dict, message: str) -> None:
+    with pytest.raises(NotInSpace, match=message):
+        params(Recipe(root=root), small(**changes))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "order: expected one of all-at-once, pairwise, got none"),
+        ({"order": "up"}, "order: expected one of all-at-once, pairwise, got 'up'"),
+        (
+            {"order": "all-at-once", "method": "ties"},
+            r"weight.math: expected a number in \[0, 1.5\]",
+        ),
+        (
+            {"order": "all-at-once", "method": "linear", "weight.math": float("nan")},
+            r"weight.math: expected a number in \[0, 1.5\], got nan",
+        ),
+    ],
+)
+def test_fixed_says_what_is_missing_or_out_of_range(values: dict, message: str) -> None:
+    with pytest.raises(NotInSpace, match=message):
+        draw(small(), Fixed(values))
+
+
+# With Optuna
+
+
+def test_optuna_asks_and_enqueues(mixed_space: Space) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(
+        seed=1, multivariate=True, group=True, n_startup_trials=5, warn_independent_sampling=False
+    )
+    study = optuna.create_study(sampler=sampler, direction="maximize")
+    for number in range(30):
+        trial = study.ask()
+        recipe = draw(mixed_space, trial)
+        found = params(recipe, mixed_space)
+        assert found.keys() == trial.params.keys()
+        study.enqueue_trial(found)
+        again = study.ask()
+        assert draw(mixed_space, again).key == recipe.key
+        study.tell(trial, number % 7)
+        study.tell(again, number % 7)
+    names: dict[str, object] = {}
+    for trial in study.trials:  # one name, one distribution
+        for name, distribution in trial.distributions.items():
+            assert names.setdefault(name, distribution) == distribution
+    assert {"order", "weight.node1[mlp].k1", "slice2.end"} <= names.keys()
+
+
+@pytest.mark.parametrize("name", ["CmaEsSampler", "NSGAIISampler", "RandomSampler", "GPSampler"])
+def test_flat_draws_suit_samplers_with_fixed_spaces(name: str) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = small(parents=("math", "code", "chat"), methods=("linear", "ties"))
+    options = {"n_startup_trials": 3} if name in ("CmaEsSampler", "GPSampler") else {}
+    study = optuna.create_study(sampler=getattr(optuna.samplers, name)(seed=3, **options))
+    for number in range(8):
+        trial = study.ask()
+        recipe = draw(space, trial, flat=True)
+        assert trial.params.keys() == parameters(space).keys()
+        assert params(recipe, space).items() <= trial.params.items()
+        study.tell(trial, float(number % 3))
+    study.enqueue_trial(params(recipe, space))
+    assert draw(space, study.ask(), flat=True).key == recipe.key
