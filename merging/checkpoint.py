@@ -8,7 +8,7 @@ import mmap
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,22 @@ def stated_depth(config: Mapping[str, Any]) -> int | None:
     return next((depth for depth in found if isinstance(depth, int)), None)
 
 
+def widest_dtype(checkpoints: Iterable[Checkpoint]) -> str:
+    """The dtype that holds every number of these models, such as ``bfloat16``.
+
+    At most float32, in which all arithmetic is done; eight-bit floats cannot be merged and do not
+    count.
+    """
+    found = {
+        info.dtype
+        for checkpoint in checkpoints
+        for info in checkpoint.tensors.values()
+        if info.dtype.is_floating_point and info.dtype.itemsize > 1
+    }
+    widest = found.pop() if len(found) == 1 else torch.float32  # two that differ need float32
+    return "float32" if widest == torch.float64 else str(widest).removeprefix("torch.")
+
+
 def _read_config(folder: Path, problems: list[str]) -> dict[str, Any]:
     file = folder / "config.json"
     try:
@@ -266,15 +282,3 @@ def _check_whole(
             f"{folder / 'config.json'}: expected {found.count} layers as stored, got {depth}"
         )
     return problems
-
-
-def widest_dtype(checkpoints: Iterable[Checkpoint]) -> str:
-    """The dtype that holds every floating-point tensor of these models, such as ``bfloat16``."""
-    found = {
-        info.dtype
-        for checkpoint in checkpoints
-        for info in checkpoint.tensors.values()
-        if info.dtype.is_floating_point
-    }
-    widest = reduce(torch.promote_types, sorted(found, key=str), torch.float16)
-    return str(found.pop() if len(found) == 1 else widest).removeprefix("torch.")

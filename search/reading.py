@@ -74,8 +74,9 @@ def kept_budget(store: Store) -> dict[str, int | float]:
 
 
 def console() -> Console:
-    """Where commands print."""
-    return Console(highlight=False)
+    """Where commands print; files and pipes get lines long enough for a leaderboard."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=160)
 
 
 def say_written(to: Console, paths: list[Path]) -> None:

@@ -174,7 +174,7 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
     for task in store.manifest.catalogue.tasks:
         table.add_column(Text(task.name), justify="right")
     for name in ("method", "origin", "key"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
     for record in shown:
         values = {score.task: score.value for score in record.evaluations[Split.SEARCH].tasks}
         table.add_row(

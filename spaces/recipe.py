@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,16 +17,49 @@ from functools import cached_property
 from typing import Any, cast
 
 from spaces.methods import METHODS, BaseRule, Kind, Scope
-from spaces.problems import UserError
+from spaces.values import (
+    ByFilter,
+    Case,
+    Gradient,
+    Level,
+    Parameter,
+    Parameters,
+    RecipeError,
+    check_parameters,
+    numbers,
+    parameters,
+    parameters_from_json,
+    parameters_to_json,
+    resolve,
+    value_from_json,
+)
+
+__all__ = [
+    "DTYPES",
+    "ByFilter",
+    "Case",
+    "Gradient",
+    "Level",
+    "Merge",
+    "Model",
+    "Parameter",
+    "Parameters",
+    "Recipe",
+    "RecipeError",
+    "Slice",
+    "Source",
+    "check_name",
+    "merges",
+    "parameters",
+    "parameters_from_json",
+    "resolve",
+    "value_from_json",
+]
 
 DTYPES = ("float32", "float16", "bfloat16")
 """Output dtypes a recipe may ask for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
-
-
-class RecipeError(UserError, ValueError):
-    """A recipe, or a part of one, that cannot be."""
 
 
 def check_name(name: str) -> None:
@@ -36,94 +68,6 @@ def check_name(name: str) -> None:
         raise RecipeError(
             f"model name: expected letters, digits, '_', '.' or '-' (no leading sign), got {name!r}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """Values at evenly spaced depths, linearly interpolated in between.
-
-    Attributes:
-        anchors: At least one value, from the first layer of a slice to its last.
-    """
-
-    anchors: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.anchors:
-            raise RecipeError("gradient: expected at least one value, got none")
-        _check_finite("gradient", self.anchors)
-
-    def at(self, position: float) -> float:
-        """The value at ``position`` in [0, 1]: mergekit's interpolation, term by term."""
-        scaled = position * (len(self.anchors) - 1)
-        lower = int(scaled)
-        upper = min(len(self.anchors) - 1, lower + 1)
-        share = scaled - lower
-        return (1 - share) * self.anchors[lower] + share * self.anchors[upper]
-
-
-Level = float | bool | Gradient
-"""A value without conditions: a number, a flag, or a gradient over depth."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A value for the tensors whose name contains ``filter``; ``None`` matches every tensor."""
-
-    value: Level
-    filter: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_level("value", self.value)
-        if self.filter == "":
-            raise RecipeError("filter: expected part of a tensor name, got an empty string")
-
-    def matches(self, tensor: str) -> bool:
-        """Whether the case applies: a plain substring test, ``*`` for all, as in mergekit."""
-        return self.filter is None or self.filter == "*" or self.filter in tensor
-
-
-@dataclass(frozen=True, slots=True)
-class ByFilter:
-    """Cases tried in order; the first that matches the tensor name gives the value."""
-
-    cases: tuple[Case, ...]
-
-    def __post_init__(self) -> None:
-        if not self.cases:
-            raise RecipeError("filters: expected at least one case, got none")
-
-
-Parameter = Level | ByFilter
-"""A parameter as a recipe holds it: one value, a gradient over depth, or values by filter."""
-
-Parameters = tuple[tuple[str, Parameter], ...]
-"""Parameters by name, sorted by name: a hashable mapping."""
-
-
-def parameters(**values: Parameter) -> Parameters:
-    """Parameters from keywords; ``lambda`` is a reserved word, so pass it as ``lambda_``."""
-    return tuple(sorted((name.rstrip("_"), value) for name, value in values.items()))
-
-
-def resolve(parameter: Parameter, *, tensor: str, position: float) -> float | bool | None:
-    """The value for one tensor, or ``None`` where no case matches.
-
-    Args:
-        parameter: The parameter.
-        tensor: Name of the tensor the filters look at.
-        position: Depth within the slice in [0, 1]; 0 for tensors outside the layers.
-    """
-    match parameter:
-        case ByFilter(cases):
-            for case in cases:
-                if case.matches(tensor):
-                    return resolve(case.value, tensor=tensor, position=position)
-            return None
-        case Gradient():
-            return parameter.at(position)
-        case _:
-            return parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +100,7 @@ class Source:
     parameters: Parameters = ()
 
     def __post_init__(self) -> None:
-        _check_parameters(self.parameters)
+        check_parameters(self.parameters)
         if self.layers is not None:
             start, end = self.layers
             if not 0 <= start <= end:
@@ -176,7 +120,7 @@ class Slice:
     parameters: Parameters = ()
 
     def __post_init__(self) -> None:
-        _check_parameters(self.parameters)
+        check_parameters(self.parameters)
         if not self.sources:
             raise RecipeError("slice: expected at least one source, got none")
         ranges = [source.layers for source in self.sources]
@@ -219,7 +163,7 @@ class Merge:
             raise RecipeError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
         if bool(self.sources) == bool(self.slices):
             raise RecipeError(f"{self.method}: expected either sources or slices, got both or none")
-        _check_parameters(self.parameters)
+        check_parameters(self.parameters)
         self._check_base(method.base)
         for group in self.groups():
             self._check_group(group)
@@ -275,7 +219,7 @@ class Merge:
                 if spec is None or spec.scope not in scopes:
                     legal = ", ".join(p.name for p in method.parameters if p.scope in scopes)
                     raise RecipeError(f"{self.method}: expected parameters {legal}, got {name!r}")
-                for number in _numbers(value):
+                for number in numbers(value):
                     if spec.kind is Kind.NUMBER and not spec.allows(float(number)):
                         raise RecipeError(f"{name}: expected {spec.range_text()}, got {number}")
         for spec in method.parameters:
@@ -415,108 +359,6 @@ def _first_base(node: Model | Merge) -> str | None:
     return None
 
 
-def _check_finite(name: str, values: tuple[float, ...]) -> None:
-    for value in values:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise RecipeError(f"{name}: expected finite numbers, got {value!r}")
-
-
-def _check_level(name: str, value: Level) -> None:
-    if not isinstance(value, bool | Gradient):
-        _check_finite(name, (value,))
-
-
-def _check_parameters(table: Parameters) -> None:
-    names = [name for name, _ in table]
-    if names != sorted(set(names)):
-        raise RecipeError(f"parameters: expected names sorted and once each, got {names}")
-    for name, value in table:
-        if not isinstance(value, ByFilter):
-            _check_level(name, value)
-
-
-def _numbers(value: Parameter) -> Iterator[float | bool]:
-    match value:
-        case ByFilter(cases):
-            for case in cases:
-                yield from _numbers(case.value)
-        case Gradient(anchors):
-            yield from anchors
-        case _:
-            yield value
-
-
-def _value_to_json(value: Parameter) -> Any:
-    match value:
-        case ByFilter(cases):
-            return [
-                {"value": _value_to_json(case.value)}
-                | ({"filter": case.filter} if case.filter is not None else {})
-                for case in cases
-            ]
-        case Gradient(anchors):
-            return [float(anchor) for anchor in anchors]
-        case bool():
-            return value
-        case _:
-            return float(value)
-
-
-def value_from_json(data: Any) -> Parameter:
-    """A parameter from plain values: a number, a list of numbers, or a list of cases.
-
-    Raises:
-        RecipeError: If the data is none of them.
-    """
-    if isinstance(data, bool):
-        return data
-    if isinstance(data, int | float):
-        return float(data)
-    if isinstance(data, list) and data and all(isinstance(item, Mapping) for item in data):
-        return ByFilter(tuple(_case_from_json(item) for item in data))
-    if isinstance(data, list) and all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in data
-    ):
-        return Gradient(tuple(float(item) for item in data))
-    raise RecipeError(
-        "parameter: expected a number, a list of numbers or a list of {filter, value}, "
-        f"got {data!r}"
-    )
-
-
-def _case_from_json(item: Mapping[str, Any]) -> Case:
-    unknown = sorted(set(item) - {"filter", "value"})
-    if unknown or "value" not in item:
-        raise RecipeError(f"parameter: expected the keys value and filter, got {sorted(item)}")
-    value = value_from_json(item["value"])
-    if isinstance(value, ByFilter):
-        raise RecipeError("parameter: expected no filters inside a filter, got some")
-    return Case(value, item.get("filter"))
-
-
-def _parameters_to_json(table: Parameters) -> dict[str, Any]:
-    return {name: _value_to_json(value) for name, value in table}
-
-
-def parameters_from_json(data: Mapping[str, Any] | None) -> Parameters:
-    """Parameters from a mapping of plain values.
-
-    Raises:
-        RecipeError: If a value is not a parameter; the message starts with its name.
-    """
-    result = []
-    for name, value in sorted((data or {}).items()):
-        try:
-            result.append((name, value_from_json(value)))
-        except RecipeError as error:
-            raise RecipeError(f"{name}: {error}") from error
-    return tuple(result)
-
-
 def _node_to_json(node: Model | Merge) -> Any:
     return node.name if isinstance(node, Model) else _merge_to_dict(node)
 
@@ -530,7 +372,7 @@ def _source_to_json(source: Source) -> dict[str, Any]:
     if source.layers is not None:
         result["layers"] = list(source.layers)
     if source.parameters:
-        result["parameters"] = _parameters_to_json(source.parameters)
+        result["parameters"] = parameters_to_json(source.parameters)
     return result
 
 
@@ -550,13 +392,13 @@ def _merge_to_dict(merge: Merge) -> dict[str, Any]:
     if merge.slices:
         result["slices"] = [
             {"sources": [_source_to_json(source) for source in part.sources]}
-            | ({"parameters": _parameters_to_json(part.parameters)} if part.parameters else {})
+            | ({"parameters": parameters_to_json(part.parameters)} if part.parameters else {})
             for part in merge.slices
         ]
     if merge.base is not None:
         result["base"] = _node_to_json(merge.base)
     if merge.parameters:
-        result["parameters"] = _parameters_to_json(merge.parameters)
+        result["parameters"] = parameters_to_json(merge.parameters)
     return result
 
 

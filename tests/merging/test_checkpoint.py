@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging.checkpoint import Checkpoint, CheckpointError
+from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
 from merging.layout import LayerPattern
 
 
@@ -312,3 +312,19 @@ def test_tied(model: Path, said: bool | None, head: str | None, tied: bool) -> N
     if said is None:
         edit(model / "config.json", lambda config: config.pop("tie_word_embeddings"))
     assert Checkpoint.open(str(model), name="x").tied is tied
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        (["bfloat16", "bfloat16"], "bfloat16"),
+        (["float16"], "float16"),
+        (["bfloat16", "float16"], "float32"),
+        (["bfloat16", "float32"], "float32"),
+        (["float64"], "float32"),
+    ],
+)
+def test_widest_dtype(dtypes: list[str], expected: str, tiny_model: Any) -> None:
+    base = tiny_model(layers=1)
+    models = [tiny_model(base=base, dtype=dtype) for dtype in dtypes]
+    assert widest_dtype(Checkpoint.open(str(at), name="x") for at in models) == expected
