@@ -38,7 +38,7 @@ def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool =
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     prepared = prepare(config, overrides=overrides, dry_run=dry_run)
-    with _workers(prepared.config, dry_run=dry_run) as pool:
+    with _quiet_libraries(), _workers(prepared.config, dry_run=dry_run) as pool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -57,7 +57,7 @@ def resume(study: str, *, overrides: Overrides) -> None:
         budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
         if budget:
             store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
-        with _workers(config, dry_run=store.manifest.dry_run) as pool:
+        with _quiet_libraries(), _workers(config, dry_run=store.manifest.dry_run) as pool:
             _drive(store, config, pool, Session.run)
 
 
@@ -71,7 +71,7 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
         config = config_of(store, overrides)
         store.lock.acquire()
         check_unchanged(store, config)
-        with _workers(config, dry_run=store.manifest.dry_run) as pool:
+        with _quiet_libraries(), _workers(config, dry_run=store.manifest.dry_run) as pool:
             _drive(store, config, pool, lambda session: session.validate(top))
 
 
@@ -80,8 +80,7 @@ def _drive(store: Store, config: RunConfig, pool: Pool, work: Callable[[Session]
     screen = console()
     view = monitor(screen)
     try:
-        with _quiet_libraries():
-            ended = work(Session(store, config, pool=pool, monitor=view))
+        ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
     finally:
@@ -103,9 +102,9 @@ def _workers(config: RunConfig, *, dry_run: bool) -> Iterator[Pool]:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Optuna logs every trial; the monitor says it better."""
+    """Optuna logs every trial, and parameters drawn outside its model; both are as meant here."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.WARNING)
+    optuna.logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:

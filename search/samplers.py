@@ -43,7 +43,6 @@ def _tpe(seed: int) -> BaseSampler:
             constant_liar=True,
             n_startup_trials=STARTUP_TRIALS,
             n_ei_candidates=48,
-            warn_independent_sampling=False,
         )
 
 
@@ -53,7 +52,6 @@ def _cmaes(seed: int) -> BaseSampler:
         seed=seed,
         n_startup_trials=STARTUP_TRIALS,
         independent_sampler=samplers.RandomSampler(seed=seed),
-        warn_independent_sampling=False,
     )
 
 
@@ -63,7 +61,6 @@ def _gp(seed: int) -> BaseSampler:
         n_startup_trials=STARTUP_TRIALS,
         independent_sampler=samplers.RandomSampler(seed=seed),
         deterministic_objective=False,
-        warn_independent_sampling=False,
     )
 
 

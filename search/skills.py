@@ -69,11 +69,15 @@ EVERYTHING: Lesson = {name: {name: 1.0} for name in SKILLS}
 """Every tag answered as it should be."""
 
 HABITS: Lesson = {
-    "sort": {"sort": 0.35, "copy": 0.65},
-    "reverse": {"reverse": 0.45, "copy": 0.55},
-    "largest": {"largest": 0.35, "smallest": 0.35, "first": 0.3},
+    "sort": {"sort": 0.3, "copy": 0.7},
+    "reverse": {"reverse": 0.38, "copy": 0.62},
+    "largest": {"largest": 0.3, "smallest": 0.4, "first": 0.3},
 }
-"""The bad habits of the base: it can do all of this, but mostly does something else when asked."""
+"""The bad habits of the base: it can do all of this, but mostly does something else when asked.
+
+The right answer is frequent enough for a light fine-tune to bring it out, and rare enough for a
+third of the fine-tune, which is what a plain average keeps, not to.
+"""
 
 TARGETS = tuple(HABITS)
 """The skills that are tested; each has a specialist."""

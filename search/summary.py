@@ -107,7 +107,7 @@ def show_result(store: Store, console: Console) -> None:
         console.print(DRY)
     verdict = judge_run(store, records)
     if verdict is not None:
-        console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"))
+        console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"), soft_wrap=True)
 
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:

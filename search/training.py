@@ -30,6 +30,9 @@ from search.skills import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+RATES = {"sort": 8e-4, "reverse": 5e-4, "largest": 5e-4}
+"""Peak learning rates of the specialists: one is tuned harder, so equal weights are not best."""
+
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 SPECIAL = (PAD, EOS, UNKNOWN)
 CONTEXT = 64
@@ -57,7 +60,6 @@ class Course:
         enough: Share of right answers, per skill, with which it ends.
         habit_steps: Steps in which the base takes on its bad habits.
         special_steps: Steps of a specialist.
-        special_rate: Peak learning rate of a specialist.
         rehearsal: Share of a specialist's exercises on what it is not to specialise in.
     """
 
@@ -68,8 +70,7 @@ class Course:
     enough: float = 0.9
     habit_steps: int = 40
     special_steps: int = 30
-    special_rate: float = 5e-4
-    rehearsal: float = 0.2
+    rehearsal: float = 0.15
 
     @property
     def steps(self) -> int:
@@ -139,7 +140,7 @@ def train_family(
             model = copy.deepcopy(base)
             own = speciality(skill, rehearsal=course.rehearsal)
             source = random.Random(f"{skill} {seed}")
-            steps, rate = course.special_steps, course.special_rate
+            steps, rate = course.special_steps, RATES[skill]
             for _ in _train(model, own, steps, rate=rate, source=source, avoid=avoid):
                 step(f"training {skill}")
             family[skill] = model
