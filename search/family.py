@@ -9,9 +9,8 @@ recipe brings the three skills together.
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,10 +133,10 @@ def _words(kind: Any) -> str:
 def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill that becomes ``folder`` when the block ends well, else goes away."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    draft.mkdir()
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())  # mkdtemp makes folders for the owner only
         if folder.is_dir():
             folder.rmdir()  # empty, or it fails: files may have come meanwhile
         draft.rename(folder)
@@ -149,14 +148,9 @@ def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _make(draft: Path, folder: Path, *, seed: int, quick: bool, progress: Progress) -> None:
     """Fill the draft of a family that will lie in ``folder``."""
+    progress("preparing", 0.0)
     from search.training import FULL, QUICK, make_tokenizer, train_family
 
     count = QUICK_QUESTIONS if quick else QUESTIONS

@@ -38,6 +38,7 @@ SPECIAL = (PAD, EOS, UNKNOWN)
 CONTEXT = 64
 """Longest text in tokens."""
 
+_BASE = "training base"
 _WIDTH = LENGTH + 2 + LENGTH + 1  # tag, digits and "="; the longest answer and the end
 _IGNORED = -100  # label of positions without loss
 _BATCH = 32
@@ -120,21 +121,15 @@ def train_family(
     Returns:
         Models by name: ``base``, then one per target skill.
     """
-    done = 0
-
-    def step(label: str, ahead: int = 0) -> None:
-        nonlocal done
-        done += 1 + ahead
-        progress(label, min(1.0, done / course.steps))
-
+    meter = _Meter(course.steps, progress)
     with _one_thread():
         base = _new_model(course, seed)
-        taught = _school(base, course, seed=seed, avoid=avoid, step=lambda: step("training base"))
-        step("training base", ahead=course.most - taught - 1)
-        habits: Timetable = ((HABITS, 1.0),)
+        taught = _school(base, course, seed=seed, avoid=avoid, step=lambda: meter.step(_BASE))
+        meter.step(_BASE, course.most - taught)
         source = random.Random(f"habits {seed}")
+        habits: Timetable = ((HABITS, 1.0),)
         for _ in _train(base, habits, course.habit_steps, rate=1e-3, source=source, avoid=avoid):
-            step("training base")
+            meter.step(_BASE)
         family = {"base": base}
         for skill in TARGETS:
             model = copy.deepcopy(base)
@@ -142,9 +137,21 @@ def train_family(
             source = random.Random(f"{skill} {seed}")
             steps, rate = course.special_steps, RATES[skill]
             for _ in _train(model, own, steps, rate=rate, source=source, avoid=avoid):
-                step(f"training {skill}")
+                meter.step(f"training {skill}")
             family[skill] = model
     return family
+
+
+class _Meter:
+    """Turns steps into shares of the work."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def step(self, label: str, count: int = 1) -> None:
+        """Note steps that were made, or are not needed."""
+        self._done += count
+        self._progress(label, self._done / self._total)
 
 
 @contextmanager

@@ -82,6 +82,10 @@ def test_light_imports(code: str) -> None:
     assert loaded_after(code) == set()
 
 
+def test_reading_a_study_needs_no_models() -> None:
+    assert not loaded_after("import search.reading") & {"torch", "transformers", "ray", "lm_eval"}
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['search', '--help']\n"
