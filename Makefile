@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread per process: idle OpenMP threads spin, and on a busy machine that costs more than it gives.
 export OMP_NUM_THREADS ?= 1
+# Test processes; each takes up to 2 GB with its Ray.
+PROCESSES ?= 2
 
 .PHONY: demo test fast lint format install clean
 
@@ -12,10 +14,10 @@ demo: $(VENV)/.installed
 	$(BIN)/search demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES)
 
 fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
