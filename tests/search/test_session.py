@@ -1,7 +1,6 @@
 """The search loop on the closed-form evaluator: budget, seeds, repeats, failures, crashes."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -325,4 +324,3 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     assert records[running.id].evaluations[Split.SEARCH].attempts == 2
     assert records[running.id].evaluations[Split.SEARCH].state is State.COMPLETE
     store.close()
-    assert os.path.exists(tmp_path / "study.db")
