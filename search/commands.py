@@ -83,6 +83,9 @@ def _drive(store: Store, config: RunConfig, pool: Pool, work: Callable[[Session]
         ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    except RunFailed:
+        say_written(screen, write_outputs(store, config, folder_of(store.name)))
+        raise
     finally:
         view.close()
     say_written(screen, write_outputs(store, config, folder_of(store.name)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 Project = Callable[..., Path]
 
@@ -116,6 +117,28 @@ def test_the_built_model_scores_what_the_leaderboard_says(
     )
     assert frame["task:pick"][0] == result["results"]["pick"]["acc,none"]
     assert frame["task:write"][0] == result["results"]["write"]["exact_match,none"]
+
+
+@pytest.mark.slow
+def test_a_run_in_which_everything_fails_says_why_and_keeps_the_failures(
+    project: Project, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    models = {}
+    for name in ("left", "right"):
+        folder = tiny_model(tmp_path / name)
+        weights = load_file(folder / "model.safetensors")
+        weights["model.norm.weight"][3] = float("nan")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        models[name] = str(folder)
+    config = project(base=None, models=models, search={"trials": 5})
+    done = search("run", config, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "no candidate could be scored; most often: non_finite: " in line
+    assert "model.norm.weight" in line
+    frame = pd.read_csv(tmp_path / "mix" / "leaderboard.csv")
+    assert list(frame["failure"]) == ["non_finite"] * 5
+    assert not (tmp_path / "mix" / "best.yaml").exists()
 
 
 def test_dry_run_needs_no_weights(project: Project, tmp_path: Path) -> None:
