@@ -24,7 +24,7 @@ from runs.document import shown
 from spaces.bounds import VARIABLE, Range
 from spaces.methods import METHODS
 
-SAMPLERS = ("auto", "tpe", "cmaes", "gp", "nsga2", "random")
+SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "random", "qmc")
 """Names a config may give for the sampler."""
 
 
@@ -231,7 +231,7 @@ class SearchSection(Section):
     hours: Positive | None = Field(default=None, description="Stop after this time, in hours.")
     sampler: Annotated[str, _known(SAMPLERS)] = Field(
         default="auto",
-        description="auto, tpe, cmaes, gp, nsga2 or random.",
+        description="auto, surrogate, tpe, cmaes, gp, nsga2, random or qmc.",
         json_schema_extra={"enum": list(SAMPLERS)},
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")

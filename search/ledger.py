@@ -56,12 +56,19 @@ class Ledger:
         evaluation = record.evaluations[Split.SEARCH]
         if evaluation.state is State.COMPLETE:
             self._results[record.id] = evaluation.value
+            self._learn(record.id, evaluation.value, evaluation.stderr)
         elif evaluation.state is State.FAILED:
             self._results[record.id] = None
 
     def _note_origin(self, number: int, origin: str) -> None:
         if origin.startswith(PARENT):
             self._parents.add(number)
+
+    def _learn(self, number: int, value: float, stderr: float) -> None:
+        """Let the sampler know how sure a score is; repeats of a recipe say nothing new."""
+        trial = self._trial_of[number]
+        if trial is not None:
+            self._sampler.learn(trial, value=value, stderr=stderr)
 
     @property
     def taken_up(self) -> int:
@@ -163,6 +170,8 @@ class Ledger:
             return  # never shown to the sampler
         value = outcome.value if isinstance(outcome, Score) else None
         self._results[number] = value
+        if isinstance(outcome, Score):
+            self._learn(number, outcome.value, outcome.stderr)
         trials = self._followers.pop(number, [])
         own = self._trial_of[number]
         for trial in trials if own is None else [own, *trials]:

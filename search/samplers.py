@@ -11,6 +11,9 @@ from optuna import samplers
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
+from search.gp_sampler import Estimate, GaussianProcessSampler
+from spaces.space import Space
+
 STARTUP_TRIALS = 10
 """Trials drawn at random (seeds count) before a model of the scores is trusted."""
 
@@ -29,6 +32,17 @@ class Choice:
     make: Callable[[int], BaseSampler]
     flat: bool
     stateless: bool
+
+
+OURS = "surrogate"
+"""The sampler that knows recipes: the only one that needs the space, and standard errors.
+
+Like the stateless ones it decides each trial by the study, the seed and the trial's number alone;
+one object serves a whole run, since it keeps what is slow to compute again.
+"""
+
+AUTO = OURS
+"""What ``auto`` stands for."""
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -72,36 +86,80 @@ def _random(seed: int) -> BaseSampler:
     return samplers.RandomSampler(seed=seed)
 
 
+def _qmc(seed: int) -> BaseSampler:
+    # The points of one scrambled Sobol sequence, told apart by a counter in the study. It has no
+    # categoricals: methods and merge orders are drawn at random beside it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers.QMCSampler(
+            seed=seed,
+            scramble=True,
+            independent_sampler=samplers.RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
+
+
 SAMPLERS: dict[str, Choice] = {
     "tpe": Choice(make=_tpe, flat=False, stateless=True),
     "cmaes": Choice(make=_cmaes, flat=True, stateless=False),
     "gp": Choice(make=_gp, flat=True, stateless=False),
     "nsga2": Choice(make=_nsga2, flat=True, stateless=True),
     "random": Choice(make=_random, flat=False, stateless=True),
+    "qmc": Choice(make=_qmc, flat=True, stateless=False),
 }
-"""Every sampler by the name it has in a config."""
+"""Every sampler of Optuna's by the name it has in a config."""
 
 
 class Sampler:
-    """The sampler of a run: gives the Optuna sampler to use for each trial."""
+    """The sampler of a run: gives the Optuna sampler to use for each trial.
 
-    def __init__(self, name: str, *, seed: int, trials_so_far: int = 0) -> None:
-        self.name = "tpe" if name == "auto" else name
-        self._choice = SAMPLERS[self.name]
+    Args:
+        name: ``auto``, ``surrogate``, or a name in ``SAMPLERS``.
+        seed: Seed of the run.
+        trials_so_far: Trials that the study has already.
+        space: What is searched; ``surrogate`` needs it.
+
+    Raises:
+        ValueError: If ``surrogate`` is given no space.
+    """
+
+    def __init__(
+        self, name: str, *, seed: int, trials_so_far: int = 0, space: Space | None = None
+    ) -> None:
+        self.name = AUTO if name == "auto" else name
         self._seed = seed
-        # A sampler with a memory starts elsewhere after a resume, lest it repeat its own draws.
-        self._kept = self._choice.make(_mix(seed, trials_so_far))
+        self._estimates: dict[int, Estimate] = {}
+        self._choice: Choice | None = None
+        self._kept: BaseSampler
+        if self.name != OURS:
+            self._choice = SAMPLERS[self.name]
+            # A sampler with a memory starts elsewhere after a resume, lest it repeat its own draws.
+            self._kept = self._choice.make(_mix(seed, trials_so_far))
+        elif space is None:
+            raise ValueError(f"space: expected the space to search for sampler {OURS}, got none")
+        else:
+            self._kept = GaussianProcessSampler(space, seed=seed, estimates=self._estimates)
 
     @property
     def flat(self) -> bool:
         """Whether trials must draw every parameter."""
-        return self._choice.flat
+        return self._choice is not None and self._choice.flat
 
     def for_trial(self, number: int) -> BaseSampler:
         """The Optuna sampler for the trial of that number."""
-        if self._choice.stateless:
+        if self._choice is not None and self._choice.stateless:
             return self._choice.make(_mix(self._seed, number))
         return self._kept
+
+    def learn(self, trial: int, *, value: float, stderr: float) -> None:
+        """How sure the score of a trial is; samplers that have no use for it ignore it.
+
+        Args:
+            trial: Number of the trial.
+            value: Its score; counts instead of what the study was told.
+            stderr: Standard error of the score; NaN where it is not known.
+        """
+        self._estimates[trial] = Estimate(value=value, stderr=stderr)
 
 
 def _mix(seed: int, number: int) -> int:

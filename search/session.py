@@ -186,6 +186,7 @@ class Session:
             config.search.sampler,
             seed=config.search.seed,
             trials_so_far=len(store.study.get_trials(deepcopy=False)),
+            space=space,
         )
         self._ledger = Ledger(store, space, sampler=sampler, seeds=found)
 

@@ -306,7 +306,10 @@ def test_all_problems_at_once(golden) -> None:
         ("search: {trials: '5'}", "3: search.trials: expected a whole number, got '5'"),
         ("search: {trials: true}", "3: search.trials: expected a whole number, got true"),
         ("search: {hours: 0}", "3: search.hours: expected a number above 0, got 0"),
-        ("search: {sampler: bayes}", "3: search.sampler: expected one of auto, tpe, cmaes, gp"),
+        (
+            "search: {sampler: bayes}",
+            "3: search.sampler: expected one of auto, surrogate, tpe, cmaes, gp",
+        ),
         ("search: {seeds: all}", "3: search.seeds: expected 'default' or 'none', got 'all'"),
         ("search: {seed: -1}", "3: search.seed: expected a number of at least 0, got -1"),
         ("workers: {count: 0}", "3: workers.count: expected a whole number of at least 1, or aut"),

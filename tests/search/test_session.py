@@ -21,8 +21,11 @@ from runs.records import Split, State
 from runs.split import divide
 from runs.store import Store
 from search.errors import RunFailed
+from search.ledger import Ledger
 from search.monitor import Standing
+from search.samplers import Sampler
 from search.session import Session, to_validate
+from spaces.seeds import seeds
 from spaces.space import Space
 
 CONFIG = """
@@ -90,7 +93,9 @@ def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes
     return seen
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "nsga2"])
+@pytest.mark.parametrize(
+    "sampler", ["auto", "surrogate", "tpe", "random", "cmaes", "gp", "nsga2", "qmc"]
+)
 def test_every_sampler_spends_the_budget_on_distinct_recipes(tmp_path: Path, sampler: str) -> None:
     settings = config(24, sampler)
     store = make_store(tmp_path, settings)
@@ -214,7 +219,7 @@ def test_a_larger_budget_goes_on(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe", "random", "nsga2"])
 def test_a_resumed_run_gives_the_same_trials(tmp_path: Path, sampler: str) -> None:
     keys = []
     for parts in ((24,), (11, 24)):
@@ -227,6 +232,42 @@ def test_a_resumed_run_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
         keys.append([record.recipe.key for record in store.records()])
         store.close()
     assert keys[0] == keys[1]
+
+
+class Listening(Sampler):
+    """A sampler that remembers what it was told."""
+
+    def __init__(self, settings: RunConfig) -> None:
+        super().__init__("surrogate", seed=1, space=settings.space(4))
+        self.heard: dict[int, tuple[float, float]] = {}
+
+    def learn(self, trial: int, *, value: float, stderr: float) -> None:
+        self.heard[trial] = (value, stderr)
+        super().learn(trial, value=value, stderr=stderr)
+
+
+def test_the_sampler_hears_how_sure_each_score_is(tmp_path: Path) -> None:
+    """As the results come in, and all over again by the books of a resumed run."""
+    settings = config(9)
+    store = make_store(tmp_path, settings)
+    space, evaluator = settings.space(4), FakeEvaluator(spec(fail_rate=0.2))
+    live, later = Listening(settings), Listening(settings)
+    ledger = Ledger(store, space, sampler=live, seeds=seeds(space))
+    for _ in range(9):
+        candidate = ledger.next()
+        ledger.finish(
+            Result(candidate=candidate, outcome=evaluator.evaluate(candidate), worker="w")
+        )
+    Ledger(store, space, sampler=later, seeds=())
+    expected = {
+        record.trial: (evaluation.value, evaluation.stderr)
+        for record in store.records()
+        if (evaluation := record.evaluations[Split.SEARCH]).state is State.COMPLETE
+        and record.trial is not None
+    }
+    assert live.heard == later.heard == expected
+    assert 4 <= len(expected) < 9
+    store.close()
 
 
 DRIVER = textwrap.dedent(
@@ -307,9 +348,6 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     store = make_store(tmp_path, settings)
     drive(store, settings.replaced({"search.trials": 6, "search.validate": 0}))
     asked = store.study.ask()  # died before the recipe became a candidate
-    from search.ledger import Ledger
-    from search.samplers import Sampler
-
     ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
     committed, running = ledger.next(), ledger.next()
     outcome = FakeEvaluator(spec()).evaluate(committed)

@@ -1,0 +1,188 @@
+"""How near samplers come to the best recipe, by the number of recipes scored.
+
+    python benchmarks/samplers.py --families 8                   # the made-up families
+    python benchmarks/samplers.py --families 8 --plain           # the closed-form evaluator
+    python benchmarks/samplers.py --speed                        # time of fits and proposals
+
+Every sampler starts with the same seeds and scores every recipe on all questions. Regret is the
+true score of the best recipe known minus that of the recipe with the best score so far, in points;
+the median over families is shown. The row "by posterior" takes the recipe that the Gaussian process
+thinks best instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded, for honest times
+
+import numpy as np
+import optuna
+from landscape import SPACE, Landscape
+
+from evaluators.base import Candidate, Score
+from evaluators.fake import FakeEvaluator, FakeSpec
+from search.candidates import Cube
+from search.features import Features
+from search.gp_sampler import GaussianProcessSampler
+from search.samplers import Sampler
+from search.surrogate import Data, Surrogate, fit
+from spaces.draw import draw
+from spaces.recipe import Recipe
+from spaces.seeds import seeds
+from spaces.space import Depth, Space
+
+CHECKS = (10, 20, 40, 80)
+PLAIN = Space(
+    parents=("math", "code", "chat"),
+    base="base",
+    layers=24,
+    methods=("linear", "task_arithmetic", "ties", "dare_ties", "slerp"),
+    depth=Depth(knots=2),
+)
+
+Scorer = Callable[[Recipe], tuple[float, float]]
+
+
+class Plain:
+    """The evaluator of ``search run --dry-run``: no noise, so the score is the truth."""
+
+    def __init__(self, seed: int) -> None:
+        tasks = tuple((name, 1.0) for name in ("one", "two", "three"))
+        spec = FakeSpec(parents=PLAIN.parents, tasks=tasks, questions=100, seed=seed)
+        self._evaluator = FakeEvaluator(spec)
+        self._ids = tuple(q.id for q in self._evaluator.catalogue().questions)
+
+    def score(self, recipe: Recipe) -> tuple[float, float]:
+        found = self._evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=self._ids))
+        assert isinstance(found, Score)
+        return found.value, found.stderr
+
+    def truth(self, recipe: Recipe) -> float:
+        return self.score(recipe)[0]
+
+
+def search(
+    name: str, space: Space, score: Scorer, *, seed: int, trials: int
+) -> dict[str, list[Recipe]]:
+    """The recipes that are recommended after 10, 20, 40 and 80 trials, by way of choosing."""
+    study = optuna.create_study(direction="maximize")
+    sampler = Sampler(name, seed=seed, space=space)
+    for first in seeds(space):
+        if first.params is not None:
+            study.enqueue_trial(first.params)
+    recipes: list[Recipe] = []
+    found: dict[str, list[Recipe]] = {}
+    for number in range(trials):
+        study.sampler = sampler.for_trial(number)
+        trial = study.ask()
+        recipes.append(draw(space, trial, flat=sampler.flat))
+        value, stderr = score(recipes[-1])
+        sampler.learn(trial.number, value=value, stderr=stderr)
+        study.tell(trial, value)
+        if number + 1 in CHECKS:
+            found.setdefault(name, []).append(recipes[study.best_trial.number])
+            if isinstance(study.sampler, GaussianProcessSampler):
+                means = study.sampler.posterior(study)
+                best = max(means, key=lambda at: means[at].value)
+                found.setdefault(f"{name}, by posterior", []).append(recipes[best])
+    return found
+
+
+def optimum(space: Space, truth: Callable[[Recipe], float], *, draws: int, steps: int) -> float:
+    """Best true score found by many random recipes and climbing from the best of them."""
+    rng, cube = np.random.default_rng(0), Cube(space)
+    points = cube.random(rng, draws)
+    values = np.array([truth(option.recipe) for option in cube.options(points)])
+    best = -np.inf
+    for at in np.argsort(-values)[:6]:
+        point, value, scale = points[at], values[at], 0.15
+        for step in range(steps):
+            (option,) = cube.options(cube.mutations(point, rng, count=1, scale=scale))
+            if (new := truth(option.recipe)) > value:
+                point, value = option.point, new
+            elif step % 40 == 39:
+                scale *= 0.7
+        best = max(best, value)
+    return float(best)
+
+
+def compare(names: list[str], families: range, *, plain: bool, trials: int) -> None:
+    """Search every family with every sampler; print regrets, then their medians as a table."""
+    space = PLAIN if plain else SPACE
+    found: dict[str, list[list[float]]] = {}
+    for family in families:
+        world = Plain(family) if plain else Landscape(family)
+        truths: dict[str, list[float]] = {}
+        for name in names:
+            for way, leaders in search(
+                name, space, world.score, seed=family, trials=trials
+            ).items():
+                truths[way] = [world.truth(recipe) for recipe in leaders]
+        top = optimum(space, world.truth, draws=600, steps=150)
+        top = max(top, *(max(values) for values in truths.values()))
+        for way, values in truths.items():
+            found.setdefault(way, []).append([100.0 * (top - value) for value in values])
+            print(family, way, np.round(found[way][-1], 2), flush=True)
+    checks = [str(at) for at in CHECKS if at <= trials]
+    print(f"| sampler | {' | '.join(checks)} |")
+    print(f"|---|{'---|' * len(checks)}")
+    for way, rows in found.items():
+        print(f"| {way} | {' | '.join(f'{value:.1f}' for value in np.median(rows, axis=0))} |")
+
+
+def speed(trials: int = 1000) -> None:
+    """Times on this machine, one thread: a fit, a posterior, a whole proposal."""
+    rng, cube, features = np.random.default_rng(0), Cube(SPACE), Features(SPACE)
+    world = Landscape(0)
+    recipes = [option.recipe for option in cube.options(cube.random(rng, trials))]
+    scores = np.array([world.score(recipe) for recipe in recipes])
+    data = Data(x=features.matrix(recipes), y=scores[:, 0], noise=scores[:, 1] ** 2)
+    fits, posteriors, hyper = [], [], fit(data, features.groups)
+    for _ in range(5):
+        start = time.perf_counter()
+        hyper = fit(data, features.groups)
+        fits.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        Surrogate(data, hyper=hyper, groups=features.groups).predict(data.x[:450])
+        posteriors.append(time.perf_counter() - start)
+    study = optuna.create_study(direction="maximize")
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    for _ in range(trials):
+        trial = study.ask()
+        study.tell(trial, world.score(draw(SPACE, trial))[0])
+    study.sampler = GaussianProcessSampler(SPACE, seed=0)
+    proposals = []
+    for _ in range(6):
+        start = time.perf_counter()
+        trial = study.ask()
+        draw(SPACE, trial)
+        proposals.append(time.perf_counter() - start)
+        study.tell(trial, 0.3)
+    for name, times in (("fit", fits), ("posterior", posteriors), ("proposal", proposals[1:])):
+        print(f"{name} at {trials} trials: median {1000 * np.median(times):.0f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samplers", default="surrogate,tpe,cmaes,random")
+    parser.add_argument("--families", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=80)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if args.speed:
+        speed()
+        return
+    names = args.samplers.split(",")
+    families = range(args.first, args.first + args.families)
+    compare(names, families, plain=args.plain, trials=args.trials)
+
+
+if __name__ == "__main__":
+    main()

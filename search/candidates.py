@@ -1,0 +1,141 @@
+"""Recipes to choose from: random ones, and small changes of good ones.
+
+Everything happens among the values that a space draws, mapped to the unit cube, and ends in
+``draw``, so that whatever comes out is a legal recipe of the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces.draw import Choices, Domain, Fixed, Floats, Value, dials, draw, parameters
+from spaces.recipe import Recipe
+from spaces.space import Space
+
+Array = NDArray[np.float64]
+
+SWITCH = 0.1
+"""Chance that a mutation draws a word (method, order, place in the tree) anew."""
+
+TOGETHER = 0.3
+"""Chance that all values of one input move together, whatever depth and filter they are for."""
+
+APART = (0.2, 0.5)
+"""Share of values that move on their own; one of these for each mutation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A recipe that could be tried.
+
+    Attributes:
+        point: ``(dials,)`` in the unit cube.
+        recipe: What the space draws there.
+    """
+
+    point: Array
+    recipe: Recipe
+
+
+class Cube:
+    """The unit cube of everything a space draws, used by a recipe or not.
+
+    Args:
+        space: What to draw from.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._domains = parameters(space)
+        known = [dials(space)[name] for name in self._domains]
+        stems = list(dict.fromkeys((dial.parameter, dial.of) for dial in known))
+        self._stem = np.array([stems.index((d.parameter, d.of)) for d in known], dtype=int)
+        self._stems = len(stems)
+        self._words = np.array([isinstance(d.domain, Choices) for d in known], dtype=bool)
+
+    @property
+    def size(self) -> int:
+        """Number of its dimensions; 0 where the space leaves no choice."""
+        return len(self._domains)
+
+    def random(self, rng: np.random.Generator, count: int) -> Array:
+        """Uniform points, ``(count, size)``."""
+        return rng.random((count, self.size))
+
+    def point(self, values: Mapping[str, Value], rng: np.random.Generator) -> Array:
+        """Where given values lie; what is not given (the recipe has no use for it) is random."""
+        place = rng.random(self.size)
+        for at, (name, domain) in enumerate(self._domains.items()):
+            if name in values:
+                place[at] = _to_unit(domain, values[name])
+        return place
+
+    def mutations(
+        self, point: Array, rng: np.random.Generator, *, count: int, scale: float
+    ) -> Array:
+        """Points near ``point``, ``(count, size)``.
+
+        Args:
+            point: ``(size,)``.
+            rng: Where the changes come from.
+            count: Number of points.
+            scale: Standard deviation of a change of a number, as a share of its range.
+        """
+        shape = (count, self.size)
+        alone = rng.random(shape) < rng.choice(APART, size=(count, 1))
+        moves = rng.normal(0.0, scale, shape) * alone
+        stems = (count, self._stems)
+        joint = rng.normal(0.0, scale, stems) * (rng.random(stems) < TOGETHER)
+        moved = np.clip(point + moves + joint[:, self._stem], 0.0, 1.0)
+        again = rng.random(shape) < SWITCH
+        return np.where(self._words, np.where(again, rng.random(shape), point), moved)
+
+    def values(self, point: Array) -> dict[str, Value]:
+        """A value for every name that the space can ask for."""
+        return {
+            name: _from_unit(domain, float(unit))
+            for (name, domain), unit in zip(self._domains.items(), point, strict=True)
+        }
+
+    def options(self, points: Array) -> list[Option]:
+        """The recipes at these points."""
+        return [Option(point, draw(self._space, Fixed(self.values(point)))) for point in points]
+
+    def near(
+        self,
+        points: Sequence[Array],
+        rng: np.random.Generator,
+        *,
+        scales: Sequence[float],
+        each: int,
+    ) -> Array:
+        """So many mutations of each point at each scale."""
+        rows = [
+            self.mutations(point, rng, count=each, scale=scale)
+            for point in points
+            for scale in scales
+        ]
+        return np.vstack(rows) if rows else np.empty((0, self.size))
+
+
+def _to_unit(domain: Domain, value: Value) -> float:
+    """Numbers by their place in the range; whole numbers and words by the middle of their part."""
+    if isinstance(domain, Choices):
+        return (domain.words.index(str(value)) + 0.5) / len(domain.words)
+    if isinstance(domain, Floats):
+        return (float(value) - domain.low) / (domain.high - domain.low)
+    return (int(value) - domain.low + 0.5) / (domain.high - domain.low + 1)
+
+
+def _from_unit(domain: Domain, unit: float) -> Value:
+    if isinstance(domain, Choices):
+        return domain.words[min(int(unit * len(domain.words)), len(domain.words) - 1)]
+    if isinstance(domain, Floats):
+        # The sum may round past the end of the range.
+        return min(max(domain.low + unit * (domain.high - domain.low), domain.low), domain.high)
+    count = domain.high - domain.low + 1
+    return domain.low + min(int(unit * count), count - 1)

@@ -1,0 +1,305 @@
+"""The sampler that knows recipes: a Gaussian process over what they do to the weights.
+
+Every proposal is a function of the space, the seed, the number of the trial and the trials before
+it, so that a resumed run goes on as an uninterrupted one would. What is kept in memory only saves
+time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.candidates import Cube, Option
+from search.features import Features
+from search.surrogate import Data, Hyper, Surrogate, fit
+from spaces.draw import Choices, Domain, Fixed, Floats, NotInSpace, draw, parameters
+from spaces.space import Space
+
+Array = NDArray[np.float64]
+
+STARTUP = 6
+"""Different recipes with a score that must be there before the model is trusted."""
+
+RANDOM_SHARE = 0.1
+"""Share of proposals that are drawn at random, in case the model is wrong."""
+
+OPTIMISM = 1.5
+"""Standard deviations that an option's mean is raised by: the factor of the upper bound."""
+
+LEADERS = 6
+"""Recipes with the best posterior mean whose neighbourhoods are looked at."""
+
+GROWTH = 1.2
+"""Hyper-parameters are fitted anew when the history has grown by this factor."""
+
+MAX_REPEATS = 3
+"""Known recipes in a row after which the next one is random: the space is all but exhausted."""
+
+PESSIMISM = 0.25
+"""Quantile of the scores that a failed recipe counts as."""
+
+DOUBT = 0.1
+"""Its variance, as a share of that of the scores: a failure by chance is soon outvoted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What is known of a trial's score.
+
+    Attributes:
+        value: The score, in the study's direction.
+        stderr: Its standard error; NaN where it cannot be known.
+    """
+
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _History:
+    """Trials in the order they finished, each recipe once.
+
+    Attributes:
+        trials: Those with a score.
+        x: Their features.
+        y: Their scores, larger is better.
+        noise: Variances of the scores.
+        failed: Features of recipes that failed.
+        pending: Features of recipes under way.
+        keys: Keys of all these recipes.
+        repeats: How many of the latest to finish were recipes that had been known before.
+    """
+
+    trials: tuple[FrozenTrial, ...]
+    x: Array
+    y: Array
+    noise: Array
+    failed: Array
+    pending: Array
+    keys: frozenset[str]
+    repeats: int
+
+
+class GaussianProcessSampler(BaseSampler):
+    """Proposes the recipe with the best upper confidence bound under a Gaussian process.
+
+    Args:
+        space: What recipes are drawn from; trials must be drawn with ``spaces.draw``.
+        seed: Decides all random choices, together with the number of the trial.
+        estimates: Scores and standard errors by trial number, read at each proposal; a trial that
+            is not in it counts with its own value and the median standard error of the others.
+    """
+
+    def __init__(
+        self, space: Space, *, seed: int, estimates: Mapping[int, Estimate] | None = None
+    ) -> None:
+        self._space = space
+        self._seed = seed
+        self._estimates = estimates if estimates is not None else {}
+        self._features = Features(space)
+        self._cube = Cube(space)
+        self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
+        self._vectors: dict[tuple[Any, ...], tuple[str, Array] | None] = {}
+        self._fitted: dict[str, Hyper] = {}
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002 - Optuna's signature
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        return dict(self._domains)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Values for every name of the space; the trial asks for those that its recipe uses."""
+        if not self._cube.size:
+            return {}
+        rng = self._rng(trial.number)
+        if rng.random() < RANDOM_SHARE:
+            return self._cube.values(self._cube.random(rng, 1)[0])
+        history = self._history(study, trial.number)
+        if len(history.y) < STARTUP or history.repeats >= MAX_REPEATS:
+            return self._cube.values(self._cube.random(rng, 1)[0])
+        return self._cube.values(self._best(history, rng))
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A random value for a name that is not the space's."""
+        seed = int(self._rng(trial.number, param_name).integers(2**32))
+        chance = RandomSampler(seed=seed)
+        return chance.sample_independent(study, trial, param_name, param_distribution)
+
+    def posterior(self, study: optuna.Study) -> dict[int, Estimate]:
+        """What the model makes of every scored recipe, by the number of its first trial.
+
+        Larger is better. The mean draws on all other recipes, so that it is the better guess of
+        which recipe is best, above all where scores are uncertain. Empty before the model works.
+        """
+        history = self._history(study, -1)
+        if len(history.y) < STARTUP:
+            return {}
+        mean, deviation = self._model(history).predict(history.x)
+        return {
+            trial.number: Estimate(value=float(value), stderr=float(spread))
+            for trial, value, spread in zip(history.trials, mean, deviation, strict=True)
+        }
+
+    def _rng(self, number: int, name: str = "") -> np.random.Generator:
+        digest = hashlib.sha256(f"{self._seed}:{number}:{name}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+    def _best(self, history: _History, rng: np.random.Generator) -> Array:
+        """The point with the largest bound, from two rounds of options."""
+        model, cube = self._model(history), self._cube
+        means, _ = model.predict(history.x)
+        order = np.argsort(-means, kind="stable")[:LEADERS]
+        leaders = [cube.point(history.trials[at].params, rng) for at in order]
+        first = np.vstack(
+            [cube.random(rng, 150), cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=16)]
+        )
+        options = self._ranked(cube.options(first), model)
+        best = list(islice((o for o in options if o.recipe.key not in history.keys), 5))
+        near = cube.near([option.point for option in best], rng, scales=(0.02, 0.06), each=12)
+        last = self._ranked([*best, *cube.options(near)], model) if best else options[:1]
+        return next((o for o in last if o.recipe.key not in history.keys), last[0]).point
+
+    def _ranked(self, options: Sequence[Option], model: Surrogate) -> list[Option]:
+        mean, deviation = model.predict(self._features.matrix([o.recipe for o in options]))
+        order = np.argsort(-(mean + OPTIMISM * deviation), kind="stable")
+        return [options[at] for at in order]
+
+    def _model(self, history: _History) -> Surrogate:
+        scored = Data(x=history.x, y=history.y, noise=history.noise)
+        hyper = self._hyper(scored)
+        usual = float(np.median(history.noise))
+        if len(history.failed):
+            count, doubt = len(history.failed), DOUBT * float(np.var(history.y))
+            scored = Data(
+                x=np.vstack([scored.x, history.failed]),
+                y=np.append(scored.y, np.full(count, np.quantile(history.y, PESSIMISM))),
+                noise=np.append(scored.noise, np.full(count, doubt)),
+            )
+        model = Surrogate(scored, hyper=hyper, groups=self._features.groups)
+        model.expect(history.pending, usual)
+        return model
+
+    def _hyper(self, data: Data) -> Hyper:
+        """Fitted to the first trials, up to the last size at which they are fitted anew."""
+        size = milestone(len(data.y))
+        first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
+        content = hashlib.sha256()
+        for part in (first.x, first.y, first.noise):
+            content.update(part.tobytes())
+        key = content.hexdigest()
+        if key not in self._fitted:
+            self._fitted = {key: fit(first, self._features.groups)}
+        return self._fitted[key]
+
+    def _history(self, study: optuna.Study, number: int) -> _History:
+        sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
+        scored: dict[str, tuple[FrozenTrial, Array, Estimate]] = {}
+        failed: dict[str, Array] = {}
+        pending: dict[str, Array] = {}
+        repeats = 0
+        for trial in sorted(study.get_trials(deepcopy=False), key=_when):
+            known = self._known(trial) if trial.number != number else None
+            if known is None:
+                continue
+            key, vector = known
+            repeats = repeats + 1 if key in scored or key in failed else 0
+            estimate = self._estimate(trial)
+            if estimate is not None:
+                scored.setdefault(key, (trial, vector, estimate))
+            elif trial.state == TrialState.FAIL:
+                failed[key] = vector
+            elif trial.state == TrialState.RUNNING:
+                pending[key] = vector
+        estimates = [estimate for _, _, estimate in scored.values()]
+        return _History(
+            trials=tuple(trial for trial, _, _ in scored.values()),
+            x=self._stack([vector for _, vector, _ in scored.values()]),
+            y=np.array([sign * estimate.value for estimate in estimates], dtype=np.float64),
+            noise=_variances([estimate.stderr for estimate in estimates]),
+            failed=self._stack([v for key, v in failed.items() if key not in scored]),
+            pending=self._stack([v for key, v in pending.items() if key not in scored]),
+            keys=frozenset({*scored, *failed, *pending}),
+            repeats=repeats,
+        )
+
+    def _stack(self, rows: Sequence[Array]) -> Array:
+        return np.array(rows, dtype=np.float64).reshape(len(rows), self._features.columns)
+
+    def _estimate(self, trial: FrozenTrial) -> Estimate | None:
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            return None
+        found = self._estimates.get(trial.number)
+        found = found or Estimate(value=trial.value, stderr=math.nan)
+        return found if math.isfinite(found.value) else None
+
+    def _known(self, trial: FrozenTrial) -> tuple[str, Array] | None:
+        """Key and features of a trial's recipe; ``None`` where it has none (yet)."""
+        if trial.state in (TrialState.WAITING, TrialState.PRUNED):
+            return None
+        values = tuple(sorted(trial.params.items()))
+        if values not in self._vectors:
+            try:
+                recipe = draw(self._space, Fixed(trial.params))
+            except NotInSpace:
+                return None
+            self._vectors[values] = recipe.key, self._features.vector(recipe)
+        return self._vectors[values]
+
+
+def milestone(count: int) -> int:
+    """The last size, up to ``count``, at which hyper-parameters are fitted: 6, 8, 10, 12, ..."""
+    size = STARTUP
+    while (larger := math.ceil(size * GROWTH)) <= count:
+        size = larger
+    return min(size, count)
+
+
+def _when(trial: FrozenTrial) -> tuple[float, int]:
+    done = trial.datetime_complete
+    return (done.timestamp() if done is not None else math.inf), trial.number
+
+
+def _variances(stderrs: Sequence[float]) -> Array:
+    """Squares of standard errors; one that is not known counts as the median of the others."""
+    squares = np.array(stderrs, dtype=np.float64) ** 2
+    known = squares[np.isfinite(squares)]
+    return np.where(np.isfinite(squares), squares, np.median(known) if len(known) else 0.0)
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.words)
+    if isinstance(domain, Floats):
+        return FloatDistribution(domain.low, domain.high)
+    return IntDistribution(domain.low, domain.high)

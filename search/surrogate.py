@@ -1,0 +1,263 @@
+"""A Gaussian process over grouped features, with a known noise variance for every point.
+
+Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006: posterior and marginal
+likelihood by equations 2.25, 2.26 and 2.30, the Matern kernel by 4.17. The constant mean is
+estimated by generalised least squares, as in universal kriging. Plain numpy in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from search.features import Group
+
+Array = NDArray[np.float64]
+
+LENGTHS = {"method": 0.9, "share": 0.5, "scale": 0.6, "density": 0.5, "tree": 0.5, "slices": 0.5}
+"""Median of the prior of each group's length scale, in units of its features."""
+
+SIGNAL = 1.0
+"""Median of the prior of the signal's standard deviation; values are standardised before."""
+
+NOISE = 0.07
+"""Median of the prior of the learned noise's standard deviation, on top of the known one."""
+
+PRIOR_WIDTH = 0.8
+"""Standard deviation of the logarithm of every hyper-parameter under its prior."""
+
+REACH = 3.0
+"""How far the logarithm of a hyper-parameter may move from its median."""
+
+MAX_FIT_POINTS = 256
+"""Points that hyper-parameters are fitted to; more would make the fit slow and change little."""
+
+FLOOR = 1e-9
+"""Smallest variance, in units of the standardised values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What is known.
+
+    Attributes:
+        x: ``(n, columns)`` features.
+        y: ``(n,)`` values.
+        noise: ``(n,)`` known variances of the values, 0 or more.
+    """
+
+    x: Array
+    y: Array
+    noise: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """Logarithms of the hyper-parameters: a length scale per group, signal and noise.
+
+    Attributes:
+        log: ``(groups + 2,)``.
+    """
+
+    log: Array
+
+    @classmethod
+    def median(cls, groups: Sequence[Group]) -> Hyper:
+        """Those in the middle of their priors."""
+        return cls(np.log([*(LENGTHS[group.name] for group in groups), SIGNAL, NOISE]))
+
+    @property
+    def lengths(self) -> Array:
+        """Length scales, one per group."""
+        return np.exp(self.log[:-2])
+
+    @property
+    def signal(self) -> float:
+        """Variance of the process."""
+        return float(np.exp(2.0 * self.log[-2]))
+
+    @property
+    def noise(self) -> float:
+        """Learned variance, added to the known ones."""
+        return float(np.exp(2.0 * self.log[-1]))
+
+
+def distances(one: Array, other: Array, groups: Sequence[Group]) -> Array:
+    """Squared distances by group, ``(groups, len(one), len(other))``."""
+    result = np.empty((len(groups), len(one), len(other)))
+    for at, group in enumerate(groups):
+        a, b = one[:, group.start : group.end], other[:, group.start : group.end]
+        squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None]
+        np.maximum(squares - 2.0 * (a @ b.T), 0.0, out=result[at])
+    return result
+
+
+def matern(squares: Array) -> tuple[Array, Array]:
+    """Matern 5/2 correlation and minus twice its derivative by the squared distance.
+
+    Args:
+        squares: Squared distances in units of the length scales, any shape.
+    """
+    root = np.sqrt(5.0 * squares)
+    decay = np.exp(-root)
+    slope = (1.0 + root) * decay
+    return slope + (5.0 / 3.0) * squares * decay, (5.0 / 3.0) * slope
+
+
+def _scaled(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
+    factors = np.empty(x.shape[1])
+    for group, length in zip(groups, hyper.lengths, strict=True):
+        factors[group.start : group.end] = 1.0 / length
+    return x * factors
+
+
+def kernel(one: Array, other: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
+    """Covariances of the process, ``(len(one), len(other))``."""
+    a, b = _scaled(one, hyper, groups), _scaled(other, hyper, groups)
+    squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None] - 2.0 * (a @ b.T)
+    return hyper.signal * matern(np.maximum(squares, 0.0))[0]
+
+
+class Surrogate:
+    """The posterior of a Gaussian process; values are in their own unit.
+
+    Args:
+        data: At least one point.
+        hyper: Hyper-parameters, for values with mean 0 and standard deviation 1.
+        groups: Groups of the columns.
+    """
+
+    def __init__(self, data: Data, *, hyper: Hyper, groups: Sequence[Group]) -> None:
+        self.data = data
+        self.hyper = hyper
+        self.groups = tuple(groups)
+        self.centre, self.spread = _standard(data)
+        y = (data.y - self.centre) / self.spread
+        noise = data.noise / self.spread**2 + hyper.noise + FLOOR
+        covariance = kernel(data.x, data.x, hyper, groups)
+        covariance[np.diag_indices_from(covariance)] += noise
+        self._lower: Array = cholesky(covariance, lower=True, check_finite=False)
+        self._mean, self._weights = _solve_mean(self._lower, y)
+        self._pending = np.empty((0, data.x.shape[1]))
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the process, without noise, at ``(m, columns)``."""
+        across = kernel(x, self.data.x, self.hyper, self.groups)
+        mean = self._mean + across @ self._weights
+        if len(self._pending):
+            across = np.hstack([across, kernel(x, self._pending, self.hyper, self.groups)])
+        half = solve_triangular(self._lower, across.T, lower=True, check_finite=False)
+        variance = np.maximum(self.hyper.signal - np.sum(half * half, axis=0), FLOOR)
+        return self.centre + self.spread * mean, self.spread * np.sqrt(variance)
+
+    def expect(self, x: Array, noise: float) -> None:
+        """Count on points under way, as if each came back with its mean.
+
+        That leaves the mean as it is everywhere and narrows the uncertainty around them (kriging
+        believer, Ginsbourger et al. 2010). Rows are appended to the Cholesky factor.
+
+        Args:
+            x: ``(m, columns)``.
+            noise: The variance that their values will have.
+        """
+        if not len(x):
+            return
+        known = np.vstack([self.data.x, self._pending])
+        across = kernel(known, x, self.hyper, self.groups)
+        own = kernel(x, x, self.hyper, self.groups)
+        own[np.diag_indices_from(own)] += noise / self.spread**2 + self.hyper.noise + FLOOR
+        half = solve_triangular(self._lower, across, lower=True, check_finite=False)
+        corner = cholesky(own - half.T @ half, lower=True, check_finite=False)
+        above = np.zeros((len(known), len(x)))
+        self._lower = np.block([[self._lower, above], [half.T, corner]])
+        self._pending = np.vstack([self._pending, x])
+
+
+def fit(data: Data, groups: Sequence[Group]) -> Hyper:
+    """The hyper-parameters with the largest posterior density (MAP), by L-BFGS-B.
+
+    Always from the medians of the priors, so that the result depends on nothing but the data.
+    """
+    chosen = _for_fitting(data)
+    start = Hyper.median(groups).log
+    objective = Objective(chosen, groups)
+    found = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(low - REACH, low + REACH) for low in start],
+        options={"maxiter": 25, "maxfun": 40, "ftol": 1e-5},
+    )
+    return Hyper(np.asarray(found.x, dtype=np.float64))
+
+
+class Objective:
+    """Minus the logarithm of likelihood times prior, up to a constant, with its gradient."""
+
+    def __init__(self, data: Data, groups: Sequence[Group]) -> None:
+        centre, spread = _standard(data)
+        self._y = (data.y - centre) / spread
+        self._known = data.noise / spread**2 + FLOOR
+        self._squares = distances(data.x, data.x, groups)
+        self._median = Hyper.median(groups).log
+
+    def __call__(self, log: Array) -> tuple[float, Array]:
+        """Value and gradient ``(groups + 2,)`` by the logarithms of the hyper-parameters."""
+        hyper = Hyper(log)
+        scaled = self._squares / (hyper.lengths**2)[:, None, None]
+        shape, slope = matern(scaled.sum(axis=0))
+        covariance = hyper.signal * shape
+        total = covariance.copy()
+        total[np.diag_indices_from(total)] += self._known + hyper.noise
+        try:
+            lower: Array = cholesky(total, lower=True, check_finite=False)
+        except LinAlgError:
+            return 1e10, np.zeros_like(log)
+        mean, weights = _solve_mean(lower, self._y)
+        off = (log - self._median) / PRIOR_WIDTH
+        value = (
+            0.5 * float((self._y - mean) @ weights)
+            + float(np.log(np.diag(lower)).sum())
+            + 0.5 * float(off @ off)
+        )
+        inverse = cho_solve((lower, True), np.eye(len(total)), check_finite=False)
+        # d/dh of the likelihood is tr((inverse - weights weights') dK/dh) / 2, eq. 5.9.
+        inner = 0.5 * (inverse - np.outer(weights, weights))
+        by_length = np.einsum("ij,gij->g", inner * slope * hyper.signal, scaled)
+        by_signal = 2.0 * float(np.sum(inner * covariance))
+        by_noise = 2.0 * hyper.noise * float(np.trace(inner))
+        return value, np.array([*by_length, by_signal, by_noise]) + off / PRIOR_WIDTH
+
+
+def _standard(data: Data) -> tuple[float, float]:
+    """Centre and spread of the values; the spread is never 0."""
+    spread = float(np.std(data.y))
+    return float(np.mean(data.y)), spread if spread > 1e-12 else 1.0
+
+
+def _solve_mean(lower: Array, y: Array) -> tuple[float, Array]:
+    """The constant mean by generalised least squares, and the inverse times what is left."""
+    ones, values = (
+        cho_solve((lower, True), part, check_finite=False) for part in (np.ones(len(y)), y)
+    )
+    mean = float(values.sum() / ones.sum())
+    return mean, values - mean * ones
+
+
+def _for_fitting(data: Data) -> Data:
+    """All points, or the best half and an even choice of the others."""
+    count = len(data.y)
+    if count <= MAX_FIT_POINTS:
+        return data
+    order = np.argsort(-data.y, kind="stable")
+    half = MAX_FIT_POINTS // 2
+    others = np.sort(order[half:])
+    even = others[np.linspace(0, len(others) - 1, MAX_FIT_POINTS - half).astype(int)]
+    keep = np.sort(np.concatenate([order[:half], even]))
+    return Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])

@@ -1,0 +1,250 @@
+"""The default sampler inside Optuna: proposals, pending and failed trials, noise."""
+
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+import search.gp_sampler as module
+from evaluators.fake import contributions
+from search.gp_sampler import STARTUP, Estimate, GaussianProcessSampler, milestone
+from spaces.draw import draw, params
+from spaces.recipe import Recipe
+from spaces.space import Order, Range, Space
+
+ANY_SPACE = runpy.run_path(str(Path(__file__).parents[1] / "spaces" / "conftest.py"))["spaces"]()
+TWO = Space(parents=("a", "b"), base="base", layers=4, methods=("task_arithmetic", "ties"))
+LINE = Space(parents=("a",), base="base", layers=4, methods=("task_arithmetic",))
+
+
+def study_with(sampler: GaussianProcessSampler, direction: str = "maximize") -> optuna.Study:
+    return optuna.create_study(direction=direction, sampler=sampler)
+
+
+def ask(study: optuna.Study, space: Space) -> tuple[optuna.Trial, Recipe]:
+    trial = study.ask()
+    return trial, draw(space, trial)
+
+
+def factor(trial: optuna.Trial) -> float:
+    """How much of ``a`` a recipe of LINE holds."""
+    return trial.params["weight.a"] * trial.params["lambda"]
+
+
+def hill(trial: optuna.Trial, top: float = 0.9) -> float:
+    return math.exp(-((factor(trial) - top) ** 2) / 0.1)
+
+
+def enqueue(study: optuna.Study, value: float) -> optuna.Trial:
+    study.enqueue_trial({"weight.a": value, "lambda": 1.0})
+    return ask(study, LINE)[0]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_it_climbs_in_either_direction(direction: str) -> None:
+    study = study_with(GaussianProcessSampler(LINE, seed=1), direction)
+    sign = 1.0 if direction == "maximize" else -1.0
+    for _ in range(25):
+        trial, _ = ask(study, LINE)
+        study.tell(trial, sign * hill(trial))
+    assert sign * study.best_value > 0.999
+
+
+def test_it_finds_more_than_chance_does() -> None:
+    def best(sampler: optuna.samplers.BaseSampler) -> float:
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for _ in range(24):
+            trial, recipe = ask(study, TWO)
+            shares = contributions(recipe.root)
+            off = (shares["a"] - 0.9) ** 2 + (shares["b"] - 0.4) ** 2
+            study.tell(trial, -off - 0.3 * (recipe.title == "ties"))
+        return study.best_value
+
+    ours = [best(GaussianProcessSampler(TWO, seed=seed)) for seed in range(3)]
+    chance = [best(optuna.samplers.RandomSampler(seed=seed)) for seed in range(3)]
+    assert np.median(ours) > 0.2 * np.median(chance)  # both are below 0
+
+
+def test_what_is_kept_in_memory_changes_nothing() -> None:
+    """A new sampler for every trial proposes what one sampler for all of them does."""
+    drawn = []
+    for anew in (False, True):
+        study = study_with(GaussianProcessSampler(TWO, seed=3))
+        for _ in range(14):
+            if anew:
+                study.sampler = GaussianProcessSampler(TWO, seed=3)
+            trial, _ = ask(study, TWO)
+            study.tell(trial, -((trial.params["weight.a"] - 0.5) ** 2))
+        drawn.append([trial.params for trial in study.trials])
+    assert drawn[0] == drawn[1]
+
+
+def test_recipes_under_way_are_not_proposed_again() -> None:
+    study = study_with(GaussianProcessSampler(LINE, seed=2))
+    for value in np.linspace(0.0, 1.5, STARTUP + 2):
+        trial = enqueue(study, value)
+        study.tell(trial, hill(trial))
+    asked = [ask(study, LINE) for _ in range(6)]
+    assert len({recipe.key for _, recipe in asked}) == 6
+    model = study.sampler._model(study.sampler._history(study, -1))
+    x = study.sampler._features.matrix([asked[0][1]])
+    _, pending = model.predict(x)
+    for trial, _ in asked:
+        study.tell(trial, state=TrialState.FAIL)
+    study.sampler = GaussianProcessSampler(LINE, seed=2)
+    history = study.sampler._history(study, -1)
+    assert len(history.pending) == 0
+    assert len(history.failed) == 6
+    assert pending[0] < np.std(history.y)
+
+
+def test_where_recipes_fail_fewer_are_proposed() -> None:
+    """The scores point upwards, and everything above a limit fails: it stays near the limit."""
+    beyond = 0
+    study = study_with(GaussianProcessSampler(LINE, seed=4))
+    for number in range(30):
+        trial, _ = ask(study, LINE)
+        failed = factor(trial) > 1.0
+        beyond += number >= 10 and factor(trial) > 1.25
+        if failed:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, factor(trial))
+    assert beyond <= 6
+    assert study.best_value > 0.9
+
+
+def test_a_run_in_which_all_fail_goes_on_at_random() -> None:
+    study = study_with(GaussianProcessSampler(LINE, seed=4))
+    for _ in range(STARTUP + 4):
+        study.tell(ask(study, LINE)[0], state=TrialState.FAIL)
+    assert len({str(trial.params) for trial in study.trials}) == STARTUP + 4
+
+
+def test_trials_without_a_recipe_do_no_harm() -> None:
+    study = study_with(GaussianProcessSampler(LINE, seed=5))
+    for number in range(STARTUP + 2):
+        trial, _ = ask(study, LINE)
+        study.tell(trial, float(number))
+    study.tell(study.ask(), state=TrialState.FAIL)  # asked for, and then the driver died
+    study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED))
+    study.ask()
+    assert ask(study, LINE)[1].title == "task_arithmetic"
+
+
+def test_known_noise_counts() -> None:
+    """One lucky score that is very unsure does not make a leader; a sure one does."""
+    means = []
+    for luck in (0.001, 0.5):
+        estimates: dict[int, Estimate] = {}
+        sampler = GaussianProcessSampler(LINE, seed=6, estimates=estimates)
+        study = study_with(sampler)
+        for value in (0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3):
+            trial = enqueue(study, value)
+            score = hill(trial, top=1.2) + 0.4 * (value == 0.7)
+            estimates[trial.number] = Estimate(value=score, stderr=luck if value == 0.7 else 0.001)
+            study.tell(trial, score)
+        means.append(sampler.posterior(study)[3].value)
+    assert means[0] > means[1] + 0.2
+
+
+def test_estimates_replace_what_the_study_was_told() -> None:
+    estimates: dict[int, Estimate] = {}
+    sampler = GaussianProcessSampler(LINE, seed=6, estimates=estimates)
+    study = study_with(sampler)
+    for value in np.linspace(0.1, 1.4, 8):
+        trial = enqueue(study, value)
+        study.tell(trial, 0.0)
+        estimates[trial.number] = Estimate(value=hill(trial), stderr=math.nan)
+    found = sampler.posterior(study)
+    assert max(found, key=lambda number: found[number].value) in (4, 5)
+    assert found[4].value > found[0].value + 0.3
+
+
+def test_a_recipe_told_twice_counts_once() -> None:
+    sampler = GaussianProcessSampler(LINE, seed=6)
+    study = study_with(sampler)
+    for value in (0.1, 0.1, 0.4, 0.6, 0.8, 1.0, 1.2):
+        study.tell(enqueue(study, value), value)
+    assert sorted(sampler.posterior(study)) == [0, 2, 3, 4, 5, 6]
+
+
+def test_the_posterior_waits_for_enough_scores() -> None:
+    sampler = GaussianProcessSampler(LINE, seed=6)
+    study = study_with(sampler)
+    for value in np.linspace(0.1, 1.0, STARTUP):
+        assert sampler.posterior(study) == {}
+        study.tell(enqueue(study, value), value)
+    assert len(sampler.posterior(study)) == STARTUP
+
+
+def test_hyper_parameters_are_fitted_when_the_history_has_grown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    original = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda data, groups: sizes.append(len(data.y)) or original(data, groups)
+    )
+    study = study_with(GaussianProcessSampler(LINE, seed=1))
+    for _ in range(32):
+        trial, _ = ask(study, LINE)
+        study.tell(trial, hill(trial))
+    assert sizes == sorted(set(sizes))
+    assert all(milestone(size) == size for size in sizes)
+    assert [milestone(n) for n in (6, 7, 8, 9, 10, 1000)] == [6, 6, 8, 8, 10, milestone(1000)]
+    assert milestone(1000) > 1000 / 1.2
+
+
+def test_a_name_that_is_not_the_spaces_is_drawn_at_random() -> None:
+    study = study_with(GaussianProcessSampler(LINE, seed=1))
+    drawn = [study.ask().suggest_float("other", 2.0, 3.0) for _ in range(3)]
+    assert all(2.0 <= value <= 3.0 for value in drawn)
+    assert len(set(drawn)) == 3
+
+
+def test_a_space_with_one_recipe_is_no_trouble() -> None:
+    space = Space(parents=("a",), base=None, layers=2, methods=("linear",), order=Order.ANY,
+                  weight=Range(low=1.0, high=1.0))  # fmt: skip
+    study = study_with(GaussianProcessSampler(space, seed=1))
+    for _ in range(STARTUP + 3):
+        study.tell(ask(study, space)[0], 0.5)
+    assert len(study.trials) == STARTUP + 3
+
+
+def test_an_exhausted_space_is_soon_drawn_from_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four parents can be merged in 15 orders; the model is not asked in vain for ever."""
+    only = Range(low=0.5, high=0.5)
+    space = Space(parents=("a", "b", "c", "d"), base=None, layers=2, methods=("slerp",), t=only)
+    asked: list[int] = []
+    original = GaussianProcessSampler._best
+    monkeypatch.setattr(
+        GaussianProcessSampler, "_best", lambda *args: asked.append(1) or original(*args)
+    )
+    study = study_with(GaussianProcessSampler(space, seed=1))
+    keys = set()
+    for _ in range(60):
+        trial, recipe = ask(study, space)
+        keys.add(recipe.key)
+        study.tell(trial, float(int(recipe.key[0], 16)))
+    assert len(keys) == 15
+    assert len(asked) <= 25
+
+
+@settings(max_examples=6)
+@given(space=ANY_SPACE, seed=st.integers(0, 2**31))
+def test_it_proposes_legal_recipes_in_every_space(space: Space, seed: int) -> None:
+    study = study_with(GaussianProcessSampler(space, seed=seed))
+    for number in range(STARTUP + 4):
+        trial, recipe = ask(study, space)
+        assert draw(space, module.Fixed(params(recipe, space))).key == recipe.key
+        if number % 5 == 4:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, float(len(recipe.key.strip("0123456789"))))
