@@ -84,6 +84,8 @@ class RayPool:
         workers: Number of workers; ``None`` for as many as the machine or cluster takes.
         gpus: GPUs of one worker, fractions share a GPU; ``None`` for 1 where there are GPUs.
         cpus: CPU cores of one worker, above 0.
+        memory: Bytes of main memory that a worker needs, for choosing the number of workers
+            without GPUs; 0 leaves memory out of account.
         address: Address of a Ray cluster, ``auto`` for the one of this machine; ``None`` starts
             one here and ends it with the pool.
         timeout: Longest time for one candidate in seconds; ``None`` for no limit.
@@ -100,6 +102,7 @@ class RayPool:
         workers: int | None = None,
         gpus: float | None = None,
         cpus: float = 1.0,
+        memory: int = 0,
         address: str | None = None,
         timeout: float | None = None,
         retries: int = 1,
@@ -116,7 +119,7 @@ class RayPool:
         self._closed = False
         self._owns_ray = _connect(address, workers=workers, cpus=cpus)
         try:
-            count, share = _fit(workers=workers, gpus=gpus, cpus=cpus)
+            count, share = _fit(workers=workers, gpus=gpus, cpus=cpus, memory=memory)
             self._actor_class = ray.remote(num_cpus=cpus, num_gpus=share, max_restarts=0)(Worker)
             self._slots = [self._new_slot() for _ in range(count)]
             while self._catalogue is None:
@@ -333,7 +336,7 @@ def _connect(address: str | None, *, workers: int | None, cpus: float) -> bool:
     return True
 
 
-def _fit(*, workers: int | None, gpus: float | None, cpus: float) -> tuple[int, float]:
+def _fit(*, workers: int | None, gpus: float | None, cpus: float, memory: int) -> tuple[int, float]:
     """Number of workers and the GPU share of each, for what Ray has."""
     has = ray.cluster_resources()
     share = (1.0 if has.get("GPU", 0.0) > 0 else 0.0) if gpus is None else gpus
@@ -353,7 +356,12 @@ def _fit(*, workers: int | None, gpus: float | None, cpus: float) -> tuple[int, 
     ]
     if short:
         raise EvaluatorError(short)
-    return workers or min(fits.values()), share
+    if workers is not None:
+        return workers, share
+    # Every core could take a worker, but not every machine as many models as it has cores. One
+    # worker is always tried: what Ray counts as free is a guess.
+    loads = int(has.get("memory", 0.0) / memory) if memory and share == 0 else min(fits.values())
+    return max(1, min(loads, *fits.values())), share
 
 
 def _kill(actor: Any) -> None:

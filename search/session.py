@@ -30,6 +30,9 @@ from search.stop import on_signals
 from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
 
+WORKER_BYTES = 1_500_000_000
+"""Memory of a worker besides its model: libraries, prompts, activations of a small batch."""
+
 PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
 """Packages whose versions a study remembers."""
 
@@ -133,12 +136,26 @@ def make_pool(config: RunConfig, *, dry_run: bool) -> Pool:
             workers=None if workers.count == "auto" else int(workers.count),
             gpus=None if workers.gpus == "auto" else float(workers.gpus),
             cpus=workers.cpus,
+            memory=0 if dry_run else worker_memory(config),
             address=workers.ray_address,
             timeout=workers.timeout,
             retries=workers.retries,
         )
     except EvaluatorError as error:
         raise InputError(error.problems) from error
+
+
+def worker_memory(config: RunConfig) -> int:
+    """Bytes of main memory that a worker on CPU takes: its model, and what every worker has.
+
+    Parents are mapped from disk and shared by the workers of a machine; they are not counted.
+    """
+    element = {None: None, "float32": 4}.get(config.output.dtype, 2)
+    models = (checkpoint.tensors.values() for checkpoint in open_inputs(config).values())
+    return WORKER_BYTES + max(
+        sum(info.numel * element if element else info.end - info.start for info in tensors)
+        for tensors in models
+    )
 
 
 def check_unchanged(store: Store, config: RunConfig) -> None:

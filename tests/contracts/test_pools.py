@@ -167,6 +167,14 @@ class TestRayPool(PoolContract):
         assert len({result.worker for result in found.values()}) == 2
         assert all("/" in result.worker for result in found.values())
 
+    def test_as_many_workers_as_the_memory_takes(self, open_pool: MakePool) -> None:
+        room = ray.cluster_resources()
+        for share, expected in ((0.0, 4), (0.4, 2), (9.0, 1)):
+            memory = int(room["memory"] * share)
+            pool = open_pool(spec(), workers=None, cpus=room["CPU"] / 4, memory=memory)
+            assert pool.size == expected
+            pool.close()  # or the next one finds no core free
+
     def test_timeout_of_next(self, open_pool: MakePool) -> None:
         pool = open_pool(spec(seconds=1.5))
         pool.submit(candidates(pool, 1)[0])
