@@ -48,6 +48,7 @@ from evaluators.failures import (
 )
 from evaluators.isolation import quiet, seeded
 from evaluators.metrics import MetricError, choose_metric
+from evaluators.preparing import prepare_builds
 from evaluators.questions import questions_of
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_device
 from evaluators.spec import HarnessSpec, TaskSpec
@@ -252,6 +253,7 @@ class HarnessEvaluator:
             template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
         )
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
+        self._statistics = prepare_builds(spec, self._checkpoints, self._device)
         self._set_up()
 
     def catalogue(self) -> Catalogue:
@@ -265,7 +267,12 @@ class HarnessEvaluator:
             planned = plan(candidate.recipe, self._checkpoints)
             ready = self._ready(planned)
             skeleton = ready.skeleton
-            fingerprint = build_into(planned, self._checkpoints, skeleton.targets(planned.jobs))
+            fingerprint = build_into(
+                planned,
+                self._checkpoints,
+                skeleton.targets(planned.jobs),
+                statistics=self._statistics,
+            )
             skeleton.settle()
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
@@ -333,9 +340,8 @@ class HarnessEvaluator:
 
     def _ready(self, planned: MergePlan) -> _Ready:
         """The empty model for a plan, with lm-eval around it and the requests for its tokenizer."""
-        folder = self._checkpoints[planned.donor].folder
-        skeleton = self._resident.skeleton(planned, folder)
-        desk = self._desks.of(planned.donor, folder)
+        skeleton = self._resident.skeleton(planned, planned.folder)
+        desk = self._desks.of(planned.donor, planned.folder)
         with _isolated(self._device):
             lm = self._lm(skeleton, desk)
             if not desk.requests:

@@ -57,6 +57,10 @@ class HarnessSpec:
         threads: torch threads of a worker; ``None`` leaves torch's default.
         seed: For few-shot sampling.
         trust_remote_code: Let models and tasks run code of their own.
+        statistics: Folder for what is computed once of the models, shared by the workers of a
+            node; ``None`` keeps it in each worker's memory.
+        warm_up: Methods to compile for before the first candidate, if the models are large;
+            ``None`` takes those searched by default, an empty tuple none.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -72,6 +76,8 @@ class HarnessSpec:
     threads: int | None = None
     seed: int = 0
     trust_remote_code: bool = False
+    statistics: str | None = None
+    warm_up: tuple[str, ...] | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with it without looking at models and tasks, one line each."""

@@ -8,23 +8,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from merging import known
+from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
-from merging.expressions import Combine, Expression, Leaf
-from merging.fingerprint import describe, fingerprint, tensor_hash
+from merging.expressions import Combine, Expression, Leaf, leaves
+from merging.fingerprint import describe, fingerprint, seal
 from merging.kernels import Operands, combine
 from merging.layout import is_head
 from merging.plan import MergePlan, TensorJob
-from merging.statistics import spans
 from merging.writer import ModelWriter, WriteError
 
 Progress = Callable[[int, int], None]
 """Called after each tensor with the number done and the number of all."""
 
-_CHECKED = 1 << 20  # elements looked at in one go
+ExtraFiles = Mapping[str, str] | Callable[[str], Mapping[str, str]]
+"""Files to write with a model; or a function that gives them once the fingerprint is known."""
 
 
 class BuildError(RuntimeError):
     """A plan that could not be carried out."""
+
+
+class NoSpaceError(BuildError):
+    """The disk has no room for the model."""
 
 
 class NonFiniteError(BuildError):
@@ -32,18 +38,21 @@ class NonFiniteError(BuildError):
 
     Attributes:
         tensor: Name of the first output tensor that has one.
+        dtype: Of that tensor.
+        cause: The parent's file and tensor that has one too, if there is such; begins with ": ".
     """
 
-    def __init__(self, tensor: str, dtype: torch.dtype) -> None:
+    def __init__(self, tensor: str, dtype: torch.dtype, cause: str = "") -> None:
         super().__init__(
             f"{tensor}: expected finite weights, got NaN or infinity "
-            f"(in {str(dtype).removeprefix('torch.')})"
+            f"(in {str(dtype).removeprefix('torch.')}){cause}"
         )
         self.tensor = tensor
         self.dtype = dtype
+        self.cause = cause
 
-    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, torch.dtype]]:
-        return type(self), (self.tensor, self.dtype)
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, torch.dtype, str]]:
+        return type(self), (self.tensor, self.dtype, self.cause)
 
 
 def build_into(
@@ -53,6 +62,7 @@ def build_into(
     *,
     chunk: int | None = None,
     progress: Progress | None = None,
+    statistics: Statistics | None = None,
 ) -> str:
     """Overwrite the weights of a resident model.
 
@@ -64,6 +74,7 @@ def build_into(
             (``lm_head.weight`` for ``embed_out.weight``). They are computed where they are.
         chunk: Elements at a time; changes nothing but speed.
         progress: Called after each tensor.
+        statistics: What is known of the parents from earlier builds; changes nothing but speed.
 
     Returns:
         The fingerprint of the weights.
@@ -74,11 +85,15 @@ def build_into(
     """
     matched = _match(plan, targets)
     lines = []
-    with torch.inference_mode():
+    # tensors made in inference mode can be written to only there; compiled passes want others
+    frozen = any(target.is_inference() for target in matched)
+    with torch.inference_mode(frozen), torch.no_grad(), known.scope(statistics):
         for done, (job, target) in enumerate(zip(plan.jobs, matched, strict=True), start=1):
             lines.append(_run(job, checkpoints, target, chunk))
             if progress is not None:
                 progress(done, len(plan.jobs))
+    if statistics is not None:
+        statistics.flush()
     return fingerprint(lines)
 
 
@@ -88,17 +103,20 @@ def tensors(
     *,
     device: torch.device | str = "cpu",
     chunk: int | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Make the output tensors one by one, in output order.
+    """Make the output tensors one by one, in output order; arguments as for ``build_into``.
 
     Raises:
         NonFiniteError: If a merged weight is NaN or infinite.
     """
     for job in plan.jobs:
         out = torch.empty(job.shape, dtype=job.dtype, device=device)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
             _run(job, checkpoints, out, chunk)
         yield job.name, out
+    if statistics is not None:
+        statistics.flush()
 
 
 def write_model(
@@ -108,8 +126,9 @@ def write_model(
     *,
     max_shard_bytes: int = 5 * 1024**3,
     progress: Progress | None = None,
-    extra_files: Mapping[str, str] | None = None,
+    extra_files: ExtraFiles | None = None,
     device: torch.device | str = "cpu",
+    statistics: Statistics | None = None,
 ) -> str:
     """Write the merged model as a folder that transformers loads.
 
@@ -122,14 +141,17 @@ def write_model(
         out: Folder to make; may exist if it is empty.
         max_shard_bytes: Most bytes of weights in one file; a larger tensor gets its own.
         progress: Called after each tensor.
-        extra_files: Further files, name -> text; names without folders.
+        extra_files: Further files, name -> text, or what gives them for the fingerprint; names
+            without folders.
         device: Where to compute.
+        statistics: What is known of the parents from earlier builds; changes nothing but speed.
 
     Returns:
         The fingerprint of the weights.
 
     Raises:
         BuildError: If ``out`` is in use, or cannot be written; what was begun is removed.
+        NoSpaceError: If the disk is full; what was begun is removed.
         NonFiniteError: If a merged weight is NaN or infinite; what was begun is removed.
     """
     lines = []
@@ -137,14 +159,15 @@ def write_model(
         with ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer:
             for done, job in enumerate(writer.order, start=1):
                 made = torch.empty(job.shape, dtype=job.dtype, device=device)
-                with torch.inference_mode():
+                with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
                     lines.append(_run(job, checkpoints, made, None))
                 writer.add(made)
                 if progress is not None:
                     progress(done, len(plan.jobs))
-            writer.finish(checkpoints[plan.donor].folder, extra_files or {})
+            extra = extra_files(fingerprint(lines)) if callable(extra_files) else extra_files
+            writer.finish(extra or {})
     except WriteError as error:
-        raise BuildError(str(error)) from error
+        raise (NoSpaceError if error.full else BuildError)(str(error)) from error
     return fingerprint(lines)
 
 
@@ -152,6 +175,7 @@ def _run(
     job: TensorJob, checkpoints: Mapping[str, Checkpoint], out: Tensor, chunk: int | None
 ) -> str:
     """Make one tensor, check it, and describe it for the fingerprint."""
+    stored = _stored(job, checkpoints)
     made: dict[int, Tensor] = {}
 
     def operands(node: Combine) -> Operands:
@@ -165,7 +189,7 @@ def _run(
 
     def value(node: Expression) -> Tensor:
         if isinstance(node, Leaf):
-            return checkpoints[node.model].tensor(node.tensor)
+            return stored[node.model, node.tensor]
         if id(node) not in made:  # shared sub-trees are the same object
             inner = torch.empty(job.shape, dtype=torch.float32, device=out.device)
             made[id(node)] = combine(node.method, operands(node), out=inner, chunk=chunk)
@@ -175,18 +199,36 @@ def _run(
         out.detach().copy_(value(job.expression))
     else:
         combine(job.expression.method, operands(job.expression), out=out, chunk=chunk)
-    if job.dtype.is_floating_point and not _finite(out):
-        raise NonFiniteError(job.name, job.dtype)
-    return describe(job.name, out, tensor_hash(out, chunk=chunk))
+    found = seal(out, chunk=chunk)
+    if not found.finite:
+        raise NonFiniteError(job.name, job.dtype, _cause(job, checkpoints))
+    return describe(job.name, out, found.digest)
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether all is finite: the largest magnitude tells, as NaN wins every comparison."""
-    flat = tensor.detach().view(-1)
-    return all(
-        bool(flat[start:stop].abs().amax().isfinite())
-        for start, stop in spans(flat.numel(), _CHECKED)
-    )
+def _stored(job: TensorJob, checkpoints: Mapping[str, Checkpoint]) -> dict[tuple[str, str], Tensor]:
+    """The stored tensors of a job, each read once, and named for the statistics."""
+    scope, found = known.active(), {}
+    if scope is not None:
+        scope.clear()
+    for leaf in leaves(job.expression):
+        key = (leaf.model, leaf.tensor)
+        if key not in found:
+            checkpoint = checkpoints[leaf.model]
+            found[key] = checkpoint.tensor(leaf.tensor)
+            if scope is not None:
+                scope.add(found[key], f"{checkpoint.input_hash}:{leaf.tensor}")
+    return found
+
+
+def _cause(job: TensorJob, checkpoints: Mapping[str, Checkpoint]) -> str:
+    """Which parent is to blame for a weight that is not finite; empty for none."""
+    for leaf in leaves(job.expression):
+        if not leaf.info.dtype.is_floating_point:
+            continue
+        for checkpoint, name in checkpoints[leaf.model].made_of(leaf.tensor):
+            if not seal(checkpoint.tensor(name)).finite:
+                return f": model {checkpoint.name}: {checkpoint.file_of(name)}: {name} has one"
+    return ""
 
 
 def _match(plan: MergePlan, targets: Mapping[str, Tensor]) -> list[Tensor]:

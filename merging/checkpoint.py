@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from merging.headers import Header, HeaderError, TensorInfo, read_header
-from merging.layout import DEPTH_KEYS, LayerPattern, Layout, find_layers
-from merging.location import LocationError, locate
+from merging.adapter import Adapter, Change
+from merging.adapter_folder import AdapterError
+from merging.headers import Header, TensorInfo
+from merging.layout import LayerPattern, Layout, find_layers
+from merging.location import LocationError, resolve
+from merging.mapped import MappedFiles, MappingError
+from merging.model_folder import check_whole, read_config, read_headers, stated, stated_depth
+from merging.problems import Problems
+from merging.rows import Rows
 from spaces.problems import UserError
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-_PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated.*.pth")
-_SAMPLE = 64  # bytes of every tensor that go into the input hash
+_T = TypeVar("_T")
+
+__all__ = ["Checkpoint", "CheckpointError", "stated", "stated_depth", "widest_dtype"]
 
 
 class CheckpointError(UserError, ValueError):
@@ -41,10 +44,12 @@ class Checkpoint:
     Attributes:
         name: Short name used in recipes.
         location: As the user gave it.
-        folder: Where the files lie.
+        folder: Where the files lie; of a model with an adapter, the model's.
         config: Content of ``config.json``.
-        tensors: Every stored tensor by name.
+        tensors: Every tensor by name; of one that an adapter changes, the shape and dtype it gets.
         headers: Header of each file by file name.
+        adapter: What changes the stored tensors, if anything does.
+        changes: What it changes, by tensor.
     """
 
     name: str
@@ -53,41 +58,50 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     headers: Mapping[str, Header] = field(repr=False)
-    _maps: dict[Path, mmap.mmap] = field(default_factory=dict, init=False, repr=False)
+    adapter: Adapter | None = field(default=None, repr=False)
+    changes: Mapping[str, Change] = field(default_factory=dict, repr=False)
+    _views: dict[str, _View] = field(default_factory=dict, init=False, repr=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(cls, location: str, *, name: str) -> Checkpoint:
         """Read the config and the headers of a model; no weight is read.
 
         Args:
-            location: A folder, or a hub id with an optional ``@revision``.
+            location: A folder, or a hub id with an optional ``@revision``; with ``+`` and the
+                location of a LoRA adapter, the model that it makes of it.
             name: Short name for recipes and messages.
 
         Raises:
             CheckpointError: With every problem found.
         """
         try:
-            folder = locate(location)
+            place = resolve(location)
         except LocationError as error:
             raise CheckpointError([f"model {name}: {error}"]) from error
+        folder = place.folder
         problems: list[str] = []
-        config = _read_config(folder, problems)
-        headers = _read_headers(folder, problems)
+        config = read_config(folder, problems)
+        headers = read_headers(folder, problems)
         tensors = {
             tensor: info for header in headers.values() for tensor, info in header.tensors.items()
         }
         if not problems:
-            problems += _check_whole(folder, headers, tensors, config)
+            problems += check_whole(folder, headers, tensors, config)
         if problems:
             raise CheckpointError([f"model {name}: {problem}" for problem in problems])
-        return cls(
-            name=name,
-            location=location,
-            folder=folder,
-            config=config,
-            tensors=tensors,
-            headers=headers,
-        )
+        opened = cls(
+            name=name, location=location, folder=folder,
+            config=config, tensors=tensors, headers=headers,
+        )  # fmt: skip
+        return opened if place.adapter is None else _adapted(opened, place.adapter)
+
+    @cached_property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files lie: with the adapter, if it was saved with one."""
+        if self.adapter is not None and (self.adapter.folder / "tokenizer_config.json").is_file():
+            return self.adapter.folder
+        return self.folder
 
     @cached_property
     def layers(self) -> LayerPattern | None:
@@ -120,70 +134,149 @@ class Checkpoint:
     def input_hash(self) -> str:
         """Hash of config, headers, file sizes and a few bytes of every tensor; 32 hex digits.
 
-        Changes when the model on disk is replaced; costs one small read per tensor.
+        Changes when the model, or its adapter, is replaced on disk; costs one small read per
+        tensor.
         """
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for file in sorted(self.headers):
-            header = self.headers[file]
-            digest.update(f"\n{file} {header.size}\n".encode() + header.raw)
-            with (self.folder / file).open("rb") as stream:
-                for tensor in sorted(header.tensors):
-                    info = header.tensors[tensor]
-                    stream.seek(max(info.start, (info.start + info.end - _SAMPLE) // 2))
-                    digest.update(stream.read(min(_SAMPLE, info.end - info.start)))
+        digest.update(self._files.samples())
+        if self.adapter is not None:
+            digest.update(self.adapter.samples())
         return digest.hexdigest()[:32]
 
     def tensor(self, name: str) -> Tensor:
-        """A stored tensor, mapped from its file: nothing is copied; it must not be written to.
+        """A tensor: mapped from its file without a copy, or as the adapter makes it; read-only.
 
         Raises:
             KeyError: If there is no such tensor.
             CheckpointError: If the file has changed since its header was read.
         """
-        info = self.tensors[name]
-        if info.numel == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
-        with warnings.catch_warnings():  # that the map is read-only is what we want
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            if info.start % info.dtype.itemsize:
-                size = info.end - info.start
-                raw = torch.frombuffer(
-                    self._map(info.file), dtype=torch.uint8, count=size, offset=info.start
-                )
-                return raw.clone().view(info.dtype).view(info.shape)
-            flat = torch.frombuffer(
-                self._map(info.file), dtype=info.dtype, count=info.numel, offset=info.start
-            )
-        return flat.view(info.shape)
+        if name in self._views:
+            return self._views[name].tensor()
+        change = self.changes.get(name)
+        try:
+            if change is None or self.adapter is None:
+                return self._files.tensor(self.tensors[name])
+            if "whole" in change.parts:
+                return self.adapter.apply(change, None)
+            return self.adapter.apply(change, self._files.tensor(self._stored(name)))
+        except MappingError as error:
+            raise CheckpointError([f"model {self.name}: {error}"]) from error
 
-    def _map(self, file: Path) -> mmap.mmap:
-        if file not in self._maps:
-            size = self.headers[file.name].size
-            try:
-                with file.open("rb") as stream:
-                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise CheckpointError([f"model {self.name}: {file}: {error}"]) from error
-            if len(mapped) != size:
-                raise CheckpointError(
-                    [f"model {self.name}: {file}: expected {size} bytes, got {len(mapped)} "
-                     "(changed since it was opened)"]
-                )  # fmt: skip
-            self._maps[file] = mapped
-        return self._maps[file]
+    def view(
+        self, name: str, rows: Rows, sources: Mapping[str, tuple[Checkpoint, str]]
+    ) -> tuple[str, TensorInfo]:
+        """A tensor with other rows, made when it is asked for under the name that comes back.
+
+        Args:
+            name: Tensor of this model.
+            rows: Where each row comes from.
+            sources: For every model in ``rows``, the checkpoint and the name of its tensor.
+        """
+        # The name says what is in it: statistics are kept under input hash and tensor name.
+        used = [(model, *sources[model]) for model in rows.models]
+        others = [f"{m} {tensor} {other.input_hash}" for m, other, tensor in used]
+        content = hashlib.sha256(f"{rows.digest} {others}".encode()).hexdigest()[:16]
+        view = f"{name}@{content}"
+        infos = {model: other.tensors[tensor] for model, (other, tensor) in sources.items()}
+        dtype = self.tensors[name].dtype
+        for model in rows.models:
+            dtype = torch.promote_types(dtype, infos[model].dtype)
+        # Where sums are taken, rounding them to the inputs' dtype would lose what is new in them.
+        made = dtype if rows.exact else torch.promote_types(dtype, torch.float32)
+        own = self.tensors[name]
+        info = replace(own, shape=(rows.count, *own.shape[1:]), dtype=made)
+        self._views[view] = _View(rows=rows, sources=sources, info=info, stored=dtype)
+        return view, info
+
+    def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What was made of this model before under a key, or made now and kept as long as it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: _T = self._kept[key]
+        return found
+
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """The dtype of a tensor, for a view that of the tensors it takes its rows from."""
+        view = self._views.get(name)
+        return self.tensors[name].dtype if view is None else view.stored
+
+    @cached_property
+    def rows(self) -> int | None:
+        """Rows of the embeddings; ``None`` where there are none."""
+        name = self.layout.embedding or self.layout.head
+        return None if name is None else self.tensors[self.layout.outside[name]].shape[0]
+
+    def made_of(self, name: str) -> list[tuple[Checkpoint, str]]:
+        """The stored tensors behind a view, with their models; any other tensor is its own."""
+        view = self._views.get(name)
+        return [(self, name)] if view is None else [view.sources[m] for m in view.rows.models]
+
+    def file_of(self, name: str) -> Path:
+        """The file a tensor lies in, for messages; of a changed one, the adapter's."""
+        change = self.changes.get(name)
+        if change is None or self.adapter is None:
+            return self.tensors[name].file
+        return self.adapter.file
+
+    def _stored(self, name: str) -> TensorInfo:
+        """What the model itself holds, under this name or the one that stands in for it."""
+        name = self.changes[name].stand_in or name
+        return next(h.tensors[name] for h in self.headers.values() if name in h.tensors)
+
+    @cached_property
+    def _files(self) -> MappedFiles:
+        return MappedFiles(self.folder, self.headers)
 
 
-def stated(config: Mapping[str, Any], key: str) -> Any:
-    """A value of ``config.json``, looked up in ``text_config`` too; ``None`` where unsaid."""
-    text = config.get("text_config")
-    inner = text.get(key) if isinstance(text, Mapping) else None
-    return config.get(key, inner)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _View:
+    """A tensor with rows of others.
+
+    Attributes:
+        rows: Where each comes from.
+        sources: Checkpoint and tensor by model.
+        info: Shape and dtype of the result.
+        stored: Dtype of what it is made of.
+    """
+
+    rows: Rows
+    sources: Mapping[str, tuple[Checkpoint, str]]
+    info: TensorInfo
+    stored: torch.dtype
+
+    def tensor(self) -> Tensor:
+        used = {model: self.sources[model] for model in self.rows.models}
+        tensors = {model: checkpoint.tensor(name) for model, (checkpoint, name) in used.items()}
+        return self.rows.gather(tensors, self.info)
 
 
-def stated_depth(config: Mapping[str, Any]) -> int | None:
-    """The number of layers that ``config.json`` states, if it does."""
-    found = (stated(config, key) for key in DEPTH_KEYS)
-    return next((depth for depth in found if isinstance(depth, int)), None)
+def _adapted(model: Checkpoint, folder: Path) -> Checkpoint:
+    """The model that an adapter makes of another.
+
+    Raises:
+        CheckpointError: If the adapter cannot be read, or does not fit.
+    """
+    problems = Problems()
+    head, embedding = model.layout.head, model.layout.embedding
+    embedding = None if embedding is None else model.layout.outside[embedding]
+    try:
+        adapter = Adapter(folder)
+    except AdapterError as error:
+        raise CheckpointError([f"model {model.name}: {line}" for line in error.problems]) from error
+    stand_in = embedding if head is None and model.tied else None
+    changes = adapter.changes(model.tensors, stand_in=stand_in, problems=problems)
+    if problems:
+        raise CheckpointError([f"model {model.name}: {line}" for line in problems.lines()])
+    config = dict(model.config)
+    if embedding in changes and "vocab_size" in config:
+        config["vocab_size"] = changes[embedding].info.shape[0]
+    return replace(
+        model,
+        config=config,
+        tensors={**model.tensors, **{name: change.info for name, change in changes.items()}},
+        adapter=adapter,
+        changes=changes,
+    )
 
 
 def widest_dtype(checkpoints: Iterable[Checkpoint]) -> str:
@@ -200,85 +293,3 @@ def widest_dtype(checkpoints: Iterable[Checkpoint]) -> str:
     }
     widest = found.pop() if len(found) == 1 else torch.float32  # two that differ need float32
     return "float32" if widest == torch.float64 else str(widest).removeprefix("torch.")
-
-
-def _read_config(folder: Path, problems: list[str]) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problems.append(f"{file}: missing; expected the config of a transformers model")
-        return {}
-    except (OSError, ValueError) as error:
-        problems.append(f"{file}: cannot be read ({error})")
-        return {}
-    if not isinstance(config, dict):
-        problems.append(f"{file}: expected a JSON object, got {type(config).__name__}")
-        return {}
-    return config
-
-
-def _read_headers(folder: Path, problems: list[str]) -> dict[str, Header]:
-    headers = {}
-    for file in _weight_files(folder, problems):
-        try:
-            headers[file.name] = read_header(file)
-        except HeaderError as error:
-            problems.append(str(error))
-    return headers
-
-
-def _weight_files(folder: Path, problems: list[str]) -> list[Path]:
-    """The files the index names, or the single file; says how to convert pickled weights."""
-    index = folder / _INDEX
-    if index.is_file():
-        names = sorted(set(_weight_map(index, problems).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        problems += [f"{folder / name}: missing; {_INDEX} names it" for name in missing]
-        return [folder / name for name in names if name not in missing]
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
-    pickled = sorted(file for pattern in _PICKLED for file in folder.glob(pattern))
-    if pickled:
-        problems.append(
-            f"{pickled[0]}: pickled weights can run code and are not read; convert them once with "
-            "transformers: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
-        )
-    else:
-        problems.append(f"{folder}: expected {_SINGLE} or {_INDEX}, got neither")
-    return []
-
-
-def _weight_map(index: Path, problems: list[str]) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        weight_map = {str(tensor): str(file) for tensor, file in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problems.append(f"{index}: expected a weight_map, got something else ({error!r})")
-        return {}
-    outside = sorted({file for file in weight_map.values() if Path(file).name != file})
-    problems += [f"{index}: expected plain file names, got {file!r}" for file in outside]
-    return {tensor: file for tensor, file in weight_map.items() if file not in outside}
-
-
-def _check_whole(
-    folder: Path,
-    headers: Mapping[str, Header],
-    tensors: Mapping[str, TensorInfo],
-    config: Mapping[str, Any],
-) -> list[str]:
-    """Index against files, and the layers found against the config's."""
-    problems: list[str] = []
-    if (folder / _INDEX).is_file():
-        for tensor, file in _weight_map(folder / _INDEX, problems).items():
-            if tensor not in headers[file].tensors:
-                problems.append(f"{folder / file}: {tensor} missing; {_INDEX} says it is there")
-    stored = sum(len(header.tensors) for header in headers.values())
-    if stored != len(tensors):
-        problems.append(f"{folder}: expected every tensor once, got some in two files")
-    depth, found = stated_depth(config), find_layers(tensors, stated_depth(config))
-    if depth is not None and found is not None and found.count < depth:
-        problems.append(
-            f"{folder / 'config.json'}: expected {found.count} layers as stored, got {depth}"
-        )
-    return problems

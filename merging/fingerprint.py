@@ -1,59 +1,76 @@
 """Fingerprints: a hash over the weights of a model that does not depend on how they are read.
 
-Per tensor, every eight bytes are taken as an int64, mixed with their position (the multiply and
-xor-shift steps of splitmix64, Steele et al. 2014) and summed with wrap-around. Integer sums have no
-order, so device, chunking and threads do not matter. The result hashes names, dtypes and shapes in.
+Per tensor, every four bytes are taken as an int32, mixed with their position by a bijection, and
+summed up twice: once as they are, once mixed further. Whole numbers that wrap have no order, so
+device, chunking and threads do not matter. The result hashes names, dtypes and shapes in.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from merging import fused
 from merging.checkpoint import Checkpoint
 from merging.headers import DTYPE_CODES
-from merging.statistics import spans
 
-_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIX = 0xBF58476D1CE4E5B9 - (1 << 64)
-_CHUNK = {"cpu": 1 << 18}
-_DEVICE_CHUNK = 1 << 24
+_EXPONENTS: Mapping[torch.dtype, tuple[int, int]] = {
+    torch.bfloat16: (0x7F80, 0x7F80),
+    torch.float16: (0x7C00, 0x7C00),
+    torch.float32: (0, 0x7F80),
+}
+"""Where the low and the high half of a word hold exponents; all ones mean NaN or infinity."""
 
 
-def tensor_hash(tensor: Tensor, *, chunk: int | None = None) -> int:
-    """The hash of one tensor's bits and their order, as an int64.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seal:
+    """What one pass over the bits of a tensor tells.
+
+    Attributes:
+        digest: The hash of the bits and their order, 64 bits.
+        finite: Whether all numbers are finite.
+    """
+
+    digest: int
+    finite: bool
+
+
+def seal(tensor: Tensor, *, chunk: int | None = None) -> Seal:
+    """Hash a tensor and see whether it is finite.
 
     Args:
         tensor: Any dtype and device; contiguous or not.
         chunk: Elements at a time; the result does not depend on it.
     """
     flat = tensor.detach().reshape(-1)
-    total = 0
-    size = chunk or _CHUNK.get(flat.device.type, _DEVICE_CHUNK)
-    for start, stop in spans(flat.numel(), size):
-        words = _words(flat[start:stop])
-        first = start * flat.element_size() // 8
-        at = torch.arange(words.numel(), dtype=torch.int64, device=flat.device)
-        mixed = at.add_(first).mul_(_STEP).add_(words)
-        mixed.bitwise_xor_((mixed >> 32).bitwise_and_(0xFFFFFFFF)).mul_(_MIX)
-        mixed.bitwise_xor_(mixed >> 29)
-        total += int(mixed.sum())
-    return total % (1 << 64)
+    exponents = _EXPONENTS.get(flat.dtype, (0, 0))
+    digest, largest = fused.seal(_words(flat), exponents, chunk=chunk)
+    if flat.dtype in _EXPONENTS:
+        finite = largest != exponents[1]
+    else:
+        finite = not flat.is_floating_point() or bool(flat.double().isfinite().all())
+    return Seal(digest=digest, finite=finite)
 
 
-def _words(part: Tensor) -> Tensor:
-    """The bits as int64 words, zeros after the end."""
-    if part.stride() != (1,):
-        part = torch.empty_like(part, memory_format=torch.contiguous_format).copy_(part)
-    raw = part.view(torch.uint8)
-    if rest := -raw.numel() % 8:
+def tensor_hash(tensor: Tensor, *, chunk: int | None = None) -> int:
+    """The hash of one tensor's bits and their order, from 0 to 2**64 - 1."""
+    return seal(tensor, chunk=chunk).digest
+
+
+def _words(flat: Tensor) -> Tensor:
+    """The bits as int32 words, zeros after the end; a view where that is possible."""
+    if flat.stride() != (1,):
+        flat = torch.empty_like(flat, memory_format=torch.contiguous_format).copy_(flat)
+    raw = flat.view(torch.uint8)
+    if rest := -raw.numel() % 4:
         raw = torch.nn.functional.pad(raw, (0, rest))
-    if raw.storage_offset() % 8:
+    if raw.storage_offset() % 4:
         raw = raw.clone()
-    return raw.view(torch.int64)
+    return raw.view(torch.int32)
 
 
 def describe(name: str, tensor: Tensor, digest: int) -> str:

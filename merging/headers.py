@@ -152,12 +152,19 @@ def _tensor(file: Path, name: str, entry: Any, data: int) -> TensorInfo:
 def _check_layout(file: Path, tensors: Mapping[str, TensorInfo], data: int, size: int) -> None:
     """The tensors must fill the file's data without gap or overlap."""
     at = data
+    cut = ""  # the first tensor that is not whole
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != at:
             raise HeaderError(
                 f"{file}: {name}: expected its data at byte {at}, got {info.start} (gap or overlap)"
             )
         at = info.end
+        if at > size and not cut:
+            cut = name
     if at != size:
-        what = "cut off; fetch it again" if size < at else "bytes after the last tensor"
-        raise HeaderError(f"{file}: expected {at} bytes, got {size} ({what})")
+        if cut:
+            raise HeaderError(
+                f"{file}: expected {at} bytes, got {size} (cut off; fetch it again): {cut} is the "
+                "first tensor that is not whole"
+            )
+        raise HeaderError(f"{file}: expected {at} bytes, got {size} (bytes after the last tensor)")

@@ -171,6 +171,11 @@ def is_head(key: str) -> bool:
     return key in _HEADS or key.endswith((".lm_head.weight", ".embed_out.weight"))
 
 
+def is_head_part(key: str) -> bool:
+    """Whether it is an output head, or the bias of one: a row per token."""
+    return is_head(key) or is_head(key.removesuffix("bias") + "weight")
+
+
 def is_late(key: str) -> bool:
     """Whether a tensor outside the layers comes after them (final norm, head)."""
     if is_head(key):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _HUB_ID = re.compile(
@@ -15,8 +16,46 @@ class LocationError(ValueError):
     """A location at which there is no usable model; one line."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a model lies.
+
+    Attributes:
+        folder: The model's files.
+        adapter: Those of the adapter that changes it, if there is one.
+    """
+
+    folder: Path
+    adapter: Path | None = None
+
+
+def resolve(location: str) -> Place:
+    """The folders of a model.
+
+    Args:
+        location: ``model`` or ``model+adapter``; either is a folder, or ``owner/name`` with an
+            optional ``@revision``. A plus in the name of a folder that exists joins nothing.
+
+    Raises:
+        LocationError: As ``locate`` does, for either part.
+    """
+    if "+" not in location or Path(location).expanduser().exists():
+        return Place(folder=locate(location))
+    splits = [at for at, character in enumerate(location) if character == "+"]
+    at = next((at for at in splits if _is_folder(location[:at])), splits[0])
+    model, adapter = location[:at], location[at + 1 :]
+    if not model or not adapter:
+        raise LocationError(f"{location}: expected a model and an adapter around the +, got one")
+    if "+" in adapter and not _is_folder(adapter):
+        raise LocationError(
+            f"{location}: expected one adapter, got {adapter.count('+') + 1}; merge the first with "
+            "peft (merge_and_unload) and give that folder"
+        )
+    return Place(folder=locate(model), adapter=locate(adapter))
+
+
 def locate(location: str) -> Path:
-    """The folder of a model.
+    """The folder of a model, or of an adapter.
 
     Args:
         location: A folder, or ``owner/name`` with an optional ``@revision``.
@@ -30,16 +69,14 @@ def locate(location: str) -> Path:
         return folder
     if folder.exists():
         raise LocationError(f"{location}: expected a model folder, got a file")
-    path, plus, adapter = location.partition("+")
-    if plus:
-        raise LocationError(
-            f"{location}: adapters are not supported yet; merge {adapter!r} into {path!r} first "
-            "(peft: merge_and_unload, then save_pretrained) and give that folder"
-        )
     match = _HUB_ID.match(location)
     if match is None or location.startswith((".", "/", "~")):
         raise LocationError(f"{location}: no such model folder")
     return _from_hub(location, match["id"], match["revision"])
+
+
+def _is_folder(location: str) -> bool:
+    return bool(location) and Path(location).expanduser().is_dir()
 
 
 def _from_hub(location: str, repository: str, revision: str | None) -> Path:

@@ -63,6 +63,19 @@ def keep(
     return uniform(key, start=start, stop=stop, device=device).lt_(bound).to(torch.float32)
 
 
+def numbers(key: MaskKey, *, density: float, period: int = 0) -> tuple[int, int, int]:
+    """A mask as int32 numbers for ``passes.kept``: step, offset, and the limit on the hash.
+
+    Args:
+        key: Which mask.
+        density: Probability of being kept, above 0, at most 1.
+        period: Which block of 2**32 indices; the numbers are as of its first index.
+    """
+    step, offset = key.step_and_offset(period)
+    limit = (math.ceil(density * (1 << _BITS)) << (32 - _BITS)) - 1
+    return step, offset, _signed((limit % _PERIOD) ^ (1 << 31))
+
+
 def uniform(key: MaskKey, *, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
     """The 24-bit uniform numbers behind ``keep``: ``(stop - start,)`` int32 in [0, 2**24)."""
     period, first = divmod(start, _PERIOD)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spaces.methods import METHODS, Kind, Method, ParameterSpec, Scope
+from spaces.methods import DIVIDES, METHODS, Kind, Method, ParameterSpec, Scope
 from spaces.recipe import ByFilter, Gradient, Merge, Parameter, Parameters, Slice, Source, resolve
+
+_NO_WEIGHT = 1e-8  # a sum of weights below this cannot divide
 
 
 class MissingValueError(ValueError):
@@ -62,6 +65,36 @@ def input_values(
         )
         for spec in _specs(METHODS[merge.method], Scope.INPUT)
     }
+
+
+def conflict(
+    method: str,
+    per_input: Mapping[str, Sequence[float]],
+    shared: Mapping[str, float | bool],
+) -> str | None:
+    """What is wrong with values that are legal one by one: ``expected ..., got ...``.
+
+    Args:
+        method: Name in ``spaces.methods.METHODS``.
+        per_input: Values per input, by parameter.
+        shared: Values of the merge, by parameter.
+    """
+    divides = DIVIDES.get(method)
+    if divides is not None and shared[divides]:
+        weights = per_input["weight"]
+        if abs(math.fsum(weights)) < _NO_WEIGHT:
+            return (
+                f"expected weights that do not add up to 0 ({divides} divides by the sum), "
+                f"got {list(weights)}"
+            )
+    if METHODS[method].random and "epsilon" in per_input:
+        for density, epsilon in zip(per_input["density"], per_input["epsilon"], strict=True):
+            if density < 1 and not epsilon < density < 1 - epsilon:
+                return (
+                    f"expected a density of 1, or between epsilon and 1 - epsilon, got {density:g} "
+                    f"with epsilon {epsilon:g}"
+                )
+    return None
 
 
 def _specs(method: Method, scope: Scope) -> Iterable[ParameterSpec]:

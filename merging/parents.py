@@ -9,16 +9,29 @@ from typing import Any
 
 from merging.checkpoint import Checkpoint, stated
 from merging.headers import TensorInfo
-from merging.layout import is_head
+from merging.layout import is_head, is_head_part
 from merging.problems import Problems
 
+ONLY_WITH_A_VOCABULARY = (
+    "can only be merged by a recipe that says whose the result gets (tokenizer_source)"
+)
+"""End of a sentence on them."""
 
-def check_parents(checkpoints: Mapping[str, Checkpoint], base: str | None) -> list[str]:
+
+def has_rows_of_tokens(key: str) -> bool:
+    """Whether a tensor outside the layers has a row per token: embeddings, head, its bias."""
+    return is_head_part(key) or "embed" in key or "wte" in key
+
+
+def check_parents(
+    checkpoints: Mapping[str, Checkpoint], base: str | None, *, same_tokens: bool = True
+) -> list[str]:
     """Every reason why these models cannot be merged as whole models.
 
     Args:
         checkpoints: The models by short name.
         base: The one the others are compared with; ``None`` takes the first.
+        same_tokens: Their vocabularies must be the same, but for padding.
 
     Returns:
         One line per problem, naming models and tensors; empty if all is well.
@@ -41,8 +54,9 @@ def check_parents(checkpoints: Mapping[str, Checkpoint], base: str | None) -> li
                 f"model {other.name}: expected {expected} layers as in {reference.name}, "
                 f"got {depth}"
             )
-        _check_tensors(reference, other, problems)
-        _check_tokens(reference, other, problems)
+        _check_tensors(reference, other, problems, same_tokens=same_tokens)
+        if same_tokens:
+            _check_tokens(reference, other, problems)
     return problems.lines()
 
 
@@ -58,6 +72,13 @@ def check_architecture(reference: Checkpoint, other: Checkpoint, problems: Probl
             return
 
 
+def differ_by_padding(first: Checkpoint, second: Checkpoint) -> bool:
+    """Whether two models have the same tokens, with a row for each, and only more rows after."""
+    ours, theirs = _tokens(first.tokenizer_folder), _tokens(second.tokenizer_folder)
+    fewest = min(first.rows or 0, second.rows or 0)
+    return bool(ours) and ours == theirs and max(ours.values()) < fewest
+
+
 def check_quantised(checkpoint: Checkpoint, problems: Problems) -> None:
     """Note it if the weights are not plain numbers."""
     stored = {info.dtype for info in checkpoint.tensors.values() if info.dtype.itemsize == 1}
@@ -69,7 +90,12 @@ def check_quantised(checkpoint: Checkpoint, problems: Problems) -> None:
 
 
 def check_shape(
-    key: str, expected: tuple[str, TensorInfo], got: tuple[str, str, TensorInfo], problems: Problems
+    key: str,
+    expected: tuple[str, TensorInfo],
+    got: tuple[str, str, TensorInfo],
+    problems: Problems,
+    *,
+    padded: bool = False,
 ) -> None:
     """Note it if a tensor has another shape than in another model.
 
@@ -78,15 +104,16 @@ def check_shape(
         expected: Name of the model compared with, and its tensor.
         got: Name of the model, the tensor's name in it, and the tensor.
         problems: Where to note it.
+        padded: Its number of rows may differ: the vocabularies differ only by padding.
     """
     (reference, first), (model, name, second) = expected, got
-    if first.shape == second.shape:
+    if first.shape == second.shape or (padded and first.shape[1:] == second.shape[1:]):
         return
-    if first.shape[1:] == second.shape[1:] and (is_head(key) or "embed" in key or "wte" in key):
+    if first.shape[1:] == second.shape[1:] and has_rows_of_tokens(key):
         problems.add(
             f"model {model}: expected a vocabulary of {first.shape[0]} tokens as in {reference}, "
             f"got {second.shape[0]} ({name} in {second.file.name}); models of different "
-            "vocabularies cannot be merged",
+            f"vocabularies {ONLY_WITH_A_VOCABULARY}",
             group=(model, "vocabulary"),
         )
         return
@@ -106,7 +133,9 @@ def _check_alone(checkpoint: Checkpoint, problems: Problems) -> None:
         )
 
 
-def _check_tensors(reference: Checkpoint, other: Checkpoint, problems: Problems) -> None:
+def _check_tensors(
+    reference: Checkpoint, other: Checkpoint, problems: Problems, *, same_tokens: bool
+) -> None:
     """Layers that both have, and what lies outside: the same names and shapes."""
     pairs = [*zip(reference.layout.layers, other.layout.layers, strict=False)]
     pairs.append((reference.layout.outside, other.layout.outside))
@@ -116,7 +145,12 @@ def _check_tensors(reference: Checkpoint, other: Checkpoint, problems: Problems)
             if key in here and key in there:
                 expected = (reference.name, reference.tensors[here[key]])
                 got = (other.name, there[key], other.tensors[there[key]])
-                check_shape(key, expected, got, problems)
+                padded = (
+                    outside
+                    and has_rows_of_tokens(key)
+                    and (not same_tokens or differ_by_padding(reference, other))
+                )
+                check_shape(key, expected, got, problems, padded=padded)
             elif key in here:
                 if not outside or _misses(reference, other, key):
                     _add_missing(other.name, here[key], reference.name, problems)
@@ -139,14 +173,14 @@ def _add_missing(model: str, tensor: str, reference: str, problems: Problems) ->
 
 def _check_tokens(reference: Checkpoint, other: Checkpoint, problems: Problems) -> None:
     """Tokens that both tokenizers know must have one number."""
-    expected, got = _tokens(reference.folder), _tokens(other.folder)
+    expected, got = _tokens(reference.tokenizer_folder), _tokens(other.tokenizer_folder)
     moved = sorted(token for token in expected.keys() & got.keys() if expected[token] != got[token])
     if moved:
         token = moved[0]
         problems.add(
             f"model {other.name}: expected the token numbers of {reference.name}, got others for "
             f"{len(moved)} tokens (first {token!r}: {got[token]} instead of {expected[token]}); "
-            "models of different vocabularies cannot be merged"
+            f"models of different vocabularies {ONLY_WITH_A_VOCABULARY}"
         )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from merging.aligning import Aligner
 from merging.checkpoint import Checkpoint, stated
 from merging.expressions import Combine, Expression, Leaf, leaves
 from merging.layout import DEPTH_KEYS, Layout, is_head, is_late
 from merging.parents import check_architecture, check_parents, check_quantised, check_shape
 from merging.problems import Problems
 from merging.tracing import Place, Tracer
+from merging.vocabulary import VocabularyError
 from spaces.problems import UserError
 from spaces.recipe import Recipe, merges
 
@@ -72,6 +75,8 @@ class MergePlan:
         jobs: One per output tensor: before the layers, layer by layer, after the layers.
         layers: Number of output layers.
         config: ``config.json`` of the output.
+        folder: Where its other files come from: the donor's, or one made for it where the
+            tokenizer is not the donor's.
     """
 
     recipe: Recipe
@@ -79,6 +84,7 @@ class MergePlan:
     jobs: tuple[TensorJob, ...]
     layers: int
     config: Mapping[str, Any]
+    folder: Path
 
     @property
     def size(self) -> int:
@@ -97,7 +103,7 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         PlanError: With every problem of architecture, depth, layer range, shape, vocabulary,
             missing tensor and missing value.
     """
-    used = list(dict.fromkeys((*recipe.models, recipe.donor)))
+    used = recipe.needed
     missing = [name for name in used if name not in checkpoints]
     if missing:
         have = ", ".join(checkpoints) or "none"
@@ -107,18 +113,35 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
     for name in used:
         check_quantised(checkpoints[name], problems)
         check_architecture(donor, checkpoints[name], problems)
-    tracer = Tracer(recipe, checkpoints, problems)
+    try:
+        aligner = Aligner(recipe, checkpoints, problems)
+    except VocabularyError as error:
+        raise PlanError(error.problems) from error
+    tracer = Tracer(recipe, checkpoints, problems, aligner)
     for node in merges(recipe.root):
         tracer.check_depths(node)
     if problems:  # tensors of other architectures or depths would only repeat it
         raise PlanError(problems.lines())
     _check_donor(donor, [checkpoints[name] for name in used], problems)
     layers = tracer.layer_count(recipe.root)
-    jobs = tuple(_jobs(recipe, donor, tracer, layers, problems))
+    try:
+        jobs = tuple(_jobs(recipe, checkpoints, tracer, layers, problems))
+    except VocabularyError as error:
+        raise PlanError([*problems.lines(), *error.problems]) from error
     if problems:
         raise PlanError(problems.lines())
     config = _output_config(recipe, checkpoints, tracer, layers, jobs)
-    return MergePlan(recipe=recipe, donor=donor.name, jobs=jobs, layers=layers, config=config)
+    if aligner.alignment is not None:
+        config = aligner.alignment.renumbered(config, donor.name)
+        config = _with_rows(config, aligner.alignment.count)
+    return MergePlan(
+        recipe=recipe,
+        donor=donor.name,
+        jobs=jobs,
+        layers=layers,
+        config=config,
+        folder=aligner.folder(),
+    )
 
 
 def _check_donor(donor: Checkpoint, used: Sequence[Checkpoint], problems: Problems) -> None:
@@ -149,8 +172,13 @@ def _places(recipe: Recipe, donor: Layout, tracer: Tracer, layers: int) -> Itera
 
 
 def _jobs(
-    recipe: Recipe, donor: Checkpoint, tracer: Tracer, layers: int, problems: Problems
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    tracer: Tracer,
+    layers: int,
+    problems: Problems,
 ) -> Iterator[TensorJob]:
+    donor = checkpoints[recipe.donor]
     for place in _places(recipe, donor.layout, tracer, layers):
         if place.layer is None and is_head(place.key) and donor.tied:
             continue
@@ -165,16 +193,19 @@ def _jobs(
         yield TensorJob(
             name=tracer.name(recipe.root, place),
             shape=first.info.shape,
-            dtype=_output_dtype(recipe, stored),
+            dtype=_output_dtype(recipe, stored, checkpoints),
             expression=expression,
         )
 
 
-def _output_dtype(recipe: Recipe, stored: Sequence[Leaf]) -> torch.dtype:
+def _output_dtype(
+    recipe: Recipe, stored: Sequence[Leaf], checkpoints: Mapping[str, Checkpoint]
+) -> torch.dtype:
     """The recipe's dtype, or the widest of the inputs'; never wider than the arithmetic."""
-    widest = stored[0].info.dtype
-    for leaf in stored[1:]:
-        widest = torch.promote_types(widest, leaf.info.dtype)
+    dtypes = [checkpoints[leaf.model].stored_dtype(leaf.tensor) for leaf in stored]
+    widest = dtypes[0]
+    for dtype in dtypes[1:]:
+        widest = torch.promote_types(widest, dtype)
     if not widest.is_floating_point:
         return widest
     if recipe.dtype is not None:
@@ -210,6 +241,16 @@ def _output_config(
         config["tie_word_embeddings"] = donor.tied
     config.pop("_name_or_path", None)
     return config
+
+
+def _with_rows(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """A copy with the size of the vocabulary replaced wherever it occurs."""
+    result = dict(config)
+    if "vocab_size" in result or not isinstance(result.get("text_config"), Mapping):
+        result["vocab_size"] = rows
+    if isinstance(result.get("text_config"), Mapping):
+        result["text_config"] = _with_rows(result["text_config"], rows)
+    return result
 
 
 def _with_depth(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from merging.aligning import Aligner
 from merging.checkpoint import Checkpoint
 from merging.expressions import Combine, Expression, Leaf
 from merging.layout import is_head, is_late
 from merging.masks import MaskKey
-from merging.parameters import MissingValueError, Position, input_values, shared_values
+from merging.parameters import (
+    MissingValueError,
+    Position,
+    conflict,
+    input_values,
+    shared_values,
+)
 from merging.problems import Problems
 from spaces.methods import METHODS, BaseRule
 from spaces.recipe import Merge, Model, Recipe, Slice, Source
-
-_NO_WEIGHT = 1e-8  # a sum of weights below this cannot divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,16 @@ class Tracer:
     """Resolves a recipe on checkpoints, tensor by tensor, collecting what is wrong."""
 
     def __init__(
-        self, recipe: Recipe, checkpoints: Mapping[str, Checkpoint], problems: Problems
+        self,
+        recipe: Recipe,
+        checkpoints: Mapping[str, Checkpoint],
+        problems: Problems,
+        aligner: Aligner,
     ) -> None:
         self._recipe = recipe
         self._checkpoints = checkpoints
         self._problems = problems
+        self._aligner = aligner
         self._donor = checkpoints[recipe.donor].layout
         self._numbers: dict[int, int] = {}  # id of a node -> one number for equal nodes
         self._made: dict[tuple[int, Place], Expression | None] = {}
@@ -72,7 +81,7 @@ class Tracer:
                     )
         if not node.slices:
             nodes = [source.of for source in node.sources]
-            if METHODS[node.method].base is BaseRule.REQUIRED and node.base is not None:
+            if METHODS[node.method].base.apart and node.base is not None:
                 nodes.append(node.base)
             counts = {_name(of): self.layer_count(of) for of in nodes}
             if len(set(counts.values())) > 1:
@@ -151,27 +160,48 @@ class Tracer:
         part, offset, depth = self._position(node, place)
         inputs: list[tuple[Source, str, Expression]] = []
         base: Expression | None = None
-        needs_base = METHODS[node.method].base is BaseRule.REQUIRED
+        origin = node.base if METHODS[node.method].base.apart else None
         for source in node.sources if part is None else part.sources:
             inner = Place(None if offset is None else _source_layer(source, offset), place.key)
             expression = self.trace(source.of, inner)
-            if needs_base and source.of == node.base:
+            if origin is not None and source.of == origin:
                 base = expression
             elif expression is not None:
                 inputs.append((source, self.name(source.of, inner), expression))
-        if needs_base and part is None and node.base is not None:
-            base = self.trace(node.base, place)
+        if origin is not None and part is None:
+            base = self.trace(origin, place)
+        if place.layer is None and self._aligner.concerns(place.key):
+            inputs, base = self._aligned(node, inputs, base)
         name = self.name(node, place)
-        if needs_base and base is None and inputs:
+        if origin is not None and base is None and inputs:
             self._problems.add(
-                f"{node.method}: {name}: expected the base {_name(node.base)} to have it, "
-                "it does not",
+                f"{node.method}: {name}: expected the base {_name(origin)} to have it, it does not",
                 group=(node.method, "base"),
             )
             return None
         if not inputs:
             return base
         return self._combined(node, name, inputs, base, Position(part=part, depth=depth))
+
+    def _aligned(
+        self,
+        node: Merge,
+        inputs: list[tuple[Source, str, Expression]],
+        base: Expression | None,
+    ) -> tuple[list[tuple[Source, str, Expression]], Expression | None]:
+        """Inputs and base with the rows of the output's vocabulary.
+
+        Where a method has no base, the model that gives the config lends rows: as ``base_model``
+        in the YAML that is exported.
+        """
+        operands = [expression for _, _, expression in inputs]
+        operands += [base] if base is not None else []
+        lender = node.base.name if isinstance(node.base, Model) else self._recipe.donor
+        inner = node != self._recipe.root
+        made = self._aligner.align(operands, lender=lender, inner=inner)
+        pairs = zip(inputs, made, strict=False)
+        aligned = [(source, of, expression) for (source, of, _), expression in pairs]
+        return aligned, made[-1] if base is not None else None
 
     def _combined(
         self,
@@ -195,8 +225,8 @@ class Tracer:
         except MissingValueError as error:
             self._problems.add(f"{node.method}: {error}", group=(id(node), "value"))
             return None
-        if shared.get("normalize") and node.method == "linear":
-            self._check_sum(node, name, per_input["weight"])
+        if text := conflict(node.method, per_input, shared):
+            self._problems.add(f"{node.method}: {name}: {text}", group=(id(node), "conflict"))
         masks = tuple(
             MaskKey(seed=self._recipe.seed, model=source.of.label, tensor=name)
             for source, _, _ in inputs
@@ -210,14 +240,6 @@ class Tracer:
             shared=shared,
             masks=masks,
         )
-
-    def _check_sum(self, node: Merge, name: str, weights: tuple[float, ...]) -> None:
-        if abs(math.fsum(weights)) < _NO_WEIGHT:
-            self._problems.add(
-                f"linear: {name}: expected weights that do not add up to 0 (normalize divides by "
-                f"the sum), got {list(weights)}",
-                group=(id(node), "sum"),
-            )
 
     def _same_integers(self, name: str, operands: list[Expression]) -> Leaf | None:
         """For tensors of whole numbers: the one they all agree on; they cannot be merged."""

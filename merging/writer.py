@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,28 +15,24 @@ from typing import BinaryIO, Self
 import torch
 from torch import Tensor
 
+from merging.companions import CODE, OTHERS, TOKENIZER, copy_files
+from merging.drafts import Draft
 from merging.headers import DTYPE_CODES
 from merging.plan import MergePlan, TensorJob
 
-_COPIED = (
-    "generation_config.json",
-    "tokenizer*.json",
-    "tokenizer.model",
-    "*.tiktoken",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.*",
-    "additional_chat_templates",
-    "*processor_config.json",
-)
 _SPARE = 64 * 1024**2  # bytes for everything that is not weights
 
 
 class WriteError(RuntimeError):
-    """A folder that cannot be written; the message says why."""
+    """A folder that cannot be written; the message says why.
+
+    Attributes:
+        full: The disk has no room for it; otherwise the place is wrong.
+    """
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,24 +72,25 @@ class ModelWriter:
         self._waiting = list(self._shards)
         self._left = 0
         self._stream: BinaryIO | None = None
-        self._draft = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-        self._begun = False
+        self._place = Draft(out)
+        self._draft = self._place.folder
 
     def __enter__(self) -> Self:
         out = self._out
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise WriteError(f"{out}: expected a folder that is new or empty, got one in use")
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
+            self._place.begin()
             free = shutil.disk_usage(out.parent).free
             if free < self._plan.size + _SPARE:
+                self._place.discard()
                 raise WriteError(
                     f"{out}: expected {_gigabytes(self._plan.size + _SPARE)} of free disk, "
-                    f"got {_gigabytes(free)}"
+                    f"got {_gigabytes(free)}",
+                    full=True,
                 )
-            self._draft.mkdir()
-            self._begun = True
         except OSError as error:
+            self._place.discard()
             raise _translated(out, error) from error
         return self
 
@@ -104,9 +101,9 @@ class ModelWriter:
         trace: TracebackType | None,
     ) -> None:
         if self._stream is not None:
-            self._stream.close()
-        if self._begun and self._draft.exists():
-            shutil.rmtree(self._draft, ignore_errors=True)
+            with contextlib.suppress(OSError):  # what could not be written is removed anyway
+                self._stream.close()
+        self._place.discard()
 
     def add(self, tensor: Tensor) -> None:
         """Write the next tensor of ``order``."""
@@ -125,7 +122,7 @@ class ModelWriter:
         except OSError as error:
             raise _translated(self._out, error) from error
 
-    def finish(self, donor: Path, extra_files: Mapping[str, str]) -> None:
+    def finish(self, extra_files: Mapping[str, str]) -> None:
         """Write all other files and put the folder in its place."""
         for name in extra_files:
             if Path(name).name != name or name in ("", ".", ".."):
@@ -134,10 +131,11 @@ class ModelWriter:
             if len(self._shards) > 1:
                 self._write_json("model.safetensors.index.json", self._index())
             self._write_json("config.json", self._plan.config)
-            _copy_files(donor, self._draft, code="auto_map" in self._plan.config)
+            code = CODE if "auto_map" in self._plan.config else ()
+            copy_files(self._plan.folder, self._draft, (*TOKENIZER, *OTHERS, *code))
             for name, text in extra_files.items():
                 (self._draft / name).write_text(text, encoding="utf-8")
-            self._draft.replace(self._out)
+            self._place.put()
         except OSError as error:
             raise _translated(self._out, error) from error
 
@@ -175,18 +173,12 @@ def _shards(jobs: Sequence[TensorJob], limit: int) -> list[_Shard]:
     ]
 
 
-def _copy_files(donor: Path, target: Path, *, code: bool) -> None:
-    patterns = (*_COPIED, *(("*.py",) if code else ()))
-    for source in sorted({file for pattern in patterns for file in donor.glob(pattern)}):
-        if source.is_dir():
-            shutil.copytree(source, target / source.name)
-        else:
-            shutil.copyfile(source, target / source.name)
-
-
 def _translated(out: Path, error: OSError) -> WriteError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WriteError(f"{out}: the disk is full; nothing was kept")
+        return WriteError(f"{out}: the disk is full; nothing was kept", full=True)
+    if error.errno == errno.EFBIG:
+        text = "a file would be larger than is allowed here; nothing was kept (smaller shards?)"
+        return WriteError(f"{out}: {text}", full=True)
     return WriteError(f"{out}: cannot be written ({error.strerror or error})")
 
 

@@ -16,6 +16,9 @@ from spaces.methods import METHODS, BaseRule
 BASE = "base"
 """Name of the base model in recipes; no parent may have it."""
 
+UNION = "union"
+"""What ``output.vocabulary`` is for the tokens of all models."""
+
 _WORDS = {
     "bool_type": "true or false",
     "dict_type": "a mapping of keys",
@@ -209,13 +212,16 @@ def _slice_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _tokenizer_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    tokenizer, models = _at(data, "output", "tokenizer"), _model_names(data)
+    models = _model_names(data)
     known = models if _at(data, "base") is None else [BASE, *models]
-    if isinstance(tokenizer, str) and models and tokenizer not in known:
-        text = one_of(tokenizer, known)
-        if tokenizer == BASE:
+    for key, others in (("tokenizer", []), ("vocabulary", [UNION])):
+        name = _at(data, "output", key)
+        if not isinstance(name, str) or not models or name in (*known, *others):
+            continue
+        text = one_of(name, [*others, *known])
+        if name == BASE:
             text = "expected a model's name, got 'base' where no base is given"
-        yield Problem(text=text, place=("output", "tokenizer"))
+        yield Problem(text=text, place=("output", key))
 
 
 def _worker_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -238,6 +244,7 @@ _SPACE_KEYS: dict[str, Place] = {
     "seed": ("output", "seed"),
     "stacking": ("space", "slices"),
     "tokenizer": ("output", "tokenizer"),
+    "vocabulary": ("output", "vocabulary"),
 }
 
 

@@ -34,6 +34,7 @@ from spaces.methods import METHODS, BaseRule
 from spaces.problems import UserError
 from spaces.recipe import check_name
 from spaces.space import Space
+from spaces.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # brings torch, which reading a config must not
     from merging.checkpoint import Checkpoint
@@ -160,7 +161,7 @@ class RunConfig(Section):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Methods that may be drawn; by default all that merge, less those that lack their base."""
+        """Methods that may be drawn; by default the usual ones, less those that lack their base."""
         if self.bounds.methods is not None:
             return self.bounds.methods
         count = len(self.models)
@@ -168,7 +169,7 @@ class RunConfig(Section):
         return tuple(
             name
             for name, method in METHODS.items()
-            if name != "passthrough"
+            if method.searched_by_default
             and (self.base is not None or method.base is not BaseRule.REQUIRED)
             and (method.takes(count) or (paired and method.takes(2)))
         )
@@ -198,6 +199,13 @@ class RunConfig(Section):
             density=as_range(bounds.density),
             t=as_range(bounds.t),
             scale=as_range(bounds.scale),
+            gamma=as_range(bounds.gamma),
+            epsilon=as_range(bounds.epsilon),
+            select_topk=as_range(bounds.select_topk),
+            nearswap_t=as_range(bounds.nearswap_t),
+            ram_epsilon=as_range(bounds.ram_epsilon),
+            ram_r=as_range(bounds.ram_r),
+            ram_alpha=as_range(bounds.ram_alpha),
             depth=Depth(**bounds.depth.model_dump()) if bounds.depth else Depth(),
             filters=bounds.filters,
             filter_parameters=bounds.filter_parameters,
@@ -206,6 +214,16 @@ class RunConfig(Section):
             dtype=output.dtype,
             seed=output.seed,
             tokenizer=output.tokenizer,
+            vocabulary=self._vocabulary(),
+        )
+
+    def _vocabulary(self) -> Vocabulary | None:
+        """Whose vocabulary the results get; ``union`` is one of all, unless a model is named so."""
+        asked = self.output.vocabulary
+        if asked is None:
+            return None
+        return Vocabulary(
+            model=None if asked == checks.UNION and asked not in self.models else asked
         )
 
     def _stacking(self, layers: int) -> Stacking | None:
@@ -284,7 +302,8 @@ def open_inputs(config: RunConfig) -> dict[str, Checkpoint]:
         except CheckpointError as error:
             problems += error.problems
     if not problems:
-        problems += check_parents(opened, BASE if config.base is not None else None)
+        base = BASE if config.base is not None else None
+        problems += check_parents(opened, base, same_tokens=config.output.vocabulary is None)
     if problems:
         raise ConfigError(problems)
     return opened

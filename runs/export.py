@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.base import TaskInfo
 from runs.document import dump
 from runs.files import write_text
+from runs.noted import noted_scores
 from runs.pages import code_block, escaped, score_text
 from runs.records import Evaluation, Record, Split, State
 from spaces.mergekit import to_yaml
@@ -72,6 +73,7 @@ def model_card(
     fingerprint: str,
     scores: Mapping[Split, Evaluation] | None = None,
     tasks: Sequence[TaskInfo] = (),
+    meta: Mapping[str, Any] | None = None,
     inputs_dtype: str | None = None,
     name: str = "Merged model",
 ) -> str:
@@ -83,6 +85,7 @@ def model_card(
         fingerprint: Hash of its weights.
         scores: Its evaluations, if it comes from a run.
         tasks: The run's tasks, for the names of the metrics.
+        meta: What ``recipe_meta`` noted in its file, for the scores where there are no evaluations.
         inputs_dtype: Dtype of the models, for recipes that keep it.
         name: Title of the card.
     """
@@ -96,7 +99,7 @@ def model_card(
         "## Methods",
         "\n".join(_method_lines(recipe)),
     ]
-    table = _score_table(scores or {}, tasks)
+    table = _score_table(scores or {}, tasks) or noted_scores(meta or {})
     if table:
         parts += ["## Scores", table]
     parts += ["## Recipe", code_block(document, "yaml"), "## How to build it again"]
@@ -106,7 +109,7 @@ def model_card(
 
 def _front_matter(recipe: Recipe, locations: Mapping[str, str]) -> str:
     """Metadata as model hubs read it; paths of this machine would mean nothing there."""
-    ids = [locations[model] for model in recipe.models]
+    ids = [part for model in recipe.models for part in locations[model].split("+")]
     hub = [item.partition("@")[0] for item in ids if _HUB_ID.match(item)]
     hub = [item for item in hub if not Path(item).exists()]
     data: dict[str, object] = {"base_model": list(dict.fromkeys(hub))} if hub else {}
@@ -170,7 +173,5 @@ def _how_to(recipe: Recipe, document: str, fingerprint: str) -> str:
         + f"So does `{tool} recipe.yaml{more}` of mergekit, to rounding"
     )
     if any(METHODS[merge.method].random for merge in merges(recipe.root)):
-        text += (
-            ", but for the entries that DARE drops at random: there mergekit draws anew each time"
-        )
+        text += ", but for the entries that it drops at random: there mergekit draws anew each time"
     return text + "."

@@ -196,7 +196,9 @@ class SpaceSection(Section):
             tuple[MethodName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)
         ]
         | None
-    ) = Field(default=None, description="Merge methods; omit for all that these models allow.")
+    ) = Field(
+        default=None, description="Merge methods; omit for the usual ones that these models allow."
+    )
     weight: Bounds = Field(default=(0.0, 1.5), description="Range of every weight.")
     density: Bounds = Field(
         default=(0.1, 1.0), description="Range of every density, within (0, 1]."
@@ -204,6 +206,27 @@ class SpaceSection(Section):
     t: Bounds = Field(default=(0.0, 1.0), description="Range of slerp's position.")
     scale: Bounds = Field(
         default=(0.5, 1.5), alias="lambda", description="Range of the factor of the summed delta."
+    )
+    gamma: Bounds = Field(
+        default=(0.0, 0.1),
+        description="Range of the share of outliers that breadcrumbs drops, within [0, 1].",
+    )
+    epsilon: Bounds = Field(
+        default=(0.05, 0.2),
+        description="Range of della's half range of probabilities, within [0, 0.5).",
+    )
+    select_topk: Bounds = Field(
+        default=(0.1, 1.0), description="Range of the share of entries that sce selects."
+    )
+    nearswap_t: Bounds = Field(
+        default=(1e-5, 1e-2), description="Range of nearswap's t, above 0; logarithmic."
+    )
+    ram_epsilon: Bounds = Field(
+        default=(1e-6, 1e-3), description="Range of the changes that ram ignores; logarithmic."
+    )
+    ram_r: Bounds = Field(default=(0.0, 1.0), description="Range of ramplus_tl's gain r.")
+    ram_alpha: Bounds = Field(
+        default=(0.0, 1.0), description="Range of ramplus_tl's largest overlap alpha, from 0."
     )
     depth: DepthSection | None = Field(
         default=None, description="Values that change over the layers; omit for one value."
@@ -287,7 +310,13 @@ class OutputSection(Section):
         default=None,
         description="Model that gives config and tokenizer; omit for the base, else the first.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE).")
+    vocabulary: Text | None = Field(
+        default=None,
+        description="Whose vocabulary where they differ: union, or a model; omit if all the same.",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE, DELLA)."
+    )
 
 
 Tasks = Annotated[

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from merging.build import BuildError, write_model
+from merging.build import BuildError, NoSpaceError, write_model
 from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
 from merging.plan import MergePlan, plan
 from runs.export import model_card
@@ -24,16 +27,8 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> None:
         console.print(f"note: {line}", markup=False)
     checkpoints = _open(document, recipe)
     planned = plan(document.recipe, checkpoints)
-    card = {
-        "README.md": model_card(
-            document.recipe,
-            document.locations,
-            fingerprint=_expected(document) or "not recorded",
-            inputs_dtype=widest_dtype(checkpoints.values()),
-            name=out.name,
-        )
-    }
-    fingerprint = _write(planned, checkpoints, out, shard_bytes, card, console)
+    with _interruptible(out):
+        fingerprint = _write(planned, checkpoints, document, out, shard_bytes, console)
     console.print(f"Wrote {out}, fingerprint {fingerprint}", markup=False, soft_wrap=True)
     expected = _expected(document)
     if expected is None:
@@ -55,23 +50,23 @@ def _read(recipe: Path) -> Document:
     return from_yaml(text, name=str(recipe))
 
 
+def _unchanged(document: Document) -> bool:
+    """Whether the file is still the recipe that its facts were noted for."""
+    return document.key == document.recipe.key
+
+
 def _expected(document: Document) -> str | None:
     """Fingerprint the file promises, unless the recipe was edited since it was written."""
     found = document.meta.get("fingerprint")
-    if document.key != document.recipe.key or not isinstance(found, str):
-        return None
-    return found
+    return found if _unchanged(document) and isinstance(found, str) else None
 
 
 def _open(document: Document, recipe: Path) -> dict[str, Checkpoint]:
     """The models; relative paths count from here, as in mergekit, else from the file's folder."""
     opened: dict[str, Checkpoint] = {}
     problems: list[str] = []
-    for name in document.recipe.models:
-        location = document.locations[name]
-        beside = recipe.parent / location
-        if not Path(location).exists() and beside.exists():
-            location = str(beside)
+    for name in document.recipe.needed:
+        location = _located(document.locations[name], recipe.parent)
         try:
             opened[name] = Checkpoint.open(location, name=name)
         except CheckpointError as error:
@@ -81,14 +76,61 @@ def _open(document: Document, recipe: Path) -> dict[str, Checkpoint]:
     return opened
 
 
+def _located(location: str, folder: Path) -> str:
+    """A location with each part that only exists beside the recipe given from there."""
+    if Path(location).exists():
+        return location
+    if (folder / location).exists():
+        return str(folder / location)
+    return "+".join(
+        str(folder / part) if not Path(part).exists() and (folder / part).exists() else part
+        for part in location.split("+")
+    )
+
+
+@contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Let SIGTERM end the block as SIGINT does: with the draft removed, and one line.
+
+    Raises:
+        RunFailed: If either came.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = "it is whole" if (out / "config.json").exists() else "nothing was kept"
+        raise RunFailed(f"{out}: stopped; {kept}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _write(
     planned: MergePlan,
     checkpoints: Mapping[str, Checkpoint],
+    document: Document,
     out: Path,
     shard_bytes: int,
-    files: Mapping[str, str],
     console: Console,
 ) -> str:
+    """Write the model with its card; the fingerprint comes back."""
+
+    def card(fingerprint: str) -> dict[str, str]:
+        text = model_card(
+            document.recipe,
+            document.locations,
+            fingerprint=fingerprint,
+            meta=document.meta if _unchanged(document) else None,
+            inputs_dtype=widest_dtype(checkpoints.values()),
+            name=out.name,
+        )
+        return {"README.md": text}
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,7 +146,9 @@ def _write(
                 out,
                 max_shard_bytes=shard_bytes,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
-                extra_files=files,
+                extra_files=card,
             )
+        except NoSpaceError as error:
+            raise RunFailed(str(error)) from error
         except BuildError as error:
             raise InputError(str(error)) from error

@@ -10,7 +10,20 @@ from typing import Any
 
 from spaces.problems import UserError
 
-VARIABLE = ("weight", "density", "t", "lambda", "scale")
+VARIABLE = (
+    "weight",
+    "density",
+    "t",
+    "lambda",
+    "scale",
+    "gamma",
+    "epsilon",
+    "select_topk",
+    "nearswap_t",
+    "ram_epsilon",
+    "ram_r",
+    "ram_alpha",
+)
 """Parameters that a space can draw, and that may vary over depth and by filter."""
 
 
@@ -152,13 +165,5 @@ def repeat_problems(name: str, values: tuple[str, ...]) -> Iterator[str]:
         yield f"{name}: expected every name once, got {value!r} more than once"
 
 
-WEIGHT = Range(low=0.0, high=1.5)
-"""Default range of weights: real fine-tunes often win near 1 and above."""
-DENSITY = Range(low=0.1, high=1.0)
-"""Default range of densities."""
-POSITION = Range(low=0.0, high=1.0)
-"""Default range of slerp's ``t``."""
-FACTOR = Range(low=0.5, high=1.5)
-"""Default range of ``lambda`` and ``scale``."""
 EVEN = Depth()
 """One value for all layers."""

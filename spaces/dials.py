@@ -10,7 +10,8 @@ The names (``math`` stands for a parent, ``node1`` for a join of a pairwise merg
 ``weight.math``          weight of an input, in whatever merge it is an input of
 ``weight.node1``         weight of a join's result in the merge above it
 ``density.math``         density of an input, likewise
-``t``, ``node1.t``       position of slerp; likewise ``lambda`` and ``scale``
+``della_density.math``   density of an input of DELLA, which has bounds of its own
+``t``, ``node1.t``       position of slerp; likewise all of ``PER_MERGE``
 ``slices``               number of layer runs that are stacked; 1 for none
 ``slice1.start``         first layer of a run; ``slice1.end`` is the layer after the last
 =======================  ===========================================================
@@ -23,12 +24,13 @@ the same for all names of a parameter in a space, so a name can be read in one w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
 
+from spaces.domains import Choices, Domain, Floats, Integers
 from spaces.order import radices
+from spaces.ranges import RANGES, della_density
 from spaces.space import Range, Space
 
 DRAWN: dict[str, tuple[str, ...]] = {
@@ -38,116 +40,51 @@ DRAWN: dict[str, tuple[str, ...]] = {
     "ties": ("weight", "density", "lambda"),
     "dare_linear": ("weight", "density", "lambda"),
     "dare_ties": ("weight", "density", "lambda"),
+    "della": ("weight", "della_density", "epsilon", "lambda"),
+    "della_linear": ("weight", "della_density", "epsilon", "lambda"),
+    "breadcrumbs": ("weight", "density", "gamma", "lambda"),
+    "breadcrumbs_ties": ("weight", "density", "gamma", "lambda"),
+    "sce": ("select_topk",),
+    "ram": ("ram_epsilon",),
+    "ramplus_tl": ("ram_epsilon", "ram_r", "ram_alpha"),
+    "nuslerp": ("weight",),
+    "multislerp": ("weight",),
+    "karcher": (),
+    "model_stock": (),
+    "nearswap": ("nearswap_t",),
+    "arcee_fusion": (),
     "passthrough": ("scale",),
 }
 """What is drawn for each method; the rest stays at the catalogue's defaults.
 
-Task arithmetic keeps every entry whatever its density, so none is drawn for it.
+Task arithmetic keeps every entry whatever its density, so none is drawn for it. ``gamma`` and
+``epsilon`` are drawn once and hold for all inputs.
 """
 
-PER_INPUT = ("weight", "density")
+PER_INPUT = ("weight", "density", "della_density")
 """Drawn once per input and shared by all methods; the others are drawn once per merge."""
 
+PER_MERGE = (
+    "t",
+    "lambda",
+    "scale",
+    "gamma",
+    "epsilon",
+    "select_topk",
+    "nearswap_t",
+    "ram_epsilon",
+    "ram_r",
+    "ram_alpha",
+)
+"""Drawn once per merge."""
 
-class NotInSpace(ValueError):  # noqa: N818 - a statement about a recipe, not a fault
-    """A recipe, or a set of values, that the space cannot draw; the message says why."""
-
-
-class Trial(Protocol):
-    """What values are taken from; an Optuna trial is one."""
-
-    def suggest_float(self, name: str, low: float, high: float, /) -> float:
-        """A number in [low, high]."""
-        ...
-
-    def suggest_int(self, name: str, low: int, high: int, /) -> int:
-        """A whole number in [low, high]."""
-        ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[str], /) -> Any:
-        """One of the choices."""
-        ...
-
-
-Value = float | int | str
-"""What a parameter of a trial can be."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Floats:
-    """Numbers in [low, high]."""
-
-    low: float
-    high: float
-
-    @property
-    def only(self) -> float | None:
-        """The value, where there is just one."""
-        return self.low if self.low == self.high else None
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value belongs to it."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= float(value) <= self.high
-
-    def suggest(self, trial: Trial, name: str) -> float:
-        """A value from a trial; never a negative zero, which would be a recipe of its own."""
-        return float(trial.suggest_float(name, self.low, self.high)) + 0.0
-
-    def __str__(self) -> str:
-        return f"a number in [{self.low:g}, {self.high:g}]"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Integers:
-    """Whole numbers in [low, high]."""
-
-    low: int
-    high: int
-
-    @property
-    def only(self) -> int | None:
-        """The value, where there is just one."""
-        return self.low if self.low == self.high else None
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value belongs to it."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= int(value) <= self.high
-
-    def suggest(self, trial: Trial, name: str) -> int:
-        """A value from a trial."""
-        return int(trial.suggest_int(name, self.low, self.high))
-
-    def __str__(self) -> str:
-        return f"a whole number in [{self.low}, {self.high}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """One of a few words, always in the same order."""
-
-    words: tuple[str, ...]
-
-    @property
-    def only(self) -> str | None:
-        """The value, where there is just one."""
-        return self.words[0] if len(self.words) == 1 else None
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value belongs to it."""
-        return value in self.words
-
-    def suggest(self, trial: Trial, name: str) -> str:
-        """A value from a trial."""
-        return str(trial.suggest_categorical(name, self.words))
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(self.words)}"
-
-
-Domain = Floats | Integers | Choices
-"""Where the values of one name lie."""
+_IN_RECIPES = {
+    "della_density": "density",
+    "nearswap_t": "t",
+    "ram_epsilon": "epsilon",
+    "ram_r": "r",
+    "ram_alpha": "alpha",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,41 +102,6 @@ class Dial:
     domain: Domain
     parameter: str
     of: str = ""
-
-
-class Fixed:
-    """A trial that replays given values.
-
-    Args:
-        values: By name; names that are not asked for do no harm.
-    """
-
-    def __init__(self, values: Mapping[str, Value]) -> None:
-        self._values = dict(values)
-
-    def suggest_float(self, name: str, low: float, high: float) -> float:
-        """The number given for ``name``.
-
-        Raises:
-            NotInSpace: If there is none, or it is out of range; as for the methods below.
-        """
-        return float(self._value(name, Floats(low=low, high=high)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The whole number given for ``name``."""
-        return int(self._value(name, Integers(low=low, high=high)))
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        """The word given for ``name``."""
-        return str(self._value(name, Choices(tuple(choices))))
-
-    def _value(self, name: str, domain: Domain) -> Value:
-        if name not in self._values:
-            raise NotInSpace(f"{name}: expected {domain}, got none")
-        value = self._values[name]
-        if not domain.holds(value):
-            raise NotInSpace(f"{name}: expected {domain}, got {value!r}")
-        return value
 
 
 @lru_cache(maxsize=64)
@@ -237,6 +139,7 @@ def joinable(space: Space, leaf: int) -> tuple[str, ...]:
 
 def filters(space: Space, parameter: str) -> tuple[str | None, ...]:
     """The filters of a parameter, the rest as ``None`` at the end; empty without filters."""
+    parameter = _varies_as(parameter)
     if parameter in space.filter_parameters and space.filters:
         return (*space.filters, None)
     return ()
@@ -244,7 +147,7 @@ def filters(space: Space, parameter: str) -> tuple[str | None, ...]:
 
 def depths(space: Space, parameter: str) -> tuple[str, ...]:
     """Suffixes of a parameter over depth; one empty suffix where it does not vary."""
-    if parameter not in space.depth.parameters or space.depth.values == 1:
+    if _varies_as(parameter) not in space.depth.parameters or space.depth.values == 1:
         return ("",)
     letter = "k" if space.depth.knots else "g"
     return tuple(f".{letter}{number}" for number in range(1, space.depth.values + 1))
@@ -258,13 +161,31 @@ def value_names(space: Space, parameter: str, stem: str) -> Iterator[str]:
 
 def range_of(space: Space, parameter: str) -> Range:
     """The range of a parameter; ``lambda`` and ``scale`` are factors with a common one."""
-    ranges = {"weight": space.weight, "density": space.density, "t": space.t}
-    return ranges.get(parameter, space.scale)
+    if parameter == "della_density":
+        return della_density(space.density, space.epsilon)
+    found = getattr(space, "scale" if parameter == "lambda" else parameter)
+    assert isinstance(found, Range)
+    return found
+
+
+def in_recipes(parameter: str) -> str:
+    """What a drawn parameter is called in a recipe.
+
+    Names differ where one name of mergekit means several things: they are drawn from different
+    ranges, and what suits one says nothing about the other.
+    """
+    return _IN_RECIPES.get(parameter, parameter)
+
+
+def _varies_as(parameter: str) -> str:
+    """The parameter that says whether this one varies over depth and by filter."""
+    return "density" if parameter == "della_density" else parameter
 
 
 def _values(space: Space, parameter: str, stem: str, of: str) -> Iterator[Dial]:
     bounds = range_of(space, parameter)
-    domain = Floats(low=float(bounds.low) + 0.0, high=float(bounds.high) + 0.0)
+    log = parameter in RANGES and RANGES[parameter].log
+    domain = Floats(low=float(bounds.low) + 0.0, high=float(bounds.high) + 0.0, log=log)
     for name in value_names(space, parameter, stem):
         yield Dial(name=name, domain=domain, parameter=parameter, of=of)
 
@@ -308,7 +229,7 @@ def _inputs(space: Space) -> Iterator[Dial]:
 
 
 def _merges(space: Space) -> Iterator[Dial]:
-    for parameter in ("t", "lambda", "scale"):
+    for parameter in PER_MERGE:
         if any(parameter in DRAWN[method] for method in space.all_at_once):
             yield from _values(space, parameter, parameter, "")
         if any(parameter in DRAWN[method] for method in space.pairwise):

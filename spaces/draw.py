@@ -7,24 +7,18 @@ from collections.abc import Mapping, Sequence
 from spaces.dials import (
     DRAWN,
     PER_INPUT,
-    Choices,
     Dial,
-    Domain,
-    Fixed,
-    Floats,
-    Integers,
-    NotInSpace,
-    Trial,
-    Value,
     depths,
     dials,
     filters,
+    in_recipes,
     joinable,
     parameters,
     value_names,
 )
+from spaces.domains import Choices, Domain, Fixed, Floats, Integers, NotInSpace, Trial, Value
 from spaces.inverse import difference, values_of
-from spaces.methods import METHODS, BaseRule
+from spaces.methods import DIVIDES, METHODS, BaseRule
 from spaces.order import Tree, tree_from_digits
 from spaces.recipe import (
     ByFilter,
@@ -59,7 +53,7 @@ __all__ = [
 ]
 
 SMALLEST_SUM = 1e-3
-"""A linear merge is divided by its sum of weights only where that is at least this everywhere."""
+"""A merge is divided by its sum of weights only where that is at least this everywhere."""
 
 
 def draw(space: Space, trial: Trial, *, flat: bool = False) -> Recipe:
@@ -122,6 +116,7 @@ class _Drawing:
             dtype=space.dtype,
             seed=space.seed,
             tokenizer=space.tokenizer,
+            vocabulary=space.vocabulary,
         )
 
     def _pick(self, name: str) -> Value:
@@ -167,15 +162,19 @@ class _Drawing:
         own = [name for name in DRAWN[method] if name in PER_INPUT]
         shared = [name for name in DRAWN[method] if name not in PER_INPUT]
         tables = [
-            {parameter: self._value(parameter, f"{parameter}.{name}") for parameter in own}
+            {
+                in_recipes(parameter): self._value(parameter, f"{parameter}.{name}")
+                for parameter in own
+            }
             for name, _ in inputs
         ]
-        common = {name: self._value(name, f"{prefix}{name}") for name in shared}
-        if method == "linear" and not self._can_normalize([table["weight"] for table in tables]):
-            common["normalize"] = False
+        common = {in_recipes(name): self._value(name, f"{prefix}{name}") for name in shared}
+        divides = DIVIDES.get(method)
+        if divides and not self._can_normalize([table["weight"] for table in tables]):
+            common[divides] = False
         rule = METHODS[method].base
         base: Model | Merge | None = None
-        if rule is BaseRule.REQUIRED and self._space.base is not None:
+        if rule.apart and self._space.base is not None:
             base = Model(self._space.base)
         elif rule is BaseRule.ENDPOINT:
             base = inputs[0][1]
@@ -212,7 +211,7 @@ class _Drawing:
         return Gradient(tuple(values[layer * len(values) // layers] for layer in range(layers)))
 
     def _can_normalize(self, weights: Sequence[Parameter]) -> bool:
-        """Whether the weights of a linear merge keep clear of a sum of 0 in every layer."""
+        """Whether the weights of a merge keep clear of a sum of 0 in every layer."""
         layers = self._space.layers
         positions = [layer / (layers - 1) if layers > 1 else 1.0 for layer in range(layers)]
         cases = range(len(filters(self._space, "weight")) or 1)

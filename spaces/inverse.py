@@ -6,16 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from spaces.dials import (
-    DRAWN,
-    PER_INPUT,
-    NotInSpace,
-    Value,
-    depths,
-    filters,
-    joinable,
-    value_names,
-)
+from spaces.dials import DRAWN, PER_INPUT, depths, filters, in_recipes, joinable, value_names
+from spaces.domains import NotInSpace, Value
 from spaces.order import Join, Tree, digits_from_tree
 from spaces.recipe import (
     ByFilter,
@@ -154,7 +146,7 @@ class _Reading:
 
     def _value(self, parameter: str, stem: str, table: Parameters) -> None:
         """Note every number of one parameter."""
-        value = dict(table).get(parameter)
+        value = dict(table).get(in_recipes(parameter))
         if value is None:
             raise NotInSpace(f"{stem}: expected a value (the space always draws one), got none")
         count = len(depths(self._space, parameter))

@@ -6,134 +6,30 @@ and defaults are those of mergekit, so that a recipe means the same in both tool
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from spaces.method_types import BaseRule, Kind, Method, ParameterSpec, Scope
+
+__all__ = ["DIVIDES", "METHODS", "BaseRule", "Kind", "Method", "ParameterSpec", "Scope"]
 
 
-class Scope(StrEnum):
-    """Where a parameter is looked up."""
-
-    INPUT = "input"  # one value per merged input; the base has none
-    MERGE = "merge"  # one value for the whole merge
-
-
-class Kind(StrEnum):
-    """The type of a parameter's value."""
-
-    NUMBER = "number"
-    FLAG = "flag"
-
-
-class BaseRule(StrEnum):
-    """How a method uses ``base_model``."""
-
-    REQUIRED = "required"  # inputs are read as deltas from the base
-    ENDPOINT = "endpoint"  # the base is one of the inputs and marks the start (slerp)
-    NONE = "none"  # no base in the arithmetic
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParameterSpec:
-    """One parameter of a method.
-
-    Attributes:
-        name: mergekit's name for it.
-        scope: Per input, or one value for the merge.
-        kind: Number or flag.
-        default: Value when a recipe does not give it; ``None`` means it must be given.
-        low: Smallest legal value (inclusive unless ``low_open``); ``None`` is unbounded.
-        high: Largest legal value, inclusive; ``None`` is unbounded.
-        low_open: The lower bound itself is not legal.
-        meaning: One line, with the unit.
-    """
-
-    name: str
-    scope: Scope
-    meaning: str
-    kind: Kind = Kind.NUMBER
-    default: float | bool | None = None
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False
-
-    def allows(self, value: float) -> bool:
-        """Whether a number lies in the legal range; NaN and infinities never do."""
-        if value != value or value in (float("inf"), float("-inf")):
-            return False
-        if self.low is not None and (value <= self.low if self.low_open else value < self.low):
-            return False
-        return self.high is None or value <= self.high
-
-    def range_text(self) -> str:
-        """The legal range in words, for error messages: ``a value in (0, 1]``."""
-        if self.kind is Kind.FLAG:
-            return "true or false"
-        if self.low is None and self.high is None:
-            return "a finite number"
-        left = "(" if self.low_open or self.low is None else "["
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        high = "inf)" if self.high is None else f"{self.high:g}]"
-        return f"a value in {left}{low}, {high}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
-    """One merge method.
-
-    Attributes:
-        name: mergekit's name.
-        title: Name for people.
-        summary: What it computes, in one line.
-        source: Where the formula comes from.
-        base: How the base model is used.
-        min_inputs: Fewest inputs, not counting a base of rule ``REQUIRED``.
-        max_inputs: Most inputs; ``None`` is unbounded.
-        parameters: What a recipe may set.
-        random: Whether it drops entries by a (seeded) random mask.
-    """
-
-    name: str
-    title: str
-    summary: str
-    source: str
-    base: BaseRule
-    min_inputs: int
-    max_inputs: int | None
-    parameters: tuple[ParameterSpec, ...]
-    random: bool = False
-
-    def parameter(self, name: str) -> ParameterSpec | None:
-        """The parameter of that name, or ``None``."""
-        return next((p for p in self.parameters if p.name == name), None)
-
-    def takes(self, inputs: int) -> bool:
-        """Whether the method can merge this many inputs (the base not counted, see above)."""
-        return self.min_inputs <= inputs and (self.max_inputs is None or inputs <= self.max_inputs)
-
-
-WEIGHT = ParameterSpec(
-    name="weight", scope=Scope.INPUT, meaning="factor of the input (or of its delta), unitless"
-)
-DENSITY = ParameterSpec(
-    name="density",
-    scope=Scope.INPUT,
-    default=1.0,
-    low=0.0,
-    high=1.0,
-    low_open=True,
-    meaning="fraction of each delta tensor that is kept",
-)
-LAMBDA = ParameterSpec(
-    name="lambda", scope=Scope.MERGE, default=1.0, meaning="factor of the summed delta, unitless"
-)
-# mergekit only holds the sign tensors in another type for it; the result is the same.
-INT8_MASK = ParameterSpec(
-    name="int8_mask",
-    scope=Scope.MERGE,
-    kind=Kind.FLAG,
-    default=False,
-    meaning="accepted for mergekit's sake; changes nothing",
-)
+def _number(
+    name: str,
+    default: float,
+    meaning: str,
+    *,
+    scope: Scope = Scope.MERGE,
+    low: float | None = None,
+    high: float | None = None,
+    low_open: bool = False,
+) -> ParameterSpec:
+    return ParameterSpec(
+        name=name,
+        scope=scope,
+        default=default,
+        low=low,
+        high=high,
+        low_open=low_open,
+        meaning=meaning,
+    )
 
 
 def _flag(name: str, default: bool, meaning: str) -> ParameterSpec:
@@ -142,15 +38,52 @@ def _flag(name: str, default: bool, meaning: str) -> ParameterSpec:
     )
 
 
+WEIGHT = ParameterSpec(
+    name="weight", scope=Scope.INPUT, meaning="factor of the input (or of its delta), unitless"
+)
+DENSITY = _number(
+    "density",
+    1.0,
+    "fraction of each delta tensor that is kept",
+    scope=Scope.INPUT,
+    low=0.0,
+    high=1.0,
+    low_open=True,
+)
+LAMBDA = _number("lambda", 1.0, "factor of the summed delta, unitless")
+GAMMA = _number(
+    "gamma",
+    0.01,
+    "fraction of each delta tensor, its largest entries, that is dropped",
+    scope=Scope.INPUT,
+    low=0.0,
+    high=1.0,
+)
+# Densities have to keep clear of 0 and 1 by it, which leaves none for a half or more.
+EPSILON = _number(
+    "epsilon",
+    0.15,
+    "largest and smallest entries of a row are kept with density plus and minus it",
+    scope=Scope.INPUT,
+    low=0.0,
+    high=0.5,
+)
+ACTIVE = _number("epsilon", 1e-5, "a delta counts as changed above this magnitude", low=0.0)
+# mergekit only holds the sign tensors in another type for it; the result is the same.
+INT8_MASK = _flag("int8_mask", False, "accepted for mergekit's sake; changes nothing")
+
+
 def _task_vector(
     name: str,
     title: str,
     summary: str,
     source: str,
     *,
-    normalize: bool,
-    rescale: bool,
-    random: bool,
+    extra: tuple[ParameterSpec, ...] = (),
+    normalize: bool = False,
+    rescale: bool = False,
+    random: bool = False,
+    searched: bool = False,
 ) -> Method:
     """A member of the task-vector family; they differ in defaults and in what drops entries."""
     return Method(
@@ -162,9 +95,11 @@ def _task_vector(
         min_inputs=1,
         max_inputs=None,
         random=random,
+        searched_by_default=searched,
         parameters=(
             WEIGHT,
             DENSITY,
+            *extra,
             LAMBDA,
             _flag("normalize", normalize, "divide by the sum of the weights that took part"),
             _flag("rescale", rescale, "scale a thinned delta back to its L1 norm"),
@@ -173,28 +108,47 @@ def _task_vector(
     )
 
 
-_ALL = (
-    Method(
-        name="linear",
-        title="Linear (model soup)",
-        summary="weighted mean of the inputs",
-        source="Wortsman et al. 2022, arXiv:2203.05482",
+def _other(
+    name: str,
+    title: str,
+    summary: str,
+    source: str,
+    *,
+    base: BaseRule,
+    inputs: tuple[int, int | None] = (1, None),
+    parameters: tuple[ParameterSpec, ...] = (),
+    searched: bool = False,
+) -> Method:
+    return Method(
+        name=name,
+        title=title,
+        summary=summary,
+        source=source,
+        base=base,
+        min_inputs=inputs[0],
+        max_inputs=inputs[1],
+        parameters=parameters,
+        searched_by_default=searched,
+    )
+
+
+_FIRST = (
+    _other(
+        "linear",
+        "Linear (model soup)",
+        "weighted mean of the inputs",
+        "Wortsman et al. 2022, arXiv:2203.05482",
         base=BaseRule.NONE,
-        min_inputs=1,
-        max_inputs=None,
-        parameters=(
-            WEIGHT,
-            _flag("normalize", True, "divide by the sum of the weights"),
-        ),
+        parameters=(WEIGHT, _flag("normalize", True, "divide by the sum of the weights")),
+        searched=True,
     ),
-    Method(
-        name="slerp",
-        title="SLERP",
-        summary="spherical interpolation from the base input to the other one, per tensor",
-        source="Shoemake 1985, Animating rotation with quaternion curves",
+    _other(
+        "slerp",
+        "SLERP",
+        "spherical interpolation from the base input to the other one, per tensor",
+        "Shoemake 1985, Animating rotation with quaternion curves",
         base=BaseRule.ENDPOINT,
-        min_inputs=2,
-        max_inputs=2,
+        inputs=(2, 2),
         parameters=(
             ParameterSpec(
                 name="t",
@@ -202,15 +156,14 @@ _ALL = (
                 meaning="position on the arc: 0 is the base input, 1 the other one",
             ),
         ),
+        searched=True,
     ),
     _task_vector(
         "task_arithmetic",
         "Task arithmetic",
         "base plus the weighted sum of the deltas",
         "Ilharco et al. 2023, arXiv:2212.04089",
-        normalize=False,
-        rescale=False,
-        random=False,
+        searched=True,
     ),
     _task_vector(
         "ties",
@@ -218,45 +171,196 @@ _ALL = (
         "largest entries of each delta, sign consensus, mean of those that agree",
         "Yadav et al. 2023, arXiv:2306.01708",
         normalize=True,
-        rescale=False,
-        random=False,
+        searched=True,
     ),
     _task_vector(
         "dare_linear",
         "DARE",
         "random entries of each delta, scaled back to its norm, summed",
         "Yu et al. 2024, arXiv:2311.03099",
-        normalize=False,
         rescale=True,
         random=True,
+        searched=True,
     ),
     _task_vector(
         "dare_ties",
         "DARE-TIES",
         "random entries of each delta, scaled back to its norm, then sign consensus",
         "Yu et al. 2024, arXiv:2311.03099, with the consensus of arXiv:2306.01708",
-        normalize=False,
+        rescale=True,
+        random=True,
+        searched=True,
+    ),
+)
+
+_THINNING = (
+    _task_vector(
+        "della",
+        "DELLA",
+        "random entries of each delta, large ones more often, then sign consensus",
+        "Deep et al. 2024, arXiv:2406.11617",
+        extra=(EPSILON,),
+        normalize=True,
         rescale=True,
         random=True,
     ),
-    Method(
-        name="passthrough",
-        title="Passthrough",
-        summary="one input unchanged, or scaled; with slices, layer stacking",
-        source="mergekit",
-        base=BaseRule.NONE,
-        min_inputs=1,
-        max_inputs=1,
+    _task_vector(
+        "della_linear",
+        "DELLA (linear)",
+        "random entries of each delta, large ones more often, scaled back to its norm, summed",
+        "Deep et al. 2024, arXiv:2406.11617",
+        extra=(EPSILON,),
+        rescale=True,
+        random=True,
+    ),
+    _task_vector(
+        "breadcrumbs",
+        "Model Breadcrumbs",
+        "each delta without its largest and smallest entries, summed",
+        "Davari and Belilovsky 2023, arXiv:2312.06795",
+        extra=(GAMMA,),
+    ),
+    _task_vector(
+        "breadcrumbs_ties",
+        "Model Breadcrumbs with TIES",
+        "each delta without its largest and smallest entries, then sign consensus",
+        "Davari and Belilovsky 2023, arXiv:2312.06795, with the consensus of arXiv:2306.01708",
+        extra=(GAMMA,),
+    ),
+    _other(
+        "sce",
+        "SCE",
+        "entries where the deltas differ most, weighted by their squares, with sign consensus",
+        "Wan et al. 2024, arXiv:2408.07990",
+        base=BaseRule.REQUIRED,
         parameters=(
-            ParameterSpec(
-                name="scale",
-                scope=Scope.INPUT,
-                default=1.0,
-                meaning="factor of the tensor, unitless",
+            _number(
+                "select_topk",
+                1.0,
+                "fraction of the entries that vary which is merged, by variance",
+                low=0.0,
+                high=1.0,
             ),
+            INT8_MASK,
+        ),
+    ),
+    _other(
+        "ram",
+        "RAM",
+        "mean of the deltas over the inputs that changed an entry",
+        "arXiv:2601.13572",
+        base=BaseRule.REQUIRED,
+        parameters=(ACTIVE,),
+    ),
+    _other(
+        "ramplus_tl",
+        "RAM+ (tensor-local)",
+        "as RAM, with entries that only one input changed made larger",
+        "arXiv:2601.13572",
+        base=BaseRule.REQUIRED,
+        parameters=(
+            _number("r", 0.1, "how much larger, per unit of overlap"),
+            _number("alpha", 0.2, "most overlap that counts", low=0.0),
+            ACTIVE,
         ),
     ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+_GEOMETRIC = (
+    _other(
+        "nuslerp",
+        "NuSLERP",
+        "spherical interpolation of two inputs, or of their deltas, by their weights",
+        "Shoemake 1985; mergekit",
+        base=BaseRule.OPTIONAL,
+        inputs=(2, 2),
+        parameters=(
+            WEIGHT,
+            _flag("nuslerp_row_wise", False, "without flatten: along the first axis, not the last"),
+            _flag("nuslerp_flatten", True, "one arc for the whole tensor, not one per row"),
+        ),
+    ),
+    _other(
+        "multislerp",
+        "Multi-SLERP",
+        "mean direction of the inputs, or of their deltas, with the mean of their norms",
+        "Goddard 2025, goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+        base=BaseRule.OPTIONAL,
+        parameters=(
+            WEIGHT,
+            _flag("normalize_weights", True, "divide the weights by their sum"),
+            _number("eps", 1e-8, "norms below it count as 0", low=0.0, low_open=True),
+        ),
+    ),
+    _other(
+        "karcher",
+        "Karcher mean",
+        "the direction with the least squared angles to all inputs, with the mean of their norms",
+        "Karcher 1977; arXiv:2603.04972",
+        base=BaseRule.NONE,
+        parameters=(
+            ParameterSpec(
+                name="max_iter",
+                scope=Scope.MERGE,
+                kind=Kind.COUNT,
+                default=10,
+                low=0,
+                meaning="most steps towards the mean",
+            ),
+            _number("tol", 1e-5, "smallest step, angle and norm", low=0.0, low_open=True),
+        ),
+    ),
+    _other(
+        "model_stock",
+        "Model Stock",
+        "between base and mean of the inputs, as far as the angle of their deltas tells",
+        "Jang et al. 2024, arXiv:2403.19522",
+        base=BaseRule.REQUIRED,
+        inputs=(2, None),
+        parameters=(_flag("filter_wise", False, "an angle for each row, not for the tensor"),),
+    ),
+)
+
+_PAIRS = (
+    _other(
+        "nearswap",
+        "NearSwap",
+        "the base input, moved to the other one where the two are near",
+        "alchemonaut 2024, QuartetAnemoi-70B",
+        base=BaseRule.ENDPOINT,
+        inputs=(2, 2),
+        parameters=(
+            ParameterSpec(
+                name="t",
+                scope=Scope.MERGE,
+                low=0.0,
+                meaning="differences up to it are swapped, larger ones in part",
+            ),
+        ),
+    ),
+    _other(
+        "arcee_fusion",
+        "Arcee Fusion",
+        "the base input, with the entries of the other one that matter most",
+        "Arcee AI 2025, arcee.ai",
+        base=BaseRule.ENDPOINT,
+        inputs=(2, 2),
+    ),
+    _other(
+        "passthrough",
+        "Passthrough",
+        "one input unchanged, or scaled; with slices, layer stacking",
+        "mergekit",
+        base=BaseRule.NONE,
+        inputs=(1, 1),
+        parameters=(_number("scale", 1.0, "factor of the tensor, unitless", scope=Scope.INPUT),),
+    ),
+)
+
+DIVIDES = {"linear": "normalize", "multislerp": "normalize_weights"}
+"""The methods that divide by the sum of all weights, each with the flag for it."""
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*_FIRST, *_THINNING, *_GEOMETRIC, *_PAIRS)
+}
 """Every method by name."""

@@ -33,6 +33,7 @@ from spaces.values import (
     resolve,
     value_from_json,
 )
+from spaces.vocabulary import Vocabulary
 
 __all__ = [
     "DTYPES",
@@ -145,8 +146,8 @@ class Merge:
 
     Attributes:
         method: Name in ``spaces.methods.METHODS``.
-        sources: Whole inputs in merge order. A base of rule "required" is not listed here.
-        slices: Output layer runs, first to last. The base *is* listed in every slice.
+        sources: Whole inputs in merge order. A base that deltas are taken from is not listed here.
+        slices: Output layer runs, first to last. Such a base *is* listed in every slice.
         base: The base (task vectors), or the input that marks the start (slerp).
         parameters: Values for the merge; per-input parameters given here hold for all inputs.
     """
@@ -176,7 +177,7 @@ class Merge:
             yield self.sources
 
     def _check_base(self, rule: BaseRule) -> None:
-        if rule is not BaseRule.NONE and self.base is None:
+        if rule in (BaseRule.REQUIRED, BaseRule.ENDPOINT) and self.base is None:
             raise RecipeError(f"{self.method}: expected a base model, got none")
         if rule is BaseRule.NONE and self.base is not None:
             raise RecipeError(f"{self.method}: expected no base (it has no use for one), got one")
@@ -190,17 +191,17 @@ class Merge:
             raise RecipeError(f"{self.method}: expected no layer range outside slices, got one")
         if method.base is BaseRule.ENDPOINT and self.base not in nodes:
             raise RecipeError(f"{self.method}: expected the base among the inputs, got another")
-        counted = [
-            node for node in nodes if node != self.base or method.base is not BaseRule.REQUIRED
-        ]
-        if self.slices and method.base is BaseRule.REQUIRED and self.base not in nodes:
+        apart = method.base.apart and self.base is not None
+        counted = [node for node in nodes if node != self.base or not apart]
+        if self.slices and apart and self.base not in nodes:
             raise RecipeError(
                 f"{self.method}: expected the base in every slice, got a slice without"
             )
         if not method.takes(len(counted)):
-            most = "more" if method.max_inputs is None else str(method.max_inputs)
+            least, most = method.min_inputs, method.max_inputs
+            number = "exactly" if least == most else "at least"
             raise RecipeError(
-                f"{self.method}: expected {method.min_inputs} to {most} inputs, got {len(counted)}"
+                f"{self.method}: expected {number} {least} inputs, got {len(counted)}"
             )
         for source in group:
             self._check_values(source)
@@ -208,7 +209,7 @@ class Merge:
     def _check_values(self, source: Source) -> None:
         """Known names and legal values for one input, and every required value given somewhere."""
         method = METHODS[self.method]
-        is_base = method.base is BaseRule.REQUIRED and source.of == self.base
+        is_base = method.base.apart and source.of == self.base
         shared = [self.parameters, *(part.parameters for part in self.slices)]
         for table, scopes in (
             (source.parameters, {Scope.INPUT}),
@@ -220,7 +221,7 @@ class Merge:
                     legal = ", ".join(p.name for p in method.parameters if p.scope in scopes)
                     raise RecipeError(f"{self.method}: expected parameters {legal}, got {name!r}")
                 for number in numbers(value):
-                    if spec.kind is Kind.NUMBER and not spec.allows(float(number)):
+                    if spec.kind is not Kind.FLAG and not spec.allows(float(number)):
                         raise RecipeError(f"{name}: expected {spec.range_text()}, got {number}")
         for spec in method.parameters:
             tables = [*shared, *([source.parameters] if spec.scope is Scope.INPUT else [])]
@@ -242,21 +243,31 @@ class Recipe:
     Attributes:
         root: The outermost merge.
         dtype: Output dtype; ``None`` keeps the widest dtype of each tensor's inputs.
-        seed: Seed of the random masks (DARE), 0 to 2**31 - 1.
+        seed: Seed of the random masks (DARE, DELLA), 0 to 2**31 - 1.
         tokenizer: Model whose tokenizer and config the result gets; ``None`` is the base, or
             the first-listed input where there is no base.
+        vocabulary: Whose tokenizer it gets instead, where those of the inputs differ; ``None``
+            where they are the same.
     """
 
     root: Merge
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise RecipeError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 <= self.seed < 2**31:
             raise RecipeError(f"seed: expected 0 to {2**31 - 1}, got {self.seed}")
+        if self.vocabulary is not None:
+            given = [rule.model for rule in self.vocabulary.tokens if rule.model is not None]
+            for name in given:
+                if name not in self.models:
+                    raise RecipeError(
+                        f"vocabulary: tokens: expected one of {', '.join(self.models)}, got {name}"
+                    )
 
     @cached_property
     def key(self) -> str:
@@ -268,6 +279,12 @@ class Recipe:
     def models(self) -> tuple[str, ...]:
         """Names of all models in it, in order of first appearance, inputs before bases."""
         return tuple(dict.fromkeys(_model_names(self.root)))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of all models whose files a build needs: ``models``, and givers of a tokenizer."""
+        givers = [self.donor, *(self.vocabulary.models if self.vocabulary is not None else ())]
+        return tuple(dict.fromkeys((*self.models, *givers)))
 
     @property
     def title(self) -> str:
@@ -290,6 +307,8 @@ class Recipe:
             result["seed"] = self.seed
         if self.tokenizer is not None:
             result["tokenizer"] = self.tokenizer
+        if self.vocabulary is not None:
+            result["vocabulary"] = self.vocabulary.to_dict()
         return result
 
     @classmethod
@@ -305,6 +324,9 @@ class Recipe:
                 dtype=data.get("dtype"),
                 seed=data.get("seed", 0),
                 tokenizer=data.get("tokenizer"),
+                vocabulary=None
+                if data.get("vocabulary") is None
+                else Vocabulary.from_dict(data["vocabulary"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"recipe: expected the fields of a recipe, got {error!r}") from error

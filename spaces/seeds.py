@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from spaces.dials import Dial, Fixed, NotInSpace, Value, dials, orders
+from spaces.dials import Dial, dials, orders
+from spaces.domains import Fixed, NotInSpace, Value
 from spaces.draw import SMALLEST_SUM, draw, params
 from spaces.inverse import values_of
 from spaces.recipe import Merge, Model, Recipe, Source
@@ -14,6 +15,25 @@ from spaces.space import Space
 
 SPECIALIST = 0.65
 """Share of a specialist in a linear merge; the other parents have equal shares of the rest."""
+
+_THINNED: dict[str, Value] = {"density": 0.5, "weight": 0.5, "gamma": 0.01}
+_PRUNED: dict[str, Value] = {"della_density": 0.5, "weight": 0.5, "epsilon": 0.15}
+_ONCE: tuple[tuple[str, dict[str, Value]], ...] = (
+    ("della", _PRUNED),
+    ("della_linear", _PRUNED),
+    ("breadcrumbs", _THINNED),
+    ("breadcrumbs_ties", _THINNED),
+    ("sce", {"select_topk": 1.0}),
+    ("ram", {"ram_epsilon": 1e-5}),
+    ("ramplus_tl", {"ram_epsilon": 1e-5, "ram_r": 0.1, "ram_alpha": 0.2}),
+    ("nuslerp", {"weight": 1.0}),
+    ("multislerp", {"weight": 1.0}),
+    ("karcher", {}),
+    ("model_stock", {}),
+    ("nearswap", {"nearswap_t": 1e-4}),
+    ("arcee_fusion", {}),
+)
+"""Values to try each further method with, by what is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +61,8 @@ def seeds(space: Space) -> tuple[Seed, ...]:
     - each parent as the specialist: 0.65 of it, equal shares of the rest (linear);
     - TIES at density 0.5 and weight 1, DARE-TIES at density 0.5 and weight 0.5;
     - task arithmetic with weights 1/k, and with weights 1, where real fine-tunes are often best;
-    - slerp half way, for two parents.
+    - slerp half way, for two parents;
+    - each further method once, at density and weight 0.5 or weight 1, and mergekit's defaults.
     """
     found: dict[str, Seed] = {}
     for seed in (*_baselines(space), *_known_good(space)):
@@ -79,6 +100,7 @@ def _known_good(space: Space) -> Iterator[Seed]:
         (f"task_arithmetic weight 1/{count}", {"method": "task_arithmetic", "weight": 1.0 / count}),
         ("task_arithmetic weight 1", {"method": "task_arithmetic", "weight": 1.0}),
         ("slerp t 0.5", {"method": "slerp", "t": 0.5}),
+        *((method, {"method": method, **values}) for method, values in _ONCE),
     )
     found += [_drawn(space, name, wanted) for name, wanted in fixed]
     return (seed for seed in found if seed is not None)
@@ -165,5 +187,11 @@ def _input(name: str, **values: float) -> Source:
 
 def _outside(space: Space, name: str, root: Merge) -> Seed:
     """A seed that the space cannot draw."""
-    recipe = Recipe(root=root, dtype=space.dtype, seed=space.seed, tokenizer=space.tokenizer)
+    recipe = Recipe(
+        root=root,
+        dtype=space.dtype,
+        seed=space.seed,
+        tokenizer=space.tokenizer,
+        vocabulary=space.vocabulary,
+    )
     return Seed(name=name, recipe=recipe, params=None)

@@ -8,24 +8,21 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from spaces.bounds import (
-    DENSITY,
     EVEN,
-    FACTOR,
-    POSITION,
     VARIABLE,
-    WEIGHT,
     Depth,
     Order,
     Range,
     SpaceError,
     Stacking,
     is_count,
-    is_number,
     parameter_problems,
     repeat_problems,
 )
 from spaces.methods import METHODS, BaseRule
+from spaces.ranges import RANGES, range_problems
 from spaces.recipe import DTYPES, RecipeError, check_name
+from spaces.vocabulary import Vocabulary
 
 __all__ = ["VARIABLE", "Depth", "Order", "Range", "Space", "SpaceError", "Stacking"]
 
@@ -49,6 +46,14 @@ class Space:
         density: Range of every density, within (0, 1].
         t: Range of slerp's position.
         scale: Range of the factor of the summed delta (``lambda``), and of passthrough's ``scale``.
+        gamma: Range of the share of outliers that Model Breadcrumbs drops, within [0, 1].
+        epsilon: Range of DELLA's half range of probabilities, within [0, 0.5). Densities for DELLA
+            are drawn where they are legal with all of it.
+        select_topk: Range of the share of entries that SCE selects, within [0, 1].
+        nearswap_t: Range of nearswap's ``t``, above 0; drawn on a logarithmic scale.
+        ram_epsilon: Range of RAM's ``epsilon``, above 0; drawn on a logarithmic scale.
+        ram_r: Range of RAM+'s ``r``.
+        ram_alpha: Range of RAM+'s ``alpha``, from 0.
         depth: How values vary over depth.
         filters: Parts of tensor names that get values of their own, besides the rest.
         filter_parameters: Names of the parameters that vary by filter.
@@ -57,6 +62,7 @@ class Space:
         dtype: Output dtype of every recipe; ``None`` keeps the inputs'.
         seed: Mask seed of every recipe.
         tokenizer: Model that gives config and tokenizer; ``None`` for the default.
+        vocabulary: Of every recipe, where the models' vocabularies differ.
 
     Raises:
         SpaceError: With every problem there is, one line each.
@@ -66,10 +72,17 @@ class Space:
     base: str | None
     layers: int
     methods: tuple[str, ...]
-    weight: Range = WEIGHT
-    density: Range = DENSITY
-    t: Range = POSITION
-    scale: Range = FACTOR
+    weight: Range = RANGES["weight"].default
+    density: Range = RANGES["density"].default
+    t: Range = RANGES["t"].default
+    scale: Range = RANGES["scale"].default
+    gamma: Range = RANGES["gamma"].default
+    epsilon: Range = RANGES["epsilon"].default
+    select_topk: Range = RANGES["select_topk"].default
+    nearswap_t: Range = RANGES["nearswap_t"].default
+    ram_epsilon: Range = RANGES["ram_epsilon"].default
+    ram_r: Range = RANGES["ram_r"].default
+    ram_alpha: Range = RANGES["ram_alpha"].default
     depth: Depth = EVEN
     filters: tuple[str, ...] = ()
     filter_parameters: tuple[str, ...] = ("weight", "t")
@@ -78,6 +91,7 @@ class Space:
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -132,10 +146,7 @@ class Space:
 
 
 _PARTS: dict[str, type[Range | Depth | Stacking]] = {
-    "weight": Range,
-    "density": Range,
-    "t": Range,
-    "scale": Range,
+    **dict.fromkeys(RANGES, Range),
     "depth": Depth,
     "stacking": Stacking,
 }
@@ -147,6 +158,8 @@ def _to_json(value: Any) -> Any:
             return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
         case Order():
             return value.value
+        case Vocabulary():
+            return value.to_dict()
         case tuple():
             return list(value)
         case _:
@@ -158,6 +171,8 @@ def _from_json(name: str, value: Any) -> Any:
         return _PARTS[name](**{key: _from_json(key, inner) for key, inner in value.items()})
     if name == "order":
         return Order(value)
+    if name == "vocabulary" and value is not None:
+        return Vocabulary.from_dict(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -172,7 +187,7 @@ def _problems(space: Space) -> Iterator[str]:
     if not is_count(space.layers, 1):
         yield f"layers: expected a whole number of at least 1, got {space.layers!r}"
     yield from _method_problems(space)
-    yield from _range_problems(space)
+    yield from range_problems({name: getattr(space, name) for name in RANGES}, space.methods)
     yield from space.depth.problems(space.layers)
     yield from _filter_problems(space.filters)
     yield from parameter_problems("filter_parameters", space.filter_parameters)
@@ -192,6 +207,10 @@ def _problems(space: Space) -> Iterator[str]:
     names = (*space.parents, *([space.base] if space.base is not None else []))
     if space.tokenizer is not None and space.tokenizer not in names:
         yield f"tokenizer: expected one of {', '.join(names)}, got {space.tokenizer!r}"
+    if space.vocabulary is not None:
+        for name in space.vocabulary.models:
+            if name not in names:
+                yield f"vocabulary: expected one of {', '.join(names)} or union, got {name!r}"
 
 
 def _model_problems(space: Space) -> Iterator[str]:
@@ -242,16 +261,6 @@ def _misfit(space: Space, name: str) -> str:
         return f"it takes {method.max_inputs} input, pairwise merges have 2; use another order"
     remedy = "; use order pairwise or any" if method.takes(2) and count > 2 else ""
     return f"it takes {method.min_inputs} inputs, got {count}{remedy}"
-
-
-def _range_problems(space: Space) -> Iterator[str]:
-    for name in ("weight", "density", "t", "scale"):
-        yield from getattr(space, name).problems(name)
-    if space.weight == Range(low=0.0, high=0.0):
-        yield "weight: expected a range with more than 0, got [0, 0]"
-    low, high = space.density.low, space.density.high
-    if is_number(low) and is_number(high) and low <= high and not 0.0 < low <= high <= 1.0:
-        yield f"density: expected a range within (0, 1], got [{low:g}, {high:g}]"
 
 
 def _filter_problems(filters: tuple[str, ...]) -> Iterator[str]:

@@ -137,12 +137,12 @@ class _Reading:
             where = f"{key}[{at}]"
             location = self._location(entry, where)
             listed = listed or (base is not None and location == base)
-            if location == base and base is not None and method.base is BaseRule.REQUIRED:
+            if location == base and base is not None and method.base.apart:
                 for name in entry.get("parameters") or ():
                     self._notes.ignore(f"{where}.parameters.{name}", "the base has no parameters")
                 continue
             found.append(self._source(entry, location, where))
-        if base is not None and not listed and method.base is not BaseRule.REQUIRED:
+        if base is not None and not listed and not method.base.apart:
             node = self._node(base, "base_model")
             found.append(Source(of=node) if node is not None else None)
         sources = tuple(source for source in found if source is not None)

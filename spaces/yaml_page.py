@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from spaces.methods import METHODS
 from spaces.recipe import DTYPES, Merge, Model, Recipe
+from spaces.vocabulary import Vocabulary
 from spaces.yaml_merge import Layout, Notes, read_merge
 from spaces.yaml_values import reference
+from spaces.yaml_vocabulary import read_vocabulary, source_of
 from spaces.yaml_writer import BLOCK
 
 _KEYS = frozenset(
@@ -75,62 +77,46 @@ class Page:
                 return found if found in DTYPES else None
         return None
 
-    def tokenizer(self, *, ours: bool) -> str | None:
-        """Name of the model that gives the tokenizer; ``None`` for the recipe's default.
+    def tokenizer(self) -> str | None:
+        """The model that gives config and tokenizer; ``None`` for the recipe's default."""
+        if self._merge is None:
+            return None
+        donor = self.donor()
+        return donor if donor != Recipe(root=self._merge).donor else None
 
-        Args:
-            ours: The file is one of ours: ``base_model`` then only repeats the default.
-        """
-        key, source = self._tokenizer_source()
+    def vocabulary(self) -> Vocabulary | None:
+        """What the document says of the output's vocabulary."""
+        return read_vocabulary(self.data, notes=self.notes, model_of=self._model_of)
+
+    def _model_of(self, source: Any, key: str) -> str | None:
+        """Name of a model of this merge, given as ``base`` or by its location."""
         if source == "base":
-            return self._given(self._base)
-        if source is not None:
-            location = self.notes.take(key, reference, source)
-            node = self._find(location, self.notes, key) if location is not None else None
-            name = self._given(node)
-            if (
-                name is not None
-                and self._merge is not None
-                and name not in Recipe(root=self._merge).models
-            ):
-                self.notes.problem(key, f"expected a model of this merge, got {source!r}")
-            return name
-        if not ours and self._merge is not None:
-            donor = self.donor()
-            return donor if donor != Recipe(root=self._merge).donor else None
-        return None
+            return self.donor()
+        location = self.notes.take(key, reference, source)
+        node = self._find(location, self.notes, key) if location is not None else None
+        name = self._given(node)
+        if name is None or self._merge is None:
+            return None
+        if name not in Recipe(root=self._merge).models:
+            self.notes.problem(key, f"expected a model of this merge, got {source!r}")
+            return None
+        return name
 
     def donor(self) -> str | None:
         """The model whose config and tokenizer mergekit gives this merge."""
         given = self._given(self._base)
         return given if given or self._merge is None else Recipe(root=self._merge).donor
 
-    def note_inner(self) -> None:
+    def note_inner(self, final: Page) -> None:
         """Note what this document says that has no effect where its result is merged further."""
-        key, source = self._tokenizer_source()
-        if source is not None:
+        key, source = source_of(self.data, self.notes)
+        if source is not None and source != source_of(final.data, self.notes)[1]:
             self.notes.ignore(key, "the final document decides on the tokenizer")
         if (dtype := self.dtype()) not in (None, "float32"):
             self.notes.ignore("dtype", f"{dtype}: intermediate results stay in float32")
 
     def _given(self, node: Model | Page | None) -> str | None:
         return node.name if isinstance(node, Model) else node.donor() if node is not None else None
-
-    def _tokenizer_source(self) -> tuple[str, Any]:
-        tokenizer = self.data.get("tokenizer")
-        if tokenizer is None:
-            return "tokenizer_source", self.data.get("tokenizer_source")
-        if self.data.get("tokenizer_source") is not None:
-            self.notes.problem("tokenizer", "expected it or tokenizer_source, got both")
-        if not isinstance(tokenizer, Mapping):
-            self.notes.problem("tokenizer", f"expected keys and values, got {tokenizer!r}")
-            return "tokenizer", None
-        for key in ("tokens", "pad_to_multiple_of"):
-            if tokenizer.get(key):
-                self.notes.problem(
-                    f"tokenizer.{key}", "expected none (not supported yet), got some"
-                )
-        return "tokenizer.source", tokenizer.get("source", "union")
 
     def _read(self) -> Merge | None:
         for unknown in self.data.keys() - _KEYS:
@@ -142,9 +128,7 @@ class Page:
             got = repr(self.data["merge_method"]) if "merge_method" in self.data else "none"
             self.notes.problem("merge_method", f"expected one of {', '.join(METHODS)}, got {got}")
         self.dtype()
-        key, source = self._tokenizer_source()
-        if source == "union":
-            self.notes.problem(key, "expected base or a model, got union (not supported yet)")
+        source_of(self.data, self.notes)
         base = self.data.get("base_model")
         location = None if base is None else self.notes.take("base_model", reference, base)
         if location is not None:

@@ -129,11 +129,11 @@ class _File:
             return None
         for page in self._pages:
             if page is not final:
-                page.note_inner()
+                page.note_inner(final)
         recipe = self._recipe(final, root, block)
         if recipe is None or self.problems:
             return None
-        used = {*recipe.models, recipe.donor}
+        used = recipe.needed
         return Document(
             recipe=recipe,
             locations={name: place for place, name in self._names.items() if name in used},
@@ -144,9 +144,9 @@ class _File:
 
     def _recipe(self, final: Page, root: Merge, block: Mapping[str, Any]) -> Recipe | None:
         tokenizer = block.get("tokenizer")
-        if tokenizer is None:
-            tokenizer = final.tokenizer(ours="key" in block)
-        dtype = final.dtype()
+        if tokenizer is None and "key" not in block:  # ours only repeats the default there
+            tokenizer = final.tokenizer()
+        dtype, vocabulary = final.dtype(), final.vocabulary()
         if tokenizer is not None and tokenizer not in self._names.values():
             final.notes.problem(
                 f"{BLOCK}.tokenizer", f"expected one of the models, got {tokenizer!r}"
@@ -158,6 +158,7 @@ class _File:
                 dtype=None if block.get("keep_dtype") is True else dtype,
                 seed=block.get("seed", 0),
                 tokenizer=tokenizer,
+                vocabulary=vocabulary,
             )
         except (RecipeError, TypeError) as error:
             final.notes.problem(BLOCK, str(error))

@@ -13,9 +13,7 @@ _TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
 _FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
 
 MERGEKIT_PARAMETERS = frozenset(
-    {spec.name for method in METHODS.values() for spec in method.parameters}
-    | {"gamma", "epsilon", "select_topk", "filter_wise", "nuslerp_flatten", "nuslerp_row_wise"}
-    | {"normalize_weights", "eps", "max_iter", "tol", "r", "alpha"}
+    spec.name for method in METHODS.values() for spec in method.parameters
 )
 """Names that some method of mergekit has; where another method is used they do nothing."""
 
@@ -98,6 +96,8 @@ def _level(value: Any, spec: ParameterSpec) -> Level:
     if isinstance(value, list):
         if spec.kind is Kind.FLAG:
             raise Unreadable(f"expected true or false, got a gradient {value!r}")
+        if spec.kind is Kind.COUNT:
+            raise Unreadable(f"expected {spec.range_text()}, got a gradient {value!r}")
         if not value or any(isinstance(item, Mapping | list) for item in value):
             raise Unreadable(f"expected numbers only or filters only, got {value!r}")
         return Gradient(tuple(_allowed(item, spec) for item in value))

@@ -24,6 +24,7 @@ from spaces.recipe import (
     merges,
 )
 from spaces.yaml_values import Unreadable, reference
+from spaces.yaml_vocabulary import vocabulary_keys
 
 BLOCK = "merge_search"
 """Key of the final document that holds what mergekit has no word for; mergekit ignores it."""
@@ -73,14 +74,15 @@ def to_yaml(
         # there already under this name, so another recipe must not use the same one.
         digest = hashlib.sha256(_dump(body).encode()).hexdigest()[:8]
         references[merge] = f"step{number}-{digest}"
-        documents.append({"name": references[merge]} | body | {"dtype": "float32"})
+        ending = {"dtype": "float32"} | _vocabulary(recipe, located)
+        documents.append({"name": references[merge]} | body | ending)
     text = "---\n".join(_dump(document) for document in documents)
     return _HEADER + (_ONE if len(documents) == 1 else _SEVERAL) + text
 
 
 def _locations(recipe: Recipe, locations: Mapping[str, str]) -> dict[str, str]:
     """Locations of the models of a recipe, in order of appearance."""
-    names = dict.fromkeys([*recipe.models, recipe.donor])
+    names = recipe.needed
     missing = [name for name in names if name not in locations]
     if missing:
         raise RecipeError(f"locations: expected one for every model, got none for {missing}")
@@ -144,6 +146,7 @@ def _ending(
     saved = recipe.dtype or inputs_dtype
     if saved not in (None, "float32"):
         result["out_dtype"] = saved
+    result |= _vocabulary(recipe, located)
     block: dict[str, Any] = {"key": recipe.key}
     if recipe.seed:
         block["seed"] = recipe.seed
@@ -152,6 +155,15 @@ def _ending(
     if recipe.dtype is None:
         block["keep_dtype"] = True
     return result | {BLOCK: block | {"models": dict(located)} | dict(meta)}
+
+
+def _vocabulary(recipe: Recipe, located: Mapping[str, str]) -> dict[str, Any]:
+    """The tokenizer keys, in every document of a tree: each has to end up with that vocabulary."""
+    if recipe.vocabulary is None:
+        return {}
+    if recipe.vocabulary.tokens and len(list(merges(recipe.root))) > 1:
+        raise RecipeError("vocabulary.tokens: expected none for a tree of merges, got some")
+    return vocabulary_keys(recipe.vocabulary, located)
 
 
 def _source(source: Source, references: Mapping[Model | Merge, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evaluators.base import Candidate, EvaluatorError, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec, contributions
+from spaces.methods import METHODS, BaseRule
 from spaces.recipe import (
     ByFilter,
     Case,
@@ -97,6 +98,53 @@ def test_contributions() -> None:
         for name, layers in (("math", (0, 1)), ("code", (1, 4)))
     )
     assert contributions(Merge(method="passthrough", slices=slices)) == {"math": 0.25, "code": 0.75}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_contributions(method: str) -> None:
+    """Shares of all inputs, and of the base what is left; they add up to about one."""
+    found = METHODS[method]
+    names = ("math", "code")[: found.max_inputs or 2]
+    needed = {"weight": 0.5, "t": 0.001}
+    base = {BaseRule.ENDPOINT: Model("math"), BaseRule.NONE: None}.get(found.base, Model("base"))
+    merge = Merge(
+        method=method,
+        sources=tuple(Source(of=Model(name)) for name in names),
+        base=base,
+        parameters=tuple(
+            (spec.name, needed[spec.name]) for spec in found.parameters if spec.default is None
+        ),
+    )
+    shares = contributions(merge)
+    assert all(shares[name] > 0 for name in names)
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "first", "second"),
+    [
+        ("sce", {"select_topk": 0.2}, {"select_topk": 0.9}),
+        ("breadcrumbs", {"gamma": 0.0}, {"gamma": 0.3}),
+        ("della", {"epsilon": 0.05}, {"epsilon": 0.3}),
+        ("ram", {"epsilon": 1e-5}, {"epsilon": 1e-3}),
+        ("ramplus_tl", {"r": 0.1}, {"r": 0.5}),
+        ("ramplus_tl", {"alpha": 0.1}, {"alpha": 0.5}),
+    ],
+)
+def test_every_number_counts(
+    method: str, first: dict[str, float], second: dict[str, float]
+) -> None:
+    def share(values: dict[str, float]) -> float:
+        given = {"weight": 0.5, **values} if METHODS[method].parameter("weight") else values
+        merge = Merge(
+            method=method,
+            sources=(Source(of=Model("math")),),
+            base=Model("base"),
+            parameters=parameters(**given),
+        )
+        return contributions(merge)["math"]
+
+    assert share(first) != pytest.approx(share(second))
 
 
 def test_lower_is_better_counts_the_wrong_answers() -> None:

@@ -195,7 +195,7 @@ def test_interrupts_pass_through(make_spec: Any, mix: Any, monkeypatch: pytest.M
     assert isinstance(ask(evaluator, mix(math=1.0)), Score)
 
 
-def _interrupt(*arguments: Any) -> str:
+def _interrupt(*arguments: Any, **settings: Any) -> str:
     raise KeyboardInterrupt
 
 

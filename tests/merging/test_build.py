@@ -310,7 +310,7 @@ def test_disk_fails_half_way(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer, "_copy_files", failure)
+    monkeypatch.setattr(writer, "copy_files", failure)
     with pytest.raises(BuildError, match=message):
         write_model(planned(DARE, checkpoints), checkpoints, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merging.build import build_into
 from merging.checkpoint import Checkpoint
+from merging.kernels import Operands, combine
+from merging.masks import MaskKey
 from merging.plan import PlanError, plan
+from spaces.methods import METHODS, Scope
 from spaces.recipe import Recipe
 
 Build = Callable[..., dict[str, Tensor]]
@@ -241,6 +245,127 @@ def test_modules_beside_the_model_may_be_missing(models: dict[str, Path], build:
     """mergekit leaves such tensors out for classes it knows; we merge them over those with one."""
     change(models["base"], lambda t: t.update({"mtp.norm.weight": torch.ones(4)}))
     assert build(ties(0.5), models)["mtp.norm.weight"].tolist() == [1.0] * 4
+
+
+def combined(method: str, *inputs: Tensor, base: Tensor | None = None, **values: Any) -> Tensor:
+    found = METHODS[method]
+    given = {p.name: p.default for p in found.parameters if p.default is not None} | values
+    each = {p.name for p in found.parameters if p.scope is Scope.INPUT}
+    return combine(
+        method,
+        Operands(
+            inputs=inputs,
+            base=base,
+            per_input={name: [given[name]] * len(inputs) for name in each},
+            shared={name: value for name, value in given.items() if name not in each},
+            masks=[MaskKey(seed=0, model=str(at), tensor="x") for at in range(len(inputs))],
+        ),
+    )
+
+
+def test_opposite_inputs_do_not_pull() -> None:
+    """Half a turn away any way is the shortest; mergekit's rounding errors choose one."""
+    x = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(combined("karcher", x, -x, x / 2), x * (1 + 1 + 0.5) / 3)
+    assert torch.equal(combined("karcher", x, -x), x)
+
+
+def test_no_mean_direction_is_the_weighted_sum() -> None:
+    """mergekit stops with an error for three or more, as where a fine-tune left a tensor alone."""
+    base = torch.ones(6)
+    assert torch.equal(combined("multislerp", base, base, base, base=base, weight=0.5), base)
+    with pytest.raises(ValueError, match="weighted sum of the input tensors is zero"):
+        merge_tensors([base] * 4, "multislerp", parameters={"weight": 0.5}, base_index=0)
+
+
+@pytest.mark.parametrize("method", ["multislerp", "linear"])
+def test_multislerp_zero_sum_is_refused(method: str, tiny_family: dict[str, Path]) -> None:
+    """mergekit divides by it and writes NaN."""
+    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in tiny_family.items()}
+    sources = [
+        {"of": name, "parameters": {"weight": weight}}
+        for name, weight in (("math", 0.5), ("code", -0.5))
+    ]
+    recipe = Recipe.from_dict({"merge": {"method": method, "sources": sources}})
+    with pytest.raises(PlanError, match=f"{method}: .*: expected weights that do not add up to 0"):
+        plan(recipe, checkpoints)
+
+
+def test_della_density_and_epsilon_are_checked_before(tiny_family: dict[str, Path]) -> None:
+    """mergekit finds out when it comes to the tensor."""
+    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in tiny_family.items()}
+    for density, legal in ((0.1, False), (0.15, False), (0.16, True), (0.86, False), (1.0, True)):
+        merge = ties(density) | {"method": "della"}
+        if legal:
+            plan(Recipe.from_dict({"merge": merge}), checkpoints)
+            continue
+        with pytest.raises(PlanError, match="expected a density of 1, or between epsilon and 1 -"):
+            plan(Recipe.from_dict({"merge": merge}), checkpoints)
+
+
+def test_the_only_entry_of_a_row_is_kept_with_the_density() -> None:
+    """mergekit divides by the number of other entries, which is 0."""
+    column = torch.ones(4096, 1)
+    values = {"weight": 1.0, "density": 0.7, "epsilon": 0.2, "rescale": False}
+    kept = combined("della_linear", column, base=torch.zeros_like(column), **values)
+    assert abs(float(kept.mean()) - 0.7) < 4 * (0.7 * 0.3 / 4096) ** 0.5
+    with pytest.raises(RuntimeError):
+        merge_tensors(
+            [torch.zeros_like(column), column], "della_linear", parameters=values, base_index=0
+        )
+
+
+def test_equal_entries_rank_by_index() -> None:
+    """mergekit's sort is not stable: which of equal entries ranks higher is chance."""
+    row = torch.ones(1 << 16)
+    values = {"weight": 1.0, "density": 0.5, "epsilon": 0.4, "rescale": False}
+    kept = combined("della_linear", row, base=torch.zeros_like(row), **values)
+    first, last = kept.view(2, -1).mean(dim=1).tolist()
+    assert (first, last) == pytest.approx((0.3, 0.7), abs=0.01)
+
+
+def test_quartiles_are_those_of_all_entries() -> None:
+    """mergekit takes them from a million entries drawn at random, in arithmetic of ``dtype``."""
+    noise = torch.Generator().manual_seed(0)
+    base = torch.randn(1100, 1000, generator=noise)
+    other = base + torch.randn(1100, 1000, generator=noise) * 0.1
+    made = combined("arcee_fusion", base, other)
+    p, q = (x.double().softmax(dim=1) + 1e-8 for x in (other, base))
+    score = (other - base).abs().double() * (p * (p / q).log()).sum(dim=1, keepdim=True)
+    ordered = score.flatten().sort().values
+    low, median, high = (float(ordered[(len(ordered) - 1) * part // 4]) for part in (1, 2, 3))
+    limit = median + 1.5 * (high - low)
+    certain = (score / limit - 1).abs() > 1e-6
+    assert torch.equal((made != base)[certain], (score >= limit)[certain])
+    assert int((~certain).sum()) < 10
+
+
+def test_model_stock_of_one_input_keeps_the_base(models: dict[str, Path], build: Build) -> None:
+    """mergekit leaves a tensor out that the base and only one other model have."""
+    name = "mtp.norm.weight"
+    change(models["base"], lambda t: t.update({name: torch.zeros(4)}))
+    change(models["math"], lambda t: t.update({name: torch.ones(4)}))
+    sources = [{"of": "math"}, {"of": "code"}]
+    merge = {"method": "model_stock", "base": "base", "sources": sources}
+    assert build(merge, models)[name].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("method", ["nuslerp", "nearswap", "arcee_fusion", "slerp"])
+def test_what_one_of_two_inputs_has_is_taken(
+    method: str, models: dict[str, Path], build: Build
+) -> None:
+    """mergekit too, but for nuslerp with a base and nearswap, where it is an error."""
+    name = "mtp.norm.weight"
+    for model in ("base", "math"):
+        change(models[model], lambda t: t.update({name: torch.arange(4.0)}))
+    values = {"nuslerp": {"weight": 1.0}, "nearswap": {"t": 0.1}, "slerp": {"t": 0.3}}
+    merge = {
+        "method": method,
+        "base": "base" if method == "nuslerp" else "math",
+        "sources": [{"of": "math"}, {"of": "code"}],
+        "parameters": values.get(method, {}),
+    }
+    assert build(merge, models)[name].tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_every_deviation_is_documented() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from merging import masks
-from merging.kernels import KERNELS, Operands, combine, slerp_weights
+from merging.geometry import slerp_coefficients
+from merging.kernels import KERNELS, Operands, combine
 from merging.masks import MaskKey
 from spaces.methods import METHODS
 
@@ -74,9 +76,11 @@ def test_slerp_with_one_input_is_that_input() -> None:
     assert torch.equal(combine("slerp", Operands(inputs=[A], shared={"t": 0.3})), A)
 
 
+@settings(deadline=None)
 @given(t=st.floats(0, 1), angle=st.floats(0.05, 3.0))
-def test_slerp_weights_keep_the_norm(t: float, angle: float) -> None:
-    first, second = slerp_weights(1.0, math.cos(angle), 1.0, t=t)
+def test_slerp_keeps_the_norm(t: float, angle: float) -> None:
+    gram = [[1.0, math.cos(angle)], [math.cos(angle), 1.0]]
+    first, second = slerp_coefficients(gram, t=t)
     norm = first**2 + second**2 + 2 * first * second * math.cos(angle)
     assert norm == pytest.approx(1.0, abs=1e-9)
 
@@ -143,15 +147,28 @@ def random_operands(method: str, count: int, dtype: torch.dtype = torch.bfloat16
     number = METHODS[method].max_inputs or 3
     return Operands(
         inputs=inputs[:number],
-        base=base,
+        base=base if METHODS[method].base.apart else None,
         per_input={
             "weight": [0.7, -0.3, 0.5][:number],
             "density": [0.3, 0.6, 1.0][:number],
+            "epsilon": [0.1, 0.2, 0.3][:number],
+            "gamma": [0.05, 0.0, 0.1][:number],
             "scale": [0.8][:number],
         },
-        shared={"t": 0.3, "lambda": 0.9, "normalize": True, "rescale": True},
+        shared={
+            "t": 0.3 if method == "slerp" else 0.005,
+            "lambda": 0.9,
+            "normalize": True,
+            "rescale": True,
+            "select_topk": 0.4,
+            "epsilon": 0.004,
+        },
         masks=[MaskKey(seed=3, model=name, tensor="x") for name in "abc"[:number]],
     )
+
+
+def tensors_of(operands: Operands) -> list[Tensor]:
+    return [*operands.inputs, *([] if operands.base is None else [operands.base])]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -182,11 +199,9 @@ def test_same_bits_for_any_number_of_threads(method: str, threads: Any) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_inputs_are_left_alone(method: str) -> None:
     operands = random_operands(method, 5000, torch.float32)
-    assert operands.base is not None
-    before = [tensor.clone() for tensor in (*operands.inputs, operands.base)]
+    before = [tensor.clone() for tensor in tensors_of(operands)]
     combine(method, operands)
-    after = [*operands.inputs, operands.base]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(operands), strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -203,7 +218,7 @@ def test_cast_once_at_the_end(method: str) -> None:
 def test_bad_weights_stay_visible(method: str, bad: float) -> None:
     operands = random_operands(method, 5000, torch.float32)
     operands.inputs[0][4321] = bad
-    if method.startswith("dare"):  # the entry may be dropped, but its norm is not a number
+    if METHODS[method].random:  # the entry may be dropped, but its norm is not a number
         assert not combine(method, operands).isfinite().all()
         return
     assert not combine(method, operands)[4321].isfinite()
@@ -213,15 +228,44 @@ def test_bad_weights_stay_visible(method: str, bad: float) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_shapes(method: str, shape: tuple[int, ...]) -> None:
     operands = random_operands(method, math.prod(shape))
-    assert operands.base is not None
-    shaped = Operands(
+    made = combine(method, reshaped(operands, shape))
+    assert made.shape == shape
+    if method in BY_ROWS and len(shape) > 1:
+        assert made.isfinite().all()
+    else:
+        assert torch.equal(made, combine(method, operands).view(shape))
+
+
+def reshaped(operands: Operands, shape: tuple[int, ...]) -> Operands:
+    return replace(
+        operands,
         inputs=[tensor.view(shape) for tensor in operands.inputs],
-        base=operands.base.view(shape),
-        per_input=operands.per_input,
-        shared=operands.shared,
-        masks=operands.masks,
+        base=None if operands.base is None else operands.base.view(shape),
     )
-    assert torch.equal(combine(method, shaped), combine(method, operands).view(shape))
+
+
+ROWS = [
+    ("della", {}),
+    ("della_linear", {}),
+    ("arcee_fusion", {}),
+    ("model_stock", {"filter_wise": True}),
+    ("nuslerp", {"nuslerp_flatten": False}),
+    ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}),
+]
+BY_ROWS = {"della", "della_linear", "arcee_fusion"}
+
+
+@pytest.mark.parametrize(("method", "flags"), ROWS)
+@pytest.mark.parametrize("shape", [(4096, 3), (3, 4096), (7, 11, 13)])
+def test_rows_have_the_same_bits_for_any_chunk(
+    method: str, flags: dict[str, bool], shape: tuple[int, ...]
+) -> None:
+    plain = random_operands(method, math.prod(shape))
+    operands = replace(reshaped(plain, shape), shared={**plain.shared, **flags})
+    whole = combine(method, operands, chunk=1 << 20)
+    for chunk in (1, 1000, 8192):
+        assert torch.equal(whole, combine(method, operands, chunk=chunk))
+    assert not torch.equal(whole, combine(method, plain).view(shape))
 
 
 def test_strided_inputs() -> None:

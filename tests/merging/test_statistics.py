@@ -78,3 +78,19 @@ def test_norm_of_what_is_not_finite_is_not_a_number() -> None:
     drop = Dropped(key=MaskKey(seed=0, model="a", tensor="x"), density=1.0)
     found = norm_ratio(series(torch.tensor([1.0, math.inf, math.nan])), drop, chunk=BLOCK)
     assert math.isnan(found)
+
+
+@pytest.mark.parametrize("order", ["random", "ascending", "blocks"])
+@pytest.mark.parametrize("share", [1e-6, 0.001, 0.3, 0.999, 1.0])
+def test_threshold_of_a_large_tensor(order: str, share: float) -> None:
+    """Found from a sample, or without it where the sample misleads: exact either way."""
+    tensor = torch.randn(200_003, generator=torch.Generator().manual_seed(0))
+    if order == "ascending":
+        tensor = tensor.abs().sort().values
+    if order == "blocks":  # every sixth entry, which the sample takes, is unlike the others
+        tensor[::6] *= 1e-6
+    count = max(1, int(share * tensor.numel()))
+    found = trim(series(tensor), count, chunk=BLOCK)
+    expected = tensor.abs().sort(descending=True).values[count - 1 : count].view(torch.int32)
+    assert found.bits == int(expected)
+    assert int(found.keep(tensor, 0).sum()) == count

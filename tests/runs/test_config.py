@@ -268,12 +268,23 @@ def test_all_problems_at_once(golden) -> None:
         ("space: {weight: [0, 0]}", "3: space.weight: expected a range with more than 0"),
         ("space: {density: [0, 1]}", "3: space.density: expected a range within (0, 1], got [0"),
         ("space: {density: [0.5, 2]}", "3: space.density: expected a range within (0, 1]"),
+        ("space: {gamma: [0, 2]}", "3: space.gamma: expected a range within [0, 1], got [0, 2]"),
+        (
+            "space: {nearswap_t: [0, 1]}",
+            "3: space.nearswap_t: expected a range above 0, got [0, 1]",
+        ),
+        (
+            "base: c\nspace: {methods: [della], density: [0.9, 1]}",
+            "4: space.epsilon: expected a range that leaves della a density within [0.9, 1]",
+        ),
         ("space: {methods: []}", "3: space.methods: expected at least 1 of them, got []"),
         ("space: {methods: linear}", "3: space.methods: expected a list, got 'linear'"),
         (
             "space:\n  methods:\n  - linear\n  - dare_tie",
             "6: space.methods[1]: expected one of linear, slerp, task_arithmetic, ties, "
-            "dare_linear, dare_ties, passthrough, got 'dare_tie'; did you mean 'dare_ties'?",
+            "dare_linear, dare_ties, della, della_linear, breadcrumbs, breadcrumbs_ties, sce, ram, "
+            "ramplus_tl, nuslerp, multislerp, karcher, model_stock, nearswap, arcee_fusion, "
+            "passthrough, got 'dare_tie'; did you mean 'dare_ties'?",
         ),
         ("space: {methods: [linear, linear]}", "3: space.methods: expected each name once, got"),
         (
@@ -286,7 +297,8 @@ def test_all_problems_at_once(golden) -> None:
         ("space: {depth: 3}", "3: space.depth: expected a mapping of keys, got 3"),
         (
             "space: {depth: {knots: 3, parameters: [wait]}}",
-            "3: space.depth.parameters[0]: expected one of weight, density, t, lambda, scale, got",
+            "3: space.depth.parameters[0]: expected one of weight, density, t, lambda, scale, "
+            "gamma, epsilon, select_topk, nearswap_t, ram_epsilon, ram_r, ram_alpha, got 'wait'",
         ),
         ("space: {filters: [mlp, mlp]}", "3: space.filters: expected each name once, got 'mlp'"),
         ("space: {filters: ['*']}", "3: space.filters: expected part of a tensor name, got '*'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from spaces.methods import METHODS, BaseRule
 from spaces.order import MAX_LEAVES
+from spaces.ranges import della_density
 from spaces.recipe import DTYPES
 from spaces.space import VARIABLE, Depth, Order, Range, Space, Stacking
+from spaces.vocabulary import Vocabulary
 
 # A busy machine is no reason to fail.
 settings.register_profile("patient", deadline=None)
@@ -28,9 +31,13 @@ class RandomTrial:
         self._random = random.Random(seed)
         self.values: dict[str, float | int | str] = {}
 
-    def suggest_float(self, name: str, low: float, high: float) -> float:
-        value = self._random.choice([low, high, *[self._random.uniform(low, high)] * 8])
-        return self._note(name, value)
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        inside = self._random.uniform(low, high)
+        if log:
+            assert low > 0
+            power = self._random.uniform(math.log(low), math.log(high))
+            inside = min(max(math.exp(power), low), high)
+        return self._note(name, self._random.choice([low, high, *[inside] * 8]))
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         return self._note(name, self._random.randint(low, high))
@@ -80,15 +87,26 @@ def spaces(draw: st.DrawFn) -> Space:
         )
         if stacking.slices(layers)[0] > stacking.slices(layers)[1]:
             stacking = None
+    density, epsilon = draw(ranges(0.001, 1.0)), draw(ranges(0.0, 0.45))
+    margins = della_density(density, epsilon)
+    if margins.low > margins.high:
+        legal = [name for name in legal if not name.startswith("della")]
     return Space(
         parents=parents,
         base=base,
         layers=layers,
         methods=tuple(draw(st.lists(st.sampled_from(legal), min_size=1, unique=True))),
         weight=draw(ranges(-1.0, 2.0).filter(lambda r: (r.low, r.high) != (0, 0))),
-        density=draw(ranges(0.001, 1.0)),
+        density=density,
         t=draw(ranges(-0.5, 1.5)),
         scale=draw(ranges(0.0, 2.0)),
+        gamma=draw(ranges(0.0, 1.0)),
+        epsilon=epsilon,
+        select_topk=draw(ranges(0.0, 1.0)),
+        nearswap_t=draw(ranges(1e-6, 0.1)),
+        ram_epsilon=draw(ranges(1e-9, 0.1)),
+        ram_r=draw(ranges(-1.0, 1.0)),
+        ram_alpha=draw(ranges(0.0, 2.0)),
         depth=depth,
         filters=tuple(
             draw(st.lists(st.sampled_from(["mlp", "self_attn", "layers.0.", "[x]"]), unique=True))
@@ -99,6 +117,11 @@ def spaces(draw: st.DrawFn) -> Space:
         dtype=draw(st.sampled_from([None, *DTYPES])),
         seed=draw(st.sampled_from([0, 7, 2**31 - 1])),
         tokenizer=draw(st.sampled_from([None, parents[-1]])),
+        vocabulary=draw(
+            st.sampled_from(
+                [None, Vocabulary(), Vocabulary(model=parents[0], pad_to_multiple_of=8)]
+            )
+        ),
     )
 
 

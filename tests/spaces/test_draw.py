@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.dials import DRAWN, orders
+from spaces.dials import DRAWN, PER_INPUT, PER_MERGE, in_recipes, orders
 from spaces.draw import Choices, Fixed, Floats, Integers, NotInSpace, draw, parameters, params
-from spaces.methods import METHODS
+from spaces.methods import DIVIDES, METHODS, Kind
 from spaces.order import count
 from spaces.recipe import (
     ByFilter,
@@ -27,6 +27,7 @@ from spaces.recipe import (
 from spaces.recipe import parameters as table
 from spaces.space import Depth, Order, Range, Space, Stacking
 from spaces.stacking import settle
+from spaces.values import numbers
 
 SEEDS = st.integers(0, 2**32)
 
@@ -85,10 +86,10 @@ def test_drawn_recipes_are_as_the_space_says(any_space, random_trial, data, seed
 
 
 @given(data=st.data(), seed=SEEDS)
-def test_linear_merges_are_never_divided_by_nothing(any_space, random_trial, data, seed) -> None:
+def test_merges_are_never_divided_by_nothing(any_space, random_trial, data, seed) -> None:
     space = data.draw(any_space)
     for merge in merges(draw(space, random_trial(seed)).root):
-        if merge.method != "linear":
+        if merge.method not in DIVIDES:
             continue
         positions = [0.0, 1.0, *(k / max(1, space.layers - 1) for k in range(space.layers))]
         weights = [dict(source.parameters)["weight"] for source in merge.sources]
@@ -98,7 +99,7 @@ def test_linear_merges_are_never_divided_by_nothing(any_space, random_trial, dat
             for tensor in filters
             for position in positions
         ]
-        normalize = dict(merge.parameters).get("normalize", True)
+        normalize = dict(merge.parameters).get(DIVIDES[merge.method], True)
         assert normalize is (min(map(abs, sums)) >= 1e-3)
 
 
@@ -138,7 +139,8 @@ def test_names_and_domains(mixed_space: Space) -> None:
     found = parameters(mixed_space)
     assert found["order"] == Choices(("all-at-once", "pairwise"))
     assert found["tree.3"] == Choices(("math", "code", "node1"))
-    assert found["method"] == Choices(tuple(name for name in METHODS if name != "slerp"))
+    pairs_only = ("slerp", "nuslerp", "nearswap", "arcee_fusion")
+    assert found["method"] == Choices(tuple(name for name in METHODS if name not in pairs_only))
     assert found["node1.method"] == Choices(tuple(m for m in METHODS if m != "passthrough"))
     assert found["parent"] == Choices(mixed_space.parents)
     assert found["weight.math[mlp].k1"] == Floats(low=0.0, high=1.5)
@@ -146,6 +148,11 @@ def test_names_and_domains(mixed_space: Space) -> None:
     assert found["density.math"] == Floats(low=0.1, high=1.0)
     assert found["node2.t[mlp].k2"] == Floats(low=0.0, high=1.0)
     assert found["lambda"] == found["node1.lambda"] == found["scale"] == Floats(low=0.5, high=1.5)
+    assert found["della_density.node1"] == Floats(low=0.2 + 0.01, high=1 - (0.2 + 0.01))
+    assert found["epsilon"] == found["node2.epsilon"] == Floats(low=0.05, high=0.2)
+    assert found["node1.nearswap_t"] == Floats(low=1e-5, high=1e-2, log=True)
+    assert found["ram_epsilon"] == Floats(low=1e-6, high=1e-3, log=True)
+    assert {"nearswap_t", "density.gamma", "gamma.math"}.isdisjoint(found)
     assert found["slices"] == Integers(low=1, high=3)
     assert found["slice3.start"] == Integers(low=0, high=5)
     assert found["slice3.end"] == Integers(low=1, high=6)
@@ -155,9 +162,57 @@ def test_names_and_domains(mixed_space: Space) -> None:
 def test_everything_drawn_is_in_the_catalogue() -> None:
     assert DRAWN.keys() == METHODS.keys()
     for method, names in DRAWN.items():
-        assert all(METHODS[method].parameter(name) for name in names)
+        assert all(METHODS[method].parameter(in_recipes(name)) for name in names)
         required = {p.name for p in METHODS[method].parameters if p.default is None}
-        assert required <= set(names)
+        assert required <= {in_recipes(name) for name in names}
+        assert set(names) <= {*PER_INPUT, *PER_MERGE}
+
+
+def test_every_number_of_a_method_is_drawn() -> None:
+    """But for what only guards against rounding, and the density that changes nothing."""
+    guards = {"eps", "tol", "max_iter"}
+    for method, names in DRAWN.items():
+        numbers = {p.name for p in METHODS[method].parameters if p.kind is not Kind.FLAG} - guards
+        if method == "task_arithmetic":
+            numbers.remove("density")
+        assert {in_recipes(name) for name in names} == numbers
+
+
+@given(data=st.data(), seed=SEEDS)
+def test_drawn_values_are_legal_together(any_space, random_trial, data, seed: int) -> None:
+    """DELLA's densities keep clear of 0 and 1 by epsilon in every layer, for every tensor."""
+    space = data.draw(any_space)
+    for merge in merges(draw(space, random_trial(seed)).root):
+        if not merge.method.startswith("della"):
+            continue
+        epsilons = list(numbers(dict(merge.parameters)["epsilon"]))
+        for source in merge.sources:
+            for density in numbers(dict(source.parameters)["density"]):
+                assert density == 1 or all(e + 0.009 < density < 0.991 - e for e in epsilons)
+
+
+def test_a_base_is_used_where_there_is_one() -> None:
+    for base in ("base", None):
+        space = small(methods=("multislerp",), base=base, order=Order.ALL_AT_ONCE)
+        values = {f"weight.{name}": 1.0 for name in space.parents}
+        assert draw(space, Fixed(values)).root.base == (Model("base") if base else None)
+
+
+def test_two_model_methods_start_at_the_first_input() -> None:
+    space = small(methods=("nearswap",), parents=("a", "b"))
+    root = draw(space, Fixed({"nearswap_t": 1e-3})).root
+    assert root.base == Model("a")
+    assert dict(root.parameters) == {"t": 1e-3}
+
+
+def test_a_logarithmic_value_is_kept_within_its_range() -> None:
+    class Rounding(Fixed):
+        def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+            return math.nextafter(low, 0.0) if log else high
+
+    space = small(methods=("nearswap",), parents=("a", "b"))
+    recipe = draw(space, Rounding({}))
+    assert params(recipe, space) == {"nearswap_t": space.nearswap_t.low}
 
 
 def test_weights_are_shared_by_methods_and_orders() -> None:

@@ -28,6 +28,7 @@ from spaces.recipe import (
 )
 from spaces.recipe import parameters as table
 from spaces.space import Space
+from spaces.vocabulary import Vocabulary
 
 REGISTERED = {method.spec.name: method.spec for method in registered_methods()}
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -312,7 +313,7 @@ tokenizer_source: base
             ),
         ),
         dtype="bfloat16",
-        tokenizer="A-7B",
+        vocabulary=Vocabulary(model="A-7B"),
     )
     assert found.ignored == ("recipe.yaml: parameters.int8_mask: slerp has no use for it",)
 
@@ -394,7 +395,7 @@ dtype: torch.bfloat16
             parameters=table(t=0.5),
         ),
         dtype="float16",
-        tokenizer="math",
+        vocabulary=Vocabulary(model="math"),
     )
     assert found.ignored == (
         "recipe.yaml: document 2 (inner): dtype: bfloat16: intermediate results stay in float32",
@@ -443,8 +444,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
         ("a: 2024-99-99\n", "expected YAML, got a fault"),
         ("models: [{model: a}]\n", "r.yml: merge_method: expected one of linear, .*, got none"),
         (
-            "merge_method: della\nmodels: [{model: a}]\n",
-            "merge_method: expected one of linear, .*, got 'della'",
+            "merge_method: delta\nmodels: [{model: a}]\n",
+            "merge_method: expected one of linear, .*, got 'delta'",
         ),
         (HEAD, "r.yml: expected exactly one of models, slices and modules, got none"),
         (
@@ -523,7 +524,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
         (
             "merge_method: slerp\nbase_model: a\nmodels: [{model: a}, {model: b}, {model: c}]\n"
             "parameters: {t: 1}\n",
-            "slerp: expected 2 to 2 inputs, got 3",
+            "slerp: expected exactly 2 inputs, got 3",
         ),
         (
             HEAD + "slices: [{sources: [{model: a, layer_range: [0]}]}]\n",
@@ -567,16 +568,28 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
             "dtype: expected one of float32, float16, bfloat16, got 'float64'",
         ),
         (
-            LINEAR + "tokenizer_source: union\n",
-            r"tokenizer_source: expected base or a model, got union \(not supported yet\)",
+            LINEAR + "tokenizer: {tokens: {x: {source: q}}}\n",
+            r"tokenizer\.tokens\.x\.source: expected a model of this merge, got 'q'",
         ),
         (
-            LINEAR + "tokenizer: {}\n",
-            r"tokenizer.source: expected base or a model, got union \(not supported yet\)",
+            LINEAR + "tokenizer: {tokens: {x: {force: true}}}\n",
+            r"tokenizer\.tokens\.x: expected a source, got {'force': True}",
         ),
         (
-            LINEAR + "tokenizer: {source: base, tokens: {x: {source: a}}}\n",
-            r"tokenizer.tokens: expected none \(not supported yet\), got some",
+            LINEAR + "tokenizer: {tokens: {x: {source: {kind: model_token, model: a}}}}\n",
+            r"tokenizer\.tokens\.x\.source: expected either token or token_id, got",
+        ),
+        (
+            LINEAR + "tokenizer: {tokens: [x]}\n",
+            r"tokenizer\.tokens: expected tokens and their sources, got \['x'\]",
+        ),
+        (
+            LINEAR + "tokenizer: {pad_to_multiple_of: -4}\n",
+            "pad_to_multiple_of: expected a number from 1, got -4",
+        ),
+        (
+            LINEAR + "tokenizer_source: base\ntokenizer: {source: union}\n",
+            "tokenizer: expected it or tokenizer_source, got both",
         ),
         (
             LINEAR + "tokenizer_source: q\n",

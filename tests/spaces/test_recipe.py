@@ -69,7 +69,7 @@ SLICE = Slice(sources=(part("a", 0, 2),))
             lambda: Slice(sources=(part("a", 0, 1), part("b", 0, 2))),
             r"slice: expected layer ranges of one length, got \[1, 2\]",
         ),
-        (lambda: merge("della", A), "method: expected one of linear, .*, got 'della'"),
+        (lambda: merge("delta", A), "method: expected one of linear, .*, got 'delta'"),
         (lambda: merge("linear"), "linear: expected either sources or slices, got both or none"),
         (
             lambda: Merge(method="linear", sources=(A,), slices=(SLICE,)),
@@ -88,10 +88,10 @@ SLICE = Slice(sources=(part("a", 0, 2),))
         ),
         (
             lambda: merge("slerp", model("a"), base="a", t=0.5),
-            "slerp: expected 2 to 2 inputs, got 1",
+            "slerp: expected exactly 2 inputs, got 1",
         ),
-        (lambda: merge("passthrough", model("a"), model("b")), "expected 1 to 1 inputs, got 2"),
-        (lambda: merge("ties", model("c"), base="c"), "ties: expected 1 to more inputs, got 0"),
+        (lambda: merge("passthrough", model("a"), model("b")), "expected exactly 1 inputs, got 2"),
+        (lambda: merge("ties", model("c"), base="c"), "ties: expected at least 1 inputs, got 0"),
         (
             lambda: Merge(method="ties", slices=(SLICE,), base=Model("c")),
             "ties: expected the base in every slice, got a slice without",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spaces.space import Depth, Order, Range, Space, SpaceError, Stacking
+from spaces.vocabulary import Vocabulary
 
 
 def space(**changes) -> Space:
@@ -35,7 +36,7 @@ def space(**changes) -> Space:
         ({"layers": 0}, "layers: expected a whole number of at least 1, got 0"),
         ({"methods": ()}, "methods: expected at least one method, got none"),
         ({"methods": ("linear", "linear")}, "methods: expected every name once, got 'linear'"),
-        ({"methods": ("della",)}, "methods: expected names from linear, .*got 'della'"),
+        ({"methods": ("delta",)}, "methods: expected names from linear, .*got 'delta'"),
         (
             {"order": Order.ALL_AT_ONCE},
             "got slerp: it takes 2 inputs, got 3; use order pairwise or any",
@@ -51,6 +52,22 @@ def space(**changes) -> Space:
         ({"scale": Range(low=float("-inf"), high=1)}, "scale: expected two finite numbers"),
         ({"density": Range(low=0, high=1)}, r"density: expected a range within \(0, 1\]"),
         ({"density": Range(low=0.5, high=1.1)}, r"density: expected a range within \(0, 1\]"),
+        ({"gamma": Range(low=0, high=1.1)}, r"gamma: expected a range within \[0, 1\], got"),
+        ({"epsilon": Range(low=0, high=0.5)}, r"epsilon: expected a range within \[0, 0.5\), got"),
+        ({"select_topk": Range(low=-1, high=1)}, r"select_topk: expected a range within \[0, 1\]"),
+        ({"nearswap_t": Range(low=0, high=1)}, "nearswap_t: expected a range above 0, got"),
+        ({"ram_epsilon": Range(low=0, high=1)}, "ram_epsilon: expected a range above 0, got"),
+        ({"ram_alpha": Range(low=-1, high=1)}, "ram_alpha: expected a range from 0, got"),
+        ({"ram_r": Range(low=2, high=1)}, "ram_r: expected low <= high"),
+        (
+            {"methods": ("della",), "density": Range(low=0.9, high=1)},
+            r"epsilon: expected a range that leaves della a density within \[0.9, 1\]",
+        ),
+        (
+            {"methods": ("della_linear",), "epsilon": Range(low=0, high=0.495)},
+            r"epsilon: expected a range that leaves della a density",
+        ),
+        ({"methods": ("model_stock",), "parents": ("a",)}, "model_stock: it takes 2 inputs, got 1"),
         ({"depth": Depth(knots=2, groups=2)}, "depth: expected knots or groups, got both"),
         ({"depth": Depth(knots=1)}, "depth.knots: expected a whole number of at least 2, got 1"),
         ({"depth": Depth(groups=7)}, r"depth.groups: expected at most one per layer \(6\), got 7"),
@@ -82,6 +99,10 @@ def space(**changes) -> Space:
         ({"seed": -1}, "seed: expected 0 to 2147483647, got -1"),
         ({"seed": 2**31}, "seed: expected 0 to 2147483647"),
         ({"tokenizer": "q"}, "tokenizer: expected one of math, code, chat, base, got 'q'"),
+        (
+            {"vocabulary": Vocabulary(model="q")},
+            "vocabulary: expected one of math, code, chat, base or union, got 'q'",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict, message: str) -> None:
@@ -92,7 +113,7 @@ def test_what_cannot_be_is_refused(changes: dict, message: str) -> None:
 
 def test_all_problems_come_at_once() -> None:
     with pytest.raises(SpaceError) as caught:
-        space(layers=0, methods=("linear", "della"), weight=Range(low=1, high=0), seed=-1)
+        space(layers=0, methods=("linear", "delta"), weight=Range(low=1, high=0), seed=-1)
     starts = [problem.split(":")[0] for problem in caught.value.problems]
     assert starts == ["layers", "methods", "weight", "seed"]
     assert str(caught.value) == "\n".join(caught.value.problems)

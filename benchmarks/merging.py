@@ -1,0 +1,176 @@
+"""How fast candidates are built in memory, and models on disk, against copying and mergekit.
+
+    python -m benchmarks.merging --size 135M --threads 2
+
+Everything runs on models of random weights (bfloat16). Runs alternate with what they are compared
+to, and medians are printed as Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics as stats
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.disk import compare_on_disk
+from benchmarks.generated import SHAPES, make_family
+from merging import fused
+from merging.build import build_into
+from merging.cache import Statistics
+from merging.checkpoint import Checkpoint
+from merging.plan import MergePlan, plan
+from merging.warming import variants_of
+from spaces.methods import METHODS
+from spaces.recipe import Recipe
+
+PAIRS = ("slerp", "nuslerp", "nearswap", "arcee_fusion")
+"""Methods that merge two models here; the others merge all parents."""
+
+NUMBERS: Mapping[str, Mapping[str, Any]] = {
+    "linear": {"weight": 0.4},
+    "slerp": {"t": 0.4},
+    "nuslerp": {"weight": 0.4},
+    "multislerp": {"weight": 0.4},
+    "passthrough": {"scale": 1.01},
+    "nearswap": {"t": 0.001},
+    "sce": {"select_topk": 1.0},
+}
+DELTAS = {"weight": 0.4, "density": 0.5}
+"""Of the task-vector methods: density 0.5 is where trimming, dropping and voting all have work."""
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", choices=list(SHAPES), default="135M")
+    parser.add_argument("--parents", type=int, default=3)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--eager", action="store_true", help="do not compile")
+    parser.add_argument(
+        "--disk",
+        nargs="*",
+        choices=list(METHODS),
+        metavar="METHOD",
+        help="also compare `search build` with mergekit for these methods",
+    )
+    parser.add_argument("--folder", type=Path, help="where models are made and kept")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    with tempfile.TemporaryDirectory() as made:
+        folders = make_family(asked.folder or Path(made), asked.size, parents=asked.parents)
+        print(
+            f"{asked.size}, base and {asked.parents} parents in bfloat16, {asked.threads} threads, "
+            f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
+            f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n"
+        )
+        in_memory(folders, asked.methods, repeats=asked.repeats, compiled=not asked.eager)
+        if asked.disk:
+            recipes = {method: recipe_of(method, folders) for method in asked.disk}
+            print()
+            compare_on_disk(recipes, folders, repeats=asked.repeats, threads=asked.threads)
+
+
+def recipe_of(method: str, models: Sequence[str] | Mapping[str, Path]) -> Recipe:
+    """A recipe that gives the method something to do."""
+    parents = [name for name in models if name != "base"]
+    merge: dict[str, Any] = {"method": method, "parameters": dict(NUMBERS.get(method, {}))}
+    takes = {parameter.name for parameter in METHODS[method].parameters}
+    if not merge["parameters"]:
+        merge["parameters"] = {name: DELTAS[name] for name in DELTAS if name in takes}
+    if METHODS[method].max_inputs == 1:
+        parents = parents[:1]
+    elif method in PAIRS:
+        parents = parents[:2]
+    if METHODS[method].base.value == "endpoint":
+        merge["base"] = parents[0]
+    elif METHODS[method].base.value == "required":
+        merge["base"] = "base"
+    merge["sources"] = [{"of": name} for name in parents]
+    return Recipe.from_dict({"merge": merge, "dtype": "bfloat16"})
+
+
+def in_memory(
+    folders: Mapping[str, Path], methods: Sequence[str], *, repeats: int, compiled: bool
+) -> None:
+    """Print a table of what a candidate costs after set-up."""
+    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
+    print("| method | inputs | set-up s | candidate s | GB/s | times copying its inputs |")
+    print("|---|---|---|---|---|---|")
+    for method in methods:
+        _row(method, plan(recipe_of(method, folders), checkpoints), checkpoints, repeats, compiled)
+
+
+def _row(
+    method: str,
+    made: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    repeats: int,
+    compiled: bool,
+) -> None:
+    fused.cool_down()
+    with tempfile.TemporaryDirectory() as folder:
+        known = Statistics(Path(folder))
+        _time(method, made, checkpoints, repeats, compiled, known)
+
+
+def _time(
+    method: str,
+    made: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    repeats: int,
+    compiled: bool,
+    known: Statistics,
+) -> None:
+    names = list(made.recipe.models)
+    copies = {name: _copies(checkpoints[name]) for name in names}
+    targets = {job.name: torch.zeros(job.shape, dtype=job.dtype) for job in made.jobs}
+
+    def build() -> None:
+        build_into(made, checkpoints, targets, statistics=known)
+
+    def copy() -> None:
+        for name in names:
+            for tensor, target in copies[name].items():
+                target.copy_(checkpoints[name].tensor(tensor))
+
+    began = time.perf_counter()
+    if compiled:
+        fused.warm_up(variants_of(made))
+    build()
+    setup = time.perf_counter() - began
+    copy()
+    copied, built = alternate([copy, build], repeats)
+    moved = made.size * (len(names) + 1) / 1e9
+    print(
+        f"| {method} | {len(names)} | {setup:.1f} | {built:.3f} | {moved / built:.1f} "
+        f"| {built / copied:.1f} |",
+        flush=True,
+    )
+
+
+def _copies(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros_like(checkpoint.tensor(name)) for name in checkpoint.tensors}
+
+
+def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median seconds of each, run in turn: whatever else the machine does disturbs all alike."""
+    taken: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats):
+        for times, function in zip(taken, functions, strict=True):
+            began = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - began)
+    return [stats.median(times) for times in taken]
+
+
+if __name__ == "__main__":
+    main()

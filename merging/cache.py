@@ -1,0 +1,207 @@
+"""What is computed once per set of parents, kept in memory and in a folder.
+
+Entries are named by the content they describe, so that one folder may serve any number of runs and
+a changed model finds nothing. Files are written under a temporary name and renamed; two processes
+that compute the same entry write the same bytes. A file that is cut off, altered or of another
+version is computed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+FORMAT = "1"
+"""Version of the files' content and of how it is computed."""
+
+_NUMBERS = "numbers"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Magnitudes:
+    """How often each magnitude occurs in a tensor.
+
+    Attributes:
+        bits: ``(m,)`` int32: the float32 bits of magnitudes, descending; each the start of a bin.
+        counts: ``(m,)`` int64: entries in this bin and those before it.
+        width: Bits in a bin; 1 where every magnitude has its own.
+        norm: Sum of the magnitudes.
+    """
+
+    bits: Tensor
+    counts: Tensor
+    width: int
+    norm: float
+
+    def find(self, count: int) -> tuple[int, int, int]:
+        """The bin of the ``count``-th largest: its start, entries before it, and in it."""
+        at = int(torch.searchsorted(self.counts, count))
+        before = int(self.counts[at - 1]) if at else 0
+        return int(self.bits[at]), before, int(self.counts[at]) - before
+
+
+class Statistics:
+    """A store of statistics.
+
+    Args:
+        folder: Where to keep them between processes; made if need be. ``None`` keeps them in
+            memory only.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.computed = 0
+        self._magnitudes: dict[str, Magnitudes] = {}
+        self._numbers: dict[str, dict[str, float]] = {}
+        self._changed: set[str] = set()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def magnitudes(self, name: str, compute: Callable[[], Magnitudes]) -> Magnitudes:
+        """Those of the tensor of that name: from memory, the folder, or computed and kept."""
+        found = self._magnitudes.get(name)
+        if found is None:
+            found = self._read(name)
+        if found is None:
+            found = compute()
+            self.computed += 1
+            self._write(name, found)
+        self._magnitudes[name] = found
+        return found
+
+    def ranks(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Ranks of the tensor of that name: mapped from the folder, or computed and kept there.
+
+        They take as much room as the tensor itself, so memory alone is no place to keep them, and
+        of a file only its length is checked.
+        """
+        file = self._file("ranks", name, ".safetensors")
+        found = None if file is None else _read_ranks(file, name)
+        if found is None:
+            found = compute()
+            self.computed += 1
+            if file is not None:
+                self._replace(file, save({"ranks": found.cpu()}, metadata={"name": name}))
+        return found
+
+    def number(self, group: str, name: str, compute: Callable[[], float]) -> float:
+        """A number: from memory, the folder, or computed. ``flush`` keeps it in the folder.
+
+        Args:
+            group: Of numbers that are kept in one file, such as a pair of models.
+            name: Within the group.
+            compute: Called where it is not known.
+        """
+        if group not in self._numbers:
+            self._numbers[group] = self._read_numbers(group)
+        numbers = self._numbers[group]
+        if name not in numbers:
+            numbers[name] = compute()
+            self.computed += 1
+            self._changed.add(group)
+        return numbers[name]
+
+    def flush(self) -> None:
+        """Write numbers that are new to the folder, beside those others wrote meanwhile."""
+        for group in sorted(self._changed):
+            merged = self._read_numbers(group) | self._numbers[group]
+            self._numbers[group] = merged
+            body = json.dumps({name: value.hex() for name, value in sorted(merged.items())})
+            head = json.dumps([FORMAT, _NUMBERS, group, _digest(body.encode())])
+            self._replace(self._file(_NUMBERS, group, ".json"), f"{head}\n{body}\n".encode())
+        self._changed.clear()
+
+    def _file(self, kind: str, name: str, suffix: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / (_digest(f"{FORMAT} {kind} {name}".encode()) + suffix)
+
+    def _read_numbers(self, group: str) -> dict[str, float]:
+        file = self._file(_NUMBERS, group, ".json")
+        if file is None:
+            return {}
+        try:
+            head, _, body = file.read_text(encoding="utf-8").partition("\n")
+            body = body.removesuffix("\n")
+            if json.loads(head) != [FORMAT, _NUMBERS, group, _digest(body.encode())]:
+                return {}
+            found = {str(k): float.fromhex(v) for k, v in json.loads(body).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _read(self, name: str) -> Magnitudes | None:
+        file = self._file("magnitudes", name, ".safetensors")
+        if file is None or not file.is_file():
+            return None
+        try:
+            with safe_open(file, "pt") as stored:
+                said = stored.metadata() or {}
+                bits, counts = stored.get_tensor("bits"), stored.get_tensor("counts")
+            if said.get("name") != name or said.get("sum") != _sum(bits, counts, said):
+                return None
+            return Magnitudes(
+                bits=bits,
+                counts=counts,
+                width=int(said["width"]),
+                norm=float.fromhex(said["norm"]),
+            )
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def _write(self, name: str, found: Magnitudes) -> None:
+        file = self._file("magnitudes", name, ".safetensors")
+        if file is None:
+            return
+        said = {"name": name, "width": str(found.width), "norm": found.norm.hex()}
+        said["sum"] = _sum(found.bits, found.counts, said)
+        self._replace(file, save({"bits": found.bits, "counts": found.counts}, metadata=said))
+
+    def _replace(self, file: Path | None, content: bytes) -> None:
+        """Write a file at once; a folder that cannot be written to costs only time later."""
+        if file is None:
+            return
+        with contextlib.suppress(OSError):
+            handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(content)
+                Path(draft).replace(file)
+            except OSError:
+                Path(draft).unlink(missing_ok=True)
+
+
+def _read_ranks(file: Path, name: str) -> Tensor | None:
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as stored:
+            if (stored.metadata() or {}).get("name") != name:
+                return None
+        return load_file(file)["ranks"]
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _sum(bits: Tensor, counts: Tensor, said: dict[str, str]) -> str:
+    """Checks a file's content against accidents."""
+    digest = hashlib.blake2b(f"{said.get('width')} {said.get('norm')}".encode(), digest_size=16)
+    for part in (bits, counts):
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()

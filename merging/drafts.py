@@ -1,0 +1,91 @@
+"""A folder that is written beside its final place, and what is left of one whose writer died."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+if sys.platform != "win32":  # drafts that were left are not recognised there
+    import fcntl
+
+_MARK = ".merge-search-draft"  # locked as long as its writer lives
+
+
+class Draft:
+    """A new folder beside ``out`` with a name that nobody looks for.
+
+    Its mark is locked until it is done, so that what a killed writer left can be told from what
+    another one is writing.
+
+    Attributes:
+        folder: Where to write.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.folder = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
+        self._lock: int | None = None
+
+    def begin(self) -> None:
+        """Make the folder; remove those that dead writers left for the same ``out``.
+
+        Raises:
+            OSError: If it cannot be made.
+        """
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(self._out)
+        self.folder.mkdir()
+        self._lock = os.open(self.folder / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
+        _hold(self._lock)
+
+    def put(self) -> None:
+        """Give the folder its final name.
+
+        Raises:
+            OSError: If that cannot be done.
+        """
+        (self.folder / _MARK).unlink()
+        self.folder.replace(self._out)
+        self._release()
+
+    def discard(self) -> None:
+        """Remove what is left of it; nothing, after ``put``."""
+        if self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _remove_left(out: Path) -> None:
+    """Remove drafts for ``out`` that carry our mark and that no process holds."""
+    name = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp\Z")
+    for folder in out.parent.iterdir():
+        if not name.match(folder.name) or folder.is_symlink():
+            continue
+        with contextlib.suppress(OSError):  # no mark, or it went away: not ours to remove
+            lock = os.open(folder / _MARK, os.O_RDWR)
+            try:
+                if _hold(lock):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _hold(lock: int) -> bool:
+    """Lock an open file for this process; whether it worked."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

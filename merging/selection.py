@@ -1,0 +1,262 @@
+"""The methods that choose entry by entry: SCE, RAM, NearSwap and Arcee Fusion.
+
+Here stands what a choice depends on and has to be taken from whole tensors; the choices themselves,
+elementwise, are in ``merging.choices``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from merging import fused
+from merging.choices import changed, variance
+from merging.combination import line_sums
+from merging.operands import Operands, as_lines, series_of
+from merging.statistics import BlockSum, Series, Trimmed, float_of, gram, load, spans, trim
+
+_LITTLE = 1e-6  # SCE: a sum of squares or of shares below this does not divide
+_NEAREST = 1e-6  # NearSwap: smaller differences count as this
+_SPARE = 1e-8  # Arcee Fusion: added to every probability
+
+
+def sce(operands: Operands, out: Tensor, chunk: int) -> None:
+    """Select the entries that vary most, weigh inputs by their squares, elect signs, average."""
+    assert operands.base is not None  # the plan gives it one
+    series = series_of(operands, out)
+    selected = _most_varied(series, operands.number("select_topk", 1.0), chunk)
+    if selected is None:
+        squares = [gram([one], chunk=chunk)[0][0] for one in series]
+        pieces = [(0, out.numel(), 0.0)]
+    else:
+        squares = _selected_squares(series, selected, chunk)
+        pieces = selected.pieces(out.numel())
+    shares = sce_shares([square / out.numel() for square in squares])
+    for start, stop, limit in pieces:
+        fused.merge(
+            "sce_mean" if selected is None else "sce_selected",
+            operands.inputs,
+            operands.base,
+            out,
+            floats=[_LITTLE, limit, *shares],
+            chunk=operands.asked_chunk,
+            start=start,
+            stop=stop,
+        )
+
+
+def sce_shares(squares: Sequence[float]) -> list[float]:
+    """The inputs' shares: their mean squares over the sum of these; equal where that is small."""
+    whole = sum(squares)
+    if abs(whole) < _LITTLE:
+        return [1.0 / len(squares)] * len(squares)
+    return [square / whole for square in squares]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The entries that vary most.
+
+    Attributes:
+        kept: What the variance must reach, and up to which index its equals are kept; ``None``
+            where nothing is kept.
+    """
+
+    kept: Trimmed | None
+
+    def pieces(self, count: int) -> list[tuple[int, int, float]]:
+        """Ranges of indices, each with what the variance must be larger than to be kept."""
+        if self.kept is None:
+            return [(0, count, math.inf)]
+        at = min(self.kept.cutoff, count)
+        found = [
+            (0, at, float_of(self.kept.bits - 1)),
+            (at, count, float_of(self.kept.bits)),
+        ]
+        return [piece for piece in found if piece[0] < piece[1]]
+
+
+def _most_varied(series: Sequence[Series], share: float, chunk: int) -> Selection | None:
+    """What a share of the entries with a variance is, the largest first; ``None`` for all."""
+    if share >= 1:
+        return None
+    count, device = series[0].tensor.numel(), series[0].device
+    variances = torch.empty(count, dtype=torch.float32, device=device)
+    for start, stop in spans(count, chunk):
+        variances[start:stop] = variance([one.part(start, stop) for one in series])
+    kept = int(int(variances.count_nonzero()) * share)
+    if kept == 0:
+        return Selection(kept=None)
+    all_of_them = Series(tensor=variances, minus=None, device=device)
+    return Selection(kept=trim(all_of_them, kept, chunk=chunk))
+
+
+def _selected_squares(series: Sequence[Series], selected: Selection, chunk: int) -> list[float]:
+    """The sum of squares of each delta over the entries selected."""
+    sums = [BlockSum() for _ in series]
+    for start, stop in spans(series[0].tensor.numel(), chunk):
+        deltas = [one.part(start, stop) for one in series]
+        varied = variance(deltas)
+        keep = torch.zeros_like(varied)
+        for first, last, limit in selected.pieces(series[0].tensor.numel()):
+            inside = slice(max(first - start, 0), max(min(last, stop) - start, 0))
+            keep[inside] = (varied[inside] > limit).to(torch.float32)
+        for block_sum, delta in zip(sums, deltas, strict=True):
+            block_sum.add((delta * keep).double().square())
+    return [block_sum.total() for block_sum in sums]
+
+
+def ram(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG001 - as all kernels
+    """The mean of the deltas over the inputs that changed an entry."""
+    _ram(operands, [1.0] * len(operands.inputs), out)
+
+
+def ramplus_tl(operands: Operands, out: Tensor, chunk: int) -> None:
+    """As RAM, with what only one input changed made larger, by how much it shares elsewhere."""
+    shared, unique = _overlaps(operands, out, chunk)
+    factors = ram_factors(
+        shared,
+        unique,
+        r=operands.number("r", 0.1),
+        alpha=operands.number("alpha", 0.2),
+        epsilon=operands.number("epsilon", 1e-5),
+    )
+    _ram(operands, factors, out)
+
+
+def ram_factors(
+    shared: Sequence[int], unique: Sequence[int], *, r: float, alpha: float, epsilon: float
+) -> list[float]:
+    """RAM+'s factors of what only one input changed.
+
+    Args:
+        shared: Per input, entries that it and others changed.
+        unique: Per input, entries that only it changed.
+        r: Gain.
+        alpha: Most overlap that counts.
+        epsilon: Stands for no unique entries.
+    """
+    factors = []
+    for common, own in zip(shared, unique, strict=True):
+        few = max(float(own), epsilon)
+        overlap = common / few if few else math.inf
+        factors.append(1.0 + r * min(overlap, alpha))
+    return factors
+
+
+def _ram(operands: Operands, factors: Sequence[float], out: Tensor) -> None:
+    fused.merge(
+        "ram_mean",
+        operands.inputs,
+        operands.base,
+        out,
+        floats=[operands.number("epsilon", 1e-5), *(factor - 1.0 for factor in factors)],
+        chunk=operands.asked_chunk,
+    )
+
+
+def _overlaps(operands: Operands, out: Tensor, chunk: int) -> tuple[list[int], list[int]]:
+    """Per input, how many entries it changed together with others, and how many alone."""
+    epsilon, count = operands.number("epsilon", 1e-5), len(operands.inputs)
+    shared, unique = [0] * count, [0] * count
+    series = series_of(operands, out)
+    for start, stop in spans(out.numel(), chunk):
+        active = [changed(one.part(start, stop), epsilon) for one in series]
+        several = torch.stack(active).sum(dim=0) > 1
+        for at, one in enumerate(active):
+            whole, common = int(one.count_nonzero()), int((one & several).count_nonzero())
+            shared[at] += common
+            unique[at] += whole - common
+    return shared, unique
+
+
+def nearswap(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG001 - as all kernels
+    """The first input, moved to the second one where the two are near."""
+    if len(operands.inputs) == 1:
+        _as_it_is(operands, out)
+        return
+    fused.merge(
+        "near_pair",
+        operands.inputs,
+        None,
+        out,
+        floats=[operands.number("t", 0.0), _NEAREST],
+        chunk=operands.asked_chunk,
+    )
+
+
+def arcee_fusion(operands: Operands, out: Tensor, chunk: int) -> None:
+    """The first input, with the entries of the second one that matter most."""
+    if len(operands.inputs) == 1:
+        _as_it_is(operands, out)
+        return
+    start, end = operands.inputs
+    scores = importance(operands, out.device, chunk)
+    threshold = outlier_threshold(scores, chunk=chunk)
+    for at, stop in spans(out.numel(), chunk):
+        first, second = (load(x, at, stop, out.device) for x in (start, end))
+        # NaN counts as important, so that it is not lost
+        taken = (scores[at:stop] < threshold).logical_not_().to(torch.float32)
+        out[at:stop].copy_(first + (second - first) * taken)
+
+
+def _as_it_is(operands: Operands, out: Tensor) -> None:
+    """For a tensor that only one of two inputs has."""
+    chunk = operands.asked_chunk
+    fused.merge("weighted_sum", operands.inputs, None, out, floats=[1.0], chunk=chunk)
+
+
+def importance(operands: Operands, device: torch.device, chunk: int) -> Tensor:
+    """Arcee Fusion's importance of every entry: ``(n,)`` float32.
+
+    The difference of the two inputs times the divergence of their rows (along the last axis), read
+    as logits: KL of the second from the first, computed in float64.
+    """
+    rows = [as_lines(x, operands.shape, -1) for x in operands.inputs]
+    count, length = rows[0].shape
+    scores = torch.empty((count, length), dtype=torch.float32, device=device)
+    step = max(1, chunk // length)
+    for start in range(0, count, step):
+        stop = min(count, start + step)
+        first, second = (load(x, start, stop, device) for x in rows)
+        divergence = line_divergence(second, first).to(torch.float32)
+        scores[start:stop] = (second - first).abs_().mul_(divergence[:, None])
+    return scores.view(-1)
+
+
+def line_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """KL(softmax of first || softmax of second) of every line, 1e-8 added to each probability.
+
+    Args:
+        first: ``(m, length)`` float32.
+        second: The same.
+
+    Returns:
+        ``(m,)`` float64, at least 0.
+    """
+    p, q = _probabilities(first), _probabilities(second)
+    return line_sums(p * (p / q).log_()).clamp_min_(0.0)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    wide = logits.double()
+    wide = wide.sub_(wide.amax(dim=1, keepdim=True)).exp_()
+    return wide.div_(line_sums(wide)[:, None]).add_(_SPARE)
+
+
+def outlier_threshold(scores: Tensor, *, chunk: int) -> float:
+    """Median plus 1.5 times the distance of the quartiles, over all entries.
+
+    The quantile q is the entry of index floor(q (n - 1)) in ascending order.
+    """
+    series = Series(tensor=scores, minus=None, device=scores.device)
+    count = scores.numel()
+    low, median, high = (
+        float_of(trim(series, count - (count - 1) * part // 4, chunk=chunk).bits)
+        for part in (1, 2, 3)
+    )
+    return median + 1.5 * (high - low)

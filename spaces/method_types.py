@@ -1,0 +1,119 @@
+"""What a merge method is described by: parameters with ranges, and how it uses a base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """Where a parameter is looked up."""
+
+    INPUT = "input"  # one value per merged input; the base has none
+    MERGE = "merge"  # one value for the whole merge
+
+
+class Kind(StrEnum):
+    """The type of a parameter's value; a count is a number too."""
+
+    NUMBER = "number"
+    COUNT = "count"  # a whole number
+    FLAG = "flag"
+
+
+class BaseRule(StrEnum):
+    """How a method uses ``base_model``."""
+
+    REQUIRED = "required"  # inputs are read as deltas from the base
+    OPTIONAL = "optional"  # inputs are read as deltas where there is a base, else as they are
+    ENDPOINT = "endpoint"  # the base is one of the inputs and marks the start (slerp)
+    NONE = "none"  # no base in the arithmetic
+
+    @property
+    def apart(self) -> bool:
+        """Whether a base, where there is one, is not an input but what deltas are taken from."""
+        return self in (BaseRule.REQUIRED, BaseRule.OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterSpec:
+    """One parameter of a method.
+
+    Attributes:
+        name: mergekit's name for it.
+        scope: Per input, or one value for the merge.
+        kind: Number, whole number or flag.
+        default: Value when a recipe does not give it; ``None`` means it must be given.
+        low: Smallest legal value (inclusive unless ``low_open``); ``None`` is unbounded.
+        high: Largest legal value, inclusive; ``None`` is unbounded.
+        low_open: The lower bound itself is not legal.
+        meaning: One line, with the unit.
+    """
+
+    name: str
+    scope: Scope
+    meaning: str
+    kind: Kind = Kind.NUMBER
+    default: float | bool | None = None
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether a number lies in the legal range; NaN and infinities never do."""
+        if value != value or value in (float("inf"), float("-inf")):
+            return False
+        if self.kind is Kind.COUNT and value != int(value):
+            return False
+        if self.low is not None and (value <= self.low if self.low_open else value < self.low):
+            return False
+        return self.high is None or value <= self.high
+
+    def range_text(self) -> str:
+        """The legal range in words, for error messages: ``a value in (0, 1]``."""
+        if self.kind is Kind.FLAG:
+            return "true or false"
+        what = "a whole number" if self.kind is Kind.COUNT else "a value"
+        if self.low is None and self.high is None:
+            return "a finite number"
+        left = "(" if self.low_open or self.low is None else "["
+        low = "-inf" if self.low is None else f"{self.low:g}"
+        high = "inf)" if self.high is None else f"{self.high:g}]"
+        return f"{what} in {left}{low}, {high}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One merge method.
+
+    Attributes:
+        name: mergekit's name.
+        title: Name for people.
+        summary: What it computes, in one line.
+        source: Where the formula comes from.
+        base: How the base model is used.
+        min_inputs: Fewest inputs, not counting a base of rule ``REQUIRED`` or ``OPTIONAL``.
+        max_inputs: Most inputs; ``None`` is unbounded.
+        parameters: What a recipe may set.
+        random: Whether it drops entries by a (seeded) random mask.
+        searched_by_default: Whether a search draws it where its config names no methods.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source: str
+    base: BaseRule
+    min_inputs: int
+    max_inputs: int | None
+    parameters: tuple[ParameterSpec, ...]
+    random: bool = False
+    searched_by_default: bool = False
+
+    def parameter(self, name: str) -> ParameterSpec | None:
+        """The parameter of that name, or ``None``."""
+        return next((p for p in self.parameters if p.name == name), None)
+
+    def takes(self, inputs: int) -> bool:
+        """Whether the method can merge this many inputs (the base not counted, see above)."""
+        return self.min_inputs <= inputs and (self.max_inputs is None or inputs <= self.max_inputs)

@@ -1,0 +1,253 @@
+"""Passes: compiled and eager code give the same bits, and nothing is compiled in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from merging import fused, known, passes
+from merging.build import build_into, write_model
+from merging.cache import Statistics
+from merging.checkpoint import Checkpoint
+from merging.fingerprint import fingerprint_checkpoint
+from merging.fused import FusedError, Variant, merge, seal, spans, try_warm_up, warm_up
+from merging.masks import MaskKey, keep, numbers
+from merging.passes import BLOCK, MERGES
+from merging.plan import plan
+from merging.warming import large, passes_of, variants_for, variants_of
+from spaces.methods import METHODS
+from spaces.recipe import Recipe
+
+SIZES = (1, BLOCK - 1, BLOCK, 2 * BLOCK, 5 * BLOCK + 13)
+
+
+@pytest.fixture(autouse=True)
+def cold() -> Iterator[None]:
+    """No test sees what another one compiled."""
+    fused.cool_down()
+    yield
+    fused.cool_down()
+
+
+def noise(count: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    made = torch.randn(count, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    made[::7] = 0.0
+    made[3::11] *= -0.0
+    return made
+
+
+def merged(name: str, count: int, dtype: torch.dtype, chunk: int | None = None) -> torch.Tensor:
+    """A pass over two inputs and a base, with numbers that make every branch count."""
+    inputs = [noise(count, seed, dtype) for seed in (1, 2)]
+    out = torch.empty(count, dtype=dtype)
+    floats = [0.8, 0.5, -1.25, 0.5, -1.25, 0.3, 0.4, 1.5, 1.9]
+    ints = [*numbers(MaskKey(seed=0, model="a", tensor="x"), density=0.5), 7, 11, 1 << 28]
+    merge(name, inputs, noise(count, 3, dtype), out, floats=floats, ints=ints, chunk=chunk)
+    return out
+
+
+@pytest.mark.parametrize("name", list(MERGES))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_chunks_change_nothing(name: str, dtype: torch.dtype) -> None:
+    for count in SIZES:
+        whole = merged(name, count, dtype, chunk=1 << 20).view(torch.uint8)
+        for chunk in (1, 3 * BLOCK, None):
+            assert torch.equal(merged(name, count, dtype, chunk).view(torch.uint8), whole)
+
+
+@pytest.mark.parametrize("name", list(MERGES))
+def test_part_of_a_tensor(name: str) -> None:
+    inputs, base = [noise(100, 1, torch.float32)], noise(100, 2, torch.float32)
+    out = torch.full((100,), 7.0)
+    numbers_ = {"floats": [1.0] * 5, "ints": [1, 0, (1 << 31) - 1]}
+    merge(name, inputs, base, out, start=20, stop=50, **numbers_)
+    assert (out[:20] == 7).all()
+    assert (out[50:] == 7).all()
+    assert not (out[20:50] == 7).any()
+
+
+def test_mixed_dtypes_are_read_as_float32() -> None:
+    inputs = [noise(50, 1, torch.bfloat16), noise(50, 2, torch.float64)]
+    out = torch.empty(50, dtype=torch.float64)
+    merge("weighted_sum", inputs, None, out, floats=[0.5, 2.0])
+    wide = [x.float() for x in inputs]
+    assert torch.equal(out, (wide[0] * 0.5 + wide[1] * 2.0).double())
+
+
+@pytest.mark.parametrize("density", [2**-24, 0.1, 0.5, 1.0])
+def test_masks_are_those_of_the_masks_module(density: float) -> None:
+    key = MaskKey(seed=3, model="math", tensor="x")
+    step, offset, limit = torch.tensor(numbers(key, density=density), dtype=torch.int32)
+    found = passes.kept(torch.arange(100_000, dtype=torch.int32), step, offset, limit)
+    assert torch.equal(found, keep(key, density=density, start=0, stop=100_000))
+
+
+def test_nan_and_infinity_always_show() -> None:
+    for bad in (float("nan"), float("inf")):
+        for name in MERGES:
+            inputs = [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])]
+            out = torch.empty(2)
+            floats = [1.0, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 2.0, 2.0]
+            merge(name, inputs, torch.zeros(2), out, floats=floats, ints=[1, 0, 0] * 2)
+            assert not out[0].isfinite(), name
+            assert out[1].isfinite(), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", [0, 1, 4999])
+def test_seal_sees_what_is_not_finite(value: float, at: int) -> None:
+    words = torch.zeros(5000, dtype=torch.float32)
+    assert seal(words.view(torch.int32), (0, 0x7F80))[1] != 0x7F80
+    words[at] = value
+    assert seal(words.view(torch.int32), (0, 0x7F80))[1] == 0x7F80
+
+
+def test_spans_cover_everything_once() -> None:
+    assert list(spans(2 * BLOCK + 1, 1)) == [(0, BLOCK), (BLOCK, 2 * BLOCK), (2 * BLOCK, 8193)]
+    assert list(spans(0, 1)) == []
+
+
+def test_without_a_compiler(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, and everything works as before."""
+    broken = Variant(name="no_such_pass", inputs=1, read=torch.float32, written=torch.float32)
+    with pytest.raises(FusedError, match="no_such_pass: cannot be compiled here"):
+        warm_up([broken])
+    with caplog.at_level(logging.WARNING):
+        assert not try_warm_up([broken, broken])
+    assert len(caplog.records) == 1
+    assert not fused.is_warm(broken)
+    merged("weighted_sum", 100, torch.float32)
+
+
+def test_every_pass_belongs_to_a_method() -> None:
+    assert {name for method in METHODS for name in passes_of(method)} | {"trimmed_sum"} == set(
+        MERGES
+    )
+
+
+def test_variants_of_a_search() -> None:
+    found = variants_for(
+        ["ties", "linear"],
+        parents=2,
+        read=torch.bfloat16,
+        written=torch.bfloat16,
+        trees=True,
+    )
+    assert {(one.name, one.inputs) for one in found if one.name in MERGES} == {
+        (name, inputs) for name in ("trimmed_vote", "weighted_sum") for inputs in (1, 2)
+    }
+    assert len(found) == len(set(found)) == 2 * 2 * 4 + 2 * 2 + 1
+
+
+TIES = {
+    "method": "ties",
+    "base": "base",
+    "sources": [{"of": "math"}, {"of": "code"}],
+    "parameters": {"weight": 0.7, "density": 0.5},
+}
+TREE = {
+    "method": "slerp",
+    "base": TIES,
+    "sources": [{"of": TIES}, {"of": "math"}],
+    "parameters": {"t": 0.4},
+}
+DARE = {
+    "method": "dare_ties",
+    "base": "base",
+    "sources": [{"of": "math"}, {"of": "code"}],
+    "parameters": {"weight": 0.7, "density": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def family(tiny_model: Any) -> dict[str, Checkpoint]:
+    """Models whose matrices are large enough for compiled code."""
+    base = tiny_model(hidden=96, layers=1, dtype="bfloat16", tied=True)
+    made = {"base": base}
+    for seed, name in enumerate(("math", "code"), start=1):
+        made[name] = tiny_model(base=base, seed=seed, dtype="bfloat16", noise=0.002)
+    return {name: Checkpoint.open(str(at), name=name) for name, at in made.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", [DARE, TREE], ids=["dare", "tree"])
+def test_one_fingerprint_compiled_or_not(
+    merge: Any, family: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    made = plan(Recipe.from_dict({"merge": merge, "dtype": "bfloat16"}), family)
+    assert not large(made)
+
+    def built(**options: Any) -> str:
+        targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
+        return build_into(made, family, targets, **options)
+
+    expected = built()
+    variants = variants_of(made)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            seen: list[int] = []
+            warm_up(variants, progress=lambda done, _, seen=seen: seen.append(done))
+            assert seen == list(range(1, len(variants) + 1))
+            assert all(fused.is_warm(variant) for variant in variants)
+            with torch.compiler.set_stance("fail_on_recompile"):
+                for chunk in (None, 2 * BLOCK, 1 << 20):
+                    assert built(chunk=chunk) == expected
+                assert built(statistics=Statistics(tmp_path / "statistics")) == expected
+                out = tmp_path / f"out{count}"
+                assert write_model(made, family, out) == expected
+            assert fingerprint_checkpoint(Checkpoint.open(str(out), name="out")) == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_every_pass_has_the_same_bits_compiled() -> None:
+    dtype = torch.bfloat16
+    expected = {(name, n): merged(name, n, dtype) for name in MERGES for n in SIZES}
+    warm_up(fused.variants(MERGES, inputs=[2], read=dtype, written=dtype))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for (name, count), whole in expected.items():
+            found = merged(name, count, dtype)
+            assert torch.equal(found.view(torch.int16), whole.view(torch.int16)), (name, count)
+
+
+def test_shared_sub_trees_are_computed_once(
+    family: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from merging import build
+
+    ran: list[str] = []
+    real = build.combine
+
+    def counted(method: str, *args: Any, **options: Any) -> torch.Tensor:
+        ran.append(method)
+        return real(method, *args, **options)
+
+    monkeypatch.setattr(build, "combine", counted)
+    made = plan(Recipe.from_dict({"merge": TREE}), family)
+    for _ in build.tensors(made, family):
+        pass
+    assert ran.count("ties") == ran.count("slerp") == len(made.jobs)
+
+
+def test_scope_names_only_what_it_was_given() -> None:
+    tensor, base = torch.ones(4), torch.zeros(4)
+    assert known.active() is None
+    with known.scope(Statistics()) as scope:
+        assert scope is not None
+        scope.add(tensor, "a")
+        assert scope.name(tensor, None) == "a"
+        assert scope.name(tensor, base) is None
+        scope.add(base, "b")
+        assert scope.name(tensor, base) == "a - b"
+        assert scope.name(tensor[:2], base) is None
+        scope.clear()
+        assert scope.name(tensor, None) is None
+    assert known.active() is None
