@@ -6,6 +6,7 @@ Everything happens among the values that a space draws, mapped to the unit cube,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,6 +127,8 @@ def _to_unit(domain: Domain, value: Value) -> float:
     """Numbers by their place in the range; whole numbers and words by the middle of their part."""
     if isinstance(domain, Choices):
         return (domain.words.index(str(value)) + 0.5) / len(domain.words)
+    if isinstance(domain, Floats) and domain.log:
+        return math.log(float(value) / domain.low) / math.log(domain.high / domain.low)
     if isinstance(domain, Floats):
         return (float(value) - domain.low) / (domain.high - domain.low)
     return (int(value) - domain.low + 0.5) / (domain.high - domain.low + 1)
@@ -135,7 +138,10 @@ def _from_unit(domain: Domain, unit: float) -> Value:
     if isinstance(domain, Choices):
         return domain.words[min(int(unit * len(domain.words)), len(domain.words) - 1)]
     if isinstance(domain, Floats):
-        # The sum may round past the end of the range.
-        return min(max(domain.low + unit * (domain.high - domain.low), domain.low), domain.high)
+        if domain.log:
+            value = domain.low * math.pow(domain.high / domain.low, unit)
+        else:
+            value = domain.low + unit * (domain.high - domain.low)
+        return min(max(value, domain.low), domain.high)  # it may round past the end of the range
     count = domain.high - domain.low + 1
     return domain.low + min(int(unit * count), count - 1)

@@ -170,7 +170,8 @@ class Features:
         """By how much each input comes in, per cell."""
         shared = dict(node.parameters)
         if METHODS[node.method].base is BaseRule.ENDPOINT:
-            t = self._over(shared["t"])
+            # Only slerp's t is a position; the others take entries from either side by themselves.
+            t = self._over(shared["t"] if node.method == "slerp" else 0.5)
             return [1.0 - t if source.of == node.base else t for source in node.sources]
         if node.method == "passthrough":
             return [self._over(_given(source, node, "scale", 1.0)) for source in node.sources]

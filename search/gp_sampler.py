@@ -301,5 +301,5 @@ def _distribution(domain: Domain) -> BaseDistribution:
     if isinstance(domain, Choices):
         return CategoricalDistribution(domain.words)
     if isinstance(domain, Floats):
-        return FloatDistribution(domain.low, domain.high)
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
     return IntDistribution(domain.low, domain.high)
