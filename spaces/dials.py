@@ -31,7 +31,7 @@ from functools import lru_cache
 from spaces.domains import Choices, Domain, Floats, Integers
 from spaces.order import radices
 from spaces.ranges import RANGES, della_density
-from spaces.space import Range, Space
+from spaces.space import VARIABLE, Range, Space
 
 DRAWN: dict[str, tuple[str, ...]] = {
     "linear": ("weight",),
@@ -64,18 +64,7 @@ Task arithmetic keeps every entry whatever its density, so none is drawn for it.
 PER_INPUT = ("weight", "density", "della_density")
 """Drawn once per input and shared by all methods; the others are drawn once per merge."""
 
-PER_MERGE = (
-    "t",
-    "lambda",
-    "scale",
-    "gamma",
-    "epsilon",
-    "select_topk",
-    "nearswap_t",
-    "ram_epsilon",
-    "ram_r",
-    "ram_alpha",
-)
+PER_MERGE = tuple(name for name in VARIABLE if name not in PER_INPUT)
 """Drawn once per merge."""
 
 _IN_RECIPES = {
