@@ -45,8 +45,18 @@ class Pool(Protocol):
         """
         ...
 
-    def submit(self, candidate: Candidate) -> None:
-        """Give a candidate to the next free worker; returns at once."""
+    @property
+    def gpus(self) -> float:
+        """GPUs of one worker; a fraction where several share one."""
+        ...
+
+    def submit(self, candidate: Candidate, *, near: str = "") -> None:
+        """Give a candidate to the next free worker; returns at once.
+
+        Args:
+            candidate: What to evaluate.
+            near: Name of the worker that has its weights: it gets the candidate if it is free now.
+        """
         ...
 
     def next(self, timeout: float | None = None) -> Result | None:
@@ -76,7 +86,12 @@ class SerialPool:
     def catalogue(self) -> Catalogue:
         return self._evaluator.catalogue()
 
-    def submit(self, candidate: Candidate) -> None:
+    @property
+    def gpus(self) -> float:
+        return 0.0
+
+    def submit(self, candidate: Candidate, *, near: str = "") -> None:
+        del near  # there is one
         self._waiting.append(candidate)
 
     def next(self, timeout: float | None = None) -> Result | None:

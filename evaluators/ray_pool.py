@@ -117,9 +117,11 @@ class RayPool:
         self._catalogue: Catalogue | None = None
         self._problems: list[str] = []
         self._closed = False
+        self._gpus = 0.0
         self._owns_ray = _connect(address, workers=workers, cpus=cpus)
         try:
             count, share = _fit(workers=workers, gpus=gpus, cpus=cpus, memory=memory)
+            self._gpus = share
             self._actor_class = ray.remote(num_cpus=cpus, num_gpus=share, max_restarts=0)(Worker)
             self._slots = [self._new_slot() for _ in range(count)]
             while self._catalogue is None:
@@ -133,6 +135,10 @@ class RayPool:
         return max(1, len(self._slots))
 
     @property
+    def gpus(self) -> float:
+        return self._gpus
+
+    @property
     def pending(self) -> int:
         busy = sum(slot.job is not None for slot in self._slots)
         return len(self._waiting) + busy + len(self._done)
@@ -142,11 +148,16 @@ class RayPool:
             raise EvaluatorError(["workers: expected a pool that is open, got a closed one"])
         return self._catalogue
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: Candidate, *, near: str = "") -> None:
         if self._closed:
             raise EvaluatorError(["workers: expected a pool that is open, got a closed one"])
-        self._waiting.append(_Job(candidate=candidate))
-        self._hand_out()
+        job = _Job(candidate=candidate)
+        slot = next((s for s in self._slots if near and s.name == near and s.call is None), None)
+        if slot is not None and not self._waiting:
+            self._give(slot, job)
+        else:
+            self._waiting.append(job)
+            self._hand_out()
 
     def next(self, timeout: float | None = None) -> Result | None:
         """The next finished result; ``None`` after ``timeout`` seconds or when nothing is pending.
@@ -189,9 +200,11 @@ class RayPool:
     def _hand_out(self) -> None:
         for slot in self._slots:
             if self._waiting and slot.call is None:
-                slot.job = self._waiting.popleft()
-                slot.since = time.monotonic()
-                slot.call = slot.actor.evaluate.remote(slot.job.candidate)
+                self._give(slot, self._waiting.popleft())
+
+    def _give(self, slot: _Slot, job: _Job) -> None:
+        slot.job, slot.since = job, time.monotonic()
+        slot.call = slot.actor.evaluate.remote(job.candidate)
 
     def _advance(self, timeout: float | None) -> None:
         """Wait until a worker is done or overdue, or ``timeout`` seconds, and act on it."""

@@ -40,7 +40,14 @@ if TYPE_CHECKING:  # brings torch, which reading a config must not
     from merging.checkpoint import Checkpoint
 
 _TRIAL_LAYERS = 1000  # deep enough for any bounds that a real model could satisfy
-_NOT_SEARCH = ("workers", "search.trials", "search.hours", "search.validate")
+_NOT_SEARCH = (
+    "workers",
+    "search.trials",
+    "search.questions",
+    "search.hours",
+    "search.gpu_hours",
+    "search.validate",
+)
 
 
 class ConfigError(UserError, ValueError):

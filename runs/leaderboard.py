@@ -112,9 +112,19 @@ def failures(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
-    """Candidates that have a search score, the best first; equal scores by lower id."""
+    """Candidates that have a search score, the best first; equal ones by lower id.
+
+    By posterior where that is known, else by estimate, else by the search score; those without a
+    posterior come after those with one.
+    """
     scored = [record for record in records if math.isfinite(score_of(record))]
-    return tuple(sorted(scored, key=lambda record: (-score_of(record), record.id)))
+    return tuple(sorted(scored, key=_merit))
+
+
+def _merit(record: Record) -> tuple[bool, float, int]:
+    known = record.posterior or record.estimate
+    value = score_of(record) if known is None else known.value
+    return record.posterior is None, -value, record.id
 
 
 def best(records: Sequence[Record]) -> Record | None:
@@ -125,9 +135,7 @@ def best(records: Sequence[Record]) -> Record | None:
 def score_of(record: Record, split: Split = Split.SEARCH) -> float:
     """The combined score on a split, larger is better; NaN unless that evaluation is complete."""
     evaluation = record.evaluations.get(split)
-    if evaluation is None or evaluation.state is not State.COMPLETE:
-        return math.nan
-    return evaluation.value
+    return math.nan if evaluation is None else evaluation.value
 
 
 def _state(record: Record) -> int:

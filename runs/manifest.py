@@ -10,7 +10,7 @@ from typing import Any
 from evaluators.base import Catalogue, Question, TaskInfo
 from runs.split import Questions
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables and values of study.db; a study of another version is refused."""
 
 

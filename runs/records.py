@@ -22,6 +22,15 @@ def is_baseline(origin: str) -> bool:
     return origin.startswith(PARENT) or origin == AVERAGE
 
 
+SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "random", "qmc")
+"""Names a config may give for the sampler; the origin of what it proposes."""
+
+
+def is_known_good(origin: str) -> bool:
+    """Whether a recipe of that origin was tried because it is known to be good elsewhere."""
+    return not is_baseline(origin) and origin not in SAMPLERS
+
+
 class Split(StrEnum):
     """Which questions an evaluation asked."""
 
@@ -38,25 +47,53 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A score and how sure it is.
+
+    Attributes:
+        value: Combined over tasks, larger is better.
+        stderr: Its standard error; NaN where it cannot be known.
+    """
+
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """Questions handed out that have not come back.
+
+    Attributes:
+        candidate: Id of the candidate.
+        split: What the questions belong to.
+        questions: Their ids.
+    """
+
+    candidate: int
+    split: Split
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """One evaluation of a candidate on one split.
+    """One evaluation of a candidate on one split, all questions that it has answered together.
 
     Attributes:
         split: Which questions were asked.
-        state: Where it stands; the fields below hold when it is complete or failed.
-        value: Combined score, larger is better; NaN unless complete.
-        stderr: Its standard error; NaN unless complete.
-        tasks: Value per task; empty unless complete.
-        questions: Number of questions asked.
-        build_seconds: Time to build the weights; NaN unless complete.
-        score_seconds: Time to answer the questions; NaN unless complete.
-        worker: Name of the worker; empty while it runs.
+        state: Where it stands: running while questions are under way, failed if none was answered.
+        value: Combined score over the questions answered, larger is better; NaN without any.
+        stderr: Its standard error; NaN without any.
+        tasks: Value per task; empty without any.
+        questions: Number of questions answered; those asked where none was.
+        build_seconds: Time to build the weights; NaN unless questions were answered.
+        score_seconds: Time to answer the questions; NaN unless questions were answered.
+        worker: Name of the last worker; empty while it runs.
         fingerprint: Hash of the merged weights; empty when they were not built.
-        failure_kind: Class of the failure; ``None`` unless failed.
-        failure_message: One line; empty unless failed.
-        started: When it was handed out, UTC.
-        finished: When it came back, UTC; ``None`` while it runs.
-        attempts: How often it was handed out; above 1 after a crash of the driver.
+        failure_kind: Class of the last failure; ``None`` if there was none.
+        failure_message: One line; empty if there was none.
+        started: When it was first handed out, UTC.
+        finished: When the last questions came back, UTC; ``None`` while it runs.
+        attempts: How often the same questions were handed out; above 1 after a crash of the driver.
     """
 
     split: Split
@@ -86,14 +123,22 @@ class Record:
         origin: Where it came from: ``parent NAME``, ``plain average``, another seed's name, or
             the sampler's name.
         trial: Number of its Optuna trial; ``None`` for seeds outside the space.
+        planned: Ids of the search questions that it was to be asked when it was taken up. With
+            fewer answers it is under way, failed, or was stopped because it was clearly behind.
         evaluations: By split; the search split is there from the start.
+        estimate: Search score made comparable between candidates that answered different
+            questions; ``None`` where it was not computed, or there is no score.
+        posterior: What is to be expected of the candidate in the light of all others; likewise.
     """
 
     id: int
     recipe: Recipe
     origin: str
     trial: int | None
+    planned: tuple[str, ...] = ()
     evaluations: Mapping[Split, Evaluation] = field(default_factory=dict)
+    estimate: Estimate | None = None
+    posterior: Estimate | None = None
 
     @property
     def is_baseline(self) -> bool:

@@ -21,11 +21,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from runs.document import shown
+from runs.records import SAMPLERS
 from spaces.bounds import VARIABLE, Range
 from spaces.methods import METHODS
-
-SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "random", "qmc")
-"""Names a config may give for the sampler."""
 
 
 def one_of(value: str, known: Iterable[str]) -> str:
@@ -250,8 +248,21 @@ class SpaceSection(Section):
 class SearchSection(Section):
     """How long to search, and with what."""
 
-    trials: int = Field(default=300, ge=1, description="Number of recipes, seeds included.")
-    hours: Positive | None = Field(default=None, description="Stop after this time, in hours.")
+    trials: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Most recipes, seeds included; 300 where no other budget is set.",
+    )
+    questions: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Most questions asked, those of the final check included."
+    )
+    hours: Positive | None = Field(default=None, description="Most time by the clock, in hours.")
+    gpu_hours: Positive | None = Field(
+        default=None, description="Most time of all workers, in hours times GPUs of each."
+    )
+    asking: Literal["auto", "all", "growing"] = Field(
+        default="auto",
+        description="Questions per recipe: all, or growing blocks; auto: by budget and sampler.",
+    )
     sampler: Annotated[str, _known(SAMPLERS)] = Field(
         default="auto",
         description="auto, surrogate, tpe, cmaes, gp, nsga2, random or qmc.",

@@ -8,13 +8,14 @@ there is told then. Values are JSON, numbers or arrays of numbers; nothing is ev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -31,23 +32,27 @@ from runs.database import (
     url_of,
     use_write_ahead_log,
 )
+from runs.evaluations import Part, whole
 from runs.lock import Lock
 from runs.manifest import FORMAT, Manifest
-from runs.records import Evaluation, Record, Split, State
+from runs.records import Asking, Record, Split, State
 from runs.tables import (
     CANDIDATES,
     EVALUATIONS,
     FACTS,
     LOCK,
     METADATA,
-    evaluation,
     null_if_nan,
     pack,
+    part,
     unpack,
 )
 from spaces.recipe import Recipe
 
 __all__ = ["Store", "StoreError"]
+
+Positions = npt.NDArray[np.uint32]
+Values = npt.NDArray[np.float64]
 
 STUDY_NAME = "merge-search"
 """Name of the Optuna study inside the database."""
@@ -193,12 +198,28 @@ class Store:
 
     # Candidates and their evaluations.
 
-    def add(self, recipe: Recipe, *, origin: str, trial: int | None) -> int:
+    def add(
+        self,
+        recipe: Recipe,
+        *,
+        origin: str,
+        trial: int | None,
+        planned: Sequence[str] = (),
+        questions: Sequence[str] = (),
+    ) -> int:
         """Take up a recipe that the run has not seen; ids count up from 0.
+
+        Args:
+            recipe: Any that the run has not.
+            origin: Where it comes from; see ``Record``.
+            trial: Number of its Optuna trial, if it has one.
+            planned: Ids of the search questions it is to be asked; none stands for all.
+            questions: Those that it is asked now; none stands for all that are planned.
 
         Returns:
             The id of the candidate. Its search evaluation is begun in the same transaction.
         """
+        planned = planned or self.manifest.questions.search
         with self._writing() as connection:
             last = connection.execute(sa.select(sa.func.max(CANDIDATES.c.id))).scalar()
             number = 0 if last is None else last + 1
@@ -209,45 +230,89 @@ class Store:
                     recipe=json.dumps(recipe.to_dict()),
                     origin=origin,
                     trial=trial,
+                    planned=self._pack_positions(planned),
                 )
             )
-            self._begin(connection, number, Split.SEARCH)
+            self._begin(connection, number, Split.SEARCH, questions or planned)
         return number
 
-    def begin(self, candidate: int, split: Split) -> None:
-        """Note that an evaluation is handed out, for the first time or once more."""
-        with self._writing() as connection:
-            self._begin(connection, candidate, split)
+    def begin(self, candidate: int, split: Split, questions: Sequence[str] = ()) -> None:
+        """Note that questions are handed out; those of a part under way, once more.
 
-    def _begin(self, connection: sa.Connection, candidate: int, split: Split) -> None:
-        fresh = {
-            "state": State.RUNNING.value,
-            "questions": len(self.manifest.questions.of(split)),
-            "started": datetime.now(UTC).timestamp(),
-        }
-        again = connection.execute(
-            sa.update(EVALUATIONS)
-            .where(_is(candidate, split))
-            .values(attempts=EVALUATIONS.c.attempts + 1, **fresh)
+        Args:
+            candidate: Its id.
+            split: What the questions belong to.
+            questions: Ids; none stands for all of the split. Ignored where a part is under way,
+                whose own questions are asked again.
+        """
+        with self._writing() as connection:
+            again = connection.execute(
+                sa.update(EVALUATIONS)
+                .where(_under_way(candidate, split))
+                .values(attempts=EVALUATIONS.c.attempts + 1, started=datetime.now(UTC).timestamp())
+            )
+            if again.rowcount == 0:
+                asked = questions or self.manifest.questions.of(split)
+                self._begin(connection, candidate, split, asked)
+
+    def _begin(
+        self, connection: sa.Connection, candidate: int, split: Split, questions: Sequence[str]
+    ) -> None:
+        number = sa.select(sa.func.count()).where(_is(candidate, split)).scalar_subquery()
+        connection.execute(
+            sa.insert(EVALUATIONS).values(
+                candidate=candidate,
+                split=split.value,
+                part=number,
+                state=State.RUNNING.value,
+                attempts=1,
+                questions=len(questions),
+                asked=self._pack_positions(questions),
+                started=datetime.now(UTC).timestamp(),
+            )
         )
-        if again.rowcount == 0:
-            connection.execute(
-                sa.insert(EVALUATIONS).values(
-                    candidate=candidate, split=split.value, attempts=1, **fresh
+
+    def under_way(self) -> tuple[Asking, ...]:
+        """What was handed out and has not come back, in the order of the candidates."""
+        query = (
+            sa.select(EVALUATIONS.c.candidate, EVALUATIONS.c.split, EVALUATIONS.c.asked)
+            .where(EVALUATIONS.c.state == State.RUNNING.value)
+            .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.split)
+        )
+        with self._engine.connect() as connection:
+            return tuple(
+                Asking(
+                    candidate=row.candidate,
+                    split=Split(row.split),
+                    questions=self._ids(row.asked),
                 )
+                for row in connection.execute(query)
             )
 
     def finish(
-        self, candidate: int, split: Split, outcome: Score | Failure, *, worker: str
+        self,
+        candidate: int,
+        split: Split,
+        outcome: Score | Failure,
+        *,
+        worker: str,
+        further: Sequence[str] = (),
     ) -> None:
-        """Record the result of an evaluation in one transaction; durable when this returns."""
+        """Record the result of the part under way in one transaction; durable when this returns.
+
+        Args:
+            candidate: Its id.
+            split: What was asked.
+            outcome: What came back.
+            worker: Who it came from.
+            further: Ids of questions that it is asked next, if any: a part begun with this.
+        """
         values: dict[str, Any] = {
             "worker": worker,
             "finished": datetime.now(UTC).timestamp(),
             "fingerprint": outcome.fingerprint,
         }
         if isinstance(outcome, Score):
-            asked, numbers = self._pack_outcomes(outcome.outcomes)
             values |= {
                 "state": State.COMPLETE.value,
                 "value": outcome.value,
@@ -256,8 +321,9 @@ class Store:
                 "questions": len(outcome.outcomes),
                 "build_seconds": outcome.build_seconds,
                 "score_seconds": outcome.score_seconds,
-                "asked": asked,
-                "outcomes": numbers,
+                # in the order they came, which need not be the order they were asked in
+                "asked": self._pack_positions([item.question for item in outcome.outcomes]),
+                "outcomes": pack(np.array([o.value for o in outcome.outcomes], dtype="<f8")),
             }
         else:
             values |= {
@@ -267,51 +333,85 @@ class Store:
                 "failure_detail": outcome.detail,
             }
         with self._writing() as connection:
-            connection.execute(sa.update(EVALUATIONS).where(_is(candidate, split)).values(**values))
+            connection.execute(
+                sa.update(EVALUATIONS).where(_under_way(candidate, split)).values(**values)
+            )
+            if further:
+                self._begin(connection, candidate, split, further)
 
     def records(self) -> tuple[Record, ...]:
         """Every candidate with its evaluations, by id."""
+        tasks = self.manifest.catalogue.tasks
         with self._engine.connect() as connection:
             candidates = connection.execute(
                 sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
             ).mappings()
             columns = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
-            done: dict[int, dict[Split, Evaluation]] = {}
-            for row in connection.execute(sa.select(*columns)).mappings():
-                done.setdefault(row["candidate"], {})[Split(row["split"])] = evaluation(row)
+            parts: dict[int, dict[Split, list[Part]]] = {}
+            for row in connection.execute(
+                sa.select(*columns).order_by(EVALUATIONS.c.part)
+            ).mappings():
+                of = parts.setdefault(row["candidate"], {})
+                of.setdefault(Split(row["split"]), []).append(part(row))
             return tuple(
                 Record(
                     id=row["id"],
                     recipe=Recipe.from_dict(json.loads(row["recipe"])),
                     origin=row["origin"],
                     trial=row["trial"],
-                    evaluations=done.get(row["id"], {}),
+                    planned=self._ids(row["planned"]),
+                    evaluations={
+                        split: whole(split, done, tasks)
+                        for split, done in parts.get(row["id"], {}).items()
+                    },
                 )
                 for row in candidates
             )
 
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
-        """What each question gave in a complete evaluation, in the order asked; else empty."""
-        query = sa.select(EVALUATIONS.c.asked, EVALUATIONS.c.outcomes)
-        with self._engine.connect() as connection:
-            row = connection.execute(query.where(_is(candidate, split))).first()
-        if row is None or row.asked is None:
-            return ()
+        """What each question gave in all complete parts of an evaluation, in the order asked."""
         questions = self.manifest.catalogue.questions
-        positions = unpack(row.asked, "<u4")
-        values = unpack(row.outcomes, "<f8")
         return tuple(
             Outcome(question=questions[position].id, value=float(value))
+            for _, positions, values in self._answers(_is(candidate, split))
             for position, value in zip(positions, values, strict=True)
         )
 
-    def _pack_outcomes(self, outcomes: tuple[Outcome, ...]) -> tuple[bytes, bytes]:
+    def fingerprint(self, candidate: int) -> str:
+        """Hash of the weights that answered any questions; empty if none did."""
+        query = sa.select(EVALUATIONS.c.fingerprint).where(
+            (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.state == State.COMPLETE.value)
+        )
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar() or ""
+
+    def answers(self, split: Split) -> Iterator[tuple[int, Positions, Values]]:
+        """The outcomes of every complete part of a split, by candidate.
+
+        Yields:
+            The candidate's id, ``(n,)`` places in the catalogue's questions, ``(n,)`` values.
+        """
+        return self._answers(EVALUATIONS.c.split == split.value)
+
+    def _answers(self, where: sa.ColumnElement[bool]) -> Iterator[tuple[int, Positions, Values]]:
+        query = (
+            sa.select(EVALUATIONS.c.candidate, EVALUATIONS.c.asked, EVALUATIONS.c.outcomes)
+            .where(where & EVALUATIONS.c.outcomes.is_not(None))
+            .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.part)
+        )
+        with self._engine.connect() as connection:
+            for candidate, asked, outcomes in connection.execute(query):
+                yield candidate, unpack(asked, "<u4"), unpack(outcomes, "<f8")
+
+    def _ids(self, packed: bytes) -> tuple[str, ...]:
+        questions = self.manifest.catalogue.questions
+        return tuple(questions[position].id for position in unpack(packed, "<u4"))
+
+    def _pack_positions(self, questions: Sequence[str]) -> bytes:
         if not self._positions:
-            questions = self.manifest.catalogue.questions
-            self._positions = {question.id: at for at, question in enumerate(questions)}
-        asked = np.array([self._positions[item.question] for item in outcomes], dtype="<u4")
-        values = np.array([item.value for item in outcomes], dtype="<f8")
-        return pack(asked), pack(values)
+            known = self.manifest.catalogue.questions
+            self._positions = {question.id: at for at, question in enumerate(known)}
+        return pack(np.array([self._positions[name] for name in questions], dtype="<u4"))
 
     def _fact(self, key: str) -> str | None:
         with self._engine.connect() as connection:
@@ -330,3 +430,7 @@ class Store:
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:
     return (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.split == split.value)
+
+
+def _under_way(candidate: int, split: Split) -> sa.ColumnElement[bool]:
+    return _is(candidate, split) & (EVALUATIONS.c.state == State.RUNNING.value)

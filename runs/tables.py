@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from sqlalchemy.engine import RowMapping
 
 from evaluators.base import FailureKind, TaskScore
 from runs import lock
-from runs.records import Evaluation, Split, State
+from runs.evaluations import Part
+from runs.records import State
 
 METADATA = sa.MetaData()
 FACTS = sa.Table(
@@ -31,15 +33,21 @@ CANDIDATES = sa.Table(
     sa.Column("recipe", sa.Text, nullable=False),
     sa.Column("origin", sa.String(255), nullable=False),
     sa.Column("trial", sa.Integer),
+    # Positions in the run's list of questions (uint32), deflated: what it is to be asked at first.
+    sa.Column("planned", sa.LargeBinary, nullable=False),
 )
 EVALUATIONS = sa.Table(
     "merge_search_evaluation",
     METADATA,
     sa.Column("candidate", sa.ForeignKey("merge_search_candidate.id"), primary_key=True),
     sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("questions", sa.Integer, nullable=False),
+    # Positions as above, known from the start, and values (float64), each deflated.
+    sa.Column("asked", sa.LargeBinary, nullable=False),
+    sa.Column("outcomes", sa.LargeBinary),
     sa.Column("started", sa.Float, nullable=False),
     sa.Column("finished", sa.Float),
     sa.Column("worker", sa.String(255), nullable=False, default=""),
@@ -52,9 +60,6 @@ EVALUATIONS = sa.Table(
     sa.Column("failure_kind", sa.String(32)),
     sa.Column("failure_message", sa.Text, nullable=False, default=""),
     sa.Column("failure_detail", sa.Text, nullable=False, default=""),
-    # Positions in the run's list of questions (uint32), and values (float64), each deflated.
-    sa.Column("asked", sa.LargeBinary),
-    sa.Column("outcomes", sa.LargeBinary),
 )
 LOCK = lock.table(METADATA)
 
@@ -64,7 +69,7 @@ def pack(values: npt.NDArray[np.generic]) -> bytes:
     return zlib.compress(values.tobytes())
 
 
-def unpack(data: bytes, dtype: str) -> npt.NDArray[np.generic]:
+def unpack(data: bytes, dtype: str) -> npt.NDArray[Any]:
     """The array that ``pack`` was given."""
     return np.frombuffer(zlib.decompress(data), dtype=dtype)
 
@@ -79,10 +84,9 @@ def nan_if_null(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def evaluation(row: RowMapping) -> Evaluation:
-    """An evaluation from its row; the outcomes of questions are read elsewhere."""
-    return Evaluation(
-        split=Split(row["split"]),
+def part(row: RowMapping) -> Part:
+    """A part of an evaluation from its row; the outcomes of questions are read elsewhere."""
+    return Part(
         state=State(row["state"]),
         value=nan_if_null(row["value"]),
         stderr=nan_if_null(row["stderr"]),

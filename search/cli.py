@@ -28,7 +28,11 @@ Trials = Annotated[
     int | None,
     typer.Option(min=1, help="Number of recipes to evaluate in all."),
 ]
+Questions = Annotated[int | None, typer.Option(min=1, help="Number of questions to ask in all.")]
 Hours = Annotated[float | None, typer.Option(min=0.0, help="Hours to search in all.")]
+GpuHours = Annotated[
+    float | None, typer.Option(min=0.0, help="Hours of all workers, times the GPUs of each.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
 Address = Annotated[
     str | None,
@@ -75,7 +79,9 @@ def run(
         typer.Option(help="Folder for the run; by default named after CONFIG."),
     ] = None,
     trials: Trials = None,
+    questions: Questions = None,
     hours: Hours = None,
+    gpu_hours: GpuHours = None,
     workers: Workers = None,
     ray_address: Address = None,
     dry_run: Annotated[
@@ -86,7 +92,14 @@ def run(
     from search import commands
     from search.overrides import Overrides
 
-    overrides = Overrides(trials=trials, hours=hours, workers=workers, ray_address=ray_address)
+    overrides = Overrides(
+        trials=trials,
+        questions=questions,
+        hours=hours,
+        gpu_hours=gpu_hours,
+        workers=workers,
+        ray_address=ray_address,
+    )
     commands.run(config, out=out, overrides=overrides, dry_run=dry_run)
 
 
@@ -94,7 +107,9 @@ def run(
 def resume(
     study: Study,
     trials: Trials = None,
+    questions: Questions = None,
     hours: Hours = None,
+    gpu_hours: GpuHours = None,
     workers: Workers = None,
     ray_address: Address = None,
 ) -> None:
@@ -102,7 +117,14 @@ def resume(
     from search import commands
     from search.overrides import Overrides
 
-    overrides = Overrides(trials=trials, hours=hours, workers=workers, ray_address=ray_address)
+    overrides = Overrides(
+        trials=trials,
+        questions=questions,
+        hours=hours,
+        gpu_hours=gpu_hours,
+        workers=workers,
+        ray_address=ray_address,
+    )
     commands.resume(study, overrides=overrides)
 
 

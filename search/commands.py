@@ -24,7 +24,7 @@ from search.summary import show_result, write_outputs
 STUDY = "study.db"
 """Name of the study's file in a run's folder."""
 
-_BUDGET = ("search.trials", "search.hours")
+_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
 
 
 def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool = False) -> None:

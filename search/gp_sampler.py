@@ -27,16 +27,14 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from runs.records import Estimate
 from search.candidates import Cube, Option
 from search.features import Features
-from search.surrogate import Data, Hyper, Surrogate, fit
+from search.surrogate import FEWEST, Data, Fits, Surrogate, variances
 from spaces.draw import Choices, Domain, Fixed, Floats, NotInSpace, draw, parameters
 from spaces.space import Space
 
 Array = NDArray[np.float64]
-
-STARTUP = 6
-"""Different recipes with a score that must be there before the model is trusted."""
 
 RANDOM_SHARE = 0.1
 """Share of proposals that are drawn at random, in case the model is wrong."""
@@ -47,9 +45,6 @@ OPTIMISM = 1.5
 LEADERS = 6
 """Recipes with the best posterior mean whose neighbourhoods are looked at."""
 
-GROWTH = 1.2
-"""Hyper-parameters are fitted anew when the history has grown by this factor."""
-
 MAX_REPEATS = 3
 """Known recipes in a row after which the next one is random: the space is all but exhausted."""
 
@@ -58,19 +53,6 @@ PESSIMISM = 0.25
 
 DOUBT = 0.1
 """Its variance, as a share of that of the scores: a failure by chance is soon outvoted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What is known of a trial's score.
-
-    Attributes:
-        value: The score, in the study's direction.
-        stderr: Its standard error; NaN where it cannot be known.
-    """
-
-    value: float
-    stderr: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +100,7 @@ class GaussianProcessSampler(BaseSampler):
         self._cube = Cube(space)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
         self._vectors: dict[tuple[Any, ...], tuple[str, Array] | None] = {}
-        self._fitted: dict[str, Hyper] = {}
+        self._fits = Fits(self._features.groups)
 
     def infer_relative_search_space(
         self,
@@ -140,7 +122,7 @@ class GaussianProcessSampler(BaseSampler):
         if rng.random() < RANDOM_SHARE:
             return self._cube.values(self._cube.random(rng, 1)[0])
         history = self._history(study, trial.number)
-        if len(history.y) < STARTUP or history.repeats >= MAX_REPEATS:
+        if len(history.y) < FEWEST or history.repeats >= MAX_REPEATS:
             return self._cube.values(self._cube.random(rng, 1)[0])
         return self._cube.values(self._best(history, rng))
 
@@ -155,21 +137,6 @@ class GaussianProcessSampler(BaseSampler):
         seed = int(self._rng(trial.number, param_name).integers(2**32))
         chance = RandomSampler(seed=seed)
         return chance.sample_independent(study, trial, param_name, param_distribution)
-
-    def posterior(self, study: optuna.Study) -> dict[int, Estimate]:
-        """What the model makes of every scored recipe, by the number of its first trial.
-
-        Larger is better. The mean draws on all other recipes, so that it is the better guess of
-        which recipe is best, above all where scores are uncertain. Empty before the model works.
-        """
-        history = self._history(study, -1)
-        if len(history.y) < STARTUP:
-            return {}
-        mean, deviation = self._model(history).predict(history.x)
-        return {
-            trial.number: Estimate(value=float(value), stderr=float(spread))
-            for trial, value, spread in zip(history.trials, mean, deviation, strict=True)
-        }
 
     def _rng(self, number: int, name: str = "") -> np.random.Generator:
         digest = hashlib.sha256(f"{self._seed}:{number}:{name}".encode()).digest()
@@ -197,7 +164,7 @@ class GaussianProcessSampler(BaseSampler):
 
     def _model(self, history: _History) -> Surrogate:
         scored = Data(x=history.x, y=history.y, noise=history.noise)
-        hyper = self._hyper(scored)
+        hyper = self._fits.of(scored)
         usual = float(np.median(history.noise))
         if len(history.failed):
             count, doubt = len(history.failed), DOUBT * float(np.var(history.y))
@@ -209,18 +176,6 @@ class GaussianProcessSampler(BaseSampler):
         model = Surrogate(scored, hyper=hyper, groups=self._features.groups)
         model.expect(history.pending, usual)
         return model
-
-    def _hyper(self, data: Data) -> Hyper:
-        """Fitted to the first trials, up to the last size at which they are fitted anew."""
-        size = milestone(len(data.y))
-        first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
-        content = hashlib.sha256()
-        for part in (first.x, first.y, first.noise):
-            content.update(part.tobytes())
-        key = content.hexdigest()
-        if key not in self._fitted:
-            self._fitted = {key: fit(first, self._features.groups)}
-        return self._fitted[key]
 
     def _history(self, study: optuna.Study, number: int) -> _History:
         sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
@@ -246,7 +201,7 @@ class GaussianProcessSampler(BaseSampler):
             trials=tuple(trial for trial, _, _ in scored.values()),
             x=self._stack([vector for _, vector, _ in scored.values()]),
             y=np.array([sign * estimate.value for estimate in estimates], dtype=np.float64),
-            noise=_variances([estimate.stderr for estimate in estimates]),
+            noise=variances([estimate.stderr for estimate in estimates]),
             failed=self._stack([v for key, v in failed.items() if key not in scored]),
             pending=self._stack([v for key, v in pending.items() if key not in scored]),
             keys=frozenset({*scored, *failed, *pending}),
@@ -277,24 +232,9 @@ class GaussianProcessSampler(BaseSampler):
         return self._vectors[values]
 
 
-def milestone(count: int) -> int:
-    """The last size, up to ``count``, at which hyper-parameters are fitted: 6, 8, 10, 12, ..."""
-    size = STARTUP
-    while (larger := math.ceil(size * GROWTH)) <= count:
-        size = larger
-    return min(size, count)
-
-
 def _when(trial: FrozenTrial) -> tuple[float, int]:
     done = trial.datetime_complete
     return (done.timestamp() if done is not None else math.inf), trial.number
-
-
-def _variances(stderrs: Sequence[float]) -> Array:
-    """Squares of standard errors; one that is not known counts as the median of the others."""
-    squares = np.array(stderrs, dtype=np.float64) ** 2
-    known = squares[np.isfinite(squares)]
-    return np.where(np.isfinite(squares), squares, np.median(known) if len(known) else 0.0)
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -1,21 +1,30 @@
 """The books of a run: which recipe is next, what is under way, what came back.
 
 Keeps study.db and the Optuna study in step. Each in-space candidate has one Optuna trial; a recipe
-that the sampler proposes again is told the known result and not evaluated twice.
+that the sampler proposes again is told the known result and not evaluated twice. What is asked of a
+candidate beyond its first block of questions has no trial of its own: the sampler learns of it
+through the candidate's estimate.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
 
-from evaluators.base import Candidate, Score
+from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
-from runs.records import PARENT, Record, Split, State
+from runs.evaluations import NOT_ITS_OWN
+from runs.records import PARENT, Estimate, Record, Split, State
 from runs.store import Store
+from search import racing
+from search.answers import Answers
+from search.posterior import Posterior
+from search.rotation import Rotation
 from search.samplers import Sampler
 from spaces.draw import draw
 from spaces.recipe import Recipe
@@ -25,12 +34,44 @@ from spaces.space import Space
 MAX_REPEATS = 200
 """Proposals in a row that were all known before the space counts as exhausted."""
 
+PROMOTED_SHARE = 0.1
+"""Share of the questions that may go to candidates which have answered their first block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """Who is ahead.
+
+    Attributes:
+        best: Score of the best recipe; NaN before the first.
+        what: How it is made, in a word or two.
+        best_parent: Score of the best parent alone; NaN before the first.
+    """
+
+    best: float
+    what: str
+    best_parent: float
+
 
 class Ledger:
-    """Proposes candidates and records results; the only code that touches the Optuna study."""
+    """Proposes candidates and records results; the only code that touches the Optuna study.
+
+    Args:
+        store: The run's study.
+        space: What is searched.
+        sampler: Proposes recipes.
+        seeds: Recipes to try first.
+        all_at_once: Ask every candidate all search questions, instead of growing blocks.
+    """
 
     def __init__(
-        self, store: Store, space: Space, *, sampler: Sampler, seeds: Sequence[Seed]
+        self,
+        store: Store,
+        space: Space,
+        *,
+        sampler: Sampler,
+        seeds: Sequence[Seed],
+        all_at_once: bool = True,
     ) -> None:
         self._store = store
         self._space = space
@@ -39,12 +80,26 @@ class Ledger:
         self._by_key: dict[str, int] = {}
         self._recipes: dict[int, Recipe] = {}
         self._trial_of: dict[int, int | None] = {}
-        self._results: dict[int, float | None] = {}  # score, or None for a failure
+        self._planned: dict[int, tuple[str, ...]] = {}
+        self._failed: dict[int, bool] = {}  # of the candidates that are decided
+        self._scores: dict[int, float] = {}  # of those that answered everything at once
         self._followers: dict[int, list[int]] = {}  # trials that wait for a running candidate
         self._parents: set[int] = set()
-        self._split: dict[int, Split] = {}  # what is asked of the candidates under way
+        self._under_way: dict[int, Split] = {}  # what is asked of the candidates under way
+        questions = store.manifest.questions.search
+        self._tasks = store.manifest.catalogue.tasks
+        self._answers = Answers.of_study(store)
+        self._rotation = Rotation(store.manifest.catalogue, questions, all_at_once=all_at_once)
+        self._posterior = Posterior(space)
+        self._expected: Mapping[int, Estimate] | None = None
+        self.asked, self.promoted = 0, 0
+        self._open = {  # trials that have not been told a result
+            trial.number
+            for trial in store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        }
         for record in store.records():
             self._know(record)
+        self._rotation.resume(tuple(self._planned.values()), asked=self.asked)
         self._seeds = deque(seeds)
         self._origins = {seed.recipe.key: seed.name for seed in reversed(seeds)}
 
@@ -52,32 +107,52 @@ class Ledger:
         self._by_key[record.recipe.key] = record.id
         self._recipes[record.id] = record.recipe
         self._trial_of[record.id] = record.trial
+        self._planned[record.id] = record.planned
         self._note_origin(record.id, record.origin)
         evaluation = record.evaluations[Split.SEARCH]
-        if evaluation.state is State.COMPLETE:
-            self._results[record.id] = evaluation.value
-            self._learn(record.id, evaluation.value, evaluation.stderr)
-        elif evaluation.state is State.FAILED:
-            self._results[record.id] = None
+        answered = evaluation.questions if evaluation.tasks else 0
+        self.asked += answered
+        self.promoted += max(0, answered - len(record.planned))
+        first = (
+            answered < len(record.planned) if record.trial is None else record.trial in self._open
+        )
+        if evaluation.state is not State.RUNNING or not first:
+            self._failed[record.id] = evaluation.state is State.FAILED
+        if answered == self._rotation.total and evaluation.state is State.COMPLETE:
+            self._scores[record.id] = evaluation.value
 
     def _note_origin(self, number: int, origin: str) -> None:
         if origin.startswith(PARENT):
             self._parents.add(number)
-
-    def _learn(self, number: int, value: float, stderr: float) -> None:
-        """Let the sampler know how sure a score is; repeats of a recipe say nothing new."""
-        trial = self._trial_of[number]
-        if trial is not None:
-            self._sampler.learn(trial, value=value, stderr=stderr)
 
     @property
     def taken_up(self) -> int:
         """Number of distinct recipes that were handed out or finished."""
         return len(self._recipes)
 
-    def is_parent(self, number: int) -> bool:
-        """Whether a candidate is one parent alone."""
-        return number in self._parents
+    @property
+    def decided(self) -> int:
+        """Number of those that came to an end, or were stopped, or failed."""
+        return len(self._failed)
+
+    @property
+    def block_size(self) -> int:
+        """Number of questions that the next new candidate is to be asked."""
+        return self._rotation.size
+
+    def lead(self) -> Lead:
+        """Who is ahead: by the scores where all answered everything, else by what to expect."""
+        if self._rotation.grows:
+            values = {number: known.value for number, known in self.expected().items()}
+        else:
+            values = {n: score for n, score in self._scores.items() if not self._failed[n]}
+        best = max(values, key=lambda number: (values[number], -number), default=None)
+        parents = [values[number] for number in self._parents if number in values]
+        return Lead(
+            best=math.nan if best is None else values[best],
+            what="" if best is None else self._recipes[best].title,
+            best_parent=max(parents, default=math.nan),
+        )
 
     def recover(self) -> list[Candidate]:
         """Put the books in order after a crash; what was under way comes back, to be asked again.
@@ -89,18 +164,25 @@ class Ledger:
         for trial in self._store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             candidate = by_trial.get(trial.number, trial.user_attrs.get("candidate"))
             if candidate is None:
-                self._tell(trial.number, None)
-            elif candidate in self._results:
-                self._tell(trial.number, self._results[candidate])
+                self._store.study.tell(trial.number, state=TrialState.FAIL)
+            elif candidate in self._failed:
+                self._tell(trial.number, candidate)
             elif by_trial.get(trial.number) is None:
                 self._followers.setdefault(candidate, []).append(trial.number)
-        unfinished = [number for number in self._recipes if number not in self._results]
-        for number in unfinished:
-            self._store.begin(number, Split.SEARCH)
-        return [self._candidate(number, Split.SEARCH) for number in unfinished]
+        handed_out = [one for one in self._store.under_way() if one.split is Split.SEARCH]
+        for asking in handed_out:
+            self._store.begin(asking.candidate, asking.split)
+        return [self._ask(one.candidate, one.split, one.questions) for one in handed_out]
 
     def next(self) -> Candidate | None:
-        """The next recipe to evaluate, seeds first; ``None`` when the space holds no new one."""
+        """The next questions: of the leader, or of a new recipe, seeds first.
+
+        Returns:
+            ``None`` when the space holds no new recipe.
+        """
+        promoted = self._promote()
+        if promoted is not None:
+            return promoted
         for _ in range(MAX_REPEATS):
             seed = self._next_seed()
             if seed is not None:
@@ -109,13 +191,60 @@ class Ledger:
                     return self._take_up(seed.recipe, trial=None)
                 self._store.study.enqueue_trial(seed.params)
             # A crash may have left an older enqueued trial, so what comes next is looked at anew.
-            trial = self._ask()
+            trial = self._next_trial()
             recipe = draw(self._space, trial, flat=self._sampler.flat)
             known = self._by_key.get(recipe.key)
             if known is None:
                 return self._take_up(recipe, trial=trial.number)
             self._repeat(trial, known)
         return None
+
+    def _promote(self) -> Candidate | None:
+        """The leader with further questions, while it has any and others had their share."""
+        if not self._rotation.grows or self.promoted >= PROMOTED_SHARE * self.asked:
+            return None
+        leader = self._leader()
+        if leader is None or leader in self._under_way:
+            return None
+        questions = self._rotation.more(self._answers.answered(leader))
+        if not questions:
+            return None
+        self.promoted += len(questions)
+        return self._continue(leader, questions)
+
+    def complete(self, number: int) -> Candidate | None:
+        """A known candidate with the search questions it has not answered; ``None`` without any."""
+        questions = self._rotation.rest(self._answers.answered(number))
+        return self._continue(number, questions) if questions else None
+
+    def validate(self, number: int) -> Candidate:
+        """A known candidate to be asked the held-out questions."""
+        questions = self._store.manifest.questions.held_out
+        self._store.begin(number, Split.HELD_OUT, questions)
+        return self._ask(number, Split.HELD_OUT, questions)
+
+    def expected(self) -> Mapping[int, Estimate]:
+        """What to expect of every candidate that has a score, by all that is known now."""
+        if self._expected is None:
+            estimates = self._estimates()
+            inside = {
+                number: self._recipes[number]
+                for number in estimates
+                if self._trial_of[number] is not None
+            }
+            self._expected = self._posterior.of(inside, estimates)
+        return self._expected
+
+    def _estimates(self) -> dict[int, Estimate]:
+        return {
+            number: estimate
+            for number, estimate in self._answers.estimates().items()
+            if self._failed.get(number) is False
+        }
+
+    def _leader(self) -> int | None:
+        expected = self.expected()
+        return max(expected, key=lambda number: (expected[number].value, -number), default=None)
 
     def _next_seed(self) -> Seed | None:
         while self._seeds:
@@ -124,7 +253,14 @@ class Ledger:
                 return seed
         return None
 
-    def _ask(self) -> optuna.Trial:
+    def _next_trial(self) -> optuna.Trial:
+        self._sampler.learn(
+            {
+                known: estimate
+                for number, estimate in self._estimates().items()
+                if (known := self._trial_of[number]) is not None
+            }
+        )
         study = self._store.study
         study.sampler = self._sampler.for_trial(self._trials)
         trial = study.ask()
@@ -133,52 +269,113 @@ class Ledger:
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)
-        number = self._store.add(recipe, origin=origin, trial=trial)
+        planned = self._rotation.block()
+        questions = self._step(planned, 0)
+        number = self._store.add(
+            recipe, origin=origin, trial=trial, planned=planned, questions=questions
+        )
         self._by_key[recipe.key] = number
         self._recipes[number] = recipe
         self._trial_of[number] = trial
+        self._planned[number] = planned
         self._note_origin(number, origin)
-        return self._candidate(number, Split.SEARCH)
+        return self._ask(number, Split.SEARCH, questions)
+
+    def _step(self, planned: Sequence[str], done: int) -> tuple[str, ...]:
+        """The questions of a block up to the next comparison with the leader."""
+        return racing.next_step(planned, done) if self._rotation.grows else tuple(planned[done:])
 
     def _repeat(self, trial: optuna.Trial, known: int) -> None:
         """Give a trial whose recipe is known the result there is, or is going to be."""
         trial.set_user_attr("candidate", known)
-        if known in self._results:
-            self._tell(trial.number, self._results[known])
+        if known in self._failed:
+            self._tell(trial.number, known)
         else:
             self._followers.setdefault(known, []).append(trial.number)
 
-    def validate(self, number: int) -> Candidate:
-        """A known candidate to be asked the held-out questions."""
-        self._store.begin(number, Split.HELD_OUT)
-        return self._candidate(number, Split.HELD_OUT)
+    def _continue(self, number: int, questions: Sequence[str]) -> Candidate:
+        self._store.begin(number, Split.SEARCH, questions)
+        return self._ask(number, Split.SEARCH, questions)
 
-    def _candidate(self, number: int, split: Split) -> Candidate:
-        self._split[number] = split
-        return Candidate(
-            id=number,
-            recipe=self._recipes[number],
-            questions=self._store.manifest.questions.of(split),
-        )
+    def _ask(self, number: int, split: Split, questions: Sequence[str]) -> Candidate:
+        self._under_way[number] = split
+        if split is Split.SEARCH:
+            self.asked += len(questions)
+            self._rotation.count(len(questions))
+        return Candidate(id=number, recipe=self._recipes[number], questions=tuple(questions))
 
-    def finish(self, result: Result) -> None:
-        """Record a result, first in our tables, then in the Optuna study."""
-        number, outcome = result.candidate.id, result.outcome
-        split = self._split.pop(number)
-        self._store.finish(number, split, outcome, worker=result.worker)
-        if split is Split.HELD_OUT:
-            return  # never shown to the sampler
-        value = outcome.value if isinstance(outcome, Score) else None
-        self._results[number] = value
+    def finish(self, result: Result) -> Candidate | None:
+        """Record a result, first in our tables, then in the Optuna study.
+
+        Returns:
+            The candidate with the next questions of its block; ``None`` when it is done with.
+        """
+        number = result.candidate.id
+        split = self._under_way.pop(number)
+        outcome = self._checked(result)
+        if split is Split.HELD_OUT:  # never shown to the sampler
+            self._store.finish(number, split, outcome, worker=result.worker)
+            return None
+        self._expected = None
         if isinstance(outcome, Score):
-            self._learn(number, outcome.value, outcome.stderr)
+            self._answers.add(number, outcome.outcomes, outcome.tasks)
+        further = self._further(number, outcome)
+        self._store.finish(number, split, outcome, worker=result.worker, further=further)
+        if further:
+            return self._ask(number, split, further)
+        self._decide(number, outcome)
+        return None
+
+    def _checked(self, result: Result) -> Score | Failure:
+        """What came back; a failure where the weights are not those that were asked before."""
+        outcome = result.outcome
+        if isinstance(outcome, Score):
+            known = self._store.fingerprint(result.candidate.id)
+            if known and known != outcome.fingerprint:
+                return Failure(
+                    kind=FailureKind.ERROR,
+                    message=f"fingerprint: expected {known} as before, got {outcome.fingerprint} "
+                    f"on {result.worker}: the same recipe gave other weights",
+                    fingerprint=outcome.fingerprint,
+                )
+        return outcome
+
+    def _further(self, number: int, outcome: Score | Failure) -> tuple[str, ...]:
+        """What is left of a candidate's block, unless it failed or is clearly behind."""
+        planned = self._planned[number]
+        answered = self._answers.answered(number) if isinstance(outcome, Score) else frozenset()
+        done = sum(name in answered for name in planned)
+        if number in self._failed or not self._rotation.grows or not 0 < done < len(planned):
+            return ()
+        leader = self._leader()
+        if leader is not None and racing.behind(
+            self._answers.of(leader), self._answers.of(number), self._tasks, size=len(planned)
+        ):
+            return ()
+        return self._step(planned, done)
+
+    def _decide(self, number: int, outcome: Score | Failure) -> None:
+        """Close the books on a candidate's first block, or note what further questions gave."""
+        failed = isinstance(outcome, Failure) and not (
+            number in self._answers and outcome.kind in NOT_ITS_OWN
+        )
+        first = number not in self._failed
+        self._failed[number] = failed
+        if isinstance(outcome, Score) and len(outcome.outcomes) == self._rotation.total:
+            self._scores[number] = outcome.value
+        if not first:
+            return
         trials = self._followers.pop(number, [])
         own = self._trial_of[number]
         for trial in trials if own is None else [own, *trials]:
-            self._tell(trial, value)
+            self._tell(trial, number)
 
-    def _tell(self, trial: int, value: float | None) -> None:
-        if value is None:
+    def _tell(self, trial: int, number: int) -> None:
+        """Tell the Optuna study what came of a candidate."""
+        value = self._scores.get(number)  # of all questions, which needs no estimating
+        if value is None and number in self._answers.estimates():
+            value = self._answers.estimates()[number].value
+        if self._failed[number] or value is None:
             self._store.study.tell(trial, state=TrialState.FAIL)
         else:
             self._store.study.tell(trial, value)

@@ -1,65 +1,30 @@
-"""Ask, evaluate, tell: the asynchronous search loop, and the held-out check after it."""
+"""Ask, evaluate, tell: the asynchronous search loop, and the final check after it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from evaluators.base import Candidate, Score
 from evaluators.pool import Pool, Result
-from runs.records import Split
+from runs.budget import Budget
+from runs.records import Split, State
 from runs.store import Store
 from search.ledger import Ledger
 from search.monitor import Monitor, Standing
+from search.spending import Spending, Watch
 from search.stop import Stop
 
-BEAT_SECONDS = 15.0
-"""Time between signs of life of the driver, and between savings of the time used."""
+Asker = Callable[[], Candidate | None]
+"""Begins an asking just before it is handed out; ``None`` if there is nothing to ask."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """When a search is over; whichever comes first.
-
-    Attributes:
-        trials: Number of distinct recipes to evaluate, failures included; ``None`` for no limit.
-        hours: Hours of searching, over all drivers of the study; ``None`` for no limit.
-    """
-
-    trials: int | None
-    hours: float | None
-
-
-class Watch:
-    """Seconds spent searching, kept in the study so that a resumed run goes on counting."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._before = float(store.fact("seconds") or 0.0)
-        self._start = time.monotonic()
-        self._saved = self._start
-
-    @property
-    def seconds(self) -> float:
-        """Time spent so far, by this driver and those before it."""
-        return self._before + time.monotonic() - self._start
-
-    def tick(self) -> None:
-        """Give a sign of life and save the time used, every now and then."""
-        if time.monotonic() - self._saved >= BEAT_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        """Do so now."""
-        self._saved = time.monotonic()
-        self._store.lock.beat()
-        self._store.set_fact("seconds", f"{self.seconds:.1f}")
+RANK_SECONDS = 1.0
+"""Shortest time between two looks at who is ahead."""
 
 
 class Loop:
-    """Keeps every worker of a pool busy with the next recipe until the budget is spent."""
+    """Keeps every worker of a pool busy with the next questions until the budget is spent."""
 
     def __init__(
         self, store: Store, ledger: Ledger, *, pool: Pool, monitor: Monitor, stop: Stop
@@ -70,15 +35,34 @@ class Loop:
         self._monitor = monitor
         self._stop = stop
         self._watch = Watch(store)
+        self._ranked = -math.inf
 
-    def search(self, budget: Budget) -> None:
-        """Search until the budget is spent, the space is exhausted or a stop is requested."""
-        standing = self._standing(Split.SEARCH, "search", budget.trials)
+    def search(self, budget: Budget, *, reserve: int = 0) -> None:
+        """Search until the budget is spent, the space is exhausted or a stop is requested.
+
+        Args:
+            budget: When to end.
+            reserve: Questions to keep for the final check.
+        """
+        records = self._store.records()
+        spending = Spending(
+            budget,
+            records,
+            watch=self._watch,
+            workers=self._pool.size,
+            gpus=self._pool.gpus,
+            reserve=reserve,
+        )
+        standing = self._standing("search", budget.trials)
         for candidate in self._ledger.recover():
             self._pool.submit(candidate)
         exhausted = False
         while True:
-            while not exhausted and self._pool.pending < self._pool.size and self._may_ask(budget):
+            while not exhausted and self._pool.pending < self._pool.size:
+                cost = spending.cost(trials=self._ledger.taken_up, asked=self._ledger.asked)
+                standing.share, standing.budget = budget.share(cost), budget.words(cost)
+                if self._stop.requested or not spending.room_for(self._ledger.block_size, cost):
+                    break
                 proposed = self._ledger.next()
                 if proposed is None:
                     exhausted = True
@@ -87,61 +71,68 @@ class Loop:
                     self._pool.submit(proposed)
             if self._pool.pending == 0:
                 break
-            self._take(standing)
+            result = self._take(standing)
+            if result is not None:
+                spending.note(result)
         self._watch.save()
 
-    def validate(self, numbers: Sequence[int]) -> None:
-        """Ask these candidates the held-out questions."""
-        standing = self._standing(Split.HELD_OUT, "held-out", len(numbers))
-        waiting = list(numbers)
+    def ask(self, phase: str, asks: Iterable[Asker], total: int) -> None:
+        """Ask known candidates further questions.
+
+        Args:
+            phase: What to call it.
+            asks: One per candidate.
+            total: How many there are.
+        """
+        standing = self._standing(phase, total)
+        waiting = list(asks)
         while waiting or self._pool.pending:
             while waiting and self._pool.pending < self._pool.size and not self._stop.requested:
-                self._pool.submit(self._ledger.validate(waiting.pop(0)))
+                candidate = waiting.pop(0)()
+                if candidate is not None:
+                    self._pool.submit(candidate)
             if self._pool.pending == 0:
                 break
             self._take(standing)
         self._watch.save()
 
-    def _may_ask(self, budget: Budget) -> bool:
-        if self._stop.requested:
-            return False
-        if budget.trials is not None and self._ledger.taken_up >= budget.trials:
-            return False
-        return budget.hours is None or self._watch.seconds < budget.hours * 3600
-
-    def _take(self, standing: Standing) -> None:
-        """Wait a moment for a result and record it."""
+    def _take(self, standing: Standing) -> Result | None:
+        """Wait a moment for a result, record it, and ask on where there is reason to."""
         standing.running = self._pool.pending
         self._monitor.update(standing)
         result = self._pool.next(timeout=1.0)
         if result is not None:
-            self._ledger.finish(result)
-            self._count(standing, result)
+            further = self._ledger.finish(result)
+            if further is not None:
+                self._pool.submit(further, near=result.worker)
+            self._count(standing, result, ended=further is None)
             self._monitor.update(standing, result)
         self._watch.tick()
+        return result
 
-    def _count(self, standing: Standing, result: Result) -> None:
+    def _count(self, standing: Standing, result: Result, *, ended: bool) -> None:
         standing.running = self._pool.pending
-        standing.done += 1
-        if not isinstance(result.outcome, Score):
-            standing.failures += 1
-        elif standing.phase == "search":
-            self._rank(standing, result.candidate, result.outcome.value)
+        if standing.phase == "search":
+            standing.done = self._ledger.decided
+            # Looking at all candidates anew takes a moment, and is for people's eyes only.
+            if ended and time.monotonic() - self._ranked > RANK_SECONDS:
+                self._rank(standing)
+        else:
+            standing.done += 1
+        standing.failures += not isinstance(result.outcome, Score)
 
-    def _rank(self, standing: Standing, candidate: Candidate, value: float) -> None:
-        if math.isnan(standing.best) or value > standing.best:
-            standing.best, standing.best_what = value, candidate.recipe.title
-        if self._ledger.is_parent(candidate.id) and not value <= standing.best_parent:
-            standing.best_parent = value
+    def _rank(self, standing: Standing) -> None:
+        lead, self._ranked = self._ledger.lead(), time.monotonic()
+        standing.best, standing.best_what = lead.best, lead.what
+        standing.best_parent = lead.best_parent
 
-    def _standing(self, split: Split, phase: str, total: int | None) -> Standing:
+    def _standing(self, phase: str, total: int | None) -> Standing:
         standing = Standing(phase=phase, total=total, workers=self._pool.size)
-        for record in self._store.records():
-            search = record.evaluations.get(Split.SEARCH)
-            if search is not None and not math.isnan(search.value):
-                candidate = Candidate(id=record.id, recipe=record.recipe, questions=())
-                self._rank(standing, candidate, search.value)
-            if split is Split.SEARCH and search is not None and search.finished is not None:
-                standing.done += 1
-                standing.failures += search.failure_kind is not None
+        self._rank(standing)
+        if phase == "search":
+            standing.done = self._ledger.decided
+            standing.failures = sum(
+                record.evaluations[Split.SEARCH].state is State.FAILED
+                for record in self._store.records()
+            )
         return standing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from evaluators.base import Failure, Score
 from evaluators.pool import Result
@@ -23,7 +23,9 @@ class Standing:
 
     Attributes:
         phase: Its name, such as ``search`` or ``held-out``.
-        total: Number of candidates it will take; ``None`` when only time limits it.
+        total: Number of candidates it will take; ``None`` where something else limits it.
+        share: How much of the budget is spent, in [0, 1]; NaN where only ``total`` limits it.
+        budget: The same in words, in the units of the budget.
         done: Number finished, failures included.
         failures: Number that failed.
         best: Best score of the search so far; NaN before the first.
@@ -35,6 +37,8 @@ class Standing:
 
     phase: str
     total: int | None
+    share: float = math.nan
+    budget: str = ""
     done: int = 0
     failures: int = 0
     best: float = math.nan
@@ -42,6 +46,13 @@ class Standing:
     best_parent: float = math.nan
     running: int = 0
     workers: int = 1
+
+    @property
+    def progress(self) -> float:
+        """How far the phase is, in [0, 1]; NaN where nothing tells."""
+        done = self.done / self.total if self.total else math.nan
+        known = [value for value in (done, self.share) if not math.isnan(value)]
+        return min(1.0, max(known, default=math.nan))
 
     def best_text(self) -> str:
         """The best so far and its lead over the best parent, in words."""
@@ -89,8 +100,9 @@ class LogMonitor:
             return
         self._last, self._best = now, standing.best_text()
         total = "" if standing.total is None else f"/{standing.total}"
+        spent = f" ({standing.budget})" if standing.budget else ""
         self.note(
-            f"{standing.phase} {standing.done}{total}  {standing.best_text()}  "
+            f"{standing.phase} {standing.done}{total}{spent}  {standing.best_text()}  "
             f"last {_describe(result)}  failed {standing.failures}  {self._clock.text(standing)}"
         )
 
@@ -110,7 +122,7 @@ class LiveMonitor:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[amount]}", markup=False),
             TextColumn("{task.fields[status]}", markup=False),
             console=console,
             transient=False,
@@ -123,13 +135,17 @@ class LiveMonitor:
         if self._task is None or standing.phase != self._phase:
             self._progress.start()
             self._phase = standing.phase
-            self._task = self._progress.add_task(standing.phase, total=standing.total, status="")
+            self._task = self._progress.add_task(standing.phase, total=1.0, status="", amount="")
         status = (
             f"{standing.best_text()} · {standing.running}/{standing.workers} workers busy · "
             f"{standing.failures} failed · {self._clock.text(standing)}"
         )
+        far = standing.progress
         self._progress.update(
-            self._task, completed=standing.done, total=standing.total, status=status
+            self._task,
+            completed=0.0 if math.isnan(far) else far,
+            status=status,
+            amount=standing.budget or _amount(standing),
         )
         if result is not None and isinstance(result.outcome, Failure):
             self.note(f"candidate {result.candidate.id}: {_describe(result)}")
@@ -147,22 +163,21 @@ class Clock:
     def __init__(self) -> None:
         self._phase = ""
         self._start = time.monotonic()
-        self._done = 0
+        self._before = 0.0
 
     def see(self, standing: Standing) -> None:
         """Notice a new phase: its pace is counted from here."""
         if standing.phase != self._phase:
             self._phase = standing.phase
-            self._start, self._done = time.monotonic(), standing.done
+            self._start, self._before = time.monotonic(), standing.progress
 
     def text(self, standing: Standing) -> str:
         """Time used, and the estimate of what is left where a total is known."""
         used = time.monotonic() - self._start
-        finished = standing.done - self._done
+        finished = standing.progress - (0.0 if math.isnan(self._before) else self._before)
         text = _span(used)
-        if standing.total is not None and finished > 0:
-            left = max(0, standing.total - standing.done)
-            text += f", about {_span(used / finished * left)} to go"
+        if finished > 0:
+            text += f", about {_span(used / finished * (1.0 - standing.progress))} to go"
         return text
 
 
@@ -177,6 +192,10 @@ def _describe(result: Result) -> str:
         seconds = outcome.build_seconds + outcome.score_seconds
         return f"{outcome.value:.4f} ± {outcome.stderr:.4f} in {seconds:.1f} s on {result.worker}"
     return f"failed ({outcome.kind}): {outcome.message}"
+
+
+def _amount(standing: Standing) -> str:
+    return str(standing.done) if standing.total is None else f"{standing.done}/{standing.total}"
 
 
 def _span(seconds: float) -> str:

@@ -11,7 +11,9 @@ class Overrides:
     """What the command line puts in place of the config's values; ``None`` leaves them."""
 
     trials: int | None = None
+    questions: int | None = None
     hours: float | None = None
+    gpu_hours: float | None = None
     workers: int | None = None
     ray_address: str | None = None
 
@@ -19,7 +21,9 @@ class Overrides:
         """Config values by dotted key."""
         given = {
             "search.trials": self.trials,
+            "search.questions": self.questions,
             "search.hours": self.hours,
+            "search.gpu_hours": self.gpu_hours,
             "workers.count": self.workers,
             "workers.ray_address": self.ray_address,
         }

@@ -16,6 +16,7 @@ from runs.report import FORMATS, write_report
 from runs.store import Store
 from search.errors import InputError
 from search.overrides import Overrides
+from search.posterior import judged
 from search.summary import make_report, show_status, write_recipe_of
 
 
@@ -46,7 +47,7 @@ def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
 def export(study: str, *, rank: int, out: Path | None) -> None:
     """Write a found recipe as YAML; see ``search export --help``."""
     with opened(Store.open(study)) as store:
-        order = ranked(store.records())
+        order = ranked(judged(store))
         if rank > len(order):
             raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from optuna import samplers
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from search.gp_sampler import Estimate, GaussianProcessSampler
+from runs.records import Estimate
+from search.gp_sampler import GaussianProcessSampler
 from spaces.space import Space
 
 STARTUP_TRIALS = 10
@@ -110,6 +111,11 @@ SAMPLERS: dict[str, Choice] = {
 """Every sampler of Optuna's by the name it has in a config."""
 
 
+def weighs_scores(name: str) -> bool:
+    """Whether the sampler of that name knows how sure each score is."""
+    return (AUTO if name == "auto" else name) == OURS
+
+
 class Sampler:
     """The sampler of a run: gives the Optuna sampler to use for each trial.
 
@@ -151,15 +157,13 @@ class Sampler:
             return self._choice.make(_mix(self._seed, number))
         return self._kept
 
-    def learn(self, trial: int, *, value: float, stderr: float) -> None:
-        """How sure the score of a trial is; samplers that have no use for it ignore it.
+    def learn(self, estimates: Mapping[int, Estimate]) -> None:
+        """What is now known of the scores; samplers that have no use for it ignore it.
 
         Args:
-            trial: Number of the trial.
-            value: Its score; counts instead of what the study was told.
-            stderr: Standard error of the score; NaN where it is not known.
+            estimates: By number of the trial; they count instead of what the study was told.
         """
-        self._estimates[trial] = Estimate(value=value, stderr=stderr)
+        self._estimates.update(estimates)
 
 
 def _mix(seed: int, number: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,19 +15,21 @@ from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, SerialPool
 from merging.checkpoint import widest_dtype
+from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
-from runs.leaderboard import ranked
+from runs.leaderboard import ranked, score_of
 from runs.manifest import Manifest
-from runs.records import Record, Split, State, is_baseline
-from runs.split import divide
+from runs.records import Record, Split, State, is_baseline, is_known_good
+from runs.split import Questions, divide
 from runs.store import Store
 from search.errors import InputError, RunFailed
 from search.ledger import Ledger
-from search.loop import Budget, Loop
+from search.loop import Asker, Loop
 from search.monitor import Monitor
 from search.overrides import Overrides
-from search.samplers import Sampler
-from search.stop import on_signals
+from search.posterior import judged
+from search.samplers import Sampler, weighs_scores
+from search.stop import Stop, on_signals
 from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
 
@@ -188,27 +191,38 @@ def check_unchanged(store: Store, config: RunConfig) -> None:
 
 
 class Session:
-    """Drives one study with a pool of workers; holds the study's lock while it is open."""
+    """Drives one study with a pool of workers; holds the study's lock while it is open.
+
+    Raises:
+        InputError: If the budget cannot be met with these workers.
+    """
 
     def __init__(self, store: Store, config: RunConfig, *, pool: Pool, monitor: Monitor) -> None:
         self._store = store
         self._config = config
         self._pool = pool
         self._monitor = monitor
-        space = Space.from_dict(store.manifest.space)
-        found = seeds(space)
+        self._budget = Budget.of(config.search)
+        if self._budget.gpu_hours is not None and not pool.gpus:
+            raise InputError("search.gpu_hours: expected workers with GPUs, got none; use hours")
+        store.set_fact("gpus", f"{pool.gpus:g}")
+        self._space = Space.from_dict(store.manifest.space)
+        found = seeds(self._space)
         if config.search.seeds == "none":
             found = tuple(seed for seed in found if is_baseline(seed.name))
         sampler = Sampler(
             config.search.sampler,
             seed=config.search.seed,
             trials_so_far=len(store.study.get_trials(deepcopy=False)),
-            space=space,
+            space=self._space,
         )
-        self._ledger = Ledger(store, space, sampler=sampler, seeds=found)
+        self._ledger = Ledger(
+            store, self._space, sampler=sampler, seeds=found, all_at_once=asks_all(config)
+        )
+        self._seeds = len(found)
 
     def run(self) -> bool:
-        """Search until the budget is spent, then ask the held-out questions.
+        """Search until the budget is spent, then check the best recipes.
 
         Returns:
             Whether it came to the end; ``False`` when it was stopped before.
@@ -216,40 +230,101 @@ class Session:
         Raises:
             RunFailed: If not one candidate could be scored.
         """
-        budget = Budget(trials=self._config.search.trials, hours=self._config.search.hours)
+        top = self._config.search.validate_top
         with on_signals(self._monitor.note) as stop:
-            loop = Loop(
-                self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop
-            )
-            loop.search(budget)
+            loop = self._loop(stop)
+            loop.search(self._budget, reserve=self._reserve(top))
             if not stop.requested:
-                loop.validate(to_validate(self._store, top=self._config.search.validate_top))
+                self._check(loop, top, stop)
             stopped = stop.requested
         if not stopped:
             _check_any(self._store)
+            self._store.set_fact("ended", self._budget.words(Cost()))
         return not stopped
 
     def validate(self, top: int) -> bool:
-        """Ask the held-out questions of the best recipes and the baselines.
+        """Check the best recipes on all questions, and the baselines on the held-out ones.
 
         Returns:
             Whether it came to the end.
         """
         with on_signals(self._monitor.note) as stop:
-            loop = Loop(
-                self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop
-            )
-            loop.validate(to_validate(self._store, top=top))
+            self._check(self._loop(stop), top, stop)
             return not stop.requested
+
+    def _loop(self, stop: Stop) -> Loop:
+        return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)
+
+    def _reserve(self, top: int) -> int:
+        return reserve(
+            self._store.manifest.questions,
+            top=top,
+            others=len(self._config.models) + 1 + min(top, self._seeds),
+            all_at_once=asks_all(self._config),
+        )
+
+    def _check(self, loop: Loop, top: int, stop: Stop) -> None:
+        """Ask the best recipes what they have not been asked, then the held-out questions."""
+        if not self._store.manifest.questions.held_out or top == 0:
+            return
+        tried: set[int] = set()
+        for _ in range(ROUNDS):  # with more answers others may turn out to be the best
+            best = [r.id for r in ranked(judged(self._store))[:top] if r.id not in tried]
+            tried.update(best)
+            asks: list[Asker] = [partial(self._ledger.complete, number) for number in best]
+            loop.ask("finals", asks, total=len(asks))
+            if not best or stop.requested:
+                break
+        numbers = to_validate(self._store, top=top)
+        asks = [partial(self._ledger.validate, number) for number in numbers]
+        if not stop.requested:
+            loop.ask("held-out", asks, total=len(asks))
+
+
+ROUNDS = 3
+"""How often the best are picked anew while they are asked the questions they have not answered."""
+
+
+def asks_all(config: RunConfig) -> bool:
+    """Whether every candidate is asked all search questions.
+
+    ``auto`` does so where the budget counts recipes only, since fewer questions would then save
+    nothing, and for samplers that take a score from few questions for as good as one from many.
+    """
+    search = config.search
+    if search.asking != "auto":
+        return search.asking == "all"
+    return not (Budget.of(search).counts_questions and weighs_scores(search.sampler))
+
+
+def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -> int:
+    """The most questions that the final check can take.
+
+    Args:
+        questions: Of the run.
+        top: Recipes to check.
+        others: Baselines to compare with.
+        all_at_once: Whether candidates have answered all search questions by then.
+    """
+    if not questions.held_out or top == 0:
+        return 0
+    unanswered = 0 if all_at_once else len(questions.search)
+    return top * unanswered + (top + others) * len(questions.held_out)
 
 
 def to_validate(store: Store, *, top: int) -> list[int]:
-    """Candidates that the held-out questions are still to be asked of, best first."""
+    """Candidates that the held-out questions are still to be asked of, best first.
+
+    The best recipes, as many of the known-good ones that the search started with, every parent and
+    the plain average; all chosen by what they did on the search questions.
+    """
     if not store.manifest.questions.held_out or top == 0:
         return []
-    order = ranked(store.records())
-    chosen = [*order[:top], *(record for record in order[top:] if record.is_baseline)]
-    return [record.id for record in chosen if not _finished(record, Split.HELD_OUT)]
+    order = ranked(judged(store))
+    known_good = [record for record in order if is_known_good(record.origin)]
+    chosen = [*order[:top], *known_good[:top], *(r for r in order if r.is_baseline)]
+    numbers = dict.fromkeys(record.id for record in chosen)
+    return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
 
 
 def _finished(record: Record, split: Split) -> bool:
@@ -259,7 +334,7 @@ def _finished(record: Record, split: Split) -> bool:
 
 def _check_any(store: Store) -> None:
     records = store.records()
-    if ranked(records):
+    if any(math.isfinite(score_of(record)) for record in records):
         return
     messages: Mapping[str, int] = {}
     for record in records:

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from runs.budget import Budget, Cost, cost_of
 from runs.config import RunConfig
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
@@ -20,6 +21,7 @@ from runs.records import Record, Split, State
 from runs.report import Report, write_report
 from runs.store import Store
 from runs.verdict import Verdict, judge
+from search.posterior import judged
 from spaces.mergekit import to_yaml
 
 SHOWN = 10
@@ -31,7 +33,7 @@ DRY = "dry run: the scores are made up, no model was read"
 
 def make_report(store: Store, config: RunConfig) -> Report:
     """The report of a study, finished or not."""
-    records = store.records()
+    records = judged(store)
     manifest = store.manifest
     winner = best(records)
     return Report(
@@ -87,7 +89,7 @@ def write_recipe_of(record: Record, manifest: Manifest, config: RunConfig, *, pa
 def write_outputs(store: Store, config: RunConfig, folder: Path) -> list[Path]:
     """Reports and the best recipe, into the run's folder."""
     written = write_report(make_report(store, config), folder)
-    winner = best(store.records())
+    winner = best(judged(store))
     if winner is not None:
         path = folder / "best.yaml"
         write_recipe_of(winner, store.manifest, config, path=path)
@@ -97,7 +99,7 @@ def write_outputs(store: Store, config: RunConfig, folder: Path) -> list[Path]:
 
 def show_result(store: Store, console: Console) -> None:
     """The head of the leaderboard, what failed, and the verdict."""
-    records = store.records()
+    records = judged(store)
     console.print(_table(store, records))
     failed = _failed(records)
     if failed:
@@ -112,7 +114,7 @@ def show_result(store: Store, console: Console) -> None:
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
     """Where a run stands, a line per fact."""
-    records = store.records()
+    records = judged(store)
     for name, value in _standing(store, config, records).items():
         console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
     if ranked(records):
@@ -122,22 +124,20 @@ def show_status(store: Store, config: RunConfig, console: Console) -> None:
 def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
     search = [record.evaluations[Split.SEARCH] for record in records]
     states = Counter(evaluation.state for evaluation in search)
+    budget, cost = Budget.of(config.search), cost_so_far(store, records)
     holder = store.lock.holder()
     lines = {"study": store.name, "created": store.manifest.created}
     if holder is not None and holder.alive:
         lines["driver"] = f"process {holder.pid} on {holder.host}"
-    elif states[State.RUNNING] or len(records) < config.search.trials:
+    elif states[State.RUNNING] or store.fact("ended") != budget.words(Cost()):
         lines["driver"] = f"none; `search resume {store.name}` goes on"
     else:
         lines["driver"] = "none; the budget is spent"
     done = states[State.COMPLETE] + states[State.FAILED]
-    lines["candidates"] = (
-        f"{done} of {config.search.trials} done, {states[State.RUNNING]} under way"
-    )
-    if config.search.hours is not None:
-        lines["hours"] = f"{_seconds(store) / 3600:.2f} of {config.search.hours:g}"
-    else:
-        lines["hours"] = f"{_seconds(store) / 3600:.2f}"
+    lines["candidates"] = f"{done} done, {states[State.RUNNING]} under way"
+    lines["budget"] = budget.words(cost)
+    lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
+    lines["hours"] = f"{cost.hours:.2f}"
     held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
     lines["held-out"] = f"{held_out} candidates asked"
     failed = _failed(records)
@@ -160,8 +160,19 @@ def _failed(records: tuple[Record, ...]) -> Counter[str]:
     )
 
 
-def _seconds(store: Store) -> float:
-    return float(store.fact("seconds") or 0.0)
+def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
+    """What a run has cost."""
+    seconds, gpus = (float(store.fact(name) or 0.0) for name in ("seconds", "gpus"))
+    return cost_of(records, seconds=seconds, gpus=gpus)
+
+
+def _saved(records: tuple[Record, ...]) -> int:
+    """Questions that candidates were not asked because they were clearly behind."""
+    return sum(
+        max(0, len(record.planned) - evaluation.questions)
+        for record in records
+        if (evaluation := record.evaluations[Split.SEARCH]).state is State.COMPLETE
+    )
 
 
 def _table(store: Store, records: tuple[Record, ...]) -> Group:
@@ -204,7 +215,7 @@ def _number(value: float | None) -> str:
 def _facts(
     store: Store, config: RunConfig, records: tuple[Record, ...]
 ) -> dict[str, dict[str, str | int | float | None]]:
-    manifest = store.manifest
+    manifest, cost = store.manifest, cost_so_far(store, records)
     return {
         "run": {
             "created": manifest.created,
@@ -213,9 +224,12 @@ def _facts(
             "seed": config.search.seed,
             "search questions": len(manifest.questions.search),
             "held-out questions": len(manifest.questions.held_out),
-            "hours": round(_seconds(store) / 3600, 3),
+            "hours": round(cost.hours, 3),
+            "GPU-hours": round(cost.gpu_hours, 3),
+            "questions asked": int(cost.questions),
+            "questions saved by racing": _saved(records),
         },
-        "budget": {"trials": config.search.trials, "hours": config.search.hours},
+        "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "models": dict(config.locations),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),

@@ -7,6 +7,8 @@ estimated by generalised least squares, as in universal kriging. Plain numpy in 
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,12 @@ REACH = 3.0
 
 MAX_FIT_POINTS = 256
 """Points that hyper-parameters are fitted to; more would make the fit slow and change little."""
+
+FEWEST = 6
+"""Points that must be there before the model is trusted."""
+
+GROWTH = 1.2
+"""Hyper-parameters are fitted anew when the history has grown by this factor."""
 
 FLOOR = 1e-9
 """Smallest variance, in units of the standardised values."""
@@ -195,6 +203,45 @@ def fit(data: Data, groups: Sequence[Group]) -> Hyper:
         options={"maxiter": 25, "maxfun": 40, "ftol": 1e-5},
     )
     return Hyper(np.asarray(found.x, dtype=np.float64))
+
+
+class Fits:
+    """Fits that are made anew only when the history has grown enough, or has changed.
+
+    Args:
+        groups: Columns of the features.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._key = ""
+        self._hyper = Hyper.median(groups)
+
+    def of(self, data: Data) -> Hyper:
+        """Fitted to the first points, up to the last size at which they are fitted anew."""
+        size = milestone(len(data.y))
+        first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
+        content = hashlib.sha256()
+        for part in (first.x, first.y, first.noise):
+            content.update(part.tobytes())
+        if content.hexdigest() != self._key:
+            self._key, self._hyper = content.hexdigest(), fit(first, self._groups)
+        return self._hyper
+
+
+def milestone(count: int) -> int:
+    """The last size, up to ``count``, at which hyper-parameters are fitted: 6, 8, 10, 12, ..."""
+    size = FEWEST
+    while (larger := math.ceil(size * GROWTH)) <= count:
+        size = larger
+    return min(size, count)
+
+
+def variances(stderrs: Sequence[float]) -> Array:
+    """Squares of standard errors; one that is not known counts as the median of the others."""
+    squares = np.array(stderrs, dtype=np.float64) ** 2
+    known = squares[np.isfinite(squares)]
+    return np.where(np.isfinite(squares), squares, np.median(known) if len(known) else 0.0)
 
 
 class Objective:

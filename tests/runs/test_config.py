@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evaluators.spec import TaskSpec
+from runs.budget import Budget
 from runs.config import ConfigError, RunConfig, json_schema, load_config, open_inputs
 from runs.sections import SAMPLERS
 from spaces.bounds import Depth, Order, Range, SpaceError, Stacking
@@ -130,7 +131,7 @@ def test_defaults_are_those_of_the_space() -> None:
         parents=("a", "b"), base=None, layers=8, methods=("linear", "slerp")
     )
     assert config.held_out == 0.3
-    assert config.search.trials == 300
+    assert Budget.of(config.search) == Budget(trials=300)
     assert config.harness_spec().threads == 1
     assert config.locations == {"a": "org/a", "b": "org/b"}
 
@@ -208,7 +209,7 @@ def test_hashes() -> None:
     seed = config.replaced({"search.seed": 1})
     assert len({config.hash, budget.hash, seed.hash}) == 3
     assert config.search_hash == budget.search_hash != seed.search_hash
-    assert config.search.trials == 300
+    assert config.search.trials is None
 
 
 def test_replaced_is_checked() -> None:

@@ -3,7 +3,8 @@
 import optuna
 import pytest
 
-from runs.sections import SAMPLERS as CONFIG_NAMES
+from runs.records import SAMPLERS as CONFIG_NAMES
+from runs.records import Estimate
 from search.samplers import OURS, SAMPLERS, Sampler
 from spaces.draw import draw
 from spaces.space import Space
@@ -27,14 +28,13 @@ def values(name: str, *, parts: tuple[int, ...], seed: int = 3) -> list[dict[str
     known: list[float] = []
     for count in parts:
         sampler = Sampler(name, seed=seed, trials_so_far=len(study.trials), space=SPACE)
-        for number, value in enumerate(known):
-            sampler.learn(number, value=value, stderr=0.02)
+        sampler.learn({n: Estimate(value=v, stderr=0.02) for n, v in enumerate(known)})
         for _ in range(count):
             study.sampler = sampler.for_trial(len(study.trials))
             trial = study.ask()
             recipe = draw(SPACE, trial, flat=sampler.flat)
             value = -((trial.params.get("weight.a", 0.9) - 0.4) ** 2) - 0.1 * len(recipe.title)
-            sampler.learn(trial.number, value=value, stderr=0.02)
+            sampler.learn({trial.number: Estimate(value=value, stderr=0.02)})
             known.append(value)
             study.tell(trial, value)
     return [trial.params for trial in study.trials]

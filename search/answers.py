@@ -1,0 +1,252 @@
+"""What every candidate answered, and scores made comparable between different questions.
+
+Candidates answer different questions, and some questions are harder than others. So from every
+answer the difficulty of its question is taken away: what the other candidates got on it, on
+average. With o the answers of one candidate to the questions A of a task that it was asked, and d
+the mean answer of the others to each question (shrunk to the task's mean by 2 imagined answers),
+
+    estimate = mean over A of (o - d) + mean over all questions of the task of d,
+
+which is the plain mean of o where all were asked. Its variance is that of o - d, pooled over all
+candidates, over the number of questions asked. Estimates of all candidates change with every new
+answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore
+from runs.records import Estimate, Split
+from runs.store import Store
+
+Array = NDArray[np.float64]
+
+IMAGINED = 2.0
+"""Answers at the task's mean that are added to those to each question."""
+
+LEAST_RESIDUAL = 0.2
+"""The pooled variance is not below this share of that of all answers: few answers agree by luck."""
+
+
+@dataclass(kw_only=True)
+class _Task:
+    """The answers to the questions of one task.
+
+    Attributes:
+        info: The task.
+        column: Of each question by its id.
+        values: ``(candidates, questions)``, 0 where not answered; larger is better.
+        asked: ``(candidates, questions)``, 1 where answered.
+        whole: Values of metrics that exist for the task as a whole only, by candidate.
+    """
+
+    info: TaskInfo
+    column: dict[str, int]
+    values: Array = field(init=False)
+    asked: Array = field(init=False)
+    whole: dict[int, Estimate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.values = np.zeros((0, len(self.column)))
+        self.asked = np.zeros((0, len(self.column)))
+
+    def grow(self, rows: int) -> None:
+        """Room for as many candidates."""
+        if rows > len(self.values):
+            more = np.zeros((max(rows, 2 * len(self.values), 64), len(self.column)))
+            for name in ("values", "asked"):
+                kept = getattr(self, name)
+                new = more.copy()
+                new[: len(kept)] = kept
+                setattr(self, name, new)
+
+    def estimates(self, rows: int) -> tuple[Array, Array]:
+        """Estimate and variance for each of the first candidates; NaN for those without answers.
+
+        Sums over questions are products of the tables with vectors over questions, so that no
+        table of differences is made. A question that a candidate answered has ``e`` = 1 / (answers
+        of others + 2), one that it did not has ``f``; its difficulty is (sum of the others' answers
+        + 2 u) times that, with the task's mean ``u`` over the others.
+        """
+        values, asked = self.values[:rows], self.asked[:rows]
+        given, total = asked.sum(axis=0), values.sum(axis=0)
+        counts, right = asked.sum(axis=1), values.sum(axis=1)
+        u = IMAGINED * (total.sum() - right) / np.maximum(given.sum() - counts, 1.0)
+        e, f = 1.0 / (given + IMAGINED - 1.0), 1.0 / (given + IMAGINED)
+        own = 1.0 + e  # what is left of an answer after the difficulty, which is without it
+        by_asked = asked @ np.column_stack([e, e * total, e**2, e**2 * total, (e * total) ** 2,
+                                            f, f * total])  # fmt: skip
+        by_value = values @ np.column_stack([e, own, own * e, own * e * total])
+        ones, sums, twos, mixed, squares, absent, absent_sums = by_asked.T
+        difficulty = sums - by_value[:, 0] + u * ones  # of the questions asked, summed
+        elsewhere = (f * total).sum() - absent_sums + u * (f.sum() - absent)
+        left = right - difficulty
+        square = (values**2) @ own**2 - 2.0 * (by_value[:, 3] + u * by_value[:, 2])
+        square += squares + 2.0 * u * mixed + u**2 * twos
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = left / counts
+            estimate = level + (difficulty + elsewhere) / len(self.column)
+            # The candidate's own level, which it shows in all its answers, is no noise.
+            noise = np.nansum(square - counts * level**2)
+            freedom = max(1.0, counts.sum() - np.count_nonzero(counts))
+            variance = max(noise / freedom, LEAST_RESIDUAL * self._spread(values, given.sum()))
+            return estimate, np.where(counts > 0, variance / counts, math.nan)
+
+    @staticmethod
+    def _spread(values: Array, count: float) -> float:
+        """Variance of all answers."""
+        if not count:
+            return math.nan
+        return float((values**2).sum() / count - (values.sum() / count) ** 2)
+
+
+class Answers:
+    """Collects answers and estimates every candidate's score from all of them.
+
+    Args:
+        catalogue: Tasks and questions.
+        questions: Ids of the questions that count.
+    """
+
+    def __init__(self, catalogue: Catalogue, questions: Sequence[str]) -> None:
+        counting = set(questions)
+        self._position = {question.id: at for at, question in enumerate(catalogue.questions)}
+        columns: dict[str, dict[str, int]] = {}
+        for question in catalogue.questions:
+            if question.id in counting:
+                of = columns.setdefault(question.task, {})
+                of[question.id] = len(of)
+        self._tasks = {
+            info.name: _Task(info=info, column=columns[info.name])
+            for info in catalogue.tasks
+            if info.name in columns
+        }
+        number = {name: at for at, name in enumerate(self._tasks)}
+        # by position in the catalogue: number of the task and column in it, -1 if it does not count
+        self._place = np.array(
+            [
+                (number[question.task], columns[question.task][question.id])
+                if question.id in counting
+                else (-1, -1)
+                for question in catalogue.questions
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 2)
+        self._row: dict[int, int] = {}
+        self._found: dict[int, Estimate] | None = {}
+
+    @classmethod
+    def of_study(cls, store: Store) -> Answers:
+        """Everything that the candidates of a study answered while searching."""
+        found = cls(store.manifest.catalogue, store.manifest.questions.search)
+        for candidate, positions, values in store.answers(Split.SEARCH):
+            found._take(candidate, positions, values)
+        for record in store.records():
+            if record.id in found._row:
+                found._take_scores(record.id, record.evaluations[Split.SEARCH].tasks)
+        return found
+
+    def add(
+        self, candidate: int, outcomes: Sequence[Outcome], scores: Iterable[TaskScore] = ()
+    ) -> None:
+        """Take in answers of a candidate.
+
+        Args:
+            candidate: Its id; may have answered other questions before.
+            outcomes: One per question.
+            scores: Of tasks whose metric is no mean over questions; others are ignored.
+        """
+        positions = np.array([self._position[item.question] for item in outcomes], dtype=np.int64)
+        values = np.array([item.value for item in outcomes], dtype=np.float64)
+        self._take(candidate, positions, values)
+        self._take_scores(candidate, scores)
+
+    def _take(self, candidate: int, positions: NDArray[Any], values: Array) -> None:
+        row = self._row.setdefault(candidate, len(self._row))
+        places = self._place[positions]
+        for number, task in enumerate(self._tasks.values()):
+            task.grow(row + 1)
+            if task.info.mean:
+                here = (places[:, 0] == number) & np.isfinite(values)
+                sign = 1.0 if task.info.higher_is_better else -1.0
+                task.values[row, places[here, 1]] = sign * values[here]
+                task.asked[row, places[here, 1]] = 1.0
+        self._found = None
+
+    def _take_scores(self, candidate: int, scores: Iterable[TaskScore]) -> None:
+        for score in scores:
+            task = self._tasks.get(score.task)
+            if task is not None and not task.info.mean:
+                value = _oriented(task.info, score.value)
+                task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.stderr)
+        self._found = None
+
+    def __contains__(self, candidate: int) -> bool:
+        """Whether a candidate has answered anything."""
+        return candidate in self._row
+
+    def answered(self, candidate: int) -> frozenset[str]:
+        """Ids of the questions of question-wise tasks that a candidate has answered."""
+        row = self._row.get(candidate)
+        if row is None:
+            return frozenset()
+        return frozenset(
+            name
+            for task in self._tasks.values()
+            for name, column in task.column.items()
+            if task.asked[row, column]
+        )
+
+    def of(self, candidate: int) -> Mapping[str, Mapping[str, float]]:
+        """A candidate's answers by task and question, in the metrics' own units."""
+        row = self._row[candidate]
+        return {
+            name: {
+                question: _oriented(task.info, float(task.values[row, column]))
+                for question, column in task.column.items()
+                if task.asked[row, column]
+            }
+            for name, task in self._tasks.items()
+        }
+
+    def estimates(self) -> Mapping[int, Estimate]:
+        """The estimate of every candidate that answered something of every task."""
+        if self._found is None:
+            self._found = self._estimate()
+        return self._found
+
+    def _estimate(self) -> dict[int, Estimate]:
+        rows = len(self._row)
+        value, variance, total = np.zeros(rows), np.zeros(rows), 0.0
+        for task in self._tasks.values():
+            weight = task.info.weight
+            estimate, doubt = task.estimates(rows) if task.info.mean else _wholes(task.whole, rows)
+            value += weight * estimate
+            variance += weight**2 * doubt
+            total += weight
+        return {
+            candidate: Estimate(
+                value=float(value[row] / total), stderr=float(np.sqrt(variance[row]) / total)
+            )
+            for candidate, row in self._row.items()
+            if math.isfinite(value[row])
+        }
+
+
+def _oriented(info: TaskInfo, value: float) -> float:
+    """Larger is better; its own inverse."""
+    return value if info.higher_is_better else -value
+
+
+def _wholes(known: Mapping[int, Estimate], rows: int) -> tuple[Array, Array]:
+    value, variance = np.full(rows, math.nan), np.full(rows, math.nan)
+    for row, estimate in known.items():
+        value[row], variance[row] = estimate.value, estimate.stderr**2
+    return value, variance

@@ -1,0 +1,108 @@
+"""What a run has spent of its budget while it goes on, and what it must keep for the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from evaluators.base import Score
+from evaluators.pool import Result
+from runs.budget import Budget, Cost, cost_of
+from runs.records import Record
+from runs.store import Store
+
+BEAT_SECONDS = 15.0
+"""Time between signs of life of the driver, and between savings of the time used."""
+
+
+class Watch:
+    """Seconds spent searching, kept in the study so that a resumed run goes on counting."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._before = float(store.fact("seconds") or 0.0)
+        self._start = time.monotonic()
+        self._saved = self._start
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, by this driver and those before it."""
+        return self._before + time.monotonic() - self._start
+
+    def tick(self) -> None:
+        """Give a sign of life and save the time used, every now and then."""
+        if time.monotonic() - self._saved >= BEAT_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Do so now."""
+        self._saved = time.monotonic()
+        self._store.lock.beat()
+        self._store.set_fact("seconds", f"{self.seconds:.1f}")
+
+
+class Spending:
+    """Counts what is spent, in all units at once.
+
+    Args:
+        budget: The limits.
+        records: What was spent before.
+        watch: The clock.
+        workers: Number of workers.
+        gpus: GPUs of one worker.
+        reserve: Most questions that the final check can take.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        records: Sequence[Record],
+        *,
+        watch: Watch,
+        workers: int,
+        gpus: float,
+        reserve: int,
+    ) -> None:
+        self._budget = budget
+        self._watch = watch
+        self._workers = max(1, workers)
+        self._gpus = gpus
+        self._reserve = reserve
+        before = cost_of(records, seconds=0.0, gpus=1.0)
+        self._busy = before.gpu_hours  # hours of all workers
+        self._answered = before.questions
+
+    def note(self, result: Result) -> None:
+        """Take note of the time that a result took."""
+        if isinstance(result.outcome, Score):
+            seconds = result.outcome.build_seconds + result.outcome.score_seconds
+            self._busy += seconds / 3600
+            self._answered += len(result.outcome.outcomes)
+
+    def cost(self, *, trials: int, asked: int) -> Cost:
+        """What was spent so far.
+
+        Args:
+            trials: Recipes taken up.
+            asked: Search questions asked, those under way included.
+        """
+        return Cost(
+            trials=trials,
+            questions=asked,
+            hours=self._watch.seconds / 3600,
+            gpu_hours=self._busy * self._gpus,
+        )
+
+    def room_for(self, questions: int, cost: Cost) -> bool:
+        """Whether so many more questions can be asked with enough left for the final check."""
+        budget, pace = self._budget, self._busy / max(1.0, self._answered)
+        needed = (questions + self._reserve) * pace
+        if budget.trials is not None and cost.trials >= budget.trials:
+            return False
+        if budget.questions is not None:
+            left = budget.questions - cost.questions - self._reserve
+            if questions > left:
+                return False
+        if budget.hours is not None and cost.hours + needed / self._workers >= budget.hours:
+            return False
+        return budget.gpu_hours is None or cost.gpu_hours + needed * self._gpus < budget.gpu_hours
