@@ -267,10 +267,11 @@ class Session:
         """Ask the best recipes what they have not been asked, then the held-out questions."""
         if not self._store.manifest.questions.held_out or top == 0:
             return
-        tried: set[int] = set()
-        for _ in range(ROUNDS):  # with more answers others may turn out to be the best
+        tried: list[int] = []
+        while len(tried) < finalists(top):  # with more answers others may turn out to be the best
             best = [r.id for r in ranked(judged(self._store))[:top] if r.id not in tried]
-            tried.update(best)
+            best = best[: finalists(top) - len(tried)]
+            tried += best
             asks: list[Asker] = [partial(self._ledger.complete, number) for number in best]
             loop.ask("finals", asks, total=len(asks))
             if not best or stop.requested:
@@ -281,8 +282,9 @@ class Session:
             loop.ask("held-out", asks, total=len(asks))
 
 
-ROUNDS = 3
-"""How often the best are picked anew while they are asked the questions they have not answered."""
+def finalists(top: int) -> int:
+    """How many are asked all search questions at most, so that the best of them are sure."""
+    return top + math.ceil(top / 2)
 
 
 def asks_all(config: RunConfig) -> bool:
@@ -309,7 +311,7 @@ def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -
     if not questions.held_out or top == 0:
         return 0
     unanswered = 0 if all_at_once else len(questions.search)
-    return top * unanswered + (top + others) * len(questions.held_out)
+    return finalists(top) * unanswered + (top + others) * len(questions.held_out)
 
 
 def to_validate(store: Store, *, top: int) -> list[int]:

@@ -282,7 +282,7 @@ models: {a: ./a, b: ./b, c: ./c}
 tasks: [one, two]
 held_out: 0.3
 space: {methods: [linear, ties, slerp]}
-search: {questions: 6000, sampler: surrogate, seed: 1}
+search: {questions: 6000, sampler: surrogate, asking: growing, seed: 1}
 workers: {ray: false}
 """
 
@@ -301,7 +301,7 @@ def test_a_budget_of_questions_is_kept_with_the_final_check(tmp_path: Path) -> N
     asked = sum(e.questions for r in records for e in r.evaluations.values())
     final = sum(r.evaluations[Split.HELD_OUT].questions for r in records
                 if Split.HELD_OUT in r.evaluations)  # fmt: skip
-    assert 0.85 * 6000 < asked <= 6000
+    assert 0.75 * 6000 < asked <= 6000
     assert final >= 8 * 180  # three winners and known-good ones, three parents, the average
     for record in ranked(records)[:3]:
         assert record.evaluations[Split.SEARCH].questions == 420
@@ -313,7 +313,7 @@ def test_a_budget_of_questions_is_kept_with_the_final_check(tmp_path: Path) -> N
 
 
 def test_candidates_behind_are_stopped_and_leaders_asked_on(tmp_path: Path) -> None:
-    settings, store = growing(tmp_path, questions=40_000)
+    settings, store = growing(tmp_path, questions=22_000, sampler="random")
     drive(store, settings, questions=300)
     records = judged(store)
     stopped = [r for r in records if r.evaluations[Split.SEARCH].questions < len(r.planned)]
@@ -322,7 +322,7 @@ def test_candidates_behind_are_stopped_and_leaders_asked_on(tmp_path: Path) -> N
     best, usual = max(scores.values()), sorted(scores.values())[len(scores) // 2]
     assert len(stopped) > 5
     assert all(scores[record.id] < best for record in stopped)
-    assert sum(scores[r.id] for r in promoted) / len(promoted) > usual
+    assert sorted(scores[r.id] for r in promoted)[len(promoted) // 2] > usual
     told = {t.number: t.state for t in store.study.trials}
     assert all(told[r.trial] is TrialState.COMPLETE for r in records if r.trial is not None)
     store.close()
@@ -333,7 +333,7 @@ def test_held_out_answers_change_nothing_before_the_final_check(tmp_path: Path) 
     runs = []
     for name in ("as_is", "turned"):
         (tmp_path / name).mkdir()
-        settings, store = growing(tmp_path / name, questions=9000)
+        settings, store = growing(tmp_path / name, questions=7000)
         held_out = store.manifest.questions.held_out if name == "turned" else ()
         evaluator = Turned(spec(questions=300), turned=held_out)
         drive(store, settings, SerialPool(lambda evaluator=evaluator: evaluator))
@@ -344,6 +344,7 @@ def test_held_out_answers_change_nothing_before_the_final_check(tmp_path: Path) 
             ]
         )
         store.close()
+    assert len(runs[0]) > 40
     assert runs[0] == runs[1]
 
 
@@ -451,10 +452,10 @@ def test_a_race_goes_on_after_sigkill(tmp_path: Path) -> None:
     """Nothing that was answered is asked again, and blocks, order and budget are the same."""
     (tmp_path / "through").mkdir()
     (tmp_path / "killed").mkdir()
-    _, through = growing(tmp_path / "through", questions=16_000)
+    _, through = growing(tmp_path / "through", questions=11_000, sampler="random")
     assert start(through, 300).wait() == 0
-    _, store = growing(tmp_path / "killed", questions=16_000)
-    for after in (20, 70, 110):
+    _, store = growing(tmp_path / "killed", questions=11_000, sampler="random")
+    for after in (20, 70, 90):
         driver = start(store, 300)
         while len(store.records()) < after:
             assert driver.poll() is None
