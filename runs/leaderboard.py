@@ -1,7 +1,7 @@
 """Records of a run as tables with fixed columns and dtypes, and the order that decides the winner.
 
-Candidates are ranked by their score on the search questions alone. Held-out scores stand beside it
-and never choose: picking by them would spoil the one unbiased number there is.
+Candidates are ranked by what they did on the search questions alone. Held-out scores stand beside
+it and never choose: picking by them would spoil the one unbiased number there is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import pandas as pd
 from evaluators.base import TaskInfo
 from runs.records import Evaluation, Record, Split, State
 
-_FIRST = {"rank": "Int64", "score": "float64", "stderr": "float64"}
+_FIRST = {
+    "rank": "Int64",
+    "score": "float64",
+    "stderr": "float64",
+    "estimate": "float64",
+    "posterior": "float64",
+    "posterior_stderr": "float64",
+}
 _HELD_OUT = {
     "held_out": "float64",
     "held_out_stderr": "float64",
@@ -114,21 +121,24 @@ def failures(records: Sequence[Record]) -> pd.DataFrame:
 def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
     """Candidates that have a search score, the best first; equal ones by lower id.
 
-    By posterior where that is known, else by estimate, else by the search score; those without a
-    posterior come after those with one.
+    By the posterior's mean less one standard deviation, so that a recipe of which little is known
+    has to be better to come before one that was asked everything; by the search score where there
+    is no posterior, after those that have one.
     """
     scored = [record for record in records if math.isfinite(score_of(record))]
     return tuple(sorted(scored, key=_merit))
 
 
 def _merit(record: Record) -> tuple[bool, float, int]:
-    known = record.posterior or record.estimate
-    value = score_of(record) if known is None else known.value
-    return record.posterior is None, -value, record.id
+    known = record.posterior
+    if known is None:
+        return True, -score_of(record), record.id
+    doubt = 0.0 if math.isnan(known.stderr) else known.stderr
+    return False, doubt - known.value, record.id
 
 
 def best(records: Sequence[Record]) -> Record | None:
-    """The winner: the best search score, held-out scores not looked at; ``None`` without any."""
+    """The winner: the first in rank, held-out scores not looked at; ``None`` without any."""
     return next(iter(ranked(records)), None)
 
 
@@ -159,6 +169,11 @@ def _about(record: Record) -> dict[str, Any]:
 
 def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[str, Any]:
     row = _about(record) | {"rank": rank}
+    if record.estimate is not None:
+        row["estimate"] = record.estimate.value
+    if record.posterior is not None:
+        row["posterior"] = record.posterior.value
+        row["posterior_stderr"] = record.posterior.stderr
     search = record.evaluations.get(Split.SEARCH)
     if search is not None:
         row |= {

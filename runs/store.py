@@ -186,6 +186,14 @@ class Store:
         """A value set with ``set_fact``."""
         return self._fact(f"now:{key}")
 
+    def facts(self, prefix: str) -> dict[str, str]:
+        """All values set under keys that begin like this, by key."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(FACTS).where(FACTS.c.key.startswith(f"now:{prefix}", autoescape=True))
+            ).all()
+        return {row.key.removeprefix("now:"): row.value for row in rows}
+
     def set_fact(self, key: str, value: str) -> None:
         """Remember a value of the run, such as the seconds spent so far."""
         row = f"now:{key}"

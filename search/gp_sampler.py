@@ -88,10 +88,16 @@ class GaussianProcessSampler(BaseSampler):
         seed: Decides all random choices, together with the number of the trial.
         estimates: Scores and standard errors by trial number, read at each proposal; a trial that
             is not in it counts with its own value and the median standard error of the others.
+        fits: Where fits are kept; ``None`` keeps them here.
     """
 
     def __init__(
-        self, space: Space, *, seed: int, estimates: Mapping[int, Estimate] | None = None
+        self,
+        space: Space,
+        *,
+        seed: int,
+        estimates: Mapping[int, Estimate] | None = None,
+        fits: Fits | None = None,
     ) -> None:
         self._space = space
         self._seed = seed
@@ -100,7 +106,7 @@ class GaussianProcessSampler(BaseSampler):
         self._cube = Cube(space)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
         self._vectors: dict[tuple[Any, ...], tuple[str, Array] | None] = {}
-        self._fits = Fits(self._features.groups)
+        self._fits = fits if fits is not None else Fits(self._features.groups)
 
     def infer_relative_search_space(
         self,

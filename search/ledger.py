@@ -23,9 +23,11 @@ from runs.records import PARENT, Estimate, Record, Split, State
 from runs.store import Store
 from search import racing
 from search.answers import Answers
+from search.features import Features
 from search.posterior import Posterior
 from search.rotation import Rotation
 from search.samplers import Sampler
+from search.surrogate import Fits
 from spaces.draw import draw
 from spaces.recipe import Recipe
 from spaces.seeds import Seed
@@ -62,6 +64,7 @@ class Ledger:
         sampler: Proposes recipes.
         seeds: Recipes to try first.
         all_at_once: Ask every candidate all search questions, instead of growing blocks.
+        fits: Where fits of the posterior are kept; ``None`` keeps them in memory.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Ledger:
         sampler: Sampler,
         seeds: Sequence[Seed],
         all_at_once: bool = True,
+        fits: Fits | None = None,
     ) -> None:
         self._store = store
         self._space = space
@@ -90,7 +94,8 @@ class Ledger:
         self._tasks = store.manifest.catalogue.tasks
         self._answers = Answers.of_study(store)
         self._rotation = Rotation(store.manifest.catalogue, questions, all_at_once=all_at_once)
-        self._posterior = Posterior(space)
+        self._fits = fits if fits is not None else Fits(Features(space).groups)
+        self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, Estimate] | None = None
         self.asked, self.promoted = 0, 0
         self._open = {  # trials that have not been told a result
@@ -242,6 +247,12 @@ class Ledger:
             if self._failed.get(number) is False
         }
 
+    def _scored_inside(self) -> int:
+        return sum(
+            not failed and self._trial_of[number] is not None
+            for number, failed in self._failed.items()
+        )
+
     def _leader(self) -> int | None:
         expected = self.expected()
         return max(expected, key=lambda number: (expected[number].value, -number), default=None)
@@ -363,6 +374,8 @@ class Ledger:
         self._failed[number] = failed
         if isinstance(outcome, Score) and len(outcome.outcomes) == self._rotation.total:
             self._scores[number] = outcome.value
+        if self._rotation.grows and self._fits.due(self._scored_inside()):
+            self.expected()  # fitted here and now, so that no one else's looking decides when
         if not first:
             return
         trials = self._followers.pop(number, [])

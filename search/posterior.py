@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from runs.records import Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
 from search.features import Features
-from search.surrogate import FEWEST, Data, Fits, Surrogate, variances
+from search.surrogate import FEWEST, Data, Fits, Hyper, Surrogate, variances
 from spaces.recipe import Recipe
 from spaces.space import Space
+
+_FIT = "fit:"
 
 
 class Posterior:
@@ -24,11 +27,12 @@ class Posterior:
 
     Args:
         space: What recipes were drawn from.
+        fits: Where fits are kept; ``None`` keeps them here.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, *, fits: Fits | None = None) -> None:
         self._features = Features(space)
-        self._fits = Fits(self._features.groups)
+        self._fits = fits if fits is not None else Fits(self._features.groups)
 
     def of(
         self, recipes: Mapping[int, Recipe], estimates: Mapping[int, Estimate]
@@ -55,6 +59,19 @@ class Posterior:
             for number, value, spread in zip(inside, mean, deviation, strict=True)
         }
         return {**estimates, **modelled}
+
+
+def kept_fits(store: Store, space: Space) -> Fits:
+    """Fits that a resumed run finds again: it then goes on as one that was not interrupted."""
+    known = {
+        int(key.removeprefix(_FIT)): Hyper(np.array(json.loads(text), dtype=np.float64))
+        for key, text in store.facts(_FIT).items()
+    }
+
+    def keep(size: int, hyper: Hyper) -> None:
+        store.set_fact(f"{_FIT}{size}", json.dumps(hyper.log.tolist()))
+
+    return Fits(Features(space).groups, known=known, keep=keep)
 
 
 def judged(store: Store) -> tuple[Record, ...]:

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 
 from runs.records import Estimate
 from search.gp_sampler import GaussianProcessSampler
+from search.surrogate import Fits
 from spaces.space import Space
 
 STARTUP_TRIALS = 10
@@ -124,13 +125,20 @@ class Sampler:
         seed: Seed of the run.
         trials_so_far: Trials that the study has already.
         space: What is searched; ``surrogate`` needs it.
+        fits: Where ``surrogate`` keeps its fits; ``None`` keeps them in memory.
 
     Raises:
         ValueError: If ``surrogate`` is given no space.
     """
 
     def __init__(
-        self, name: str, *, seed: int, trials_so_far: int = 0, space: Space | None = None
+        self,
+        name: str,
+        *,
+        seed: int,
+        trials_so_far: int = 0,
+        space: Space | None = None,
+        fits: Fits | None = None,
     ) -> None:
         self.name = AUTO if name == "auto" else name
         self._seed = seed
@@ -144,7 +152,9 @@ class Sampler:
         elif space is None:
             raise ValueError(f"space: expected the space to search for sampler {OURS}, got none")
         else:
-            self._kept = GaussianProcessSampler(space, seed=seed, estimates=self._estimates)
+            self._kept = GaussianProcessSampler(
+                space, seed=seed, estimates=self._estimates, fits=fits
+            )
 
     @property
     def flat(self) -> bool:

@@ -27,7 +27,7 @@ from search.ledger import Ledger
 from search.loop import Asker, Loop
 from search.monitor import Monitor
 from search.overrides import Overrides
-from search.posterior import judged
+from search.posterior import judged, kept_fits
 from search.samplers import Sampler, weighs_scores
 from search.stop import Stop, on_signals
 from spaces.seeds import seeds
@@ -210,14 +210,21 @@ class Session:
         found = seeds(self._space)
         if config.search.seeds == "none":
             found = tuple(seed for seed in found if is_baseline(seed.name))
+        fits = kept_fits(store, self._space)
         sampler = Sampler(
             config.search.sampler,
             seed=config.search.seed,
             trials_so_far=len(store.study.get_trials(deepcopy=False)),
             space=self._space,
+            fits=fits,
         )
         self._ledger = Ledger(
-            store, self._space, sampler=sampler, seeds=found, all_at_once=asks_all(config)
+            store,
+            self._space,
+            sampler=sampler,
+            seeds=found,
+            all_at_once=asks_all(config),
+            fits=fits,
         )
         self._seeds = len(found)
 

@@ -7,9 +7,8 @@ estimated by generalised least squares, as in universal kriging. Plain numpy in 
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -206,27 +205,40 @@ def fit(data: Data, groups: Sequence[Group]) -> Hyper:
 
 
 class Fits:
-    """Fits that are made anew only when the history has grown enough, or has changed.
+    """Fits that are made anew only when the history has grown enough.
+
+    Scores are estimated anew with every answer, but the hyper-parameters hardly change with them.
 
     Args:
         groups: Columns of the features.
+        known: Fits made before, by number of points.
+        keep: Called with every new one, to remember it for a resumed run.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        *,
+        known: Mapping[int, Hyper] | None = None,
+        keep: Callable[[int, Hyper], None] | None = None,
+    ) -> None:
         self._groups = groups
-        self._key = ""
-        self._hyper = Hyper.median(groups)
+        self._known = dict(known or {})
+        self._keep = keep
+
+    def due(self, count: int) -> bool:
+        """Whether a fit would be made for so many points."""
+        return count >= FEWEST and milestone(count) not in self._known
 
     def of(self, data: Data) -> Hyper:
         """Fitted to the first points, up to the last size at which they are fitted anew."""
         size = milestone(len(data.y))
-        first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
-        content = hashlib.sha256()
-        for part in (first.x, first.y, first.noise):
-            content.update(part.tobytes())
-        if content.hexdigest() != self._key:
-            self._key, self._hyper = content.hexdigest(), fit(first, self._groups)
-        return self._hyper
+        if size not in self._known:
+            first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
+            self._known[size] = fit(first, self._groups)
+            if self._keep is not None:
+                self._keep(size, self._known[size])
+        return self._known[size]
 
 
 def milestone(count: int) -> int:
