@@ -159,6 +159,7 @@ class _File:
                 seed=block.get("seed", 0),
                 tokenizer=tokenizer,
                 vocabulary=vocabulary,
+                chat_template=final.chat_template(),
             )
         except (RecipeError, TypeError) as error:
             final.notes.problem(BLOCK, str(error))

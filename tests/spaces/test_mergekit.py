@@ -596,8 +596,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
             "tokenizer_source: expected a model of this merge, got 'q'",
         ),
         (
-            LINEAR + "chat_template: auto\n",
-            r"chat_template: expected none \(not supported yet\), got one",
+            LINEAR + "chat_template: chatlm\n",
+            r"chat_template: expected one of auto, alpaca, chatml, .*, or a Jinja template",
         ),
         (
             LINEAR + "merge_search: {models: {m/n: a}}\n",
