@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import TemplateError
 from mergekit._data import chat_templates
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
@@ -60,8 +61,7 @@ def test_named_templates_make_mergekits_text(
             result: str = tokenizer.apply_chat_template(
                 talk, chat_template=template, tokenize=False, add_generation_prompt=prompt
             )
-        except Exception as error:  # a template's own refusal, in other words
-            assert type(error).__name__ == "TemplateError"
+        except TemplateError:  # a template's own refusal; the words are its own
             return "refused"
         return result
 
