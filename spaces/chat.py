@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spaces.values import RecipeError
-
 AUTO = "auto"
 """The template that most of the inputs have."""
 
@@ -55,13 +53,8 @@ NAMED: Mapping[str, str] = {
 _SHORTEST = 20  # characters of a template, as in mergekit
 
 
-def check_chat_template(asked: str) -> None:
-    """Whether it is ``auto``, a name, or a template.
-
-    Raises:
-        RecipeError: If it is neither.
-    """
+def fault(asked: str) -> str:
+    """What is wrong with it, if it is neither ``auto``, nor a name, nor a template; else empty."""
     if asked in (AUTO, *NAMED) or (len(asked) >= _SHORTEST and "{" in asked):
-        return
-    legal = ", ".join((AUTO, *NAMED))
-    raise RecipeError(f"chat_template: expected one of {legal}, or a Jinja template, got {asked!r}")
+        return ""
+    return f"expected one of {', '.join((AUTO, *NAMED))}, or a Jinja template, got {asked!r}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from spaces.chat import check_chat_template
+from spaces import chat
 from spaces.methods import METHODS, BaseRule, Kind, Scope
 from spaces.values import (
     ByFilter,
@@ -265,8 +265,8 @@ class Recipe:
             raise RecipeError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 <= self.seed < 2**31:
             raise RecipeError(f"seed: expected 0 to {2**31 - 1}, got {self.seed}")
-        if self.chat_template is not None:
-            check_chat_template(self.chat_template)
+        if self.chat_template is not None and (fault := chat.fault(self.chat_template)):
+            raise RecipeError(f"chat_template: {fault}")
         if self.vocabulary is not None:
             given = [rule.model for rule in self.vocabulary.tokens if rule.model is not None]
             for name in given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from spaces import chat
 from spaces.methods import METHODS
 from spaces.recipe import DTYPES, Merge, Model, Recipe
 from spaces.vocabulary import Vocabulary
@@ -126,8 +127,14 @@ class Page:
         return node.name if isinstance(node, Model) else node.donor() if node is not None else None
 
     def _read(self) -> Merge | None:
+        if "experts" in self.data:
+            text = "expected a merge, got a file for mergekit-moe, which makes no merge of models"
+            self.notes.problem("experts", text)
+            return None
         for unknown in self.data.keys() - _KEYS:
             self.notes.ignore(str(unknown), "not a key of mergekit")
+        if (template := self.chat_template()) is not None and (fault := chat.fault(template)):
+            self.notes.problem("chat_template", fault)
         method = METHODS.get(str(self.data.get("merge_method")))
         if method is None:
             got = repr(self.data["merge_method"]) if "merge_method" in self.data else "none"
