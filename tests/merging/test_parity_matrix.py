@@ -258,7 +258,7 @@ def test_no_base_beside_the_only_input(
     text = yaml.safe_dump(document(METHODS["passthrough"], "unlisted base", folders["untied"]))
     with pytest.raises(RecipeError, match="passthrough: expected exactly 1 inputs, got 2"):
         build_yaml(text)
-    with pytest.raises(RuntimeError, match="exactly one"):
+    with pytest.raises(ValueError, match="exactly 1 inputs"):
         mergekit_yaml(text)
 
 
