@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from merging import chat
 from merging.checkpoint import Checkpoint
 from merging.companions import CODE, OTHERS, TOKENIZER, copy_files
 from merging.expressions import Expression, Leaf
@@ -40,6 +41,9 @@ class Aligner:
         self._problems = problems
         self._donor = checkpoints[recipe.donor]
         self._root = recipe.root
+        self._template = None if recipe.chat_template is None else chat.chosen(
+            recipe.chat_template, [checkpoints[name].tokenizer_folder for name in recipe.models]
+        )  # fmt: skip
         self.alignment: Alignment | None = None
         if recipe.vocabulary is not None:
             models = [f"{name} {checkpoints[name].location}" for name in recipe.needed]
@@ -130,12 +134,17 @@ class Aligner:
 
     def folder(self) -> Path:
         """Where all files of the output but config and weights come from."""
-        donor, alignment = self._donor, self.alignment
-        if alignment is None and donor.tokenizer_folder == donor.folder:
+        donor, alignment, template = self._donor, self.alignment, self._template
+        if alignment is None and template is None and donor.tokenizer_folder == donor.folder:
             return donor.folder
-        kept: tempfile.TemporaryDirectory[str] = donor.kept(
-            ("folder", id(alignment)), lambda: _folder(donor, alignment, self._checkpoints)
-        )
+
+        def make() -> tempfile.TemporaryDirectory[str]:
+            made = _folder(donor, alignment, self._checkpoints)
+            if template is not None:
+                chat.put(Path(made.name), template)
+            return made
+
+        kept = donor.kept(("folder", id(alignment), template), make)
         return Path(kept.name)
 
 

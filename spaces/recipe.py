@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
+from spaces import chat
 from spaces.methods import METHODS, BaseRule, Kind, Scope
 from spaces.values import (
     ByFilter,
@@ -248,6 +249,8 @@ class Recipe:
             the first-listed input where there is no base.
         vocabulary: Whose tokenizer it gets instead, where those of the inputs differ; ``None``
             where they are the same.
+        chat_template: ``auto`` (what most inputs have), a name (see ``spaces.chat``) or a Jinja
+            template; ``None`` keeps that of the tokenizer.
     """
 
     root: Merge
@@ -255,12 +258,15 @@ class Recipe:
     seed: int = 0
     tokenizer: str | None = None
     vocabulary: Vocabulary | None = None
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise RecipeError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if not 0 <= self.seed < 2**31:
             raise RecipeError(f"seed: expected 0 to {2**31 - 1}, got {self.seed}")
+        if self.chat_template is not None and (fault := chat.fault(self.chat_template)):
+            raise RecipeError(f"chat_template: {fault}")
         if self.vocabulary is not None:
             given = [rule.model for rule in self.vocabulary.tokens if rule.model is not None]
             for name in given:
@@ -309,6 +315,8 @@ class Recipe:
             result["tokenizer"] = self.tokenizer
         if self.vocabulary is not None:
             result["vocabulary"] = self.vocabulary.to_dict()
+        if self.chat_template is not None:
+            result["chat_template"] = self.chat_template
         return result
 
     @classmethod
@@ -327,6 +335,7 @@ class Recipe:
                 vocabulary=None
                 if data.get("vocabulary") is None
                 else Vocabulary.from_dict(data["vocabulary"]),
+                chat_template=data.get("chat_template"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"recipe: expected the fields of a recipe, got {error!r}") from error

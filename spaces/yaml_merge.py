@@ -189,7 +189,10 @@ class _Reading:
             ] = None
         if len(bases) > 1:
             names = ", ".join(str(base) for base in bases)
-            text = f"expected one base for all slices (more are not supported yet), got {names}"
+            text = (
+                f"expected one base for all slices, got {names} (give each group of slices a "
+                "document with a name, and stack those with passthrough)"
+            )
             self._notes.problem(self._layout.key, text)
         return next(iter(bases), None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from spaces import chat
 from spaces.methods import METHODS
 from spaces.recipe import DTYPES, Merge, Model, Recipe
 from spaces.vocabulary import Vocabulary
@@ -88,6 +89,11 @@ class Page:
         """What the document says of the output's vocabulary."""
         return read_vocabulary(self.data, notes=self.notes, model_of=self._model_of)
 
+    def chat_template(self) -> str | None:
+        """The chat template, as the document has it; ``None`` keeps the tokenizer's."""
+        found = self.data.get("chat_template")
+        return None if found in (None, "") else str(found)
+
     def _model_of(self, source: Any, key: str) -> str | None:
         """Name of a model of this merge, given as ``base`` or by its location."""
         if source == "base":
@@ -112,6 +118,8 @@ class Page:
         key, source = source_of(self.data, self.notes)
         if source is not None and source != source_of(final.data, self.notes)[1]:
             self.notes.ignore(key, "the final document decides on the tokenizer")
+        if self.chat_template() not in (None, final.chat_template()):
+            self.notes.ignore("chat_template", "the final document decides on the tokenizer")
         if (dtype := self.dtype()) not in (None, "float32"):
             self.notes.ignore("dtype", f"{dtype}: intermediate results stay in float32")
 
@@ -119,10 +127,14 @@ class Page:
         return node.name if isinstance(node, Model) else node.donor() if node is not None else None
 
     def _read(self) -> Merge | None:
+        if "experts" in self.data:
+            text = "expected a merge, got a file for mergekit-moe, which makes no merge of models"
+            self.notes.problem("experts", text)
+            return None
         for unknown in self.data.keys() - _KEYS:
             self.notes.ignore(str(unknown), "not a key of mergekit")
-        if self.data.get("chat_template") is not None:
-            self.notes.problem("chat_template", "expected none (not supported yet), got one")
+        if (template := self.chat_template()) is not None and (fault := chat.fault(template)):
+            self.notes.problem("chat_template", fault)
         method = METHODS.get(str(self.data.get("merge_method")))
         if method is None:
             got = repr(self.data["merge_method"]) if "merge_method" in self.data else "none"

@@ -159,6 +159,7 @@ class _File:
                 seed=block.get("seed", 0),
                 tokenizer=tokenizer,
                 vocabulary=vocabulary,
+                chat_template=final.chat_template(),
             )
         except (RecipeError, TypeError) as error:
             final.notes.problem(BLOCK, str(error))
@@ -211,7 +212,7 @@ class _File:
             return self._model(location)
         if title != location:
             text = f"expected no revision or adapter on the merge {title!r}, got {location!r}"
-            notes.problem(key, f"{text} (not supported yet)")
+            notes.problem(key, f"{text} (put it on that merge's inputs)")
             return None
         self._used.add(title)
         return self._titled[title]

@@ -119,7 +119,10 @@ def reference(value: Any) -> str:
     """
     if isinstance(value, Mapping):
         if value.get("override_architecture") is not None:
-            raise Unreadable("expected no override_architecture (not supported yet), got one")
+            raise Unreadable(
+                "expected no override_architecture (leave it out: tensors go by the names in the "
+                "files), got one"
+            )
         parts = [_path(value[key]) for key in ("model", "lora") if value.get(key) is not None]
         if "model" not in value or set(value) - {"model", "lora", "override_architecture"}:
             raise Unreadable(f"expected a model, and perhaps a lora, got {dict(value)!r}")

@@ -147,6 +147,8 @@ def _ending(
     if saved not in (None, "float32"):
         result["out_dtype"] = saved
     result |= _vocabulary(recipe, located)
+    if recipe.chat_template is not None:
+        result["chat_template"] = recipe.chat_template
     block: dict[str, Any] = {"key": recipe.key}
     if recipe.seed:
         block["seed"] = recipe.seed

@@ -15,7 +15,7 @@ from torch import Tensor
 from merging.build import tensors
 from merging.checkpoint import Checkpoint
 from merging.plan import plan
-from spaces.mergekit import to_yaml
+from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -42,6 +42,32 @@ def mergekit(tmp_path: Path) -> Callable[..., dict[str, Tensor]]:
             Recipe.from_dict({"merge": merge, **recipe}),
             {name: str(path) for name, path in models.items()},
         )
+        made = Checkpoint.open(str(_run_yaml(text, tmp_path / "mergekit")), name="mergekit")
+        return {name: made.tensor(name) for name in made.tensors}
+
+    return make
+
+
+@pytest.fixture
+def build_yaml() -> Callable[[str], dict[str, Tensor]]:
+    """What our engine makes of a mergekit file, by tensor name."""
+
+    def make(text: str) -> dict[str, Tensor]:
+        document = from_yaml(text)
+        checkpoints = {
+            name: Checkpoint.open(document.locations[name], name=name)
+            for name in document.recipe.needed
+        }
+        return dict(tensors(plan(document.recipe, checkpoints), checkpoints))
+
+    return make
+
+
+@pytest.fixture
+def mergekit_yaml(tmp_path: Path) -> Callable[[str], dict[str, Tensor]]:
+    """What mergekit makes of the same file."""
+
+    def make(text: str) -> dict[str, Tensor]:
         made = Checkpoint.open(str(_run_yaml(text, tmp_path / "mergekit")), name="mergekit")
         return {name: made.tensor(name) for name in made.tensors}
 

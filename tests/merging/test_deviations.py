@@ -247,6 +247,35 @@ def test_modules_beside_the_model_may_be_missing(models: dict[str, Path], build:
     assert build(ties(0.5), models)["mtp.norm.weight"].tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic"])
+def test_experts_are_merged_one_by_one(
+    method: str, tiny_model: Any, build: Build, mergekit: Build
+) -> None:
+    """mergekit merges all of a layer at once, by the names they have inside transformers."""
+    base = tiny_model(family="mixtral")
+    models = {"base": base, "math": tiny_model(base=base, seed=1)}
+    head = {"base": "base"} if method == "task_arithmetic" else {}
+    sources = [{"of": name} for name in models if name not in head.values()]
+    merge = {"method": method, "sources": sources, "parameters": {"weight": 0.6}, **head}
+    ours, theirs = build(merge, models), mergekit(merge, models)
+    assert ours.keys() == load_file(base / "model.safetensors").keys()
+    for name in ours.keys() & theirs.keys():
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
+    for layer in range(2):
+        own, other = f"model.layers.{layer}.block_sparse_moe", f"model.layers.{layer}.mlp"
+        experts = range(theirs[f"{other}.gate.weight"].shape[0])
+        first, second, third = (
+            torch.stack([ours[f"{own}.experts.{at}.{part}.weight"] for at in experts])
+            for part in ("w1", "w2", "w3")
+        )
+        for mine, name in (
+            (torch.cat((first, third), dim=1), "experts.gate_up_proj"),
+            (second, "experts.down_proj"),
+            (ours[f"{own}.gate.weight"], "gate.weight"),
+        ):
+            torch.testing.assert_close(mine, theirs[f"{other}.{name}"], atol=1e-6, rtol=0)
+
+
 def combined(method: str, *inputs: Tensor, base: Tensor | None = None, **values: Any) -> Tensor:
     found = METHODS[method]
     given = {p.name: p.default for p in found.parameters if p.default is not None} | values

@@ -104,6 +104,22 @@ def test_rescale_gives_back_the_norm() -> None:
     torch.testing.assert_close(made, torch.tensor([0.0, 0.0, 8 / 3, 16 / 3]))
 
 
+def test_rescale_under_a_random_mask() -> None:
+    """The norm of what was there, not one over the density: with the mask 1, 0, 1, 0 times 8/3."""
+    keys = (MaskKey(seed=seed, model="a", tensor="x") for seed in range(1000))
+    drawn = ((key, masks.keep(key, density=0.5, start=0, stop=4).tolist()) for key in keys)
+    found = next(key for key, mask in drawn if mask == [1, 0, 1, 0])
+    operands = Operands(
+        inputs=[torch.tensor([1.0, 1.0, 2.0, 4.0])],
+        base=torch.zeros(4),
+        per_input={"weight": [1.0], "density": [0.5]},
+        shared={"rescale": True, "normalize": False},
+        masks=[found],
+    )
+    expected = torch.tensor([8 / 3, 0.0, 16 / 3, 0.0])
+    torch.testing.assert_close(combine("dare_linear", operands), expected)
+
+
 def test_no_rescale_where_nothing_is_left() -> None:
     made = combine(
         "dare_linear",

@@ -177,9 +177,15 @@ def test_same_weights(
 FAMILY_CASES = ("ties", "slerp gradient", "linear slices", "task arithmetic filters")
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "mistral", "gemma", "gpt2", "gpt_neox"])
+FAMILIES = (
+    "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi3", "olmo2", "starcoder2", "gpt2",
+    "gpt_neox",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str, tiny_model: Any, tmp_path: Path, request: Any) -> None:
-    base = tiny_model(family=family, layers=4, tied=family in ("gemma", "gpt2"))
+    base = tiny_model(family=family, layers=4, tied=family in ("gemma", "gemma2", "gpt2"))
     models = {"base": base} | {
         name: tiny_model(base=base, seed=seed) for seed, name in enumerate(("math", "code", "text"))
     }

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from spaces.methods import METHODS, BaseRule
+from spaces.methods import METHODS
 
 Build = Callable[..., dict[str, Tensor]]
 
@@ -140,57 +139,6 @@ def test_every_method_has_a_case() -> None:
     first = {"linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties"}
     compared_apart = {"arcee_fusion"}
     assert {case["method"] for case in CASES.values()} | first | compared_apart == METHODS.keys()
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("tied", [True, False])
-def test_tied_or_not(
-    method: str, tied: bool, tiny_model: Any, build: Build, mergekit: Build
-) -> None:
-    """With the smallest recipe of each method."""
-    base = tiny_model(family="llama", layers=2, tied=tied)
-    models = {"base": base} | {
-        name: tiny_model(base=base, seed=seed) for seed, name in enumerate(ALL)
-    }
-    recipe = smallest(method)
-    same(build(recipe, models), mergekit(recipe, models), limit=_limit(method))
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "passthrough"])
-def test_missing_head_is_the_embeddings(
-    method: str, tiny_model: Any, build: Build, mergekit: Build
-) -> None:
-    """An untied base, and an input that is tied: its embeddings take the head's place."""
-    base = tiny_model(layers=2)
-    models = {"base": base} | {
-        name: tiny_model(base=base, seed=seed) for seed, name in enumerate(ALL)
-    }
-    file = models["code"] / "model.safetensors"
-    tensors = load_file(file)
-    del tensors["lm_head.weight"]
-    save_file(tensors, file, metadata={"format": "pt"})
-    config = json.loads((models["code"] / "config.json").read_text())
-    config["tie_word_embeddings"] = True
-    (models["code"] / "config.json").write_text(json.dumps(config))
-    recipe = smallest(method)
-    same(build(recipe, models), mergekit(recipe, models), limit=_limit(method))
-
-
-def smallest(method: str) -> dict[str, Any]:
-    """The recipe of a method with nothing but what it needs."""
-    found = METHODS[method]
-    names = ALL[: found.max_inputs or 3]
-    needed = {"weight": 0.6, "t": 0.3 if method == "slerp" else 0.004}
-    values = {spec.name: needed[spec.name] for spec in found.parameters if spec.default is None}
-    if method == "sce":
-        values["select_topk"] = 0.4
-    base = {BaseRule.REQUIRED: "base", BaseRule.OPTIONAL: "base", BaseRule.ENDPOINT: "math"}
-    return merge(method, *names, base=base.get(found.base), **values)
-
-
-def _limit(method: str) -> float:
-    # Entries at arcee_fusion's threshold may fall on either side of it, as its sums are rounded.
-    return 0.1 if method == "arcee_fusion" else 1e-6
 
 
 def test_arcee_fusion_but_for_entries_at_the_threshold(

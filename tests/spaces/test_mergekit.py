@@ -466,7 +466,7 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
         ),
         (
             HEAD + "models: [{model: {model: a, override_architecture: X}}]\n",
-            r"models\[0\].model: expected no override_architecture \(not supported yet\)",
+            r"models\[0\].model: expected no override_architecture \(leave it out",
         ),
         (HEAD + "models: [{model: a}]\n", "r.yml: ties: expected a value for 'weight', got none"),
         (
@@ -559,9 +559,13 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
         (
             HEAD + "slices: [{base_model: x, sources: [{model: a, layer_range: [0, 1]}]}, "
             "{sources: [{model: a, layer_range: [0, 1]}]}]\n",
-            r"slices: expected one base for all slices \(more are not supported yet\), got x, base",
+            r"slices: expected one base for all slices, got x, base \(give each group of slices",
         ),
         (HEAD + "modules: {a: {models: []}, b: {}}\n", "modules: expected one module"),
+        (
+            "experts: [{source_model: a}]\ngate_mode: hidden\n",
+            "^r.yml: experts: expected a merge, .*$",
+        ),
         (HEAD + "modules: {a: {}}\n", "modules.a: expected either models or slices"),
         (
             LINEAR + "dtype: float64\n",
@@ -596,8 +600,8 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
             "tokenizer_source: expected a model of this merge, got 'q'",
         ),
         (
-            LINEAR + "chat_template: auto\n",
-            r"chat_template: expected none \(not supported yet\), got one",
+            LINEAR + "chat_template: chatlm\n",
+            r"chat_template: expected one of auto, alpaca, chatml, .*, or a Jinja template",
         ),
         (
             LINEAR + "merge_search: {models: {m/n: a}}\n",
@@ -664,7 +668,7 @@ models:
   - {model: inner, parameters: {weight: q, density: 2}}
   - {model: b+c+d, parameters: {weight: 1}}
 parameters: {normalize: perhaps}
-chat_template: auto
+chat_template: automatic
 """
     with pytest.raises(RecipeError) as caught:
         from_yaml(text, name="mine.yaml")
