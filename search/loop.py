@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
-from evaluators.base import Candidate, Score
+from evaluators.base import Candidate, FailureKind, Score
 from evaluators.pool import Pool, Result
 from runs.budget import Budget
+from runs.leaderboard import score_of
 from runs.records import Split, State
 from runs.store import Store
+from search.errors import RunFailed
 from search.ledger import Ledger
 from search.monitor import Monitor, Standing
 from search.spending import Spending, Watch
@@ -18,6 +20,9 @@ from search.stop import Stop
 
 Asker = Callable[[], Candidate | None]
 """Begins an asking just before it is handed out; ``None`` if there is nothing to ask."""
+
+HOPELESS = 10
+"""Candidates after which a run ends if they all failed the same way."""
 
 RANK_SECONDS = 1.0
 """Shortest time between two looks at who is ahead."""
@@ -36,6 +41,8 @@ class Loop:
         self._stop = stop
         self._watch = Watch(store)
         self._ranked = -math.inf
+        scored = any(math.isfinite(score_of(record)) for record in store.records())
+        self._hope: set[FailureKind] | None = None if scored else set()
 
     def search(self, budget: Budget, *, reserve: int = 0) -> None:
         """Search until the budget is spent, the space is exhausted or a stop is requested.
@@ -74,7 +81,24 @@ class Loop:
             result = self._take(standing)
             if result is not None:
                 spending.note(result)
+                self._check_hope(result)
         self._watch.save()
+
+    def _check_hope(self, result: Result) -> None:
+        """End the run if its first candidates all failed the same way: the set-up is wrong then."""
+        if self._hope is None:
+            return
+        if isinstance(result.outcome, Score) or self._hope - {result.outcome.kind}:
+            self._hope = None
+            return
+        self._hope = {result.outcome.kind}
+        if self._ledger.decided >= HOPELESS:
+            self._watch.save()
+            raise RunFailed(
+                f"{self._store.name}: the first {self._ledger.decided} candidates all failed the "
+                f"same way ({result.outcome.kind}): {result.outcome.message}; mend that and start "
+                "a new run"
+            )
 
     def ask(self, phase: str, asks: Iterable[Asker], total: int) -> None:
         """Ask known candidates further questions.

@@ -165,6 +165,17 @@ def test_held_out_is_asked_of_the_best_and_the_baselines_only(tmp_path: Path) ->
     store.close()
 
 
+def test_a_run_whose_first_candidates_all_fail_alike_ends(tmp_path: Path) -> None:
+    settings = config(200, "random")
+    store = make_store(tmp_path, settings)
+    with pytest.raises(
+        RunFailed, match=r"the first 10 candidates all failed the same way \(task\)"
+    ):
+        drive(store, settings, fail_rate=1.0, failure=FailureKind.TASK)
+    assert len(store.records()) == 10
+    store.close()
+
+
 def test_failures_are_recorded_and_never_scores(tmp_path: Path) -> None:
     settings = config(30, "random")
     store = make_store(tmp_path, settings)
