@@ -114,9 +114,7 @@ def test_a_study_of_models_that_changed_is_taken_by_name(
     (copy / "config.json").write_text(json.dumps(settings))
     models = {"math": str(copy)} | {name: str(tiny_family[name]) for name in ("code", "text")}
     found = checked(project(models=models, search={"seeds": ["earlier/study.db:1"]}))
-    assert found.notes == (
-        "earlier/study.db: model math: other files than this run's, same name",
-    )
+    assert found.notes == ("earlier/study.db: model math: other files than this run's, same name",)
 
 
 def test_a_study_of_other_parents_is_refused_in_one_line(
