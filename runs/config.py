@@ -124,7 +124,7 @@ class RunConfig(Section):
         data, problems = parsed.data, list(parsed.problems)
         if folder is not None:
             data = locations.located(data, folder)
-            problems += locations.missing_folders(data)
+            problems += locations.missing_folders(data) + locations.missing_seeds(data)
         return _validated(data, parsed, problems)
 
     def replaced(self, values: Mapping[str, Any], *, name: str = "command line") -> RunConfig:

@@ -1,4 +1,4 @@
-"""Where models and task files lie: relative paths of a config made absolute, hub ids left alone."""
+"""Where models, tasks and seeds lie: a config's relative paths made absolute, hub ids left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from runs.document import Problem, shown
+
+DEFAULTS = ("defaults", "default")
+"""What stands for the default seeds in a list of seeds."""
 
 
 def located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -31,7 +34,30 @@ def located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         result["include_path"] = [
             _absolute(path, folder) if isinstance(path, str) and path else path for path in paths
         ]
+    search = data.get("search")
+    if isinstance(search, dict) and isinstance(search.get("seeds"), list):
+        seeds = [
+            _absolute(item, folder) if isinstance(item, str) and _names_file(item) else item
+            for item in search["seeds"]
+        ]
+        result["search"] = search | {"seeds": seeds}
     return result
+
+
+def split_top(entry: str) -> tuple[str, int | None]:
+    """A study among the seeds: its path, and how many of its best are wanted if that is said.
+
+    Args:
+        entry: ``other/study.db`` or ``other/study.db:10``; a path that exists keeps its colon.
+    """
+    path, _, number = entry.rpartition(":")
+    if path and number.isdecimal() and int(number) and not Path(entry).exists():
+        return path, int(number)
+    return entry, None
+
+
+def _names_file(entry: str) -> bool:
+    return bool(entry) and entry not in DEFAULTS
 
 
 def locate(location: str, folder: Path) -> str:
@@ -60,6 +86,23 @@ def missing_folders(data: Mapping[str, Any]) -> list[Problem]:
         )
         for at, path in enumerate(paths if isinstance(paths, list) else [])
         if isinstance(path, str) and path and not _is_folder(path)
+    ]
+
+
+def missing_seeds(data: Mapping[str, Any]) -> list[Problem]:
+    """A problem for every entry of ``search.seeds`` that is neither a file nor a folder."""
+    search = data.get("search")
+    seeds = search.get("seeds") if isinstance(search, Mapping) else None
+    return [
+        Problem(
+            text=f"expected a recipe file, a folder of them or a study.db, got {shown(entry)}, "
+            "which does not exist",
+            place=("search", "seeds", at),
+        )
+        for at, entry in enumerate(seeds if isinstance(seeds, list) else [])
+        if isinstance(entry, str)
+        and _names_file(entry)
+        and not _exists(split_top(entry)[0], Path())
     ]
 
 

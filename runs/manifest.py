@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluators.base import Catalogue, Question, TaskInfo
 from runs.split import Questions
+from spaces.seeds import Seed
 
 FORMAT = 2
 """Version of the tables and values of study.db; a study of another version is refused."""
@@ -28,6 +29,7 @@ class Manifest:
         versions: Versions of the packages that made the run.
         created: When, ISO 8601 with time zone.
         dry_run: Whether scores are made up instead of measured.
+        seeds: Recipes to try first, in order; files that they came from are not needed again.
     """
 
     config: str
@@ -39,6 +41,7 @@ class Manifest:
     versions: dict[str, str]
     created: str
     dry_run: bool = False
+    seeds: tuple[Seed, ...] = ()
 
     def to_rows(self) -> dict[str, str]:
         """The manifest as texts by key; ``from_rows`` is the inverse."""
@@ -56,6 +59,7 @@ class Manifest:
             "versions": json.dumps(self.versions),
             "created": self.created,
             "dry_run": json.dumps(self.dry_run),
+            "seeds": json.dumps([seed.to_dict() for seed in self.seeds]),
         }
 
     @classmethod
@@ -79,4 +83,5 @@ class Manifest:
             versions=json.loads(rows["versions"]),
             created=rows["created"],
             dry_run=json.loads(rows["dry_run"]),
+            seeds=tuple(Seed.from_dict(seed) for seed in json.loads(rows["seeds"])),
         )

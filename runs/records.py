@@ -22,7 +22,7 @@ def is_baseline(origin: str) -> bool:
     return origin.startswith(PARENT) or origin == AVERAGE
 
 
-SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "random", "qmc")
+SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
 """Names a config may give for the sampler; the origin of what it proposes."""
 
 

@@ -265,13 +265,17 @@ class SearchSection(Section):
     )
     sampler: Annotated[str, _known(SAMPLERS)] = Field(
         default="auto",
-        description="auto, surrogate, tpe, cmaes, gp, nsga2, random or qmc.",
+        description="auto, surrogate, tpe, cmaes, gp, nsga2, nsga3, random or qmc.",
         json_schema_extra={"enum": list(SAMPLERS)},
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")
-    seeds: Literal["default", "none"] = Field(
+    seeds: Annotated[
+        Literal["default", "none"] | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)],
+        _expecting("default, none, or a list of defaults, recipe files, their folders and studies"),
+    ] = Field(
         default="default",
-        description="First recipes: default adds known-good ones to parents and average.",
+        description="First recipes besides parents and average: default, none, or a list of "
+        "defaults, recipe files, folders of them, and studies (study.db, or study.db:10).",
     )
     validate_top: int = Field(
         default=3,

@@ -45,7 +45,7 @@ def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool =
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
         with opened(Store.create(str(study), prepared.manifest)) as store:
             store.lock.acquire()
-            _drive(store, prepared.config, pool, Session.run)
+            _drive(store, prepared.config, pool, Session.run, notes=prepared.notes)
 
 
 def resume(study: str, *, overrides: Overrides) -> None:
@@ -75,10 +75,19 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
             _drive(store, config, pool, lambda session: session.validate(top))
 
 
-def _drive(store: Store, config: RunConfig, pool: Pool, work: Callable[[Session], bool]) -> None:
+def _drive(
+    store: Store,
+    config: RunConfig,
+    pool: Pool,
+    work: Callable[[Session], bool],
+    *,
+    notes: tuple[str, ...] = (),
+) -> None:
     """Do the work, then write and show what there is, also when it was stopped."""
     screen = console()
     view = monitor(screen)
+    for line in notes:
+        view.note(line)
     try:
         ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:

@@ -14,8 +14,20 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from spaces.dials import DRAWN, in_recipes, range_of
 from spaces.methods import METHODS, BaseRule
-from spaces.recipe import ByFilter, Gradient, Level, Merge, Model, Parameter, Recipe, Source
+from spaces.ranges import RANGES
+from spaces.recipe import (
+    ByFilter,
+    Gradient,
+    Level,
+    Merge,
+    Model,
+    Parameter,
+    Recipe,
+    Source,
+    merges,
+)
 from spaces.space import Space
 
 Array = NDArray[np.float64]
@@ -27,12 +39,16 @@ SMALLEST_TOTAL = 1e-3
 """Sums of weights below this are not divided by."""
 
 
+TUNING = ("gamma", "epsilon", "select_topk", "nearswap_t", "ram_epsilon", "ram_r", "ram_alpha")
+"""Drawn parameters that say how a method works, and nothing about how much comes in."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """Columns that belong together and share a length scale.
 
     Attributes:
-        name: ``method``, ``share``, ``scale``, ``density``, ``tree`` or ``slices``.
+        name: ``method``, ``share``, ``scale``, ``density``, ``tuning``, ``tree`` or ``slices``.
         start: First column.
         end: The column after the last.
     """
@@ -63,6 +79,8 @@ class Features:
                 of slerp is held by it
     ``scale``   sum of the shares in each cell: how large the result is
     ``density`` density of each parent in each cell, multiplied along the tree; 1 where all is kept
+    ``tuning``  what only some methods have (``TUNING``), each from 0 to 1 over its range, in the
+                logarithm where it is drawn so; mean over cells and merges, 0.5 where not used
     ``tree``    2 / (number of parents that are together once the pair is), for every pair
     ``slices``  layers of the output by the part of the input they come from, their number, and
                 where in the input the output is at a few depths
@@ -87,6 +105,7 @@ class Features:
             next(at for at, case in enumerate(cases) if case is None or case in name)
             for name in (*space.filters, "")
         ]
+        self._tuning = [name for name in TUNING if _varies(space, name)]
         self.cells = len(self._cases) * len(self._positions)
         self.groups = self._layout()
         self.columns = self.groups[-1].end
@@ -100,6 +119,7 @@ class Features:
             "density": parents * self.cells
             if any(METHODS[name].parameter("density") is not None for name in space.methods)
             else 0,
+            "tuning": len(self._tuning),
             "tree": pairs if space.pairwise else 0,
             "slices": 0 if space.stacking is None else 2 * MAX_DEPTHS + 1,
         }
@@ -128,6 +148,7 @@ class Features:
             "share": mix.shares.ravel() / np.sqrt(cells),
             "scale": mix.shares.sum(axis=0) / np.sqrt(cells),
             "density": mix.density.ravel() / np.sqrt(mix.density.size),
+            "tuning": self._tuned(merged),
             "tree": together / np.sqrt(pairs),
         }
         if self._space.stacking is not None:
@@ -183,6 +204,19 @@ class Features:
             factor = factor / np.where(np.abs(total) < SMALLEST_TOTAL, 1.0, total)
         return [factor * weight for weight in weights]
 
+    def _tuned(self, root: Model | Merge) -> Array:
+        """The parameters of ``TUNING`` that vary, one column each."""
+        found: dict[str, list[float]] = {name: [] for name in self._tuning}
+        for node in merges(root):
+            for name in found.keys() & set(DRAWN[node.method]):
+                bounds = range_of(self._space, name)
+                ends = np.array([bounds.low, bounds.high])
+                values = self._over(dict(node.parameters)[in_recipes(name)])
+                if RANGES[name].log:
+                    ends, values = np.log(ends), np.log(values)
+                found[name].append(float(np.mean((values - ends[0]) / (ends[1] - ends[0]))))
+        return np.array([np.mean(values) if values else 0.5 for values in found.values()])
+
     def _over(self, value: Parameter) -> Array:
         """A parameter in every cell, ``(cells,)``: filter groups, and the depths of each."""
         if isinstance(value, ByFilter):
@@ -211,6 +245,12 @@ def _given(source: Source, node: Merge, name: str, default: float) -> Parameter:
             if known == name:
                 return value
     return default
+
+
+def _varies(space: Space, parameter: str) -> bool:
+    """Whether a space draws a parameter, and has more than one value for it."""
+    bounds = range_of(space, parameter)
+    return bounds.low < bounds.high and any(parameter in DRAWN[name] for name in space.methods)
 
 
 def _positions(space: Space) -> Array:

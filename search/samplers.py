@@ -84,6 +84,12 @@ def _nsga2(seed: int) -> BaseSampler:
     return samplers.NSGAIISampler(seed=seed, population_size=20)
 
 
+def _nsga3(seed: int) -> BaseSampler:
+    # With the one score that is searched for, its reference points coincide: it then differs from
+    # NSGA-II in how the survivors are picked.
+    return samplers.NSGAIIISampler(seed=seed, population_size=20)
+
+
 def _random(seed: int) -> BaseSampler:
     return samplers.RandomSampler(seed=seed)
 
@@ -106,6 +112,7 @@ SAMPLERS: dict[str, Choice] = {
     "cmaes": Choice(make=_cmaes, flat=True, stateless=False),
     "gp": Choice(make=_gp, flat=True, stateless=False),
     "nsga2": Choice(make=_nsga2, flat=True, stateless=True),
+    "nsga3": Choice(make=_nsga3, flat=True, stateless=True),
     "random": Choice(make=_random, flat=False, stateless=True),
     "qmc": Choice(make=_qmc, flat=True, stateless=False),
 }

@@ -19,9 +19,10 @@ from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import ranked, score_of
 from runs.manifest import Manifest
-from runs.records import Record, Split, State, is_baseline, is_known_good
+from runs.records import Record, Split, State, is_known_good
 from runs.split import Questions, divide
 from runs.store import Store
+from search.book import read_book, resolve_book
 from search.errors import InputError, RunFailed
 from search.ledger import Ledger
 from search.loop import Asker, Loop
@@ -30,7 +31,6 @@ from search.overrides import Overrides
 from search.posterior import judged, kept_fits
 from search.samplers import Sampler, weighs_scores
 from search.stop import Stop, on_signals
-from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
 
 WORKER_BYTES = 1_500_000_000
@@ -48,11 +48,13 @@ class Prepared:
         config: As the user gave it, with the command line's values.
         space: The bounds of the search.
         manifest: What study.db will hold.
+        notes: What the user should know of the seeds.
     """
 
     config: RunConfig
     space: Space
     manifest: Manifest
+    notes: tuple[str, ...] = ()
 
 
 def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
@@ -74,6 +76,10 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         catalogue = _catalogue(config, dry_run=dry_run)
     except EvaluatorError as error:
         problems += error.problems
+    try:
+        book = read_book(config)
+    except InputError as error:
+        problems += [f"{path}: {problem}" for problem in error.problems]
     if problems:
         raise InputError(problems)
     layers = next(iter(checkpoints.values())).layers
@@ -81,6 +87,10 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         space = config.space(layers.count if layers is not None else 1)
     except SpaceError as error:
         raise InputError([f"{path}: space: {problem}" for problem in error.problems]) from error
+    try:
+        first, notes = resolve_book(book, config, space, checkpoints)
+    except InputError as error:
+        raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
     held_out = config.held_out
     questions = divide(catalogue, held_out, seed=config.search.seed)
     if not questions.search:
@@ -95,8 +105,9 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dry_run=dry_run,
+        seeds=first,
     )
-    return Prepared(config=config, space=space, manifest=manifest)
+    return Prepared(config=config, space=space, manifest=manifest, notes=notes)
 
 
 def versions() -> dict[str, str]:
@@ -207,9 +218,6 @@ class Session:
             raise InputError("search.gpu_hours: expected workers with GPUs, got none; use hours")
         store.set_fact("gpus", f"{pool.gpus:g}")
         self._space = Space.from_dict(store.manifest.space)
-        found = seeds(self._space)
-        if config.search.seeds == "none":
-            found = tuple(seed for seed in found if is_baseline(seed.name))
         fits = kept_fits(store, self._space)
         sampler = Sampler(
             config.search.sampler,
@@ -222,11 +230,11 @@ class Session:
             store,
             self._space,
             sampler=sampler,
-            seeds=found,
+            seeds=store.manifest.seeds,
             all_at_once=asks_all(config),
             fits=fits,
         )
-        self._seeds = len(found)
+        self._seeds = len(store.manifest.seeds)
 
     def run(self) -> bool:
         """Search until the budget is spent, then check the best recipes.

@@ -20,7 +20,15 @@ from search.features import Group
 
 Array = NDArray[np.float64]
 
-LENGTHS = {"method": 0.9, "share": 0.5, "scale": 0.6, "density": 0.5, "tree": 0.5, "slices": 0.5}
+LENGTHS = {
+    "method": 0.9,
+    "share": 0.5,
+    "scale": 0.6,
+    "density": 0.5,
+    "tuning": 0.8,
+    "tree": 0.5,
+    "slices": 0.5,
+}
 """Median of the prior of each group's length scale, in units of its features."""
 
 SIGNAL = 1.0

@@ -70,7 +70,8 @@ class _Reading:
 
     def read(self, root: Merge) -> None:
         if root.slices:
-            root = self._stacked(root)
+            root, runs = stacked_merge(root, self._space)
+            self.found.update(runs)
         elif self._space.stacking is not None:
             self.found["slices"] = 1
         paired = any(isinstance(source.of, Merge) for source in root.sources)
@@ -80,26 +81,6 @@ class _Reading:
             return
         for leaf, digit in enumerate(digits_from_tree(self._pairs(root)), start=2):
             self.found[f"tree.{leaf + 1}"] = joinable(self._space, leaf)[digit]
-
-    def _stacked(self, root: Merge) -> Merge:
-        """The merge whose layers are stacked."""
-        if self._space.stacking is None:
-            raise NotInSpace("slices: expected none (stacking is off), got some")
-        nodes = {source.of for group in root.groups() for source in group}
-        merged = next(iter(nodes))
-        single = len(nodes) == 1 and all(len(group) == 1 for group in root.groups())
-        plain = isinstance(merged, Merge) and not merged.slices
-        if root.method != "passthrough" or not single or not plain or len(root.slices) < 2:
-            raise NotInSpace(
-                "slices: expected passthrough over two or more layer runs of one merge that has no "
-                "slices itself, got something else"
-            )
-        assert isinstance(merged, Merge)
-        self.found["slices"] = len(root.slices)
-        for number, part in enumerate(root.slices, start=1):
-            start, end = part.sources[0].layers or (0, 0)
-            self.found[f"slice{number}.start"], self.found[f"slice{number}.end"] = start, end
-        return merged
 
     def _at_once(self, merge: Merge) -> None:
         self.found["method"] = merge.method
@@ -132,7 +113,7 @@ class _Reading:
             return name, tree
 
         tree = read(root)[1]
-        _check_tree(tree, space.parents)
+        check_tree(tree, space.parents)
         return tree
 
     def _merge(self, merge: Merge, names: Sequence[str], *, prefix: str) -> None:
@@ -187,8 +168,37 @@ class _Reading:
         return [float(anchors[run[0]]) for run in runs]
 
 
-def _check_tree(tree: Tree, parents: Sequence[str]) -> None:
-    """Every parent once, and the earlier parent's side first in every join."""
+def stacked_merge(root: Merge, space: Space) -> tuple[Merge, dict[str, Value]]:
+    """The merge whose layers are stacked, and the values of the stacking.
+
+    Raises:
+        NotInSpace: If it is not a stack of the kind that the space draws.
+    """
+    if space.stacking is None:
+        raise NotInSpace("slices: expected none (stacking is off), got some")
+    nodes = {source.of for group in root.groups() for source in group}
+    merged = next(iter(nodes))
+    single = len(nodes) == 1 and all(len(group) == 1 for group in root.groups())
+    plain = isinstance(merged, Merge) and not merged.slices
+    if root.method != "passthrough" or not single or not plain or len(root.slices) < 2:
+        raise NotInSpace(
+            "slices: expected passthrough over two or more layer runs of one merge that has no "
+            "slices itself, got something else"
+        )
+    assert isinstance(merged, Merge)
+    values: dict[str, Value] = {"slices": len(root.slices)}
+    for number, part in enumerate(root.slices, start=1):
+        start, end = part.sources[0].layers or (0, 0)
+        values |= {f"slice{number}.start": start, f"slice{number}.end": end}
+    return merged, values
+
+
+def check_tree(tree: Tree, parents: Sequence[str]) -> None:
+    """Refuse a tree unless it holds every parent once, the earlier one's side first in every join.
+
+    Raises:
+        NotInSpace: If it does not.
+    """
     try:
         digits = digits_from_tree(tree)
     except ValueError as error:

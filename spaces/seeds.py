@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from spaces.dials import Dial, dials, orders
 from spaces.domains import Fixed, NotInSpace, Value
 from spaces.draw import SMALLEST_SUM, draw, params
+from spaces.fitting import adopt, fit
 from spaces.inverse import values_of
 from spaces.recipe import Merge, Model, Recipe, Source
 from spaces.recipe import parameters as table
@@ -44,11 +46,31 @@ class Seed:
         name: What it is: ``parent math``, ``plain average``, ``ties density 0.5 weight 1``.
         recipe: The recipe.
         params: Values with which the space draws it; ``None`` where it cannot.
+        reason: Why it cannot, where it was asked to.
     """
 
     name: str
     recipe: Recipe
     params: dict[str, Value] | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, recipe: Recipe, space: Space, *, name: str) -> Seed:
+        """A recipe from elsewhere: as the space draws the same merge, else as it stands."""
+        try:
+            fitted = fit(recipe, space)
+        except NotInSpace as error:
+            return cls(name=name, recipe=adopt(recipe, space), params=None, reason=str(error))
+        return cls(name=name, recipe=fitted, params=params(fitted, space))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The seed as JSON-able values; ``from_dict`` is the inverse."""
+        return asdict(self) | {"recipe": self.recipe.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Seed:
+        """A seed from what ``to_dict`` gave."""
+        return cls(**{**data, "recipe": Recipe.from_dict(data["recipe"])})
 
 
 def seeds(space: Space) -> tuple[Seed, ...]:

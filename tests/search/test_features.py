@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from search.candidates import Cube
 from search.features import Features
 from spaces.draw import Choices, Fixed, draw, parameters, params
-from spaces.space import Depth, Order, Space, Stacking
+from spaces.space import Depth, Order, Range, Space, Stacking
 
 ANY_SPACE = runpy.run_path(str(Path(__file__).parents[1] / "spaces" / "conftest.py"))["spaces"]()
 
@@ -114,6 +114,25 @@ def test_stacked_layers_are_seen() -> None:
     np.testing.assert_allclose(part(space, stacked, "slices")[-1], 11 / 8)
     twice = part(space, stacked, "slices")[:8] * np.sqrt(8)
     np.testing.assert_allclose(twice, [1, 1, 1, 2, 2, 2, 1, 1])
+
+
+def test_what_only_some_methods_have_is_seen() -> None:
+    space = Space(
+        parents=("a", "b"), base="base", layers=4,
+        methods=("linear", "breadcrumbs", "nearswap", "sce", "ram"),
+        gamma=Range(low=0.0, high=0.2), nearswap_t=Range(low=1e-4, high=1e-2),
+        select_topk=Range(low=0.5, high=0.5), depth=Depth(knots=2, parameters=("nearswap_t",)),
+    )  # fmt: skip
+    two = {"weight.a": 1.0, "weight.b": 1.0, "density.a": 0.5, "density.b": 0.5, "lambda": 1.0}
+    # Columns: gamma, nearswap's t (over depth, the mean of the exponents), ram's epsilon.
+    plain = part(space, {"method": "linear", **two}, "tuning")
+    np.testing.assert_allclose(plain, [0.5, 0.5, 0.5])
+    crumbs = part(space, {"method": "breadcrumbs", "gamma": 0.05, **two}, "tuning")
+    np.testing.assert_allclose(crumbs, [0.25, 0.5, 0.5])
+    near = {"method": "nearswap", "nearswap_t.k1": 1e-2, "nearswap_t.k2": 1e-3}
+    np.testing.assert_allclose(part(space, near, "tuning"), [0.5, 0.75, 0.5])
+    ram = part(space, {"method": "ram", "ram_epsilon": 1e-6}, "tuning")
+    np.testing.assert_allclose(ram, [0.5, 0.5, 0.0], atol=1e-12)
 
 
 @pytest.mark.parametrize("order", list(Order))

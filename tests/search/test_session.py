@@ -23,6 +23,7 @@ from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
 from runs.split import divide
 from runs.store import Store
+from search.book import read_book, resolve_book
 from search.errors import RunFailed
 from search.ledger import Ledger
 from search.monitor import Standing
@@ -73,9 +74,10 @@ def make_store(
     folder: Path, settings: RunConfig, space: Space | None = None, *, questions: int = 20
 ) -> Store:
     catalogue: Catalogue = FakeEvaluator(spec(questions=questions)).catalogue()
+    space = space or settings.space(4)
     manifest = Manifest(
         config=settings.to_yaml(),
-        space=(space or settings.space(4)).to_dict(),
+        space=space.to_dict(),
         inputs={},
         inputs_dtype="float32",
         catalogue=catalogue,
@@ -83,6 +85,7 @@ def make_store(
         versions={},
         created="2026-01-01T00:00:00+00:00",
         dry_run=True,
+        seeds=resolve_book(read_book(settings), settings, space, {})[0],
     )
     return Store.create(str(folder / "study.db"), manifest)
 
