@@ -204,3 +204,39 @@ def test_donors_with_other_tokenizers_get_their_own_prompts(
             spec, models[name], monkeypatch, apply_chat_template=True, fewshot_as_multiturn=False
         )
         assert score.value == found["tiny_first"]["acc,none"]
+
+
+def test_the_recipe_scored_last_is_not_built_again(
+    make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+
+    def building(*args: Any, **kwargs: Any) -> str:
+        built.append(build_into(*args, **kwargs))
+        return built[-1]
+
+    monkeypatch.setattr("evaluators.harness.build_into", building)
+    evaluator = HarnessEvaluator(make_spec("tiny_pick", device="cpu"))
+    ids = [question.id for question in evaluator.catalogue().questions]
+    first, second = mix(math=0.5, code=0.5), mix(math=0.2, code=0.8)
+
+    def ask(recipe: Recipe, asked: list[str]) -> Any:
+        return evaluator.evaluate(Candidate(number=0, recipe=recipe, questions=tuple(asked)))
+
+    part = ask(first, ids[:5])
+    rest = ask(first, ids)
+    assert built == [part.fingerprint] == [rest.fingerprint]
+    assert part.outcomes == rest.outcomes[:5]
+    assert ask(second, ids[:5]).fingerprint == built[1] != built[0]
+    again = ask(first, ids)
+    assert again.fingerprint == built[2] == built[0]
+    assert again.outcomes == rest.outcomes
+    # after a failure the weights are built anew
+    assert isinstance(ask(first, ["unknown"]), Failure)
+    model = evaluator._built(first)[0].skeleton.model
+    model.get_output_embeddings().weight.fill_(float("nan"))
+    assert isinstance(ask(first, ids[:5]), Score)  # ``_built`` took note that it may not be scored
+    model.get_output_embeddings().weight.fill_(float("nan"))
+    assert isinstance(ask(first, ids[:5]), Failure)
+    assert ask(first, ids[:5]).outcomes == part.outcomes
+    evaluator.close()
