@@ -267,7 +267,7 @@ class HarnessEvaluator:
         memory = plan_memory(spec, self._checkpoints, devices)
         if self._device.type == "cuda" and memory.problems():
             raise EvaluatorError(memory.problems())
-        self._notes = memory.lines()
+        self._notes = memory.lines() if self._device.type == "cuda" else ()
         self._resident = Resident(
             device=self._device,
             spread=spread_over(memory, devices),
@@ -280,6 +280,10 @@ class HarnessEvaluator:
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
         self._prepared = prepare_builds(spec, self._checkpoints, memory=memory, devices=devices)
         self._set_up()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
 
     def catalogue(self) -> Catalogue:
         return self._catalogue

@@ -71,6 +71,7 @@ class Statistics:
         self.computed = 0
         self._warned = False
         self._magnitudes: dict[str, Magnitudes] = {}
+        self._mapped: dict[tuple[str, str], Tensor | None] = {}
         self._numbers: dict[str, dict[str, float]] = {}
         self._changed: set[str] = set()
 
@@ -98,14 +99,17 @@ class Statistics:
             compute: Called where it is not known.
         """
         file = self._file(kind, name, ".safetensors")
-        found = None if file is None else _read_mapped(file, kind, name)
+        found = self._mapped.get((kind, name))
+        if found is None and file is not None:
+            found = self._mapped[kind, name] = _read_mapped(file, kind, name)
         if found is None:
             found = compute()
             self.computed += 1
             if file is not None and _has_room(file.parent, found.nbytes):
                 own = found.cpu().contiguous()
                 self._replace(file, save({kind: own}, metadata={"name": name}))
-                found = _read_mapped(file, kind, name)  # page cache, not memory of this process
+                self._mapped[kind, name] = _read_mapped(file, kind, name)  # page cache: not ours
+                found = self._mapped[kind, name]
                 return own if found is None else found
         return found
 

@@ -100,6 +100,8 @@ def _drive(store: Store, setting: Setting, pool: Pool, work: Callable[[Session],
     config, screen = setting.config, console()
     view = monitor(screen)
     try:
+        for note in pool.notes:
+            view.note(note)
         prepare_statistics(setting, screen)
         ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:
