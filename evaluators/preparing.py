@@ -125,6 +125,7 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
         parents=parents,
         largest=max(info.numel for one in checkpoints.values() for info in one.tensors.values()),
         activations=batch * each,
+        itemsize=dtype.itemsize,
         trees=spec.trees,
         row_ranks=not _RANKED.isdisjoint(_methods(spec)),
     )

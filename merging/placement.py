@@ -99,6 +99,7 @@ class Demand:
         parents: Every model that is merged, the base among them.
         largest: Elements of the largest tensor.
         activations: Bytes to answer the smallest batch.
+        itemsize: Bytes of a parent's element.
         trees: Whether merges of merges may be drawn.
         row_ranks: Whether a method ranks the entries of rows (DELLA).
     """
@@ -107,6 +108,7 @@ class Demand:
     parents: tuple[Weights, ...]
     largest: int
     activations: int
+    itemsize: int = 4
     trees: bool = False
     row_ranks: bool = False
 
@@ -122,7 +124,7 @@ class Demand:
     @property
     def staging(self) -> int:
         """Bytes on the device for parents that are on their way, merged, and just merged."""
-        return (AHEAD + 2) * len(self.parents) * 4 * self.largest
+        return (AHEAD + 2) * len(self.parents) * self.itemsize * self.largest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,7 @@ def family(**changes: Any) -> Demand:
         "parents": (LLAMA_7B,) * 4,
         "largest": 32000 * 4096,
         "activations": 2 * GB,
+        "itemsize": 2,
     }
     return Demand(**(values | changes))
 
