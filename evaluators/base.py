@@ -159,6 +159,11 @@ class Evaluator(Protocol):
         """The tasks and questions that can be asked; the same for the life of the evaluator."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it is set up, one sentence each."""
+        ...
+
     def evaluate(self, candidate: Candidate) -> Score | Failure:
         """Build and score one candidate; whatever goes wrong with it comes back as a Failure."""
         ...

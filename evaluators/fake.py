@@ -111,6 +111,10 @@ class FakeEvaluator:
         self._task_of = {question.id: question.task for question in self._catalogue.questions}
         self._number = {name: number for number, (name, _) in enumerate(spec.tasks)}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def catalogue(self) -> Catalogue:
         return self._catalogue
 

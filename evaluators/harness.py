@@ -48,9 +48,9 @@ from evaluators.failures import (
 )
 from evaluators.isolation import quiet, seeded
 from evaluators.metrics import MetricError, choose_metric
-from evaluators.preparing import prepare_builds
+from evaluators.preparing import plan_memory, prepare_builds, spread_over
 from evaluators.questions import questions_of
-from evaluators.resident import Resident, ResidentError, Skeleton, choose_device
+from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec, TaskSpec
 from evaluators.task_finder import TaskFinder, last_line
 from evaluators.task_setup import configure, reported
@@ -219,6 +219,21 @@ class _Ready:
     desk: Desk
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Current:
+    """What the resident model holds, once it was scored.
+
+    Attributes:
+        key: Of the recipe.
+        ready: The model and its requests.
+        fingerprint: Of its weights.
+    """
+
+    key: str
+    ready: _Ready
+    fingerprint: str
+
+
 class HarnessEvaluator:
     """Builds recipes into a resident model and asks it lm-eval's questions.
 
@@ -237,7 +252,7 @@ class HarnessEvaluator:
         self._checkpoints = _open(spec.models, problems)
         try:
             self._tasks = load_tasks(spec)
-            self._device = choose_device(spec.device)
+            devices = choose_devices(spec.device, spec.gpus)
         except (EvaluatorError, ResidentError) as error:
             problems += error.problems
         if problems:
@@ -248,13 +263,27 @@ class HarnessEvaluator:
             for task in self._tasks
             for question in task.questions
         }
-        self._resident = Resident(device=self._device, trust_remote_code=spec.trust_remote_code)
+        self._devices, self._device = devices, devices[0]
+        memory = plan_memory(spec, self._checkpoints, devices)
+        if self._device.type == "cuda" and memory.problems():
+            raise EvaluatorError(memory.problems())
+        self._notes = memory.lines() if self._device.type == "cuda" else ()
+        self._resident = Resident(
+            device=self._device,
+            spread=spread_over(memory, devices),
+            trust_remote_code=spec.trust_remote_code,
+        )
         self._desks = Desks(
             template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
         )
+        self._current: _Current | None = None
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
-        self._statistics = prepare_builds(spec, self._checkpoints, self._device)
+        self._prepared = prepare_builds(spec, self._checkpoints, memory=memory, devices=devices)
         self._set_up()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
 
     def catalogue(self) -> Catalogue:
         return self._catalogue
@@ -264,18 +293,7 @@ class HarnessEvaluator:
         try:
             asked = self._asked(candidate.questions)
             started = time.perf_counter()
-            planned = plan(candidate.recipe, self._checkpoints)
-            ready = self._ready(planned)
-            skeleton = ready.skeleton
-            fingerprint = build_into(
-                planned,
-                self._checkpoints,
-                skeleton.targets(planned.jobs),
-                statistics=self._statistics,
-            )
-            skeleton.settle()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            ready, fingerprint = self._built(candidate.recipe)
             built = time.perf_counter()
             other = FailureKind.TASK
             tasks, outcomes = self._answer(ready, asked)
@@ -287,6 +305,7 @@ class HarnessEvaluator:
                 ) from error
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
+            self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
             value, stderr = combine(tasks, self._catalogue.tasks)
             return Score(
                 value=value,
@@ -301,8 +320,34 @@ class HarnessEvaluator:
         return failure
 
     def close(self) -> None:
+        self._current = None
         self._resident.close()
         self._desks.clear()
+
+    def _built(self, recipe: Recipe) -> tuple[_Ready, str]:
+        """A model with the weights of a recipe, and their fingerprint.
+
+        The recipe that was scored last is still there, and is not built again.
+        """
+        if self._current is not None and self._current.key == recipe.key:
+            ready, fingerprint = self._current.ready, self._current.fingerprint
+            self._current = None  # should answering fail, nothing is certain
+            return ready, fingerprint
+        self._current = None  # holds no model that has to make room
+        planned = plan(recipe, self._checkpoints)
+        ready = self._ready(planned)
+        fingerprint = build_into(
+            planned,
+            self._checkpoints,
+            ready.skeleton.targets(planned.jobs),
+            statistics=self._prepared.statistics,
+            supply=self._prepared.supply,
+        )
+        ready.skeleton.settle()
+        for device in self._devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return ready, fingerprint
 
     def _set_up(self) -> None:
         """Make an empty model of the first kind and all requests, so that what fails, fails now."""

@@ -37,6 +37,11 @@ class Pool(Protocol):
         """Number of candidates submitted whose result was not yet taken."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the first worker that was set up has to say, one sentence each."""
+        ...
+
     def catalogue(self) -> Catalogue:
         """The tasks and questions of the evaluators.
 
@@ -82,6 +87,10 @@ class SerialPool:
     @property
     def pending(self) -> int:
         return len(self._waiting)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._evaluator.notes
 
     def catalogue(self) -> Catalogue:
         return self._evaluator.catalogue()

@@ -1,51 +1,164 @@
-"""What a worker does once so that candidates are built fast: compiled passes, kept statistics."""
+"""What a worker does once so that candidates are built fast: memory, passes, statistics."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
+from evaluators.batching import sequence_bytes
+from evaluators.resident import free_bytes
 from evaluators.spec import HarnessSpec
+from evaluators.spread import Spread
 from merging import fused
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint, widest_dtype
+from merging.placement import Capacity, Demand, Home, MemoryPlan, Weights, homes, mapped, place
+from merging.supply import Mapped, PinnedCarrier, Resident, Streamed, Supply
 from merging.warming import variants_for
 from spaces.methods import METHODS
+
+PLANNED_TOKENS = 2048
+"""Longest sequence that memory is planned for where the user sets none; models may allow more."""
+
+_RANKED = frozenset({"della", "della_linear"})
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What builds of this worker use.
+
+    Attributes:
+        statistics: What is known of the parents.
+        supply: Where their tensors come from.
+    """
+
+    statistics: Statistics
+    supply: Supply
+
+
 def prepare_builds(
-    spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint], device: torch.device
-) -> Statistics:
-    """Compile for the methods of the search where that pays, and open the statistics.
+    spec: HarnessSpec,
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    memory: MemoryPlan,
+    devices: Sequence[torch.device],
+) -> Prepared:
+    """Compile for the methods of the search where that pays, and open parents and statistics.
 
     It pays on a CPU for models of ``fused.LARGE`` elements or more. On other devices passes run
     eagerly: their compilers contract multiplications and additions, which gives other bits.
 
     Args:
-        spec: ``warm_up`` and ``statistics`` are used.
+        spec: ``warm_up``, ``trees`` and ``statistics`` are used.
         checkpoints: The models.
-        device: Where candidates are built.
+        memory: Where everything lives.
+        devices: Those of the plan.
     """
     largest = max(
         sum(info.numel for info in checkpoint.tensors.values())
         for checkpoint in checkpoints.values()
     )
-    if device.type == "cpu" and spec.warm_up != () and largest >= fused.LARGE:
-        default = [name for name, method in METHODS.items() if method.searched_by_default]
+    if memory.home is Home.MAPPED and spec.warm_up != () and largest >= fused.LARGE:
         dtype = getattr(torch, widest_dtype(checkpoints.values()))
         _log.info("compiling for builds; the first time on a machine this takes a minute or two")
         fused.try_warm_up(
             variants_for(
-                spec.warm_up or default,
+                _methods(spec),
                 parents=max(1, len(checkpoints) - 1),
                 read=dtype,
                 written=dtype,
-                trees=False,
+                trees=spec.trees,
             )
         )
-    return Statistics(None if spec.statistics is None else Path(spec.statistics))
+    statistics = Statistics(None if spec.statistics is None else Path(spec.statistics))
+    supply = _supply(memory, devices, checkpoints, Mapped(statistics))
+    return Prepared(statistics=statistics, supply=supply)
+
+
+def plan_memory(
+    spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint], devices: Sequence[torch.device]
+) -> MemoryPlan:
+    """Plan a worker's memory from headers and configs.
+
+    Args:
+        spec: How deep candidates are, how they are merged and asked.
+        checkpoints: The models.
+        devices: Where the model lives; several GPUs, or one device.
+    """
+    demand = _demand(spec, checkpoints)
+    capacities = [_capacity(device, spec.gpus) for device in devices]
+    if devices[0].type != "cuda":
+        return mapped(demand, capacities[0])
+    return place(demand, capacities, parents_share=spec.parents_on_device)
+
+
+def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> Spread | None:
+    """How models are spread over the devices of a plan; ``None`` where there is only one."""
+    if len(devices) == 1:
+        return None
+    sizes = tuple(share.capacity.nbytes for share in memory.shares)
+    return Spread(devices=tuple(devices), sizes=sizes)
+
+
+def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
+    parents = tuple(Weights.of(checkpoint) for checkpoint in checkpoints.values())
+    model = max(parents, key=lambda weights: weights.total)
+    if spec.most_layers is not None:
+        model = model.deepened(spec.most_layers)
+    first = next(iter(checkpoints.values()))
+    config = AutoConfig.from_pretrained(first.folder, trust_remote_code=spec.trust_remote_code)
+    tokens = spec.max_length or min(
+        PLANNED_TOKENS, getattr(config.get_text_config(), "max_position_embeddings", PLANNED_TOKENS)
+    )
+    dtype = getattr(torch, widest_dtype(checkpoints.values()))
+    each = sequence_bytes(config, dtype=dtype, tokens=tokens)
+    batch = spec.batch_size if isinstance(spec.batch_size, int) else 1
+    return Demand(
+        model=model,
+        parents=parents,
+        largest=max(info.numel for one in checkpoints.values() for info in one.tensors.values()),
+        activations=batch * each,
+        itemsize=dtype.itemsize,
+        trees=spec.trees,
+        row_ranks=not _RANKED.isdisjoint(_methods(spec)),
+    )
+
+
+def _capacity(device: torch.device, gpus: float) -> Capacity:
+    """What a worker may take of a device: all that is free, or its share of a GPU."""
+    free = free_bytes(device)
+    if device.type == "cuda" and gpus < 1:
+        free = min(free, int(gpus * torch.cuda.mem_get_info(device)[1]))
+    return Capacity(device=str(device), nbytes=free)
+
+
+def _methods(spec: HarnessSpec) -> tuple[str, ...]:
+    if spec.warm_up:
+        return spec.warm_up
+    return tuple(name for name, method in METHODS.items() if method.searched_by_default)
+
+
+def _supply(
+    memory: MemoryPlan,
+    devices: Sequence[torch.device],
+    checkpoints: Mapping[str, Checkpoint],
+    source: Mapped,
+) -> Supply:
+    """Where builds get parents from; those that stay on devices are brought there now."""
+    if memory.home is Home.RESIDENT:
+        sizes = [share.capacity.nbytes for share in memory.shares]
+        return Resident(
+            source,
+            {
+                one: {name: devices[at] for name, at in homes(one, sizes).items()}
+                for one in checkpoints.values()
+            },
+        )
+    return Streamed(source, PinnedCarrier()) if memory.home is Home.PINNED else source

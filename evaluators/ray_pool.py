@@ -115,6 +115,7 @@ class RayPool:
         self._done: deque[Result] = deque()
         self._slots: list[_Slot] = []
         self._catalogue: Catalogue | None = None
+        self._notes: tuple[str, ...] = ()
         self._problems: list[str] = []
         self._closed = False
         self._gpus = 0.0
@@ -142,6 +143,10 @@ class RayPool:
     def pending(self) -> int:
         busy = sum(slot.job is not None for slot in self._slots)
         return len(self._waiting) + busy + len(self._done)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
 
     def catalogue(self) -> Catalogue:
         if self._catalogue is None:
@@ -251,7 +256,8 @@ class RayPool:
                 self._give_up(slot, started.problems)
                 return
             slot.name, slot.deaths = started.name, 0
-            self._catalogue = self._catalogue or started.catalogue
+            if self._catalogue is None:
+                self._catalogue, self._notes = started.catalogue, started.notes
 
     def _give_up(self, slot: _Slot, problems: tuple[str, ...]) -> None:
         """Do without this worker; without any, the pool cannot go on."""

@@ -17,6 +17,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
+from evaluators.spread import Spread
 from merging.plan import MergePlan
 
 MOST_KEPT = 4
@@ -84,7 +85,8 @@ class Skeleton:
                     f"asks for, got {tuple(job.shape)}"
                 )
             if inner is None or inner.dtype != job.dtype:
-                apart = torch.empty(tuple(job.shape), dtype=job.dtype, device=self.model.device)
+                device = self.model.device if inner is None else inner.device
+                apart = torch.empty(tuple(job.shape), dtype=job.dtype, device=device)
                 self._apart[job.name] = apart
                 result[job.name] = apart
             else:
@@ -157,12 +159,20 @@ class Resident:
     """Skeletons for the plans of a run: usually one, more when depth or dtype vary.
 
     Args:
-        device: Where the weights live.
+        device: Where the weights live, or the first of the devices that they are spread over.
+        spread: The devices, if there are several.
         trust_remote_code: Let models run code of their own.
     """
 
-    def __init__(self, *, device: torch.device, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        spread: Spread | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
         self.device = device
+        self._spread = spread
         self._trust = trust_remote_code
         self._kept: OrderedDict[str, Skeleton] = OrderedDict()
 
@@ -180,7 +190,8 @@ class Resident:
         found = self._kept.pop(key, None)
         if found is None:
             self._make_room()
-            found = Skeleton(_empty_model(plan, folder, device=self.device, trust=self._trust))
+            place = self._spread or self.device
+            found = Skeleton(_empty_model(plan, folder, place=place, trust=self._trust))
         self._kept[key] = found
         return found
 
@@ -197,7 +208,7 @@ class Resident:
 
     def _make_room(self) -> None:
         """Drop the models used longest ago, but for those that take little of what is free."""
-        allowed = ROOM * _free_bytes(self.device)
+        allowed = ROOM * free_bytes(self.device)
         dropped = False
         while self._kept and (
             len(self._kept) >= MOST_KEPT
@@ -228,28 +239,55 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(name: str, gpus: float) -> tuple[torch.device, ...]:
+    """The devices of a worker: one, or as many GPUs as it is given.
+
+    Raises:
+        ResidentError: If there are not so many.
+    """
+    device = choose_device(name)
+    count = int(gpus)
+    if device.type != "cuda" or ":" in name or count < 2:
+        return (device,)
+    there = torch.cuda.device_count()
+    if there < count:
+        raise ResidentError(
+            [f"workers.gpus: expected {count} GPUs that a worker sees, got {there}"]
+        )
+    return tuple(torch.device("cuda", at) for at in range(count))
+
+
 def _empty_model(
-    plan: MergePlan, folder: Path, *, device: torch.device, trust: bool
+    plan: MergePlan, folder: Path, *, place: torch.device | Spread, trust: bool
 ) -> PreTrainedModel:
     """The model that ``from_pretrained`` would make of the plan's output, with empty weights.
 
-    It is constructed on its device with every initialisation switched off: parameters are only
+    It is constructed where it lives with every initialisation switched off: parameters are only
     allocated, once, while buffers that no checkpoint holds (rotary frequencies) are computed.
     """
+
+    def make() -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype, trust_remote_code=trust
+        )
+        model.tie_weights()
+        return model
+
     try:
         config_class = type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
         config = config_class.from_dict(dict(plan.config))
         config.name_or_path = str(folder)  # where code of the model's own is looked for
         dtype = config.dtype or _widest(plan.jobs)
-        with torch.random.fork_rng(devices=[]), no_init_weights(), device:
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=dtype, trust_remote_code=trust
-            )
+        with torch.random.fork_rng(devices=[]), no_init_weights():
+            if isinstance(place, Spread):
+                model = place.over(make, plan)
+            else:
+                with place:
+                    model = make()
     except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
         raise ResidentError(
             [f"model {plan.donor}: transformers cannot make it: {error}"]
         ) from error
-    model.tie_weights()
     model.requires_grad_(False)
     model.train(False)
     model.generation_config = _generation_config(folder, config)
@@ -271,7 +309,8 @@ def _widest(jobs: Sequence[Job]) -> torch.dtype:
     return result
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Memory of a device, or of this machine, that nothing uses now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -54,13 +54,18 @@ class HarnessSpec:
         batch_size: Sequences per forward pass, or ``"auto"``.
         max_length: Longest context in tokens; ``None`` takes the model's.
         device: ``cpu``, ``cuda`` or ``auto``.
+        gpus: GPUs of a worker: a share of one, or a whole number that the model is spread over.
+        parents_on_device: Most of each GPU's memory that parents may take, from 0 to 1.
+        most_layers: Layers of the deepest candidate; ``None`` for the models' own.
+        trees: Whether merges of merges are drawn.
         threads: torch threads of a worker; ``None`` leaves torch's default.
         seed: For few-shot sampling.
         trust_remote_code: Let models and tasks run code of their own.
         statistics: Folder for what is computed once of the models, shared by the workers of a
-            node; ``None`` keeps it in each worker's memory.
-        warm_up: Methods to compile for before the first candidate, if the models are large;
-            ``None`` takes those searched by default, an empty tuple none.
+            node; ``None``, or one that a node cannot make, keeps it in each worker's memory.
+        warm_up: Methods of the search: what is compiled and computed for before the first
+            candidate, if the models are large; ``None`` takes those searched by default, an empty
+            tuple none.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -73,6 +78,10 @@ class HarnessSpec:
     batch_size: int | str = "auto"
     max_length: int | None = None
     device: str = "auto"
+    gpus: float = 1.0
+    parents_on_device: float = 0.5
+    most_layers: int | None = None
+    trees: bool = False
     threads: int | None = None
     seed: int = 0
     trust_remote_code: bool = False

@@ -26,11 +26,13 @@ class Started:
         name: Host and process, such as ``node-a/4711``.
         catalogue: What can be asked; ``None`` if it could not be set up.
         problems: Why not; one line each.
+        notes: What a user should know of its set-up.
     """
 
     name: str
     catalogue: Catalogue | None
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -46,7 +48,8 @@ class Worker:
         name = f"{socket.gethostname()}/{os.getpid()}"
         try:
             self._evaluator = make()
-            return Started(name=name, catalogue=self._evaluator.catalogue())
+            made = self._evaluator
+            return Started(name=name, catalogue=made.catalogue(), notes=made.notes)
         except EvaluatorError as error:
             return Started(name=name, catalogue=None, problems=error.problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from merging.fingerprint import describe, fingerprint, seal
 from merging.kernels import Operands, combine
 from merging.layout import is_head
 from merging.plan import MergePlan, TensorJob
+from merging.supply import Key, Mapped, Supply, Want
 from merging.writer import ModelWriter, WriteError
 
 Progress = Callable[[int, int], None]
@@ -63,6 +65,7 @@ def build_into(
     chunk: int | None = None,
     progress: Progress | None = None,
     statistics: Statistics | None = None,
+    supply: Supply | None = None,
 ) -> str:
     """Overwrite the weights of a resident model.
 
@@ -75,6 +78,8 @@ def build_into(
         chunk: Elements at a time; changes nothing but speed.
         progress: Called after each tensor.
         statistics: What is known of the parents from earlier builds; changes nothing but speed.
+        supply: Where the parents' tensors come from; ``None`` takes them as they lie. Changes
+            nothing but speed.
 
     Returns:
         The fingerprint of the weights.
@@ -87,9 +92,19 @@ def build_into(
     lines = []
     # tensors made in inference mode can be written to only there; compiled passes want others
     frozen = any(target.is_inference() for target in matched)
-    with torch.inference_mode(frozen), torch.no_grad(), known.scope(statistics):
-        for done, (job, target) in enumerate(zip(plan.jobs, matched, strict=True), start=1):
-            lines.append(_run(job, checkpoints, target, chunk))
+    wants = [
+        _want(job, checkpoints, target.device)
+        for job, target in zip(plan.jobs, matched, strict=True)
+    ]
+    with (
+        torch.inference_mode(frozen),
+        torch.no_grad(),
+        known.scope(statistics),
+        closing((supply or Mapped(statistics)).stream(wants)) as stream,
+    ):
+        made = zip(plan.jobs, wants, stream, matched, strict=True)
+        for done, (job, want, stored, target) in enumerate(made, start=1):
+            lines.append(_run(job, want, stored, target, chunk))
             if progress is not None:
                 progress(done, len(plan.jobs))
     if statistics is not None:
@@ -110,10 +125,12 @@ def tensors(
     Raises:
         NonFiniteError: If a merged weight is NaN or infinite.
     """
+    mapped = Mapped(statistics)
     for job in plan.jobs:
         out = torch.empty(job.shape, dtype=job.dtype, device=device)
+        want = _want(job, checkpoints, out.device)
         with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
-            _run(job, checkpoints, out, chunk)
+            _run(job, want, mapped.tensors(want), out, chunk)
         yield job.name, out
     if statistics is not None:
         statistics.flush()
@@ -154,13 +171,14 @@ def write_model(
         NoSpaceError: If the disk is full; what was begun is removed.
         NonFiniteError: If a merged weight is NaN or infinite; what was begun is removed.
     """
-    lines = []
+    lines, mapped = [], Mapped(statistics)
     try:
         with ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer:
             for done, job in enumerate(writer.order, start=1):
                 made = torch.empty(job.shape, dtype=job.dtype, device=device)
                 with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
-                    lines.append(_run(job, checkpoints, made, None))
+                    want = _want(job, checkpoints, made.device)
+                    lines.append(_run(job, want, mapped.tensors(want), made, None))
                 writer.add(made)
                 if progress is not None:
                     progress(done, len(plan.jobs))
@@ -172,10 +190,10 @@ def write_model(
 
 
 def _run(
-    job: TensorJob, checkpoints: Mapping[str, Checkpoint], out: Tensor, chunk: int | None
+    job: TensorJob, want: Want, stored: Mapping[Key, Tensor], out: Tensor, chunk: int | None
 ) -> str:
     """Make one tensor, check it, and describe it for the fingerprint."""
-    stored = _stored(job, checkpoints)
+    _name(want, stored)
     made: dict[int, Tensor] = {}
 
     def operands(node: Combine) -> Operands:
@@ -201,32 +219,34 @@ def _run(
         combine(job.expression.method, operands(job.expression), out=out, chunk=chunk)
     found = seal(out, chunk=chunk)
     if not found.finite:
-        raise NonFiniteError(job.name, job.dtype, _cause(job, checkpoints))
+        raise NonFiniteError(job.name, job.dtype, _cause(want))
     return describe(job.name, out, found.digest)
 
 
-def _stored(job: TensorJob, checkpoints: Mapping[str, Checkpoint]) -> dict[tuple[str, str], Tensor]:
-    """The stored tensors of a job, each read once, and named for the statistics."""
-    scope, found = known.active(), {}
+def _want(job: TensorJob, checkpoints: Mapping[str, Checkpoint], device: torch.device) -> Want:
+    """The stored tensors of a job, each once."""
+    stored = {
+        (leaf.model, leaf.tensor): (checkpoints[leaf.model], leaf.tensor)
+        for leaf in leaves(job.expression)
+    }
+    return Want(stored=stored, device=device)
+
+
+def _name(want: Want, stored: Mapping[Key, Tensor]) -> None:
+    """Tell the statistics what the tensors at hand are."""
+    scope = known.active()
     if scope is not None:
         scope.clear()
-    for leaf in leaves(job.expression):
-        key = (leaf.model, leaf.tensor)
-        if key not in found:
-            checkpoint = checkpoints[leaf.model]
-            found[key] = checkpoint.tensor(leaf.tensor)
-            if scope is not None:
-                scope.add(found[key], f"{checkpoint.input_hash}:{leaf.tensor}")
-    return found
+        for key, (checkpoint, tensor) in want.stored.items():
+            scope.add(stored[key], f"{checkpoint.input_hash}:{tensor}")
 
 
-def _cause(job: TensorJob, checkpoints: Mapping[str, Checkpoint]) -> str:
+def _cause(want: Want) -> str:
     """Which parent is to blame for a weight that is not finite; empty for none."""
-    for leaf in leaves(job.expression):
-        if not leaf.info.dtype.is_floating_point:
-            continue
-        for checkpoint, name in checkpoints[leaf.model].made_of(leaf.tensor):
-            if not seal(checkpoint.tensor(name)).finite:
+    for source, tensor in want.stored.values():
+        for checkpoint, name in source.made_of(tensor):
+            found = checkpoint.tensor(name)
+            if found.dtype.is_floating_point and not seal(found).finite:
                 return f": model {checkpoint.name}: {checkpoint.file_of(name)}: {name} has one"
     return ""
 

@@ -8,11 +8,12 @@ version is computed anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ from torch import Tensor
 FORMAT = "1"
 """Version of the files' content and of how it is computed."""
 
+SPARE_DISK = 1 << 30
+"""Bytes of the folder's disk that mapped tensors leave free."""
+
 _NUMBERS = "numbers"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,18 +62,18 @@ class Statistics:
     """A store of statistics.
 
     Args:
-        folder: Where to keep them between processes; made if need be. ``None`` keeps them in
-            memory only.
+        folder: Where to keep them between processes; made with the first entry. ``None``, or one
+            that cannot be written to, keeps them in memory only.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.computed = 0
+        self._warned = False
         self._magnitudes: dict[str, Magnitudes] = {}
+        self._mapped: dict[tuple[str, str], Tensor | None] = {}
         self._numbers: dict[str, dict[str, float]] = {}
         self._changed: set[str] = set()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
 
     def magnitudes(self, name: str, compute: Callable[[], Magnitudes]) -> Magnitudes:
         """Those of the tensor of that name: from memory, the folder, or computed and kept."""
@@ -81,19 +87,30 @@ class Statistics:
         self._magnitudes[name] = found
         return found
 
-    def ranks(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Ranks of the tensor of that name: mapped from the folder, or computed and kept there.
+    def mapped(self, kind: str, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """A tensor as large as a parent's: mapped from the folder, or computed and kept there.
 
-        They take as much room as the tensor itself, so memory alone is no place to keep them, and
-        of a file only its length is checked.
+        Memory alone is no place to keep such tensors, and of a file only its length is checked. A
+        disk that would be left with less than ``SPARE_DISK`` gets none.
+
+        Args:
+            kind: Such as ``ranks``.
+            name: Says by content what it is made of.
+            compute: Called where it is not known.
         """
-        file = self._file("ranks", name, ".safetensors")
-        found = None if file is None else _read_ranks(file, name)
+        file = self._file(kind, name, ".safetensors")
+        found = self._mapped.get((kind, name))
+        if found is None and file is not None:
+            found = self._mapped[kind, name] = _read_mapped(file, kind, name)
         if found is None:
             found = compute()
             self.computed += 1
-            if file is not None:
-                self._replace(file, save({"ranks": found.cpu()}, metadata={"name": name}))
+            if file is not None and _has_room(file.parent, found.nbytes):
+                own = found.cpu().contiguous()
+                self._replace(file, save({kind: own}, metadata={"name": name}))
+                self._mapped[kind, name] = _read_mapped(file, kind, name)  # page cache: not ours
+                found = self._mapped[kind, name]
+                return own if found is None else found
         return found
 
     def number(self, group: str, name: str, compute: Callable[[], float]) -> float:
@@ -104,9 +121,9 @@ class Statistics:
             name: Within the group.
             compute: Called where it is not known.
         """
-        if group not in self._numbers:
-            self._numbers[group] = self._read_numbers(group)
-        numbers = self._numbers[group]
+        numbers = self._numbers.get(group)
+        if numbers is None:  # set at once: threads may ask at the same time
+            numbers = self._numbers.setdefault(group, self._read_numbers(group))
         if name not in numbers:
             numbers[name] = compute()
             self.computed += 1
@@ -173,7 +190,8 @@ class Statistics:
         """Write a file at once; a folder that cannot be written to costs only time later."""
         if file is None:
             return
-        with contextlib.suppress(OSError):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
             try:
                 with os.fdopen(handle, "wb") as stream:
@@ -181,16 +199,29 @@ class Statistics:
                 Path(draft).replace(file)
             except OSError:
                 Path(draft).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            if not self._warned:
+                _log.warning("%s: cannot be written (%s); kept in memory", file.parent, error)
+            self._warned = True
 
 
-def _read_ranks(file: Path, name: str) -> Tensor | None:
+def _has_room(folder: Path, needed: int) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(folder).free - needed >= SPARE_DISK
+    except OSError:
+        return False
+
+
+def _read_mapped(file: Path, kind: str, name: str) -> Tensor | None:
     if not file.is_file():
         return None
     try:
         with safe_open(file, "pt") as stored:
             if (stored.metadata() or {}).get("name") != name:
                 return None
-        return load_file(file)["ranks"]
+        return load_file(file)[kind]
     except (OSError, SafetensorError, ValueError, KeyError):
         return None
 

@@ -44,13 +44,17 @@ class Draft:
         _hold(self._lock)
 
     def put(self) -> None:
-        """Give the folder its final name.
+        """Give the folder its final name, once all that is in it has reached the disk.
 
         Raises:
             OSError: If that cannot be done.
         """
         (self.folder / _MARK).unlink()
+        for file in self.folder.iterdir():
+            _sync(file)
+        _sync(self.folder)
         self.folder.replace(self._out)
+        _sync(self._out.parent)
         self._release()
 
     def discard(self) -> None:
@@ -78,6 +82,17 @@ def _remove_left(out: Path) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _sync(place: Path) -> None:
+    """Make sure that a power cut leaves a file, or the names in a folder, as they are now."""
+    if sys.platform == "win32":  # folders cannot be opened there
+        return
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _hold(lock: int) -> bool:

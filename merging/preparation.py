@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from merging import known
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
+from merging.geometry import COMBINATIONS
+from merging.sparsify import THINNERS
 from merging.statistics import Series, gram, known_magnitudes
+from merging.supply import Mapped
+from spaces.methods import METHODS, BaseRule
 
 _CHUNK = 1 << 17
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    """What the methods of a search have to know of whole tensors.
+
+    Attributes:
+        magnitudes: How often each magnitude of a delta occurs.
+        products: Inner products of parents.
+        delta_products: Inner products of deltas.
+    """
+
+    magnitudes: bool
+    products: bool
+    delta_products: bool
+
+    def __bool__(self) -> bool:
+        return self.magnitudes or self.products or self.delta_products
+
+    @classmethod
+    def of(cls, methods: Iterable[str], *, base: bool) -> Needs:
+        """Those of methods.
+
+        Args:
+            methods: Names in ``spaces.methods.METHODS``.
+            base: Whether there is one; without, there are no deltas.
+        """
+        names = list(methods)
+        rules = {
+            METHODS[name].base
+            for name in names
+            if name in COMBINATIONS and COMBINATIONS[name].uses_gram
+        }
+        return cls(
+            magnitudes=base and any(name in THINNERS for name in names),
+            products=bool(rules - {BaseRule.REQUIRED}),
+            delta_products=base and bool(rules & {BaseRule.REQUIRED, BaseRule.OPTIONAL}),
+        )
 
 
 def prepare(
@@ -19,47 +64,64 @@ def prepare(
     base: Checkpoint | None,
     statistics: Statistics,
     *,
+    needs: Needs,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Count magnitudes of deltas, and multiply parents and deltas with each other, per tensor.
 
     What is known already is not computed again, so that a second process, or a second run, is done
-    at once. At most a chunk of every parent and the counts of one tensor are in memory.
+    at once. At most a chunk of every parent and the counts of one tensor are in memory per thread.
 
     Args:
         parents: Models of one architecture.
-        base: What deltas are taken from; ``None`` prepares methods without a base only.
+        base: What deltas are taken from; ``None`` where there is none.
         statistics: Where to keep it.
+        needs: What to compute.
+        threads: Tensors worked on at a time.
         progress: Called after each tensor with the number done and the number of all.
     """
-    names = [
-        name
-        for name, info in parents[0].tensors.items()
-        if info.dtype.is_floating_point and info.numel
-    ]
-    with torch.inference_mode(False), torch.no_grad(), known.scope(statistics) as scope:
-        assert scope is not None  # it is given statistics
-        for done, name in enumerate(names, start=1):
-            scope.clear()
-            holders = [*parents, *([] if base is None else [base])]
-            flat = {}
-            for one in holders:
-                info = one.tensors.get(name)
-                if info is not None and info.shape == parents[0].tensors[name].shape:
-                    flat[id(one)] = one.tensor(name).reshape(-1)
+    first, source = parents[0].tensors, Mapped(statistics)
+    names = [n for n, info in first.items() if info.dtype.is_floating_point and info.numel]
+
+    def work(name: str) -> None:
+        shape = first[name].shape
+        with torch.inference_mode(False), torch.no_grad(), known.scope(statistics) as scope:
+            assert scope is not None  # it is given statistics
+            flat: dict[int, Tensor] = {}
+            for one in parents if base is None else [*parents, base]:
+                if name in one.tensors and one.tensors[name].shape == shape:
+                    flat[id(one)] = source.read(one, name).reshape(-1)
                     scope.add(flat[id(one)], f"{one.input_hash}:{name}")
-            _prepare([flat[id(one)] for one in parents if id(one) in flat], flat.get(id(base)))
-            if progress is not None:
-                progress(done, len(names))
-    statistics.flush()
+            tuned = [flat[id(one)] for one in parents if id(one) in flat]
+            _prepare(tuned, flat.get(id(base)), needs)
+
+    for one in parents if base is None else [*parents, base]:
+        one.input_hash  # noqa: B018  # found once here, not by every thread
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="statistics") as pool:
+            running = [pool.submit(work, name) for name in names]
+            try:
+                for done, future in enumerate(as_completed(running), start=1):
+                    future.result()
+                    if progress is not None:
+                        progress(done, len(names))
+            finally:
+                for rest in running:
+                    rest.cancel()
+    finally:  # what was computed until an interruption is kept
+        statistics.flush()
 
 
-def _prepare(tensors: Sequence[torch.Tensor], base: torch.Tensor | None) -> None:
+def _prepare(tensors: Sequence[Tensor], base: Tensor | None, needs: Needs) -> None:
     device = torch.device("cpu")
-    gram([Series(tensor=one, minus=None, device=device) for one in tensors], chunk=_CHUNK)
+    if needs.products:
+        gram([Series(tensor=one, minus=None, device=device) for one in tensors], chunk=_CHUNK)
     if base is None:
         return
     deltas = [Series(tensor=one, minus=base, device=device) for one in tensors]
-    gram(deltas, chunk=_CHUNK)
-    for delta in deltas:
-        known_magnitudes(delta, chunk=_CHUNK)
+    if needs.delta_products:
+        gram(deltas, chunk=_CHUNK)
+    if needs.magnitudes:
+        for delta in deltas:
+            known_magnitudes(delta, chunk=_CHUNK)

@@ -137,7 +137,7 @@ def row_ranks(series: Series, shape: tuple[int, ...] | None, *, chunk: int) -> t
     if scope is None or name is None:
         return _row_ranks(series, shape, chunk), length
     name = f"{name} in {list(shape or ())}"
-    return scope.statistics.ranks(name, lambda: _row_ranks(series, shape, chunk)), length
+    return scope.statistics.mapped("ranks", name, lambda: _row_ranks(series, shape, chunk)), length
 
 
 def _row_ranks(series: Series, shape: tuple[int, ...] | None, chunk: int) -> Tensor:

@@ -259,6 +259,8 @@ class RunConfig(Section):
             batch_size=harness.batch_size,
             max_length=harness.max_length,
             device=workers.device,
+            gpus=1.0 if isinstance(workers.gpus, str) else workers.gpus,
+            parents_on_device=workers.parents_on_device,
             threads=max(1, int(workers.cpus)) if isinstance(threads, str) else threads,
             seed=harness.seed,
             trust_remote_code=harness.trust_remote_code,

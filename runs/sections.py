@@ -294,7 +294,13 @@ class WorkersSection(Section):
     gpus: Annotated[
         Annotated[float, Field(ge=0)] | Auto, _expecting("a number of at least 0, or auto")
     ] = Field(
-        default="auto", description="GPUs of one worker; a fraction shares one; auto: 1 if any."
+        default="auto",
+        description="GPUs of one worker: a fraction of one, or several to spread a model over; "
+        "auto: 1 if any.",
+    )
+    parents_on_device: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Most of each GPU's memory that the parents may take; else they are streamed.",
     )
     cpus: Positive = Field(default=1.0, description="CPU cores of one worker.")
     threads: Annotated[

@@ -18,8 +18,10 @@ from search.errors import InputError, RunFailed
 from search.monitor import monitor
 from search.overrides import Overrides
 from search.reading import config_of, console, folder_of, kept_budget, opened, say_written
-from search.session import Session, check_unchanged, make_pool, prepare
+from search.session import Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
+from search.workers import Setting, make_pool, prepare_statistics
+from spaces.space import Space
 
 STUDY = "study.db"
 """Name of the study's file in a run's folder."""
@@ -38,14 +40,21 @@ def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool =
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     prepared = prepare(config, overrides=overrides, dry_run=dry_run)
-    with _quiet_libraries(), _workers(prepared.config, dry_run=dry_run) as pool:
+    setting = Setting(
+        config=prepared.config,
+        space=prepared.space,
+        checkpoints=prepared.checkpoints,
+        folder=folder,
+        dry_run=dry_run,
+    )
+    with _quiet_libraries(), _workers(setting) as pool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
         with opened(Store.create(str(study), prepared.manifest)) as store:
             store.lock.acquire()
-            _drive(store, prepared.config, pool, Session.run, notes=prepared.notes)
+            _drive(store, setting, pool, Session.run, notes=prepared.notes)
 
 
 def resume(study: str, *, overrides: Overrides) -> None:
@@ -53,12 +62,12 @@ def resume(study: str, *, overrides: Overrides) -> None:
     with opened(Store.open(study)) as store:
         config = config_of(store, overrides)
         store.lock.acquire()
-        check_unchanged(store, config)
+        setting = _setting(store, config)
         budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
         if budget:
             store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
-        with _quiet_libraries(), _workers(config, dry_run=store.manifest.dry_run) as pool:
-            _drive(store, config, pool, Session.run)
+        with _quiet_libraries(), _workers(setting) as pool:
+            _drive(store, setting, pool, Session.run)
 
 
 def validate(study: str, *, top: int, overrides: Overrides) -> None:
@@ -70,25 +79,37 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
             raise InputError(f"{study}: expected a scored candidate, got none")
         config = config_of(store, overrides)
         store.lock.acquire()
-        check_unchanged(store, config)
-        with _quiet_libraries(), _workers(config, dry_run=store.manifest.dry_run) as pool:
-            _drive(store, config, pool, lambda session: session.validate(top))
+        setting = _setting(store, config)
+        with _quiet_libraries(), _workers(setting) as pool:
+            _drive(store, setting, pool, lambda session: session.validate(top))
+
+
+def _setting(store: Store, config: RunConfig) -> Setting:
+    """What the workers of a study are set up for; checks that its inputs are unchanged."""
+    return Setting(
+        config=config,
+        space=Space.from_dict(store.manifest.space),
+        checkpoints=check_unchanged(store, config),
+        folder=folder_of(store.name),
+        dry_run=store.manifest.dry_run,
+    )
 
 
 def _drive(
     store: Store,
-    config: RunConfig,
+    setting: Setting,
     pool: Pool,
     work: Callable[[Session], bool],
     *,
     notes: tuple[str, ...] = (),
 ) -> None:
     """Do the work, then write and show what there is, also when it was stopped."""
-    screen = console()
+    config, screen = setting.config, console()
     view = monitor(screen)
-    for line in notes:
-        view.note(line)
     try:
+        for note in (*notes, *pool.notes):
+            view.note(note)
+        prepare_statistics(setting, screen)
         ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
@@ -104,8 +125,8 @@ def _drive(
 
 
 @contextmanager
-def _workers(config: RunConfig, *, dry_run: bool) -> Iterator[Pool]:
-    pool = make_pool(config, dry_run=dry_run)
+def _workers(setting: Setting) -> Iterator[Pool]:
+    pool = make_pool(setting)
     try:
         yield pool
     finally:

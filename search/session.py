@@ -11,10 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from platform import python_version
 
-from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Pool, SerialPool
-from merging.checkpoint import widest_dtype
+from evaluators.base import Catalogue, EvaluatorError
+from evaluators.pool import Pool
+from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import ranked, score_of
@@ -31,10 +30,8 @@ from search.overrides import Overrides
 from search.posterior import judged, kept_fits
 from search.samplers import Sampler, weighs_scores
 from search.stop import Stop, on_signals
+from search.workers import fake_factory
 from spaces.space import Space, SpaceError
-
-WORKER_BYTES = 1_500_000_000
-"""Memory of a worker besides its model: libraries, prompts, activations of a small batch."""
 
 PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
 """Packages whose versions a study remembers."""
@@ -48,12 +45,14 @@ class Prepared:
         config: As the user gave it, with the command line's values.
         space: The bounds of the search.
         manifest: What study.db will hold.
+        checkpoints: The models, opened by their headers.
         notes: What the user should know of the seeds.
     """
 
     config: RunConfig
     space: Space
     manifest: Manifest
+    checkpoints: Mapping[str, Checkpoint]
     notes: tuple[str, ...] = ()
 
 
@@ -107,7 +106,9 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         dry_run=dry_run,
         seeds=first,
     )
-    return Prepared(config=config, space=space, manifest=manifest, notes=notes)
+    return Prepared(
+        config=config, space=space, manifest=manifest, checkpoints=checkpoints, notes=notes
+    )
 
 
 def versions() -> dict[str, str]:
@@ -117,71 +118,27 @@ def versions() -> dict[str, str]:
 
 def _catalogue(config: RunConfig, *, dry_run: bool) -> Catalogue:
     if dry_run:
-        return _factory(config, dry_run=True)().catalogue()
+        return fake_factory(config)().catalogue()
     from evaluators.harness import check
 
     return check(config.harness_spec())
 
 
-def _factory(config: RunConfig, *, dry_run: bool) -> EvaluatorFactory:
-    if dry_run:
-        tasks = tuple((task.name, task.weight) for task in config.tasks)
-        return partial(FakeEvaluator, FakeSpec(parents=tuple(config.models), tasks=tasks))
-    from evaluators.harness import HarnessEvaluator
-
-    return partial(HarnessEvaluator, config.harness_spec())
-
-
-def make_pool(config: RunConfig, *, dry_run: bool) -> Pool:
-    """The workers that a config asks for.
-
-    Raises:
-        InputError: If they cannot be set up.
-    """
-    factory = _factory(config, dry_run=dry_run)
-    workers = config.workers
-    try:
-        if not workers.ray:
-            return SerialPool(factory)
-        from evaluators.ray_pool import RayPool
-
-        return RayPool(
-            factory,
-            workers=None if workers.count == "auto" else int(workers.count),
-            gpus=None if workers.gpus == "auto" else float(workers.gpus),
-            cpus=workers.cpus,
-            memory=0 if dry_run else worker_memory(config),
-            address=workers.ray_address,
-            timeout=workers.timeout,
-            retries=workers.retries,
-        )
-    except EvaluatorError as error:
-        raise InputError(error.problems) from error
-
-
-def worker_memory(config: RunConfig) -> int:
-    """Bytes of main memory that a worker on CPU takes: its model, and what every worker has.
-
-    Parents are mapped from disk and shared by the workers of a machine; they are not counted.
-    """
-    element = {None: None, "float32": 4}.get(config.output.dtype, 2)
-    models = (checkpoint.tensors.values() for checkpoint in open_inputs(config).values())
-    return WORKER_BYTES + max(
-        sum(info.numel * element if element else info.end - info.start for info in tensors)
-        for tensors in models
-    )
-
-
-def check_unchanged(store: Store, config: RunConfig) -> None:
+def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]:
     """Make sure that models and tasks are still those that the study was made with.
+
+    Returns:
+        The models, opened by their headers.
 
     Raises:
         InputError: With every model or task that is gone or changed.
     """
     manifest = store.manifest
     problems: list[str] = []
+    checkpoints: Mapping[str, Checkpoint] = {}
     try:
-        for name, checkpoint in open_inputs(config).items():
+        checkpoints = open_inputs(config)
+        for name, checkpoint in checkpoints.items():
             if checkpoint.input_hash != manifest.inputs.get(name):
                 problems.append(
                     f"{store.name}: model {name!r} at {config.locations[name]}: expected the files "
@@ -199,6 +156,7 @@ def check_unchanged(store: Store, config: RunConfig) -> None:
         problems += error.problems
     if problems:
         raise InputError(problems)
+    return checkpoints
 
 
 class Session:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evaluators.base import Candidate, Score, TaskScore
+from evaluators.base import Candidate, Failure, Score, TaskScore
 from evaluators.harness import HarnessEvaluator, check
 from evaluators.spec import HarnessSpec, TaskSpec
-from merging.build import write_model
+from merging.build import build_into, write_model
 from merging.checkpoint import Checkpoint
 from merging.plan import plan
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -204,3 +205,34 @@ def test_donors_with_other_tokenizers_get_their_own_prompts(
             spec, models[name], monkeypatch, apply_chat_template=True, fewshot_as_multiturn=False
         )
         assert score.value == found["tiny_first"]["acc,none"]
+
+
+def test_the_recipe_scored_last_is_not_built_again(
+    make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    weights: dict[str, torch.Tensor] = {}
+
+    def building(planned: Any, checkpoints: Any, targets: Any, **options: Any) -> str:
+        weights.update(targets)
+        built.append(build_into(planned, checkpoints, targets, **options))
+        return built[-1]
+
+    monkeypatch.setattr("evaluators.harness.build_into", building)
+    evaluator = HarnessEvaluator(make_spec("tiny_pick", device="cpu"))
+    ids = tuple(question.id for question in evaluator.catalogue().questions)
+    first, second = mix(math=0.5, code=0.5), mix(math=0.2, code=0.8)
+
+    def ask(recipe: Recipe, questions: tuple[str, ...] = ids) -> Any:
+        return evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=questions))
+
+    part, whole = ask(first, ids[:5]), ask(first)
+    assert built == [part.fingerprint] == [whole.fingerprint]
+    assert set(part.outcomes) <= set(whole.outcomes)
+    assert ask(second).fingerprint == built[1] != built[0]
+    assert ask(first).outcomes == whole.outcomes
+    weights["lm_head.weight"].fill_(float("nan"))
+    assert isinstance(ask(first), Failure)  # it was not built again
+    assert ask(first).outcomes == whole.outcomes  # but after a failure it is
+    assert built == [built[0], built[1], built[0], built[0]]
+    evaluator.close()

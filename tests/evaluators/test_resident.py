@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_device
 from merging.build import build_into, write_model
@@ -191,3 +191,42 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ResidentError, match="got 'cuda' without a GPU"):
             choose_device("cuda")
+
+
+def test_depths_in_turn_read_no_weights_and_generate_as_if_loaded(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged and stacked candidates of one space: the layers, their caches and the config fit."""
+    one = tiny_model(layers=4)
+    checkpoints = opened(one=one, two=tiny_model(base=one, seed=1, noise=0.3))
+
+    def stacked(*parts: tuple[str, int, int]) -> MergePlan:
+        slices = tuple(
+            Slice(sources=(Source(of=Model(name), layers=(first, stop)),))
+            for name, first, stop in parts
+        )
+        return plan(Recipe(root=Merge(method="passthrough", slices=slices)), checkpoints)
+
+    plans = [
+        plan(mixed(), checkpoints),
+        stacked(("one", 0, 3), ("two", 1, 4)),
+        stacked(("two", 0, 1), ("one", 3, 4)),
+    ]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    settings = {"max_new_tokens": 10, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    expected = []
+    for number, planned in enumerate(plans):
+        write_model(planned, checkpoints, tmp_path / str(number))
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / str(number), dtype="auto")
+        expected.append(loaded.generate(ids, **settings))
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise AssertionError("a model was loaded from disk")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refused)
+    resident = Resident(device=CPU)
+    for number in (0, 1, 2, 1, 0, 2):
+        skeleton = fill(resident, plans[number], checkpoints)
+        assert torch.equal(skeleton.model.generate(ids, **settings), expected[number])
+        layers = skeleton.model.model.layers
+        assert [layer.self_attn.layer_idx for layer in layers] == list(range(len(layers)))

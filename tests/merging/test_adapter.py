@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merging.build import tensors, write_model
+from merging.cache import Statistics
 from merging.checkpoint import Checkpoint, CheckpointError
 from merging.fingerprint import fingerprint_checkpoint
 from merging.plan import plan
@@ -315,3 +316,18 @@ def test_both_from_the_hubs_cache(
     assert checkpoint.input_hash == opened(*small).input_hash
     with pytest.raises(CheckpointError, match=r"someone/nothing: .* not in the hub's cache"):
         Checkpoint.open("someone/tiny+someone/nothing", name="x")
+
+
+def test_changed_tensors_are_kept_in_the_folder(tiny_model: Any, tmp_path: Path) -> None:
+    base = tiny_model(dtype="bfloat16")
+    train(base, tmp_path / "lora", target_modules=LLAMA)
+    checkpoints = {"tuned": opened(base, tmp_path / "lora")}
+    merge = {"method": "passthrough", "sources": [{"of": "tuned"}]}
+    planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
+    expected = dict(tensors(planned, checkpoints))
+    for again in (False, True):
+        store = Statistics(tmp_path / "statistics")
+        found = dict(tensors(planned, checkpoints, statistics=store))
+        assert store.computed == (0 if again else len(checkpoints["tuned"].changes))
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name

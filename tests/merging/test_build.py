@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -378,3 +379,22 @@ def test_grad_is_left_alone(checkpoints: dict[str, Checkpoint]) -> None:
     assert all(target.requires_grad for target in targets.values())
     _, tensor = next(tensors(made, checkpoints))
     assert not tensor.is_inference()
+
+
+def test_a_build_is_on_the_disk_before_it_gets_its_name(
+    tiny_family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync, out = os.fsync, tmp_path / "out"
+
+    def noted(handle: int) -> None:
+        sync(handle)
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, out.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    checkpoints = {"base": Checkpoint.open(str(tiny_family["base"]), name="base")}
+    merge = {"method": "passthrough", "sources": [{"of": "base"}]}
+    write_model(plan(Recipe.from_dict({"merge": merge}), checkpoints), checkpoints, out)
+    before = {name for name, there in synced if not there}
+    assert before > {file.name for file in out.iterdir()}  # the folder itself too
+    assert synced[-1] == (tmp_path.name, True)

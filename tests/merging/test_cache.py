@@ -17,7 +17,7 @@ from merging.cache import Magnitudes, Statistics
 from merging.checkpoint import Checkpoint
 from merging.masks import MaskKey
 from merging.plan import plan
-from merging.preparation import prepare
+from merging.preparation import Needs, prepare
 from merging.statistics import (
     BLOCK,
     Dropped,
@@ -251,23 +251,36 @@ def test_a_changed_model_finds_nothing(tiny_model: Any, tmp_path: Path) -> None:
         assert store.computed == computed * len(planned.jobs)
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
-    store = Statistics(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
+def test_a_folder_that_cannot_be_made_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    store = Statistics(tmp_path / "file" / "statistics")
     assert store.magnitudes("a", lambda: made(1.0)).norm == 1.0
+    assert store.mapped("ranks", "a", lambda: torch.ones(3)).tolist() == [1, 1, 1]
     store.number("products", "x", lambda: 0.1)
     store.flush()
+    (record,) = caplog.records
+    assert "kept in memory" in record.getMessage()
+
+
+def test_a_full_disk_gets_no_large_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merging.cache.SPARE_DISK", 1 << 62)
+    store = Statistics(tmp_path)
+    assert store.mapped("ranks", "a", lambda: torch.ones(3)).tolist() == [1, 1, 1]
+    assert not list(tmp_path.iterdir())
+    assert store.mapped("ranks", "a", lambda: torch.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_ranks_are_kept_and_checked(tmp_path: Path) -> None:
     ranks = torch.tensor([2, 0, 1], dtype=torch.int16)
-    assert Statistics(tmp_path).ranks("a", lambda: ranks).tolist() == [2, 0, 1]
-    assert Statistics(tmp_path).ranks("a", never).tolist() == [2, 0, 1]
+    assert Statistics(tmp_path).mapped("ranks", "a", lambda: ranks).tolist() == [2, 0, 1]
+    assert Statistics(tmp_path).mapped("ranks", "a", never).tolist() == [2, 0, 1]
     (file,) = tmp_path.iterdir()
     truncated(file)
-    assert Statistics(tmp_path).ranks("a", lambda: ranks + 1).tolist() == [3, 1, 2]
-    assert Statistics(tmp_path).ranks("a", never).tolist() == [3, 1, 2]
-    assert Statistics().ranks("a", lambda: ranks) is ranks
+    assert Statistics(tmp_path).mapped("ranks", "a", lambda: ranks + 1).tolist() == [3, 1, 2]
+    assert Statistics(tmp_path).mapped("ranks", "a", never).tolist() == [3, 1, 2]
+    assert Statistics().mapped("ranks", "a", lambda: ranks) is ranks
 
 
 def test_prepared_builds_compute_nothing(tiny_family: dict[str, Path], tmp_path: Path) -> None:
@@ -275,12 +288,14 @@ def test_prepared_builds_compute_nothing(tiny_family: dict[str, Path], tmp_path:
     parents = [checkpoints[name] for name in ("math", "code", "text")]
     seen: list[tuple[int, int]] = []
     first = Statistics(tmp_path)
-    prepare(parents, checkpoints["base"], first, progress=lambda *at: seen.append(at))
+    needs = Needs.of(["ties", "slerp", "nuslerp"], base=True)
+    note = lambda *at: seen.append(at)  # noqa: E731
+    prepare(parents, checkpoints["base"], first, needs=needs, threads=3, progress=note)
     total = len(parents[0].tensors)
     assert seen == [(number, total) for number in range(1, total + 1)]
     assert first.computed == total * (6 + 6 + 3)  # products of parents and deltas; magnitudes
     second = Statistics(tmp_path)
-    prepare(parents, checkpoints["base"], second)
+    prepare(parents, checkpoints["base"], second, needs=needs)
     for merge in (TIES, SLERP):
         planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
         targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in planned.jobs}

@@ -32,6 +32,7 @@ def test_from_config_to_model(project: Project, tmp_path: Path) -> None:
     run = tmp_path / "mix"
     assert files(run) == {
         "study.db",
+        "statistics",
         "report.html",
         "leaderboard.md",
         "leaderboard.csv",

@@ -1,0 +1,153 @@
+"""Setting up the workers of a run, and what they share, from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from evaluators.base import EvaluatorError, EvaluatorFactory
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.pool import Pool, SerialPool
+from evaluators.spec import HarnessSpec
+from merging.cache import Statistics
+from merging.checkpoint import Checkpoint
+from merging.fused import LARGE
+from merging.preparation import Needs
+from merging.preparation import prepare as compute
+from runs.checks import BASE
+from runs.config import RunConfig
+from search.errors import InputError
+from spaces.space import Space
+
+WORKER_BYTES = 1_500_000_000
+"""Memory of a worker besides its model: libraries, prompts, activations of a small batch."""
+
+STATISTICS = "statistics"
+"""Name of the folder, in a run's, of what is computed once of its models."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What workers are set up for.
+
+    Attributes:
+        config: As the user gave it, with the command line's values.
+        space: What may be drawn.
+        checkpoints: The models, opened by their headers.
+        folder: The run's.
+        dry_run: Whether candidates are only pretended.
+    """
+
+    config: RunConfig
+    space: Space
+    checkpoints: Mapping[str, Checkpoint]
+    folder: Path
+    dry_run: bool
+
+    @property
+    def statistics(self) -> Path:
+        """Where what is computed once of the models is kept."""
+        return self.folder.resolve() / STATISTICS
+
+    def harness_spec(self) -> HarnessSpec:
+        """What workers need to know, with what follows from the space and the folder."""
+        stacking = self.space.stacking
+        return replace(
+            self.config.harness_spec(),
+            statistics=str(self.statistics),
+            warm_up=self.space.methods,
+            trees=bool(self.space.pairwise),
+            most_layers=None if stacking is None else stacking.max_layers,
+        )
+
+
+def make_pool(setting: Setting) -> Pool:
+    """The workers that a config asks for.
+
+    Raises:
+        InputError: If they cannot be set up.
+    """
+    workers = setting.config.workers
+    try:
+        factory = _factory(setting)
+        if not workers.ray:
+            return SerialPool(factory)
+        from evaluators.ray_pool import RayPool
+
+        return RayPool(
+            factory,
+            workers=None if workers.count == "auto" else int(workers.count),
+            gpus=None if workers.gpus == "auto" else float(workers.gpus),
+            cpus=workers.cpus,
+            memory=0 if setting.dry_run else worker_memory(setting.config, setting.checkpoints),
+            address=workers.ray_address,
+            timeout=workers.timeout,
+            retries=workers.retries,
+        )
+    except EvaluatorError as error:
+        raise InputError(error.problems) from error
+
+
+def worker_memory(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> int:
+    """Bytes of main memory that a worker on CPU takes: its model, and what every worker has.
+
+    Parents are mapped from disk and shared by the workers of a machine; they are not counted.
+    """
+    element = {None: None, "float32": 4}.get(config.output.dtype, 2)
+    return WORKER_BYTES + max(
+        sum(
+            info.numel * element if element else info.end - info.start
+            for info in checkpoint.tensors.values()
+        )
+        for checkpoint in checkpoints.values()
+    )
+
+
+def fake_factory(config: RunConfig) -> EvaluatorFactory:
+    """Makes evaluators that only pretend."""
+    tasks = tuple((task.name, task.weight) for task in config.tasks)
+    return partial(FakeEvaluator, FakeSpec(parents=tuple(config.models), tasks=tasks))
+
+
+def prepare_statistics(setting: Setting, console: Console) -> None:
+    """Compute what the search's methods have to know of the models, if the models are large.
+
+    Of small ones the first candidates do it in passing. Workers that see the run's folder find it
+    there; without it each of them would compute it during its first candidates.
+    """
+    needs = Needs.of(setting.space.methods, base=setting.config.base is not None)
+    models = dict(setting.checkpoints)
+    largest = max(sum(info.numel for info in one.tensors.values()) for one in models.values())
+    if setting.dry_run or not needs or largest < LARGE:
+        return
+    base = models.pop(BASE, None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors are worked on side by side, each by one thread
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("Statistics of the models (once)", total=None)
+            compute(
+                tuple(models.values()),
+                base,
+                Statistics(setting.statistics),
+                needs=needs,
+                threads=threads,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _factory(setting: Setting) -> EvaluatorFactory:
+    if setting.dry_run:
+        return fake_factory(setting.config)
+    from evaluators.harness import HarnessEvaluator
+
+    return partial(HarnessEvaluator, setting.harness_spec())
