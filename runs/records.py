@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from evaluators.base import FailureKind, TaskScore
+from runs.sections import SAMPLERS
 from spaces.recipe import Recipe
 
 PARENT = "parent "
@@ -19,7 +20,25 @@ AVERAGE = "plain average"
 
 def is_baseline(origin: str) -> bool:
     """Whether a recipe of that origin is a parent alone or the plain average."""
-    return origin.startswith(PARENT) or origin == AVERAGE
+    return role_of(origin) in (Role.PARENT, Role.AVERAGE)
+
+
+class Role(StrEnum):
+    """What a candidate is in a run."""
+
+    PARENT = "parent"  # one parent alone
+    AVERAGE = "average"  # the plain average of all parents
+    DEFAULT = "default"  # another first recipe: what anyone would try by hand
+    SEARCHED = "searched"  # proposed by a sampler
+
+
+def role_of(origin: str) -> Role:
+    """The role of a recipe of that origin."""
+    if origin.startswith(PARENT):
+        return Role.PARENT
+    if origin == AVERAGE:
+        return Role.AVERAGE
+    return Role.SEARCHED if origin in SAMPLERS else Role.DEFAULT
 
 
 SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
