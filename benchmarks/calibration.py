@@ -205,7 +205,7 @@ HEADERS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world", choices=sorted(WORLDS), action="append")
-    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--questions", type=int, nargs="+", default=[100, 300, 1000])
     args = parser.parse_args()

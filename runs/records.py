@@ -8,7 +8,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from evaluators.base import FailureKind, TaskScore
-from runs.sections import SAMPLERS
 from spaces.recipe import Recipe
 
 PARENT = "parent "
@@ -17,10 +16,8 @@ PARENT = "parent "
 AVERAGE = "plain average"
 """The origin of the equal-weight mean of all parents."""
 
-
-def is_baseline(origin: str) -> bool:
-    """Whether a recipe of that origin is a parent alone or the plain average."""
-    return role_of(origin) in (Role.PARENT, Role.AVERAGE)
+SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
+"""Names a config may give for the sampler; the origin of what it proposes."""
 
 
 class Role(StrEnum):
@@ -41,13 +38,14 @@ def role_of(origin: str) -> Role:
     return Role.SEARCHED if origin in SAMPLERS else Role.DEFAULT
 
 
-SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
-"""Names a config may give for the sampler; the origin of what it proposes."""
+def is_baseline(origin: str) -> bool:
+    """Whether a recipe of that origin is a parent alone or the plain average."""
+    return role_of(origin) in (Role.PARENT, Role.AVERAGE)
 
 
 def is_known_good(origin: str) -> bool:
     """Whether a recipe of that origin was tried because it is known to be good elsewhere."""
-    return not is_baseline(origin) and origin not in SAMPLERS
+    return role_of(origin) is Role.DEFAULT
 
 
 class Split(StrEnum):
