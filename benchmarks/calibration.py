@@ -141,6 +141,7 @@ def _best_parent(run: Run) -> float:
 
 
 def _beats(finalist: Finalist) -> bool:
+    """Whether it is said, by itself, to beat every parent."""
     group = finalist.parents
     return group is not None and group.standing(HOW.confidence) is Standing.BEATS
 
@@ -197,8 +198,8 @@ def row(kind: str, questions: int, runs: list[Run]) -> str:
 
 
 HEADERS = (
-    "world", "held-out questions", "held-out interval", "difference to best parent",
-    "search interval", "false wins", "any false claim", "power", "true flattery", "gap",
+    "world", "held-out questions", "held-out interval", "difference", "search interval",
+    "false wins", "any false claim", "power", "flattery", "gap",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore
@@ -203,6 +204,30 @@ def test_the_gap_is_over_tasks_that_were_asked_in_both() -> None:
     assert one is not None
     assert one.value == pytest.approx(0.25)
     assert gap({}) is None
+
+
+def test_parents_that_cannot_be_beaten_are_hardly_ever_said_to_be() -> None:
+    """Three finalists that are exactly as good as the only parent."""
+    rng = np.random.default_rng(0)
+    how = Resampling(resamples=400)
+    runs, wins, claims = 150, 0, 0
+    for _ in range(runs):
+        hard = rng.random(80)  # one level for everyone: answers are correlated
+        lucky = rng.random((4, 80)) < 0.4
+        answers = np.where(lucky, rng.random((4, 80)) < 0.6, hard < 0.6).astype(float)
+        outcomes = [{"a": dict(zip(map(str, range(80)), row, strict=True))} for row in answers]
+        entries = [
+            Entry(name=f"candidate {at}", role=Role.SEARCHED, rank=at + 1, outcomes=outcomes[at])
+            for at in range(3)
+        ]
+        parent = Entry(name="parent math", role=Role.PARENT, outcomes=outcomes[3])
+        found = verdict([*entries, parent], tasks=TASKS, how=how)
+        wins += found.standing is Standing.BEATS
+        groups = [one.parents for one in found.finalists if one.parents is not None]
+        assert len(groups) == 3
+        claims += any(group.beats_after_correction(0.95) for group in groups)
+    assert wins / runs <= 0.05
+    assert claims / runs <= 0.05
 
 
 @pytest.fixture
