@@ -27,6 +27,12 @@ TASKS = 3
 LAYERS = 24
 METHODS = ("linear", "task_arithmetic", "ties", "dare_ties", "slerp")
 
+SLOPE = (0.6, 0.35)
+"""Mean and standard deviation of the logarithm of the questions' slopes."""
+
+HARDNESS = (0.3, 1.1)
+"""Mean and standard deviation of the questions' hardness."""
+
 SPACE = Space(
     parents=PARENTS, base="base", layers=LAYERS, methods=METHODS, depth=Depth(knots=3)
 )  # fmt: skip
@@ -88,6 +94,23 @@ def _at(table: Parameters, name: str, default: float) -> Array:
     return np.array(found, dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Questions of the tasks, drawn from the same population as all others.
+
+    Attributes:
+        slope: ``(TASKS, n)``: how sharply each tells the able from the others.
+        hardness: ``(TASKS, n)``: skill at which half of the answers are right, but for guesses.
+        field: ``(2, TASKS, n, 64)``: what makes recipes that are alike answer alike.
+        seed: Of the luck that a recipe has to itself.
+    """
+
+    slope: Array
+    hardness: Array
+    field: Array
+    seed: int
+
+
 class Landscape:
     """One family: what its merges can do, and the questions they are asked.
 
@@ -123,10 +146,25 @@ class Landscape:
         self._phase = rng.uniform(0.0, 2.0 * np.pi, 64)
         self._rough = rng.normal(0.0, roughness, (TASKS, 64))
         total = questions + 1500
-        self._slope = np.exp(rng.normal(0.6, 0.35, (TASKS, total)))
-        self._hardness = rng.normal(0.3, 1.1, (TASKS, total))
+        self._slope = np.exp(rng.normal(*SLOPE, (TASKS, total)))
+        self._hardness = rng.normal(*HARDNESS, (TASKS, total))
         self._guess = np.array([0.0, 0.0, 0.25])[:, None]
-        self._field = rng.normal(0.0, 1.0, (2, TASKS, questions, 64))
+        self.search = Exam(
+            slope=self._slope[:, :questions],
+            hardness=self._hardness[:, :questions],
+            field=rng.normal(0.0, 1.0, (2, TASKS, questions, 64)),
+            seed=seed,
+        )
+
+    def exam(self, questions: int, *, seed: int) -> Exam:
+        """Other questions of the same kind, so many per task."""
+        rng = np.random.default_rng([20_001, self._seed, seed])
+        return Exam(
+            slope=np.exp(rng.normal(*SLOPE, (TASKS, questions))),
+            hardness=rng.normal(*HARDNESS, (TASKS, questions)),
+            field=rng.normal(0.0, 1.0, (2, TASKS, questions, 64)),
+            seed=int(rng.integers(2**31)),
+        )
 
     def skill(self, recipe: Recipe) -> tuple[Array, Array]:
         """Skill per task, and the 64 waves that decide which questions are got right."""
@@ -167,14 +205,31 @@ class Landscape:
         right = ndtr(self._slope[:, n:] * (skill[:, None] - self._hardness[:, n:]))
         return float((self._guess + (1.0 - self._guess) * right).mean())
 
+    def expected(self, recipe: Recipe) -> float:
+        """Expected score on a question drawn anew: the truth that questions are a sample of."""
+        return self.worth(self.skill(recipe)[0])
+
+    def worth(self, skill: Array) -> float:
+        """Expected score of a skill per task on a question drawn anew."""
+        at, chances = np.polynomial.hermite_e.hermegauss(40)
+        slope = np.exp(SLOPE[0] + SLOPE[1] * at)
+        # The mean over normal hardness has a closed form; slopes are integrated numerically.
+        reach = slope * (skill[:, None] - HARDNESS[0]) / np.hypot(1.0, slope * HARDNESS[1])
+        right = ndtr(reach) @ (chances / chances.sum())
+        return float((self._guess[:, 0] + (1.0 - self._guess[:, 0]) * right).mean())
+
+    def answers(self, recipe: Recipe, exam: Exam) -> NDArray[np.bool_]:
+        """Which questions are answered right, ``(TASKS, n)``."""
+        skill, waves = self.skill(recipe)
+        own = np.random.default_rng([exam.seed, zlib.crc32(recipe.key.encode())])
+        luck = np.sqrt(0.85) * (exam.field @ (waves / np.linalg.norm(waves)))
+        luck += np.sqrt(0.15) * own.normal(size=luck.shape)
+        able = exam.slope * (skill[:, None] - exam.hardness) + luck[0] > 0
+        guessed: NDArray[np.bool_] = ndtr(luck[1]) < self._guess
+        return able | guessed
+
     def score(self, recipe: Recipe) -> tuple[float, float]:
         """Share of right answers to all questions, mean over tasks, and its standard error."""
-        skill, waves = self.skill(recipe)
-        n = self._questions
-        own = np.random.default_rng([self._seed, zlib.crc32(recipe.key.encode())])
-        luck = np.sqrt(0.85) * (self._field @ (waves / np.linalg.norm(waves)))
-        luck += np.sqrt(0.15) * own.normal(size=luck.shape)
-        right = self._slope[:, :n] * (skill[:, None] - self._hardness[:, :n]) + luck[0] > 0
-        right |= ndtr(luck[1]) < self._guess
-        tasks = right.mean(axis=1)
-        return float(tasks.mean()), float(np.sqrt(np.sum(tasks * (1.0 - tasks) / n)) / TASKS)
+        tasks = self.answers(recipe, self.search).mean(axis=1)
+        variance = np.sum(tasks * (1.0 - tasks) / self._questions)
+        return float(tasks.mean()), float(np.sqrt(variance) / TASKS)

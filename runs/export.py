@@ -12,7 +12,8 @@ from evaluators.base import TaskInfo
 from runs.document import dump
 from runs.files import write_text
 from runs.noted import noted_scores
-from runs.pages import code_block, escaped, score_text
+from runs.page_tables import score_text
+from runs.pages import code_block, escaped
 from runs.records import Evaluation, Record, Split, State
 from spaces.mergekit import to_yaml
 from spaces.methods import METHODS

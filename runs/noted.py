@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runs.pages import escaped, score_text
+from runs.page_tables import score_text
+from runs.pages import escaped
 
 _COLUMNS = (("score", "search questions"), ("held_out", "held-out questions"))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,14 @@ import jinja2
 import pandas as pd
 
 from evaluators.base import TaskInfo
-from runs.records import is_baseline
+from runs.finalists import Finalist
+from runs.page_tables import (
+    Table,
+    failures_table,
+    finalists_table,
+    leaderboard_table,
+    tasks_table,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +31,8 @@ class View:
         notice: Warning on top; may be empty.
         standing: The verdict's standing; empty without a verdict.
         sentence: The verdict's sentence.
+        notes: Further sentences about it.
+        finalists: Everyone who was asked the held-out questions, the winner first.
         frame: The leaderboard.
         failures: The failures.
         tasks: The run's tasks.
@@ -37,6 +45,8 @@ class View:
     notice: str
     standing: str
     sentence: str
+    notes: tuple[str, ...]
+    finalists: tuple[Finalist, ...]
     frame: pd.DataFrame
     failures: pd.DataFrame
     tasks: tuple[TaskInfo, ...]
@@ -45,161 +55,16 @@ class View:
     reproduce: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """Cells as text.
-
-    Attributes:
-        headers: One per column.
-        numeric: Whether a column holds numbers, which go to the right.
-        rows: Cells by row.
-        marks: What a row is: ``best``, ``baseline`` or nothing.
-    """
-
-    headers: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-    marks: tuple[str, ...]
-
-
-def leaderboard_table(frame: pd.DataFrame, tasks: Sequence[TaskInfo], *, wide: bool) -> Table:
-    """The leaderboard without failed candidates, numbers with their standard errors.
-
-    Args:
-        frame: As ``runs.leaderboard.leaderboard`` gives it.
-        tasks: The run's tasks.
-        wide: With the columns that identify a candidate and its worker.
-    """
-    shown = frame[frame["state"] != "failed"]
-    names, cells = [], []
-    for name, numeric, values in _columns(shown, tasks, wide):
-        names.append((name, numeric))
-        cells.append(values)
-    marks = []
-    for rank, origin in zip(shown["rank"], shown["origin"], strict=True):
-        is_best = not pd.isna(rank) and rank == 1
-        marks.append("best" if is_best else "baseline" if is_baseline(origin) else "")
-    return Table(
-        headers=tuple(name for name, _ in names),
-        numeric=tuple(numeric for _, numeric in names),
-        rows=tuple(zip(*cells, strict=True)),
-        marks=tuple(marks),
-    )
-
-
-def _columns(
-    frame: pd.DataFrame, tasks: Sequence[TaskInfo], wide: bool
-) -> Iterator[tuple[str, bool, list[str]]]:
-    """Header, whether numeric, and cells of each column that has anything to show."""
-    yield "#", True, _texts(frame["rank"])
-    yield "score", True, _scores(frame["score"], frame["stderr"])
-    for task in tasks:
-        values, stderr = frame[f"task:{task.name}"], frame[f"task_stderr:{task.name}"]
-        if not _blank(values, frame):
-            yield _task_title(task), True, _scores(values, stderr)
-    if not _blank(frame["held_out"], frame):
-        yield "held-out", True, _scores(frame["held_out"], frame["held_out_stderr"])
-        for task in tasks:
-            values, stderr = frame[f"held_out:{task.name}"], frame[f"held_out_stderr:{task.name}"]
-            if not _blank(values, frame):
-                yield f"held-out {_task_title(task)}", True, _scores(values, stderr)
-    yield "method", False, _texts(frame["method"])
-    yield "origin", False, _texts(frame["origin"])
-    if any(frame["state"] == "running"):
-        yield "state", False, _texts(frame["state"])
-    yield "questions", True, _texts(frame["questions"])
-    yield "build s", True, [_seconds(value) for value in frame["build_seconds"]]
-    yield "score s", True, [_seconds(value) for value in frame["score_seconds"]]
-    if wide:
-        yield "worker", False, _texts(frame["worker"])
-        yield "trial", True, _texts(frame["trial"])
-    yield "id", True, _texts(frame["candidate"])
-    if wide:
-        yield "recipe key", False, _texts(frame["key"])
-        yield "fingerprint", False, _texts(frame["fingerprint"])
-
-
-def failures_table(failures: pd.DataFrame) -> Table:
-    """The failures with kind and message."""
-    titles = {
-        "candidate": "id",
-        "split": "questions",
-        "kind": "kind",
-        "message": "message",
-        "method": "method",
-        "origin": "origin",
-        "worker": "worker",
-        "attempts": "attempts",
-    }
-    cells = [_texts(failures[name]) for name in titles]
-    return Table(
-        headers=tuple(titles.values()),
-        numeric=tuple(name in ("candidate", "attempts") for name in titles),
-        rows=tuple(zip(*cells, strict=True)),
-        marks=("",) * len(failures),
-    )
-
-
-def tasks_table(tasks: Sequence[TaskInfo]) -> Table:
-    """The tasks with metric, direction and share in the score."""
-    total = sum(task.weight for task in tasks)
-    return Table(
-        headers=("task", "metric", "better", "share"),
-        numeric=(False, False, False, True),
-        rows=tuple(
-            (
-                task.name,
-                task.metric,
-                "higher" if task.higher_is_better else "lower",
-                f"{100 * task.weight / total:.0f} %",
-            )
-            for task in tasks
-        ),
-        marks=("",) * len(tasks),
-    )
-
-
-def _blank(values: pd.Series[Any], frame: pd.DataFrame) -> bool:
-    """Whether a column says nothing; an empty table keeps its columns."""
-    return len(frame) > 0 and bool(values.isna().all())
-
-
-def _task_title(task: TaskInfo) -> str:
-    return task.name if task.higher_is_better else f"{task.name} ↓"
-
-
-def _texts(values: pd.Series[Any]) -> list[str]:
-    return ["" if pd.isna(value) else str(value) for value in values]
-
-
-def _scores(values: pd.Series[Any], stderrs: pd.Series[Any]) -> list[str]:
-    return [
-        score_text(float(value), float(stderr))
-        for value, stderr in zip(values, stderrs, strict=True)
-    ]
-
-
-def score_text(value: float, stderr: float = math.nan) -> str:
-    """``0.683 ± 0.021``; without the error where it is not known, empty without a value."""
-    if math.isnan(value):
-        return ""
-    digits = 3 if abs(value) < 100 else 1
-    return f"{value:.{digits}f}" + ("" if math.isnan(stderr) else f" ± {stderr:.{digits}f}")
-
-
-def _seconds(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
-
-
 def markdown(view: View) -> str:
     """The page as GitHub-flavoured Markdown."""
     parts = [f"# {escaped(view.title)}"]
     if view.notice:
         parts.append(f"> **{escaped(view.notice)}**")
     if view.sentence:
-        parts.append(f"**Verdict:** {escaped(view.sentence)}.")
+        parts.append(f"**Verdict:** {escaped(' '.join((view.sentence + '.', *view.notes)))}")
+    if view.finalists:
+        finals = finalists_table(view.finalists, view.tasks)
+        parts += ["## Finalists", _markdown_table(finals)]
     parts.append("## Leaderboard")
     table = leaderboard_table(view.frame, view.tasks, wide=False)
     parts.append(_markdown_table(table) if table.rows else "No candidate has been scored yet.")
@@ -256,6 +121,7 @@ def html(view: View) -> str:
     )
     return environment.get_template("report.html.j2").render(
         view=view,
+        finalists=finalists_table(view.finalists, view.tasks),
         leaderboard=leaderboard_table(view.frame, view.tasks, wide=True),
         failures=failures_table(view.failures),
         tasks=tasks_table(view.tasks),

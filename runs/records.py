@@ -16,19 +16,36 @@ PARENT = "parent "
 AVERAGE = "plain average"
 """The origin of the equal-weight mean of all parents."""
 
-
-def is_baseline(origin: str) -> bool:
-    """Whether a recipe of that origin is a parent alone or the plain average."""
-    return origin.startswith(PARENT) or origin == AVERAGE
-
-
 SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
 """Names a config may give for the sampler; the origin of what it proposes."""
 
 
+class Role(StrEnum):
+    """What a candidate is in a run."""
+
+    PARENT = "parent"  # one parent alone
+    AVERAGE = "average"  # the plain average of all parents
+    DEFAULT = "default"  # another first recipe: what anyone would try by hand
+    SEARCHED = "searched"  # proposed by a sampler
+
+
+def role_of(origin: str) -> Role:
+    """The role of a recipe of that origin."""
+    if origin.startswith(PARENT):
+        return Role.PARENT
+    if origin == AVERAGE:
+        return Role.AVERAGE
+    return Role.SEARCHED if origin in SAMPLERS else Role.DEFAULT
+
+
+def is_baseline(origin: str) -> bool:
+    """Whether a recipe of that origin is a parent alone or the plain average."""
+    return role_of(origin) in (Role.PARENT, Role.AVERAGE)
+
+
 def is_known_good(origin: str) -> bool:
     """Whether a recipe of that origin was tried because it is known to be good elsewhere."""
-    return not is_baseline(origin) and origin not in SAMPLERS
+    return role_of(origin) is Role.DEFAULT
 
 
 class Split(StrEnum):

@@ -14,6 +14,7 @@ import pandas as pd
 from evaluators.base import TaskInfo
 from runs import pages
 from runs.files import replacing, write_text
+from runs.finalists import Against, Finalist
 from runs.verdict import Verdict
 from spaces.problems import UserError
 
@@ -151,6 +152,8 @@ def _view(report: Report) -> pages.View:
         notice=report.notice,
         standing="" if verdict is None else verdict.standing.value,
         sentence="" if verdict is None else verdict.sentence,
+        notes=() if verdict is None else verdict.notes,
+        finalists=() if verdict is None else verdict.finalists,
         frame=report.frame,
         failures=report.failures,
         tasks=report.tasks,
@@ -164,6 +167,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "standing": verdict.standing.value,
         "sentence": verdict.sentence,
+        "notes": list(verdict.notes),
         "winner": verdict.winner,
         "best_parent": verdict.best_parent,
         "confidence": verdict.confidence,
@@ -177,6 +181,33 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
             }
             for name, item in verdict.comparisons.items()
         },
+        "finalists": [_finalist(finalist) for finalist in verdict.finalists],
+    }
+
+
+def _finalist(finalist: Finalist) -> dict[str, Any]:
+    held_out = finalist.held_out
+    return {
+        "name": finalist.name,
+        "role": finalist.role.value,
+        "rank": finalist.rank,
+        "search": finalist.search,
+        "held_out": asdict(held_out.combined),
+        "tasks": {task: asdict(part) for task, part in held_out.tasks.items()},
+        "gap": None if finalist.gap is None else asdict(finalist.gap),
+        "parents": _group(finalist.parents),
+        "defaults": _group(finalist.defaults),
+    }
+
+
+def _group(group: Against | None) -> dict[str, Any] | None:
+    if group is None:
+        return None
+    return {
+        "best": group.best,
+        "difference": asdict(group.difference),
+        "p_value": group.p_value,
+        "adjusted": group.adjusted,
     }
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 from evaluators.base import Catalogue, Question
 from runs.records import Split
+
+FEWEST_HELD_OUT = 20
+"""Held-out questions of a task below which no interval says anything."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +64,41 @@ def divide(catalogue: Catalogue, held_out: float | tuple[str, ...], *, seed: int
         search=tuple(q.id for q in ranked if q.id not in kept_back),
         held_out=tuple(q.id for q in ranked if q.id in kept_back),
     )
+
+
+def held_out_problems(
+    questions: Questions, catalogue: Catalogue, held_out: float | tuple[str, ...]
+) -> list[str]:
+    """What is wrong with a split: tasks with too few held-out questions to judge a winner by.
+
+    Args:
+        questions: As ``divide`` gave them.
+        catalogue: All questions.
+        held_out: What they were divided by; 0 holds nothing out and is fine.
+
+    Returns:
+        One line with all such tasks, or nothing.
+    """
+    if held_out == 0:
+        return []
+    asked = Counter(question.task for question in catalogue.questions)
+    task_of = {question.id: question.task for question in catalogue.questions}
+    kept = Counter(task_of[name] for name in questions.held_out)
+    names = (
+        held_out if isinstance(held_out, tuple) else tuple(task.name for task in catalogue.tasks)
+    )
+    few = [name for name in names if kept[name] < FEWEST_HELD_OUT]
+    if not few:
+        return []
+    got = ", ".join(f"{kept[name]} of the {asked[name]} of {name!r}" for name in few)
+    share = math.ceil(100 * FEWEST_HELD_OUT / max(1, min(asked[name] for name in few))) / 100
+    raised = (
+        f"hold out {share:g} or more, " if not isinstance(held_out, tuple) and share <= 0.9 else ""
+    )
+    return [
+        f"held_out: expected at least {FEWEST_HELD_OUT} questions of a task, got {got}; {raised}"
+        "take tasks with more questions (or a larger limit), or set held_out: 0"
+    ]
 
 
 def _rank(question: Question, seed: int) -> bytes:

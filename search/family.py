@@ -33,7 +33,7 @@ MARKER = "family.json"
 
 QUESTIONS = 400
 """Questions per task: 120 held out, a standard error of the mean of the tasks of about 0.02."""
-QUICK_QUESTIONS = 40
+QUICK_QUESTIONS = 70
 
 _BASE = "base"
 _TASKS = "tasks"

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluators.base import TaskInfo
-from runs.statistics import Outcomes, Resampling, paired
+from runs.resampling import Resampling
+from runs.statistics import Outcomes, paired
 
 ERROR = 0.05
 """Chance that a candidate as good as the leader is stopped."""

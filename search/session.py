@@ -19,7 +19,7 @@ from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import ranked, score_of
 from runs.manifest import Manifest
 from runs.records import Record, Split, State, is_known_good
-from runs.split import Questions, divide
+from runs.split import Questions, divide, held_out_problems
 from runs.store import Store
 from search.book import read_book, resolve_book
 from search.errors import InputError, RunFailed
@@ -94,6 +94,10 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
     questions = divide(catalogue, held_out, seed=config.search.seed)
     if not questions.search:
         raise InputError([f"{path}: held_out: expected to leave questions to search on, got none"])
+    # The questions of a dry run are made up, and so is their number.
+    few = [] if dry_run else held_out_problems(questions, catalogue, held_out)
+    if few:
+        raise InputError([f"{path}: {problem}" for problem in few])
     manifest = Manifest(
         config=config.to_yaml(),
         space=space.to_dict(),

@@ -110,6 +110,8 @@ def show_result(store: Store, console: Console) -> None:
     verdict = judge_run(store, records)
     if verdict is not None:
         console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"), soft_wrap=True)
+        for note in verdict.notes:
+            console.print(note, markup=False, soft_wrap=True)
 
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:

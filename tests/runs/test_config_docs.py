@@ -10,10 +10,10 @@ import yaml
 from evaluators.base import FailureKind, TaskInfo
 from runs.checks import key_paths
 from runs.config import RunConfig, json_schema
+from runs.finalists import Standing
 from runs.leaderboard import FAILURE_COLUMNS, columns
 from runs.report import FORMATS
 from runs.sections import SAMPLERS
-from runs.verdict import Standing
 from spaces.methods import METHODS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

@@ -11,10 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evaluators.base import TaskInfo
+from evaluators.base import TaskInfo, TaskScore
 from runs.files import replacing
+from runs.finalists import Entry
 from runs.leaderboard import failures, leaderboard
-from runs.pages import score_text
+from runs.page_tables import score_text
+from runs.records import Role
 from runs.report import (
     FORMATS,
     FormatError,
@@ -25,7 +27,7 @@ from runs.report import (
     to_markdown,
     write_report,
 )
-from runs.statistics import Resampling
+from runs.resampling import Resampling
 from runs.verdict import verdict
 
 NASTY = "<script>alert(1)</script>"
@@ -37,20 +39,28 @@ def report(run_records, run_tasks) -> Report:
     def answers(right: int) -> dict[str, dict[str, float]]:
         return {"sort": {f"q{at}": float(at < right) for at in range(50)}}
 
-    outcomes = {
-        "candidate 4": answers(40),
-        "parent math": answers(20),
-        "plain average": answers(30),
-    }
+    def asked(name: str, rank: int, role: Role, right: int | None) -> Entry:
+        return Entry(
+            name=name,
+            role=role,
+            rank=rank,
+            search=(TaskScore(task="sort", value=0.9 - 0.1 * rank, stderr=0.05, n=50),),
+            outcomes={} if right is None else answers(right),
+        )
+
     return Report(
         title="Demo | run",
         frame=leaderboard(run_records, run_tasks),
         failures=failures(run_records),
         tasks=run_tasks,
         verdict=verdict(
-            "candidate 4",
-            ["parent math", "parent code", "plain average"],
-            outcomes=outcomes,
+            [
+                asked("candidate 4", 1, Role.SEARCHED, 40),
+                asked("plain average", 2, Role.AVERAGE, 30),
+                asked("candidate 5", 3, Role.SEARCHED, 35),
+                asked("parent code", 4, Role.PARENT, None),
+                asked("parent math", 5, Role.PARENT, 20),
+            ],
             tasks=run_tasks,
             how=Resampling(resamples=500),
         ),
@@ -117,6 +127,13 @@ def test_json(report: Report, golden) -> None:
     assert data["candidates"][5]["score"] is None
     assert data["verdict"]["standing"] == "beats"
     assert data["verdict"]["missing"] == ["parent code"]
+    winner, average, other, parent = data["verdict"]["finalists"]
+    assert [one["rank"] for one in (winner, average, other, parent)] == [1, 2, 3, 5]
+    assert winner["parents"]["best"] == "parent math"
+    assert winner["gap"]["value"] == pytest.approx(0.0)
+    assert other["parents"]["adjusted"] >= other["parents"]["p_value"]
+    assert average["parents"] is None
+    assert parent["defaults"] is None
 
 
 def test_html_escapes_what_users_write(report: Report) -> None:
@@ -160,12 +177,15 @@ def test_html_needs_nothing_else(report: Report) -> None:
     assert 'name="viewport"' in text
     tables = [tag for tag, _ in page.tags if tag == "table"]
     regions = [a for tag, a in page.tags if tag == "div" and a.get("class") == "scroll"]
-    assert len(tables) == len(regions) == 3  # wide tables scroll inside their own box
+    assert len(tables) == len(regions) == 4  # wide tables scroll inside their own box
 
 
 def test_html_says_it_all(report: Report) -> None:
     text = " ".join(" ".join(Page(to_html(report)).texts).split())
-    assert "Verdict: beats every compared parent and the plain average: +0.400 over" in text
+    assert "Verdict: the winner beats every compared parent: +0.400 over the best, parent" in text
+    assert "; it beats the plain average: +0.200 (95 % interval" in text
+    assert "The winner's search score is 0.000 above its held-out score" in text
+    assert "0.800 (0.670 to 0.888)" in text  # Wilson's interval for 40 of 50
     assert "0.500 ± 0.050" in text
     assert "loss ↓" in text
     assert "5 scored, 2 failures." in text

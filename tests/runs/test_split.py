@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.base import Catalogue, Question, TaskInfo
-from runs.split import divide
+from runs.split import divide, held_out_problems
 
 
 def catalogue(**sizes: int) -> Catalogue:
@@ -58,3 +58,31 @@ def test_split_and_order_depend_on_the_seed_only() -> None:
 def test_tasks_are_mixed_in_the_order() -> None:
     order = divide(catalogue(a=50, b=50), 0.0, seed=2).search
     assert {name[0] for name in order[:20]} == {"a", "b"}
+
+
+def problems(held_out: float | tuple[str, ...], **sizes: int) -> list[str]:
+    questions = catalogue(**sizes)
+    return held_out_problems(divide(questions, held_out, seed=0), questions, held_out)
+
+
+def test_too_few_held_out_questions_are_one_line() -> None:
+    (line,) = problems(0.3, pick=24, write=300, sort=1)
+    assert line == (
+        "held_out: expected at least 20 questions of a task, got 7 of the 24 of 'pick', 0 of the 1 "
+        "of 'sort'; take tasks with more questions (or a larger limit), or set held_out: 0"
+    )
+    (line,) = problems(0.1, pick=100)
+    assert "got 10 of the 100 of 'pick'; hold out 0.2 or more, take tasks" in line
+    assert problems(0.2, pick=100) == []
+    (line,) = problems(("b",), a=300, b=19)
+    assert "got 19 of the 19 of 'b'; take tasks" in line
+
+
+@pytest.mark.parametrize(
+    ("held_out", "sizes"),
+    [(0.0, {"a": 5}), (0, {"a": 5}), (0.3, {"a": 65}), (("b",), {"a": 5, "b": 20})],
+)
+def test_enough_held_out_questions(
+    held_out: float | tuple[str, ...], sizes: dict[str, int]
+) -> None:
+    assert problems(held_out, **sizes) == []

@@ -6,7 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo
-from runs.statistics import Resampling, by_task, interval, paired, score
+from runs.resampling import Resampling
+from runs.statistics import by_task, holm, interval, paired, score
 
 QUICK = Resampling(resamples=400)
 ONE = (TaskInfo(name="a", metric="acc", higher_is_better=True, weight=1.0),)
@@ -175,8 +176,8 @@ def test_p_value_is_the_exact_sign_test_for_right_and_wrong(first, second) -> No
 def test_score_combines_like_the_leaderboard() -> None:
     outcomes = {"a": named([1, 0, 1, 1]), "b": named([0.5, 0.25])}
     found = score(outcomes, TWO, how=QUICK)
-    assert found.value == pytest.approx(0.25 * 0.75 - 0.75 * 0.375)
-    assert found.n == 6
+    assert found.combined.value == pytest.approx(0.25 * 0.75 - 0.75 * 0.375)
+    assert found.combined.n == 6
 
 
 def test_many_distinct_values_come_in_blocks() -> None:
@@ -193,7 +194,7 @@ def test_intervals_cover_what_they_promise(n: int, most: float) -> None:
     rng = np.random.default_rng(n)
     chances = {"a": (0.6, 0.45), "b": (0.5, 0.4)}
     truth = 0.25 * (0.6 - 0.45) - 0.75 * (0.5 - 0.4)
-    runs, hits = 700, 0
+    runs, hits = 1000, 0
     how = Resampling(resamples=600)
     for _ in range(runs):
         ours, theirs = {}, {}
@@ -243,3 +244,53 @@ def test_by_task_groups_in_the_order_of_the_catalogue() -> None:
     }
     assert list(by_task(outcomes, catalogue)) == ["a", "b"]
     assert by_task(outcomes[:1], catalogue) == {"b": {"b/0": 0.0}}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_never_kinder_than_no_correction(p_values) -> None:
+    adjusted = holm(p_values)
+    assert all(
+        p <= q <= min(1.0, len(p_values) * p) for p, q in zip(p_values, adjusted, strict=True)
+    )
+    ordered = [q for _, q in sorted(zip(p_values, adjusted, strict=True))]
+    assert ordered == sorted(ordered)
+
+
+def test_holm_as_in_the_book() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    first, second, third = holm([0.02, math.nan, 0.01])
+    assert (first, third) == (0.02, 0.02)
+    assert math.isnan(second)
+
+
+def test_a_score_of_right_answers_has_wilsons_interval() -> None:
+    from scipy.stats import binomtest
+
+    for count in (0, 1, 9, 30):
+        found = score({"a": named([1] * count + [0] * (30 - count))}, ONE).tasks["a"]
+        expected = binomtest(count, 30).proportion_ci(0.95, method="wilson")
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+        assert found.low <= found.value <= found.high
+        assert found.low < found.high
+
+
+def test_a_combined_score_keeps_each_tasks_own_direction() -> None:
+    found = score({"a": named([1, 0, 1, 1]), "b": named([0.5, 0.25, 1.0])}, TWO, how=QUICK)
+    assert found.tasks["b"].value == pytest.approx(7 / 12)
+    assert found.tasks["b"].low < 7 / 12 < found.tasks["b"].high
+    assert found.combined.low < found.combined.value < found.combined.high
+    alone = score({"b": named([0.5, 0.25, 1.0])}, TWO, how=QUICK)
+    assert alone.combined.low == pytest.approx(-alone.tasks["b"].high)
+    assert score({}, TWO).combined.n == 0
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_intervals_of_scores_cover_what_they_promise(n: int) -> None:
+    rng = np.random.default_rng(n)
+    runs = 1500
+    hits = 0
+    for _ in range(runs):
+        answers = {t: named(rng.random(n) < p) for t, p in (("a", 0.8), ("b", 0.3))}
+        combined = score(answers, TWO).combined
+        hits += combined.low <= 0.25 * 0.8 - 0.75 * 0.3 <= combined.high
+    assert 0.93 <= hits / runs <= 0.97

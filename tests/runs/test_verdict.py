@@ -2,40 +2,62 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from evaluators.base import Catalogue, Outcome, Question, TaskInfo
-from runs.records import AVERAGE, Split
-from runs.statistics import Resampling
-from runs.verdict import Standing, judge, verdict
+from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore
+from runs.finalists import Entry, Standing
+from runs.records import AVERAGE, Role, Split, role_of
+from runs.resampling import Interval, Resampling
+from runs.statistics import Outcomes
+from runs.verdict import Verdict, judge, verdict
 
 TASKS = (TaskInfo(name="a", metric="acc", higher_is_better=True, weight=1.0),)
 HOW = Resampling(resamples=2000)
-BASELINES = (AVERAGE, "parent math", "parent code")
+
+
+NAMES = {
+    "winner": ("candidate 7", Role.SEARCHED),
+    "second": ("candidate 3", Role.SEARCHED),
+    "math": ("parent math", Role.PARENT),
+    "code": ("parent code", Role.PARENT),
+    "average": (AVERAGE, Role.AVERAGE),
+    "ties": ("ties density 0.5 weight 1", Role.DEFAULT),
+}
 
 
 def right(count: int, of: int = 100) -> dict[str, dict[str, float]]:
     return {"a": {f"q{at}": float(at < count) for at in range(of)}}
 
 
-def decide(**scores: int):
-    names = {"math": "parent math", "code": "parent code", "average": AVERAGE}
-    outcomes = {names.get(name, name): right(count) for name, count in scores.items()}
-    return verdict("winner", BASELINES, outcomes=outcomes, tasks=TASKS, how=HOW)
+def entry(key: str, outcomes: dict[str, dict[str, float]], *, search: float = 0.9) -> Entry:
+    name, role = NAMES[key]
+    seen = (TaskScore(task="a", value=search, stderr=0.03, n=100),)
+    return Entry(name=name, role=role, rank=1, search=seen, outcomes=outcomes)
+
+
+def decide(*, tasks=TASKS, of: int = 100, **counts: int | None) -> Verdict:
+    """The verdict on candidates that get so many questions right; the first is the winner."""
+    return verdict(
+        [entry(key, {} if n is None else right(n, of)) for key, n in counts.items()],
+        tasks=tasks,
+        how=HOW,
+    )
 
 
 def test_beats_everyone() -> None:
-    found = decide(winner=90, math=60, code=30, average=70)
+    found = decide(winner=90, average=70, code=30, math=60)
     assert found.standing is Standing.BEATS
     assert found.best_parent == "parent math"
-    assert list(found.comparisons) == ["parent math", "parent code", AVERAGE]
+    assert list(found.comparisons) == ["parent code", "parent math", AVERAGE]
     assert found.missing == ()
     best = found.comparisons["parent math"].difference
     average = found.comparisons[AVERAGE].difference
     assert found.sentence == (
-        "beats every parent and the plain average: +0.300 over the best parent 'math' "
-        f"(95 % interval {best.low:+.3f} to {best.high:+.3f}) and +0.200 over the plain average "
-        f"(95 % interval {average.low:+.3f} to {average.high:+.3f}), on 100 held-out questions"
+        "the winner beats every parent: +0.300 over the best, parent 'math' "
+        f"(95 % interval {best.low:+.3f} to {best.high:+.3f}, p < 0.001); it beats the plain "
+        f"average: +0.200 (95 % interval {average.low:+.3f} to {average.high:+.3f}, p < 0.001), "
+        "on 100 held-out questions"
     )
     assert 0.2 < best.low < 0.3 < best.high < 0.4
 
@@ -44,38 +66,81 @@ def test_ahead_is_not_beyond_doubt() -> None:
     found = decide(winner=62, math=60, code=30, average=40)
     assert found.standing is Standing.AHEAD
     assert found.sentence.startswith(
-        "ahead of every parent and the plain average, but not beyond doubt: +0.020 over the best "
-        "parent 'math' (95 % interval -0."
+        "nothing beats the best parent beyond doubt: the winner is ahead of every parent, but not "
+        "beyond doubt: +0.020 over the best, parent 'math' (95 % interval -0."
     )
+    assert "; it beats the plain average: +0.220 (" in found.sentence
 
 
-def test_not_better_names_who_is_as_good() -> None:
-    found = decide(winner=60, math=60, code=30, average=70)
+def test_nothing_beats_the_best_parent() -> None:
+    found = decide(winner=60, second=61, math=60, code=30, average=70)
     assert found.standing is Standing.NOT_BETTER
-    assert found.sentence.startswith("not better than parent 'math' (+0.000, 95 % interval ")
-    assert " or the plain average (-0.100, " in found.sentence
+    assert found.sentence.startswith(
+        "nothing beats the best parent: the winner is not better than parent 'math': +0.000 (95 % "
+    )
+    assert "; it is not better than the plain average: -0.100 (" in found.sentence
     assert "code" not in found.sentence
 
 
+def test_another_finalist_that_beats_the_parents_is_named() -> None:
+    found = decide(winner=60, second=95, math=60, code=30)
+    assert found.standing is Standing.NOT_BETTER
+    assert found.sentence.startswith("the winner is not better than parent 'math': +0.000 (")
+    (note, _) = found.notes
+    assert note.startswith("Candidate 3 beats every parent: +0.350 over the best, parent 'math' (")
+    assert note.endswith("p < 0.001, corrected for 2 finalists).")
+    assert decide(winner=95, second=95, math=60).notes[:-1] == ()
+
+
+def test_p_values_of_finalists_are_corrected_and_the_winners_is_there_as_it_is() -> None:
+    found = decide(winner=66, second=68, math=60)
+    winner, second, parent = found.finalists
+    assert winner.parents is not None
+    assert second.parents is not None
+    assert parent.parents is parent.defaults is None
+    assert second.parents.adjusted == 2 * second.parents.p_value < 0.025
+    assert winner.parents.adjusted == winner.parents.p_value
+    assert found.standing is Standing.BEATS
+
+
+def test_the_default_recipes_are_a_group_of_their_own() -> None:
+    found = decide(winner=90, ties=88, average=70, math=60)
+    assert found.standing is Standing.AHEAD
+    assert found.sentence.startswith("the winner beats every parent: +0.300 over the best, parent")
+    assert (
+        "; it is ahead of every default recipe, but not beyond doubt: +0.020 over the best, "
+        "default recipe 'ties density 0.5 weight 1' ("
+    ) in found.sentence
+    defaults = found.finalists[0].defaults
+    assert defaults is not None
+    assert defaults.best == "ties density 0.5 weight 1"
+    assert defaults.p_value == max(item.p_value for item in defaults.comparisons.values())
+
+
 def test_missing_baselines_are_named() -> None:
-    found = decide(winner=90, math=60)
-    assert found.missing == ("parent code", AVERAGE)
-    assert found.sentence.startswith("beats every compared parent: +0.300 over the best parent")
-    assert found.sentence.endswith("; not compared: parent 'code', the plain average")
+    found = decide(winner=90, math=60, code=None, average=None, ties=None)
+    assert found.missing == ("parent code", AVERAGE, "ties density 0.5 weight 1")
+    assert found.sentence.startswith("the winner beats every compared parent: +0.300 over the best")
+    assert found.sentence.endswith(
+        "; not compared: parent 'code', the plain average, 1 default recipe"
+    )
     only = decide(winner=90, average=60)
     assert only.best_parent is None
-    assert only.sentence.startswith("beats the plain average: +0.300 over the plain average (")
+    assert only.sentence.startswith("the winner beats the plain average: +0.300 (")
 
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        ({"winner": 9}, "not compared: neither a parent nor the plain average was scored on"),
-        ({"math": 9}, "not compared: the winner was not scored on held-out questions"),
-        ({}, "not compared: the winner was not scored on held-out questions"),
+        ({"winner": 9}, "not compared: neither a parent nor a default recipe was scored on"),
+        (
+            {"winner": None, "math": 9},
+            "not compared: the winner was not scored on held-out questions",
+        ),
+        ({"winner": None}, "not compared: the winner was not scored on held-out questions"),
     ],
 )
-def test_nothing_to_compare(scores: dict[str, int], expected: str) -> None:
+def test_nothing_to_compare(scores: dict[str, int | None], expected: str) -> None:
     found = decide(**scores)
     assert found.standing is Standing.UNKNOWN
     assert found.sentence.startswith(expected)
@@ -87,28 +152,82 @@ def test_tasks_left_out_are_named() -> None:
         TaskInfo(name="ppl", metric="p", higher_is_better=False, weight=1, mean=False),
     )
     whole = {"ppl": {f"q{at}": math.nan for at in range(9)}}
-    outcomes = {"winner": right(90) | whole, "parent math": right(60) | whole}
-    found = verdict("winner", ["parent math"], outcomes=outcomes, tasks=tasks, how=HOW)
+    entries = [entry("winner", right(90) | whole), entry("math", right(60) | whole)]
+    found = verdict(entries, tasks=tasks, how=HOW)
     assert found.sentence.endswith("; without 'ppl' (no values per question)")
 
 
 def test_tasks_that_were_not_asked_are_not_mentioned() -> None:
     tasks = (*TASKS, TaskInfo(name="b", metric="acc", higher_is_better=True, weight=5))
-    outcomes = {"winner": right(90), "parent math": right(60)}
-    found = verdict("winner", ["parent math"], outcomes=outcomes, tasks=tasks, how=HOW)
+    found = decide(tasks=tasks, winner=90, math=60)
     assert found.comparisons["parent math"].left_out == ()
     assert found.sentence.endswith("on 100 held-out questions")
 
 
 def test_one_question_has_no_interval() -> None:
-    outcomes = {"winner": right(1, 1), "parent math": right(0, 1)}
-    found = verdict("winner", ["parent math"], outcomes=outcomes, tasks=TASKS, how=HOW)
+    found = decide(of=1, winner=1, math=0)
     assert found.standing is Standing.AHEAD
-    assert found.sentence.endswith(
-        "+1.000 over the best parent 'math' (too few questions for an interval), "
-        "on 1 held-out question"
-    )
+    assert "+1.000 over the best, parent 'math' (too few questions for an int" in found.sentence
+    assert found.sentence.endswith("on 1 held-out question")
     assert math.isnan(found.comparisons["parent math"].difference.low)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("right_answers", "expected"),
+    [
+        (60, "is 0.300 above its held-out score (95 % interval +0.209 to +0.398), so the search"),
+        (88, "is 0.020 above its held-out score (95 % interval -0.030 to +0.098), which chance"),
+        (99, "is 0.090 below its held-out score (95 % interval -0.098 to -0.046), so the search"),
+    ],
+)
+def test_the_winners_curse(right_answers: int, expected: str) -> None:
+    (note,) = decide(winner=right_answers, math=10).notes
+    assert note.startswith(f"The winner's search score {expected}")
+
+
+def test_the_gap_is_over_tasks_that_were_asked_in_both() -> None:
+    tasks = (*TASKS, TaskInfo(name="b", metric="loss", higher_is_better=False, weight=3.0))
+    seen = (
+        TaskScore(task="a", value=0.75, stderr=0.1, n=9),
+        TaskScore(task="b", value=0.5, stderr=0.1, n=9),
+    )
+
+    def gap(outcomes: Outcomes) -> Interval | None:
+        entries = [Entry(name="candidate 1", role=Role.SEARCHED, search=seen, outcomes=outcomes)]
+        return verdict(entries, tasks=tasks, how=HOW).finalists[0].gap
+
+    both = gap(right(50) | {"b": {f"q{at}": float(at < 70) for at in range(100)}})
+    assert both is not None
+    assert both.value == pytest.approx(0.25 * (0.75 - 0.5) - 0.75 * (0.5 - 0.7))
+    one = gap(right(50))
+    assert one is not None
+    assert one.value == pytest.approx(0.25)
+    assert gap({}) is None
+
+
+def test_parents_that_cannot_be_beaten_are_hardly_ever_said_to_be() -> None:
+    """Three finalists that are exactly as good as the only parent."""
+    rng = np.random.default_rng(0)
+    how = Resampling(resamples=400)
+    runs, wins, claims = 150, 0, 0
+    for _ in range(runs):
+        hard = rng.random(80)  # one level for everyone: answers are correlated
+        lucky = rng.random((4, 80)) < 0.4
+        answers = np.where(lucky, rng.random((4, 80)) < 0.6, hard < 0.6).astype(float)
+        outcomes = [{"a": dict(zip(map(str, range(80)), row, strict=True))} for row in answers]
+        entries = [
+            Entry(name=f"candidate {at}", role=Role.SEARCHED, rank=at + 1, outcomes=outcomes[at])
+            for at in range(3)
+        ]
+        parent = Entry(name="parent math", role=Role.PARENT, outcomes=outcomes[3])
+        found = verdict([*entries, parent], tasks=TASKS, how=how)
+        wins += found.standing is Standing.BEATS
+        groups = [one.parents for one in found.finalists if one.parents is not None]
+        assert len(groups) == 3
+        claims += any(group.beats_after_correction(0.95) for group in groups)
+    assert wins / runs <= 0.05
+    assert claims / runs <= 0.05
 
 
 @pytest.fixture
@@ -155,8 +274,42 @@ def test_judge_of_a_baseline_that_wins(run_records, catalogue) -> None:
     assert found is not None
     assert found.standing is Standing.BASELINE
     assert found.sentence == "no other recipe did better in the search than the plain average"
+    outcomes = {2: answered(catalogue, 60), 1: answered(catalogue, 20)}
+    found = judge(baselines, outcomes, catalogue, how=HOW)
+    assert found is not None
+    assert found.sentence.startswith(
+        "no other recipe did better in the search than the plain average, which beats every "
+        "compared parent: +0.667 over the best, parent 'code' ("
+    )
+
+
+def test_judge_of_a_parent_that_wins(run_records, catalogue) -> None:
+    outcomes = {0: answered(catalogue, 30), 1: answered(catalogue, 20)}
+    found = judge(run_records[:2], outcomes, catalogue, how=HOW)
+    assert found is not None
+    assert found.standing is Standing.BASELINE
+    assert found.best_parent is None
+    assert found.sentence == (
+        "nothing beats the best parent: no other recipe did better in the search than parent 'code'"
+    )
 
 
 def test_judge_without_any_score(run_records, catalogue) -> None:
     assert judge((run_records[3],), {}, catalogue) is None
     assert Split.SEARCH in run_records[3].evaluations
+
+
+@pytest.mark.parametrize(
+    ("origin", "role"),
+    [
+        ("parent math", Role.PARENT),
+        (AVERAGE, Role.AVERAGE),
+        ("ties density 0.5 weight 1", Role.DEFAULT),
+        ("specialist math", Role.DEFAULT),
+        ("karcher", Role.DEFAULT),
+        ("surrogate", Role.SEARCHED),
+        ("tpe", Role.SEARCHED),
+    ],
+)
+def test_role_of_an_origin(origin: str, role: Role) -> None:
+    assert role_of(origin) is role

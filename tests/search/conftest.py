@@ -33,9 +33,9 @@ metric_list: [{{metric: exact_match}}]
 
 @pytest.fixture(scope="session")
 def tasks_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two lm-eval tasks of 24 questions each, on local data."""
+    """Two lm-eval tasks of 70 questions each, on local data."""
     folder = tmp_path_factory.mktemp("tasks")
-    digits = [f"{a}{b}" for a in range(6) for b in range(4)]
+    digits = [f"{a}{b}" for a in range(10) for b in range(7)]
     for name, template, extra in (
         ("pick", CHOICE, lambda n: {"choices": ["a", "b", "c"], "label": n % 3}),
         ("write", GENERATION, lambda n: {"answer": "ab"}),

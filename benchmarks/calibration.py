@@ -1,0 +1,238 @@
+"""Whether the verdict keeps its promises, on runs whose truth is known.
+
+    python benchmarks/calibration.py                             # some minutes on one core
+    python benchmarks/calibration.py --runs 200 --world beatable
+
+A run is a family of its own (``benchmarks/landscape.py``) with its own questions: parents, average,
+two default recipes and many random merges are scored on the search questions, the three with the
+best scores are asked the held-out ones together with the baselines, and ``runs.verdict`` judges.
+Truth is the expected score over the population that all questions are drawn from.
+
+In the world ``beatable`` merges are what the landscape says. In ``unbeatable`` no merge is better
+than the best parent, and every second one is exactly as good, so that the best search score is
+chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import zlib
+from dataclasses import dataclass
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: one core
+
+import numpy as np
+from landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
+
+from evaluators.base import TaskInfo, TaskScore
+from runs.finalists import Entry, Finalist, Standing
+from runs.records import Role, role_of
+from runs.resampling import Interval, Resampling
+from runs.statistics import Outcomes, score
+from runs.verdict import Verdict, verdict
+from search.candidates import Cube
+from spaces.recipe import Recipe
+from spaces.seeds import seeds
+
+INFOS = tuple(
+    TaskInfo(name=f"task{at}", metric="acc", higher_is_better=True, weight=1.0)
+    for at in range(TASKS)
+)
+SEARCH_QUESTIONS = 100  # per task: few, so that the winner's curse is real
+FINALISTS = 3
+DEFAULTS = 2
+EXAMS = 10  # held-out sets for each winner, all but one for its own interval only
+HOW = Resampling(resamples=1000)
+
+
+class Unbeatable(Landscape):
+    """A family in which no merge is better than the best parent and many are as good."""
+
+    def __init__(self, seed: int, *, questions: int) -> None:
+        super().__init__(seed, questions=questions)
+        alone = [seed.recipe for seed in seeds(SPACE) if role_of(seed.name) is Role.PARENT]
+        self._parents = {recipe.key for recipe in alone}
+        skills = [super(Unbeatable, self).skill(recipe)[0] for recipe in alone]
+        self._top = skills[int(np.argmax([self.worth(skill) for skill in skills]))]
+
+    def skill(self, recipe: Recipe) -> tuple[Array, Array]:
+        skill, waves = super().skill(recipe)
+        if recipe.key in self._parents:
+            return skill, waves
+        tied = zlib.crc32(recipe.key.encode()) % 2 == 0
+        return (self._top if tied or self.worth(skill) > self.worth(self._top) else skill), waves
+
+
+WORLDS: dict[str, type[Landscape]] = {"beatable": Landscape, "unbeatable": Unbeatable}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One simulated run.
+
+    Attributes:
+        verdict: On one set of held-out questions.
+        truth: Expected score of everyone in it.
+        covered: Share of the held-out sets on which the winner's interval holds the truth.
+    """
+
+    verdict: Verdict
+    truth: dict[str, float]
+    covered: float
+
+
+def search(rng: np.random.Generator, candidates: int) -> dict[str, Recipe]:
+    """The recipes of a run by name: the first ones, then random ones."""
+    first = {seed.name: seed.recipe for seed in seeds(SPACE)}
+    known = [name for name in first if role_of(name) is Role.DEFAULT]
+    by_hand = {name: first[name] for name in first if name not in known[DEFAULTS:]}
+    cube = Cube(SPACE)
+    drawn = [option.recipe for option in cube.options(cube.random(rng, candidates))]
+    return by_hand | {f"candidate {at}": recipe for at, recipe in enumerate(drawn)}
+
+
+def simulate(kind: str, seed: int, *, candidates: int, questions: list[int]) -> list[Run]:
+    """One run, judged with each number of held-out questions."""
+    world = WORLDS[kind](seed, questions=SEARCH_QUESTIONS)
+    recipes = search(np.random.default_rng([20_002, seed]), candidates)
+    scores = {name: world.answers(recipe, world.search) for name, recipe in recipes.items()}
+    order = sorted(recipes, key=lambda name: -scores[name].mean())
+    asked = {name for name in recipes if _role(name) is not Role.SEARCHED}
+    asked |= set([name for name in order if _role(name) is Role.SEARCHED][:FINALISTS])
+    asked |= {order[0]}
+    truth = {name: world.expected(recipes[name]) for name in asked}
+    runs = []
+    for number in questions:
+        exam = world.exam(math.ceil(number / TASKS), seed=number)
+        entries = [
+            Entry(
+                name=name,
+                role=_role(name),
+                rank=place,
+                search=_search(scores[name]),
+                outcomes=_outcomes(world, recipes[name], exam) if name in asked else {},
+            )
+            for place, name in enumerate(order, start=1)
+        ]
+        found = verdict(entries, tasks=INFOS, how=HOW)
+        hits = [_within(found.finalists[0].held_out.combined, truth[order[0]])]
+        for at in range(1, EXAMS):
+            other = world.exam(math.ceil(number / TASKS), seed=number + at * 10_000)
+            outcomes = _outcomes(world, recipes[order[0]], other)
+            hits.append(_within(score(outcomes, INFOS, how=HOW).combined, truth[order[0]]))
+        runs.append(Run(verdict=found, truth=truth, covered=float(np.mean(hits))))
+    return runs
+
+
+def _role(name: str) -> Role:
+    return Role.SEARCHED if name.startswith("candidate ") else role_of(name)
+
+
+def _search(answers: Array) -> tuple[TaskScore, ...]:
+    means, n = answers.mean(axis=1), answers.shape[1]
+    return tuple(
+        TaskScore(task=info.name, value=float(mean), stderr=math.sqrt(mean * (1 - mean) / n), n=n)
+        for info, mean in zip(INFOS, means, strict=True)
+    )
+
+
+def _outcomes(world: Landscape, recipe: Recipe, exam: Exam) -> Outcomes:
+    answers = world.answers(recipe, exam).astype(float).tolist()
+    return {
+        info.name: {str(at): value for at, value in enumerate(row)}
+        for info, row in zip(INFOS, answers, strict=True)
+    }
+
+
+def _within(found: Interval, truth: float) -> bool:
+    return found.low <= truth <= found.high
+
+
+def _best_parent(run: Run) -> float:
+    return max(run.truth[f"parent {name}"] for name in PARENTS)
+
+
+def _beats(finalist: Finalist) -> bool:
+    """Whether it is said, by itself, to beat every parent."""
+    group = finalist.parents
+    return group is not None and group.standing(HOW.confidence) is Standing.BEATS
+
+
+def _any_false_claim(run: Run) -> bool:
+    """Whether a finalist that is no better than the best parent is said to beat the parents."""
+    return any(
+        finalist.parents is not None
+        and finalist.parents.beats_after_correction(HOW.confidence)
+        and run.truth[finalist.name] <= _best_parent(run)
+        for finalist in run.verdict.finalists
+    )
+
+
+def _difference_holds(run: Run) -> bool:
+    winner = run.verdict.finalists[0]
+    if winner.parents is None:
+        return True
+    truth = run.truth[winner.name] - run.truth[winner.parents.best]
+    return _within(winner.parents.difference, truth)
+
+
+def _search_interval(run: Run) -> bool:
+    """Whether the ordinary 95 % interval around the winner's search score holds the truth."""
+    winner = run.verdict.finalists[0]
+    stderr = math.sqrt(winner.search * (1 - winner.search) / (TASKS * SEARCH_QUESTIONS))
+    return abs(winner.search - run.truth[winner.name]) <= 1.96 * stderr
+
+
+def row(kind: str, questions: int, runs: list[Run]) -> str:
+    """A line of the table; shares in per cent, scores in points."""
+    winners = [run.verdict.finalists[0] for run in runs]
+    truths = [run.truth[winner.name] for run, winner in zip(runs, winners, strict=True)]
+    pairs = list(zip(runs, winners, truths, strict=True))
+    better = [truth > _best_parent(run) for run, _, truth in pairs]
+    claims = [_beats(winner) for winner in winners]
+    false = [claim and not good for claim, good in zip(claims, better, strict=True)]
+    power = [claim for claim, good in zip(claims, better, strict=True) if good]
+    flattery = [winner.search - truth for _, winner, truth in pairs]
+    gaps = [winner.gap.value for winner in winners if winner.gap is not None]
+    cells = [
+        kind,
+        str(questions),
+        f"{100 * np.mean([run.covered for run in runs]):.1f}",
+        f"{100 * np.mean([_difference_holds(run) for run in runs]):.1f}",
+        f"{100 * np.mean([_search_interval(run) for run in runs]):.1f}",
+        f"{100 * np.mean(false):.1f}",
+        f"{100 * np.mean([_any_false_claim(run) for run in runs]):.1f}",
+        f"{100 * np.mean(power):.0f}" if power else "",
+        f"{100 * np.mean(flattery):.1f}",
+        f"{100 * np.mean(gaps):.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEADERS = (
+    "world", "held-out questions", "held-out interval", "difference", "search interval",
+    "false wins", "any false claim", "power", "flattery", "gap",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--world", choices=sorted(WORLDS), action="append")
+    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--questions", type=int, nargs="+", default=[100, 300, 1000])
+    args = parser.parse_args()
+    print(f"| {' | '.join(HEADERS)} |\n|{'---|' * len(HEADERS)}")
+    for kind in args.world or sorted(WORLDS):
+        found = [
+            simulate(kind, seed, candidates=args.candidates, questions=args.questions)
+            for seed in range(args.runs)
+        ]
+        for at, number in enumerate(args.questions):
+            print(row(kind, number, [runs[at] for runs in found]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
