@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.disk import compare_on_disk
 from benchmarks.generated import SHAPES, make_family
-from merging import fused
+from merging import compiled
 from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
@@ -72,7 +72,7 @@ def main() -> None:
             f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
             f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n"
         )
-        in_memory(folders, asked.methods, repeats=asked.repeats, compiled=not asked.eager)
+        in_memory(folders, asked.methods, repeats=asked.repeats, warmed=not asked.eager)
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
             print()
@@ -99,14 +99,14 @@ def recipe_of(method: str, models: Sequence[str] | Mapping[str, Path]) -> Recipe
 
 
 def in_memory(
-    folders: Mapping[str, Path], methods: Sequence[str], *, repeats: int, compiled: bool
+    folders: Mapping[str, Path], methods: Sequence[str], *, repeats: int, warmed: bool
 ) -> None:
     """Print a table of what a candidate costs after set-up."""
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
     print("| method | inputs | set-up s | candidate s | GB/s | times copying its inputs |")
     print("|---|---|---|---|---|---|")
     for method in methods:
-        _row(method, plan(recipe_of(method, folders), checkpoints), checkpoints, repeats, compiled)
+        _row(method, plan(recipe_of(method, folders), checkpoints), checkpoints, repeats, warmed)
 
 
 def _row(
@@ -114,12 +114,12 @@ def _row(
     made: MergePlan,
     checkpoints: Mapping[str, Checkpoint],
     repeats: int,
-    compiled: bool,
+    warmed: bool,
 ) -> None:
-    fused.cool_down()
+    compiled.cool_down()
     with tempfile.TemporaryDirectory() as folder:
         known = Statistics(Path(folder))
-        _time(method, made, checkpoints, repeats, compiled, known)
+        _time(method, made, checkpoints, repeats, warmed, known)
 
 
 def _time(
@@ -127,7 +127,7 @@ def _time(
     made: MergePlan,
     checkpoints: Mapping[str, Checkpoint],
     repeats: int,
-    compiled: bool,
+    warmed: bool,
     known: Statistics,
 ) -> None:
     names = list(made.recipe.models)
@@ -143,8 +143,8 @@ def _time(
                 target.copy_(checkpoints[name].tensor(tensor))
 
     began = time.perf_counter()
-    if compiled:
-        fused.warm_up(variants_of(made))
+    if warmed:
+        compiled.warm_up(variants_of(made))
     build()
     setup = time.perf_counter() - began
     copy()

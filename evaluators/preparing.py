@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from evaluators.spec import HarnessSpec
-from merging import fused
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint, widest_dtype
-from merging.warming import variants_for
+from merging.compiled import try_warm_up
+from merging.warming import LARGE, variants_for
 from spaces.methods import METHODS
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def prepare_builds(
 ) -> Statistics:
     """Compile for the methods of the search where that pays, and open the statistics.
 
-    It pays on a CPU for models of ``fused.LARGE`` elements or more. On other devices passes run
+    It pays on a CPU for models of ``warming.LARGE`` elements or more. On other devices passes run
     eagerly: their compilers contract multiplications and additions, which gives other bits.
 
     Args:
@@ -35,11 +35,11 @@ def prepare_builds(
         sum(info.numel for info in checkpoint.tensors.values())
         for checkpoint in checkpoints.values()
     )
-    if device.type == "cpu" and spec.warm_up != () and largest >= fused.LARGE:
+    if device.type == "cpu" and spec.warm_up != () and largest >= LARGE:
         default = [name for name, method in METHODS.items() if method.searched_by_default]
         dtype = getattr(torch, widest_dtype(checkpoints.values()))
         _log.info("compiling for builds; the first time on a machine this takes a minute or two")
-        fused.try_warm_up(
+        try_warm_up(
             variants_for(
                 spec.warm_up or default,
                 parents=max(1, len(checkpoints) - 1),

@@ -9,7 +9,9 @@ import torch
 from merging import known
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
-from merging.statistics import Series, gram, known_magnitudes
+from merging.series import Series
+from merging.statistics import gram
+from merging.thresholds import known_magnitudes
 
 _CHUNK = 1 << 17
 
