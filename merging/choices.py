@@ -97,10 +97,11 @@ def _agreed(deltas: Sequence[Tensor], floats: Tensor) -> Tensor:
     total = deltas[0]
     for delta in deltas[1:]:
         total = total + delta
-    sign = (total >= 0.0).to(torch.float32) * 2.0 - 1.0
+    sign = torch.where(total >= 0.0, 1.0, -1.0)
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
-        agreeing = (delta * sign).clamp_min(0.0)  # NaN stays NaN
-        mixed = mixed + agreeing * floats[1, index]
-        divisor = divisor + (agreeing > 0.0).to(torch.float32) * floats[1, index]
+        agreeing = delta * sign
+        opposed = agreeing <= 0.0  # NaN is not
+        mixed = mixed + torch.where(opposed, 0.0, agreeing * floats[1, index])
+        divisor = divisor + torch.where(opposed, 0.0, floats[1, index])
     return mixed / torch.maximum(divisor, floats[0, 0]) * sign

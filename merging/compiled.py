@@ -25,9 +25,9 @@ from torch import Tensor
 
 from merging import choices, counters, looks, passes
 from merging.looks import BLOCK, IN_BLOCKS, LOOKS
-from merging.passes import FLOAT_ROWS, INT_ROWS, MERGES
+from merging.passes import FLOAT_ROWS, INT_ROWS, MERGES, RANKED
 
-LOOK_FLOATS, LOOK_INTS = 1, 5
+LOOK_FLOATS, LOOK_INTS = 2, 3
 """Lengths of the numbers that passes without output take."""
 
 _OPTIONS: dict[str, Any] = {
@@ -50,14 +50,12 @@ class Variant:
         inputs: Number of inputs that are merged, or of tensors that are looked at.
         read: Dtype of the inputs and the base.
         written: Dtype of the output; ``None`` for passes that only look.
-        ranks: Dtype of the ranks, for passes that read some.
     """
 
     name: str
     inputs: int
     read: torch.dtype
     written: torch.dtype | None = None
-    ranks: torch.dtype | None = None
 
 
 class FusedError(RuntimeError):
@@ -169,14 +167,14 @@ def _examples(variant: Variant) -> list[Tensor]:
     """Tensors like those that the library will be given."""
     whole = 3 * BLOCK
     read = [torch.zeros(whole, dtype=variant.read) for _ in range(variant.inputs)]
+    ranks = [torch.zeros(whole, dtype=torch.int32) for _ in read]
     if variant.name in LOOKS:
-        if variant.ranks is not None:
-            read[-1] = read[-1].to(variant.ranks)
+        if variant.name in RANKED:
+            read[-1] = ranks[-1]
         return [*read, torch.zeros(LOOK_FLOATS), torch.zeros(LOOK_INTS, dtype=torch.int32)]
-    if variant.ranks is not None:
-        read += [torch.zeros(whole, dtype=variant.ranks) for _ in range(variant.inputs)]
     return [
         *read,
+        *(ranks if variant.name in RANKED else ()),
         torch.zeros(whole, dtype=variant.read),
         torch.zeros(whole, dtype=variant.written),
         torch.zeros(FLOAT_ROWS, variant.inputs),

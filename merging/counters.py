@@ -27,19 +27,19 @@ def kept(at: Tensor, mask: Tensor) -> Tensor:
     return ((mix(at * mask[0] + mask[1]) ^ -(1 << 31)) <= mask[2]).to(torch.float32)
 
 
-def kept_by_rank(at: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:
-    """1 where a uniform number of 24 bits is below ``least + span * rank / steps``; else 0.
+def kept_by_rank(at: Tensor, ranks: Tensor, counter: Tensor, bounds: Tensor) -> Tensor:
+    """1 where a uniform number of 24 bits is below ``least + slope * rank``; else 0.
 
     Args:
         at: ``(n,)`` int32 indices.
-        ranks: ``(n,)`` whole numbers from 0 to ``steps``.
-        mask: Odd multiplier, what is added, ``least``, ``span``, and ``steps``, at least 1.
+        ranks: ``(n,)`` whole numbers from 0.
+        counter: Odd multiplier, and what is added.
+        bounds: ``least`` and ``slope``, float32.
     """
-    uniform = (mix(at * mask[0] + mask[1]) >> 8) & _UNIFORM
-    return below(uniform, ranks, mask[2:]).to(torch.float32)
+    uniform = (mix(at * counter[0] + counter[1]) >> 8) & _UNIFORM
+    return below(uniform, ranks, bounds).to(torch.float32)
 
 
 def below(uniform: Tensor, ranks: Tensor, bounds: Tensor) -> Tensor:
-    """Whether ``uniform < least + span * rank / steps``, in whole numbers below 2**63."""
-    least, span, steps = bounds[0].to(torch.int64), bounds[1], bounds[2]
-    return uniform.to(torch.int64) * steps < ranks.to(torch.int64) * span + least * steps
+    """Whether ``uniform < least + slope * rank``; float32 holds 24 bits exactly."""
+    return uniform.to(torch.float32) < ranks.to(torch.float32) * bounds[1] + bounds[0]

@@ -18,7 +18,7 @@ from merging.passes import FLOAT_ROWS, INT_ROWS
 
 _COMPILED_CHUNK = 1 << 22
 _BLOCKS_CHUNK = 1 << 18  # sums stay in the cache, and a search for an entry may stop early
-_WIDE_CHUNK = 1 << 17  # copies in float32 stay in the cache
+_CONVERTED_CHUNK = 1 << 17  # copies in another dtype stay in the cache
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
 _PERIOD = 1 << 32  # indices after which random masks have other numbers
@@ -55,7 +55,7 @@ def merge(
         out: ``(n,)`` to overwrite; computing happens on its device.
         floats: Rows of the pass's numbers: one per input, or one for all.
         ints: Rows of its whole numbers, as int32 values.
-        ranks: ``(n,)`` of one dtype each, one per input, for passes that read them.
+        ranks: ``(n,)`` whole numbers, one per input, for passes that read them.
         chunk: Elements at a time; ``None`` suits the device. Changes nothing but speed.
     """
     tensors = [*inputs, inputs[0] if base is None else base]
@@ -64,18 +64,17 @@ def merge(
         inputs=len(inputs),
         read=_read(tensors),
         written=out.dtype if out.dtype in _READ else torch.float32,
-        ranks=ranks[0].dtype if ranks else None,
     )
     wide = replace(kind, read=torch.float32, written=torch.float32)
-    run, size = _chosen(kind, out.device), _COMPILED_CHUNK
+    run, size = _chosen(kind, out.device), _CONVERTED_CHUNK if ranks else _COMPILED_CHUNK
     if run is None:
-        run, size, kind = _chosen(wide, out.device), _WIDE_CHUNK, wide
+        run, size, kind = _chosen(wide, out.device), _CONVERTED_CHUNK, wide
     if run is None:
         run, size = _eager(name), _EAGER_CHUNK
     numbers = _table(floats, FLOAT_ROWS, len(inputs), torch.float32, out.device)
     for first, last in spans(out.numel(), _chunk(chunk, out.device, size)):
         *parts, origin = [_part(one, first, last, out.device, kind.read) for one in tensors]
-        parts += [_part(one, first, last, out.device, one.dtype) for one in ranks]
+        parts += [_part(one, first, last, out.device, torch.int32) for one in ranks]
         words = _table(ints(first), INT_ROWS, len(inputs), torch.int32, out.device)
         target = out[first:last]
         made = target if out.dtype == kind.written else torch.empty_like(target, dtype=kind.written)
@@ -97,7 +96,7 @@ def look(
 
     Args:
         name: In ``merging.looks.LOOKS``; those in blocks leave out the end that is no whole block.
-        tensors: ``(n,)`` each.
+        tensors: ``(n,)`` each, of floats or of whole numbers that int32 holds.
         device: Where to compute.
         floats: The pass's numbers.
         ints: Its whole numbers, as int32 values.
@@ -107,16 +106,15 @@ def look(
         What the pass returns for each chunk, in order.
     """
     inputs = [one for one in tensors if one.dtype.is_floating_point]
-    read = _read(inputs) if inputs else tensors[0].dtype
-    ranks = tensors[-1].dtype if 0 < len(inputs) < len(tensors) else None
-    run = _chosen(Variant(name=name, inputs=len(tensors), read=read, ranks=ranks), device)
+    read = _read(inputs) if inputs else torch.int32
+    run = _chosen(Variant(name=name, inputs=len(tensors), read=read), device)
     total, large = tensors[0].numel(), _COMPILED_CHUNK
     if name in IN_BLOCKS:
         total, large = total // BLOCK * BLOCK, _BLOCKS_CHUNK
     numbers = _padded(floats, LOOK_FLOATS, torch.float32, device)
     for first, last in spans(total, _chunk(chunk, device, _EAGER_CHUNK if run is None else large)):
         parts = [
-            _part(one, first, last, device, read if one.dtype.is_floating_point else one.dtype)
+            _part(one, first, last, device, read if one.dtype.is_floating_point else torch.int32)
             for one in tensors
         ]
         words = _padded(ints(first), LOOK_INTS, torch.int32, device)

@@ -39,10 +39,9 @@ def kept_norm(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[
 
 def ranked_norm(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
     """As ``kept_norm``, for a mask that likes high ranks: tensor, minus, ranks."""
-    del floats
     size = _size(tensors)
     at = torch.arange(size.shape[0], dtype=torch.int32, device=size.device)
-    return (_halved(size * kept_by_rank(at, tensors[2], ints)),)
+    return (_halved(size * kept_by_rank(at, tensors[2], ints, floats)),)
 
 
 def equal_counts(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:

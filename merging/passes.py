@@ -19,7 +19,7 @@ from merging.counters import kept, kept_by_rank
 Merge = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor, Tensor], None]
 """Inputs, base, output to overwrite, and the tables of floats and ints."""
 
-FLOAT_ROWS, INT_ROWS = 7, 5
+FLOAT_ROWS, INT_ROWS = 7, 3
 """Rows of the tables; passes that need fewer numbers leave the rest alone."""
 
 
@@ -50,21 +50,17 @@ def _trimmed(
 ) -> Tensor:
     """What is larger than ``floats[3]`` before index ``ints[0]``, than ``floats[4]`` from there."""
     del stored
-    return delta * _above(delta.abs(), at, floats[3], floats[4], ints[0])
+    limit = torch.where(at < ints[0], floats[3], floats[4])
+    return torch.where(delta.abs() <= limit, 0.0, delta)  # NaN stays
 
 
 def _banded(
     delta: Tensor, at: Tensor, stored: Sequence[Tensor], floats: Tensor, ints: Tensor
 ) -> Tensor:
     """As ``_trimmed``, without what ``floats[5]``, ``floats[6]`` and ``ints[1]`` keep."""
-    del stored
-    size = delta.abs()
-    outer = _above(size, at, floats[3], floats[4], ints[0])
-    return delta * (outer - _above(size, at, floats[5], floats[6], ints[1]))
-
-
-def _above(size: Tensor, at: Tensor, before: Tensor, after: Tensor, cutoff: Tensor) -> Tensor:
-    return (size > torch.where(at < cutoff, before, after)).to(torch.float32)
+    limit = torch.where(at < ints[1], floats[5], floats[6])
+    outer = _trimmed(delta, at, stored, floats, ints)
+    return outer * (delta.abs() <= limit).to(torch.float32)  # infinity becomes NaN
 
 
 def _dropped(
@@ -78,9 +74,8 @@ def _dropped(
 def _ranked(
     delta: Tensor, at: Tensor, stored: Sequence[Tensor], floats: Tensor, ints: Tensor
 ) -> Tensor:
-    """What a random mask keeps that likes high ranks; ints: see ``kept_by_rank``."""
-    del floats
-    return delta * kept_by_rank(at, stored[0], ints)
+    """What a random mask keeps that likes high ranks; see ``kept_by_rank``."""
+    return delta * kept_by_rank(at, stored[0], ints, floats[3:5])
 
 
 def _sum(deltas: Sequence[Tensor], divisors: Tensor) -> Tensor:
@@ -96,14 +91,14 @@ def _vote(deltas: Sequence[Tensor], divisors: Tensor) -> Tensor:
 
     A sum of 0 counts as plus; divisors that sum to 0 do not divide.
     """
-    sign = (_sum(deltas, divisors) >= 0.0).to(torch.float32) * 2.0 - 1.0
+    sign = torch.where(_sum(deltas, divisors) >= 0.0, 1.0, -1.0)
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
-        agreeing = (delta * sign).clamp_min(0.0)  # NaN stays NaN
-        mixed = mixed + agreeing
-        divisor = divisor + (agreeing > 0.0).to(torch.float32) * divisors[index]
-    divisor = divisor + (divisor == 0.0).to(torch.float32)
-    return mixed / divisor * sign
+        agreeing = delta * sign
+        opposed = agreeing <= 0.0  # NaN is not
+        mixed = mixed + torch.where(opposed, 0.0, agreeing)
+        divisor = divisor + torch.where(opposed, 0.0, divisors[index])
+    return mixed / torch.where(divisor == 0.0, 1.0, divisor) * sign
 
 
 def _task_vectors(thin: _Thin, mix: Callable[[Sequence[Tensor], Tensor], Tensor]) -> Merge:
@@ -145,3 +140,6 @@ MERGES: Mapping[str, Merge] = {
     "near_pair": near_pair,
 }
 """The passes by name."""
+
+RANKED = frozenset({"ranked_sum", "ranked_vote", "ranked_norm"})
+"""Passes that read ranks, as int32, beside the inputs."""

@@ -43,16 +43,11 @@ def row_ranks(series: Series, shape: tuple[int, ...] | None, *, chunk: int) -> t
     return scope.statistics.ranks(name, lambda: _row_ranks(series, shape, chunk)), length
 
 
-def rank_dtype(length: int) -> torch.dtype:
-    """What ranks within rows of a length are kept in."""
-    return torch.int16 if length <= 1 << 15 else torch.int32
-
-
 def _row_ranks(series: Series, shape: tuple[int, ...] | None, chunk: int) -> Tensor:
     rows = as_lines(series.tensor, shape, 1)
     minus = None if series.minus is None else as_lines(series.minus, shape, 1)
     count, length = rows.shape
-    dtype = rank_dtype(length)
+    dtype = torch.int16 if length <= 1 << 15 else torch.int32
     ranks = torch.empty((count, length), dtype=dtype, device=series.device)
     ascending = torch.arange(length, device=series.device).to(dtype)
     step = max(1, chunk // length)

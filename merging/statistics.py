@@ -46,10 +46,12 @@ def _kept_rows(series: Series, thinning: Thinning) -> Iterator[Tensor]:
     """Partial sums of what a random mask keeps, for whole blocks; nothing for other thinnings."""
     if series.minus is None or not isinstance(thinning, Dropped | Ranked):
         return
-    tensors, name = [series.tensor, series.minus], "kept_norm"
+    tensors, floats, name = [series.tensor, series.minus], (), "kept_norm"
     if isinstance(thinning, Ranked):
-        tensors, name = [*tensors, thinning.ranks], "ranked_norm"
-    for (rows,) in fused.look(name, tensors, ints=thinning.numbers, device=series.device):
+        tensors, floats, name = [*tensors, thinning.ranks], thinning.bounds, "ranked_norm"
+    for (rows,) in fused.look(
+        name, tensors, floats=floats, ints=thinning.numbers, device=series.device
+    ):
         yield rows
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from merging import fused
-from merging.thinnings import Band, Dropped, Nothing, Ranked, Thinning, Trimmed
+from merging.thinnings import NUMBERS, Band, Dropped, Nothing, Ranked, Thinning, Trimmed
 
-_EVERYTHING, _NOTHING = -1.0, float("inf")  # limits that every magnitude, and none, is larger than
+_EVERYTHING, _NOTHING = -1.0, 3e38  # limits that all, and no, finite magnitudes are larger than
 _NO_MASK = (1, 0, (1 << 31) - 1)
-_NO_RANKS = (1, 0, 1 << 24, 0, 1)
 
 
 FAMILIES: Mapping[str, str] = {
@@ -72,9 +71,9 @@ def merge_thinned(
         out: ``(n,)``.
         chunk: Elements at a time; ``None`` suits the way it runs. Changes nothing but speed.
     """
-    numbers_of = {"trimmed": _limits, "banded": _limits, "dropped": _mask, "ranked": _rank_mask}
-    ints_of = numbers_of[mixture.family]
-    limits = [_bounds(one) for one in thinnings]
+    ints_of = _INTS[mixture.family]
+    floats_of = _rank_bounds if mixture.family == "ranked" else _bounds
+    limits = [floats_of(one) for one in thinnings]
     fused.merge(
         mixture.name,
         inputs,
@@ -87,7 +86,7 @@ def merge_thinned(
     )
 
 
-def _bounds(thinning: Thinning | None) -> tuple[float, float, float, float]:
+def _bounds(thinning: Thinning | None) -> tuple[float, ...]:
     """What magnitudes must be larger than, before and after a cutoff, and must not likewise."""
     if isinstance(thinning, Nothing):
         return _NOTHING, _NOTHING, _NOTHING, _NOTHING
@@ -111,13 +110,25 @@ def _mask(thinning: Thinning | None, start: int) -> tuple[int, ...]:
     return thinning.numbers(start) if isinstance(thinning, Dropped) else _NO_MASK
 
 
+def _rank_bounds(thinning: Thinning | None) -> tuple[float, ...]:
+    """What random numbers must be below; all are below ``NUMBERS``."""
+    return thinning.bounds if isinstance(thinning, Ranked) else (float(NUMBERS), 0.0)
+
+
 def _rank_mask(thinning: Thinning | None, start: int) -> tuple[int, ...]:
-    return thinning.numbers(start) if isinstance(thinning, Ranked) else _NO_RANKS
+    return thinning.numbers(start) if isinstance(thinning, Ranked) else _NO_MASK[:2]
+
+
+_INTS: Mapping[str, Callable[[Thinning | None, int], tuple[int, ...]]] = {
+    "trimmed": _limits,
+    "banded": _limits,
+    "dropped": _mask,
+    "ranked": _rank_mask,
+}
+"""The whole numbers of an input as of an index, by family."""
 
 
 def _ranks(thinnings: Sequence[Thinning | None], out: Tensor) -> list[Tensor]:
     """Those of each input; zeros for inputs that are not thinned."""
-    found = [one.ranks if isinstance(one, Ranked) else None for one in thinnings]
-    dtypes = [one.dtype for one in found if one is not None]
-    none = torch.zeros(1, dtype=dtypes[0] if dtypes else torch.int16).expand(out.numel())
-    return [none if one is None else one for one in found]
+    none = torch.zeros(1, dtype=torch.int32).expand(out.numel())
+    return [one.ranks if isinstance(one, Ranked) else none for one in thinnings]

@@ -14,7 +14,8 @@ from merging.masks import MaskKey
 from merging.series import float_of, magnitude_bits
 
 _LAST = (1 << 31) - 1
-_BITS = 24  # of the uniform numbers behind a mask
+NUMBERS = 1 << 24
+"""How many uniform numbers there are behind a mask."""
 
 
 class Thinning(Protocol):
@@ -119,15 +120,21 @@ class Ranked:
     density: float
     epsilon: float
 
-    def numbers(self, start: int) -> tuple[int, int, int, int, int]:
-        """The mask as int32 numbers for ``counters.kept_by_rank``, as of an index."""
-        single = self.length == 1
-        least = round((self.density if single else self.density - self.epsilon) * (1 << _BITS))
-        span = 0 if single else round(2 * self.epsilon * (1 << _BITS))
-        return *masks.counter(self.key, start), least, span, max(1, self.length - 1)
+    def numbers(self, start: int) -> tuple[int, int]:
+        """Step and offset of the random numbers, as of an index."""
+        return masks.counter(self.key, start)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What ``counters.kept_by_rank`` compares with: the least, and how it grows with rank."""
+        if self.length == 1:
+            return float(round(self.density * NUMBERS)), 0.0
+        least = round((self.density - self.epsilon) * NUMBERS)
+        return float(least), 2 * self.epsilon * NUMBERS / (self.length - 1)
 
     def keep(self, delta: Tensor, start: int) -> Tensor:
-        at = torch.arange(delta.numel(), dtype=torch.int32, device=delta.device)
-        mask = torch.tensor(self.numbers(start), dtype=torch.int32, device=delta.device)
-        ranks = self.ranks[start : start + delta.numel()].to(delta.device)
-        return kept_by_rank(at, ranks, mask)
+        device, stop = delta.device, start + delta.numel()
+        at = torch.arange(delta.numel(), dtype=torch.int32, device=device)
+        counter = torch.tensor(self.numbers(start), dtype=torch.int32, device=device)
+        bounds = torch.tensor(self.bounds, dtype=torch.float32, device=device)
+        return kept_by_rank(at, self.ranks[start:stop].to(device), counter, bounds)

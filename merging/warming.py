@@ -9,7 +9,6 @@ import torch
 from merging.compiled import Variant
 from merging.expressions import Combine, Expression, Leaf
 from merging.plan import MergePlan
-from merging.sparsify import rank_dtype
 from merging.task_vectors import CONSENSUS
 from merging.thinned import FAMILIES
 from spaces.methods import METHODS
@@ -61,8 +60,7 @@ def variants_of(plan: MergePlan) -> list[Variant]:
     found = [_SEAL]
     for job in plan.jobs:
         if not isinstance(job.expression, Leaf):
-            length = job.shape[min(1, len(job.shape) - 1)] if job.shape else 1
-            found += _of_node(job.expression, job.dtype, rank_dtype(length))
+            found += _of_node(job.expression, job.dtype)
     return list(dict.fromkeys(found))
 
 
@@ -90,7 +88,7 @@ def variants_for(
         for name in passes_of(method):
             for one_read, one_written in kinds:
                 for inputs in range(min(2, most), most + 1):
-                    found.append(_variant(name, inputs, one_read, one_written, torch.int16))
+                    found.append(_variant(name, inputs, one_read, one_written))
     return list(dict.fromkeys(found))
 
 
@@ -102,23 +100,21 @@ def large(plan: MergePlan) -> bool:
 _SEAL = Variant(name="seal", inputs=1, read=torch.int32)
 
 
-def _of_node(node: Combine, written: torch.dtype, ranks: torch.dtype) -> Iterator[Variant]:
+def _of_node(node: Combine, written: torch.dtype) -> Iterator[Variant]:
     operands: Sequence[Expression] = [*node.inputs, *([] if node.base is None else [node.base])]
     for inner in operands:
         if isinstance(inner, Combine):
-            yield from _of_node(inner, _WIDE, ranks)
+            yield from _of_node(inner, _WIDE)
     dtypes = {one.info.dtype if isinstance(one, Leaf) else _WIDE for one in operands}
     read = dtypes.pop() if len(dtypes) == 1 else _WIDE
     names = passes_of(node.method)
     if names == _SUM:
         names = (_SUM[node.base is not None],)
     for name in names:
-        yield _variant(name, len(node.inputs), read, written, ranks)
+        yield _variant(name, len(node.inputs), read, written)
 
 
-def _variant(
-    name: str, inputs: int, read: torch.dtype, written: torch.dtype, ranks: torch.dtype
-) -> Variant:
+def _variant(name: str, inputs: int, read: torch.dtype, written: torch.dtype) -> Variant:
     if name == "overlaps":
         return Variant(name=name, inputs=inputs + 1, read=read)
     looked_at = _LOOKED_AT.get(name)
@@ -127,5 +123,4 @@ def _variant(
         inputs=looked_at or inputs,
         read=read,
         written=None if looked_at else written,
-        ranks=ranks if name.startswith("ranked") else None,
     )

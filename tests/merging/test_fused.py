@@ -54,7 +54,7 @@ def ints_of(name: str, start: int) -> list[tuple[int, ...]]:
         )
         if name.startswith("dropped"):
             return [(step, step), (offset, offset + 1), (limit, 1 << 28)]
-        return [(step,) * 2, (offset,) * 2, (1 << 21, 1 << 22), (1 << 23,) * 2, (99, 77)]
+        return [(step,) * 2, (offset,) * 2]
     return [(max(0, cutoff - start),) * 2 for cutoff in (BLOCK + 3, BLOCK - 7)]
 
 
@@ -63,12 +63,13 @@ def merged(name: str, count: int, dtype: torch.dtype, chunk: int | None = None) 
     inputs = [noise(count, seed, dtype) for seed in (1, 2)]
     ranks = [(torch.arange(count) * step % 77).to(torch.int16) for step in (7, 5)]
     out = torch.empty(count, dtype=dtype)
+    floats = FLOATS if not name.startswith("ranked") else [*FLOATS[:3], [2e6, 4e6], [1e5, 7e4]]
     merge(
         name,
         inputs,
         noise(count, 3, dtype),
         out,
-        floats=FLOATS,
+        floats=floats,
         ints=lambda start: ints_of(name, start),
         ranks=ranks if name.startswith("ranked") else (),
         chunk=chunk,
@@ -113,7 +114,7 @@ def test_nan_and_infinity_always_show() -> None:
                 torch.zeros(2),
                 out,
                 floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
-                ints=lambda _: [[1], [0], [0], [0], [1]],
+                ints=lambda _: [[1], [0], [0]],
                 ranks=ranks if name.startswith("ranked") else (),
             )
             assert not out[0].isfinite(), name
@@ -241,7 +242,6 @@ def test_every_pass_has_the_same_bits_compiled() -> None:
             inputs=2,
             read=dtype,
             written=dtype,
-            ranks=torch.int16 if name.startswith("ranked") else None,
         )
         for name in MERGES
     )

@@ -254,7 +254,7 @@ def test_masks_by_rank_are_exact_for_long_rows() -> None:
         density=0.5,
         epsilon=0.25,
     )
-    kept = below(numbers, ranks, torch.tensor(ranked.numbers(0)[2:], dtype=torch.int32))
+    kept = below(numbers, ranks, torch.tensor(ranked.bounds))
     assert kept.tolist() == [True, False, True, False]
 
 
