@@ -143,7 +143,7 @@ def _load(variant: Variant) -> Library:
 
 def _opened(file: Path) -> Library:
     # the model's own __call__ flattens and checks arguments, which takes four times the call
-    run: Library = torch._inductor.aoti_load_package(str(file)).loader.run  # type: ignore[attr-defined]
+    run: Library = torch._inductor.aoti_load_package(str(file)).loader.run
     return run
 
 

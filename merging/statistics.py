@@ -46,11 +46,13 @@ def _kept_rows(series: Series, thinning: Thinning) -> Iterator[Tensor]:
     """Partial sums of what a random mask keeps, for whole blocks; nothing for other thinnings."""
     if series.minus is None or not isinstance(thinning, Dropped | Ranked):
         return
-    tensors, floats, name = [series.tensor, series.minus], (), "kept_norm"
-    if isinstance(thinning, Ranked):
-        tensors, floats, name = [*tensors, thinning.ranks], thinning.bounds, "ranked_norm"
+    ranked = isinstance(thinning, Ranked)
     for (rows,) in fused.look(
-        name, tensors, floats=floats, ints=thinning.numbers, device=series.device
+        "ranked_norm" if ranked else "kept_norm",
+        [series.tensor, series.minus, *([thinning.ranks] if ranked else [])],
+        floats=thinning.bounds if ranked else (),
+        ints=thinning.numbers,
+        device=series.device,
     ):
         yield rows
 
