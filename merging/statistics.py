@@ -46,13 +46,11 @@ def _kept_rows(series: Series, thinning: Thinning) -> Iterator[Tensor]:
     """Partial sums of what a random mask keeps, for whole blocks; nothing for other thinnings."""
     if series.minus is None or not isinstance(thinning, Dropped | Ranked):
         return
-    ranked = isinstance(thinning, Ranked)
+    name, tensors, floats = "kept_norm", [series.tensor, series.minus], list[float]()
+    if isinstance(thinning, Ranked):
+        name, tensors, floats = "ranked_norm", [*tensors, thinning.ranks], [*thinning.bounds]
     for (rows,) in fused.look(
-        "ranked_norm" if ranked else "kept_norm",
-        [series.tensor, series.minus, *([thinning.ranks] if ranked else [])],
-        floats=thinning.bounds if ranked else (),
-        ints=thinning.numbers,
-        device=series.device,
+        name, tensors, floats=floats, ints=thinning.numbers, device=series.device
     ):
         yield rows
 
