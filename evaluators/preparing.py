@@ -38,14 +38,15 @@ def prepare_builds(
     if device.type == "cpu" and spec.warm_up != () and largest >= LARGE:
         default = [name for name, method in METHODS.items() if method.searched_by_default]
         dtype = getattr(torch, widest_dtype(checkpoints.values()))
-        _log.info("compiling for builds; the first time on a machine this takes a minute or two")
+        _log.info("compiling for builds; the first time on a machine this takes some minutes")
+        parents = max(1, len(checkpoints) - 1)
         try_warm_up(
             variants_for(
                 spec.warm_up or default,
-                parents=max(1, len(checkpoints) - 1),
+                parents=parents,
                 read=dtype,
                 written=dtype,
-                trees=False,
+                trees=parents > 2,
             )
         )
     return Statistics(None if spec.statistics is None else Path(spec.statistics))
