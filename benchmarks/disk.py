@@ -86,7 +86,7 @@ def compare_on_disk(
 
 
 def mergekit_seconds(recipe: Recipe, folders: Mapping[str, Path]) -> float:
-    """How long mergekit merges with as many threads as torch has here, without the start of its process and imports."""
+    """How long mergekit merges, with as many threads as torch has here; imports not counted."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
         text = to_yaml(recipe, {name: str(at) for name, at in folders.items()})
