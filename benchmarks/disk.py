@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from spaces.mergekit import to_yaml
 from spaces.recipe import Recipe
 
@@ -81,6 +83,15 @@ def compare_on_disk(
             f"| {ours.memory / 1e9:.2f} | {theirs.memory / 1e9:.2f} |",
             flush=True,
         )
+
+
+def mergekit_seconds(recipe: Recipe, folders: Mapping[str, Path]) -> float:
+    """How long mergekit merges, with as many threads as torch has here; imports not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        text = to_yaml(recipe, {name: str(at) for name, at in folders.items()})
+        file.write_text(text, encoding="utf-8")
+        return _run(_MERGEKIT, file, Path(folder) / "out", torch.get_num_threads()).seconds
 
 
 def _run(code: str, file: Path, out: Path, threads: int) -> Spent:

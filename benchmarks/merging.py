@@ -14,14 +14,15 @@ import statistics as stats
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.disk import compare_on_disk
+from benchmarks.disk import compare_on_disk, mergekit_seconds
 from benchmarks.generated import SHAPES, make_family
-from merging import fused
+from merging import compiled
 from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
@@ -62,6 +63,14 @@ def main() -> None:
         metavar="METHOD",
         help="also compare `search build` with mergekit for these methods",
     )
+    parser.add_argument(
+        "--mergekit",
+        nargs="*",
+        default=[],
+        choices=list(METHODS),
+        metavar="METHOD",
+        help="let mergekit make the same merge after each repeat of these methods",
+    )
     parser.add_argument("--folder", type=Path, help="where models are made and kept")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -72,7 +81,13 @@ def main() -> None:
             f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
             f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n"
         )
-        in_memory(folders, asked.methods, repeats=asked.repeats, compiled=not asked.eager)
+        in_memory(
+            folders,
+            asked.methods,
+            repeats=asked.repeats,
+            warmed=not asked.eager,
+            against=asked.mergekit,
+        )
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
             print()
@@ -99,77 +114,81 @@ def recipe_of(method: str, models: Sequence[str] | Mapping[str, Path]) -> Recipe
 
 
 def in_memory(
-    folders: Mapping[str, Path], methods: Sequence[str], *, repeats: int, compiled: bool
+    folders: Mapping[str, Path],
+    methods: Sequence[str],
+    *,
+    repeats: int,
+    warmed: bool,
+    against: Sequence[str],
 ) -> None:
     """Print a table of what a candidate costs after set-up."""
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
-    print("| method | inputs | set-up s | candidate s | GB/s | times copying its inputs |")
-    print("|---|---|---|---|---|---|")
-    for method in methods:
-        _row(method, plan(recipe_of(method, folders), checkpoints), checkpoints, repeats, compiled)
-
-
-def _row(
-    method: str,
-    made: MergePlan,
-    checkpoints: Mapping[str, Checkpoint],
-    repeats: int,
-    compiled: bool,
-) -> None:
-    fused.cool_down()
-    with tempfile.TemporaryDirectory() as folder:
-        known = Statistics(Path(folder))
-        _time(method, made, checkpoints, repeats, compiled, known)
-
-
-def _time(
-    method: str,
-    made: MergePlan,
-    checkpoints: Mapping[str, Checkpoint],
-    repeats: int,
-    compiled: bool,
-    known: Statistics,
-) -> None:
-    names = list(made.recipe.models)
-    copies = {name: _copies(checkpoints[name]) for name in names}
-    targets = {job.name: torch.zeros(job.shape, dtype=job.dtype) for job in made.jobs}
-
-    def build() -> None:
-        build_into(made, checkpoints, targets, statistics=known)
-
-    def copy() -> None:
-        for name in names:
-            for tensor, target in copies[name].items():
-                target.copy_(checkpoints[name].tensor(tensor))
-
-    began = time.perf_counter()
-    if compiled:
-        fused.warm_up(variants_of(made))
-    build()
-    setup = time.perf_counter() - began
-    copy()
-    copied, built = alternate([copy, build], repeats)
-    moved = made.size * (len(names) + 1) / 1e9
     print(
-        f"| {method} | {len(names)} | {setup:.1f} | {built:.3f} | {moved / built:.1f} "
-        f"| {built / copied:.1f} |",
-        flush=True,
+        "| method | models | set-up s | candidate s | GB/s | times copying its inputs "
+        "| mergekit s | mergekit takes times |"
     )
+    print("|---|---|---|---|---|---|---|---|")
+    for method in methods:
+        recipe = recipe_of(method, folders)
+        compiled.cool_down()
+        with tempfile.TemporaryDirectory() as folder:
+            build = _Build(plan(recipe, checkpoints), checkpoints, Statistics(Path(folder)))
+            setup = build.set_up(warmed=warmed)
+            runs: list[Callable[[], float]] = [build.copy, build.run]
+            if method in against:
+                runs.append(partial(mergekit_seconds, recipe, folders))
+            copied, built, *theirs = alternate(runs, repeats)
+        moved = build.moved / built / 1e9
+        row = [method, len(build.names), f"{setup:.1f}", f"{built:.3f}", f"{moved:.1f}"]
+        row += [f"{built / copied:.1f}"]
+        row += [f"{theirs[0]:.1f}", f"{theirs[0] / built:.0f}"] if theirs else ["", ""]
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+class _Build:
+    """A candidate built again and again, and copies of its inputs."""
+
+    def __init__(
+        self, made: MergePlan, checkpoints: Mapping[str, Checkpoint], known: Statistics
+    ) -> None:
+        self.names = list(made.recipe.models)
+        self.moved = made.size * (len(self.names) + 1)
+        self._made, self._checkpoints, self._known = made, checkpoints, known
+        self._copies = {name: _copies(checkpoints[name]) for name in self.names}
+        self._targets = {job.name: torch.zeros(job.shape, dtype=job.dtype) for job in made.jobs}
+
+    def set_up(self, *, warmed: bool) -> float:
+        """Seconds of the warm-up and the first build with its statistics."""
+        began = time.perf_counter()
+        if warmed:
+            compiled.warm_up(variants_of(self._made))
+        self.run()
+        self.copy()
+        return time.perf_counter() - began
+
+    def run(self) -> float:
+        """Seconds of a build."""
+        began = time.perf_counter()
+        build_into(self._made, self._checkpoints, self._targets, statistics=self._known)
+        return time.perf_counter() - began
+
+    def copy(self) -> float:
+        """Seconds of copying the inputs."""
+        began = time.perf_counter()
+        for name in self.names:
+            for tensor, target in self._copies[name].items():
+                target.copy_(self._checkpoints[name].tensor(tensor))
+        return time.perf_counter() - began
 
 
 def _copies(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return {name: torch.zeros_like(checkpoint.tensor(name)) for name in checkpoint.tensors}
 
 
-def alternate(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+def alternate(runs: Sequence[Callable[[], float]], repeats: int) -> list[float]:
     """Median seconds of each, run in turn: whatever else the machine does disturbs all alike."""
-    taken: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for times, function in zip(taken, functions, strict=True):
-            began = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - began)
-    return [stats.median(times) for times in taken]
+    taken = [[run() for run in runs] for _ in range(repeats)]
+    return [stats.median(column) for column in zip(*taken, strict=True)]
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from evaluators.batching import sequence_bytes
 from evaluators.resident import free_bytes
 from evaluators.spec import HarnessSpec
 from evaluators.spread import Spread
-from merging import fused
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint, widest_dtype
+from merging.compiled import try_warm_up
 from merging.placement import Capacity, Demand, Home, MemoryPlan, Weights, homes, mapped, place
 from merging.supply import Mapped, PinnedCarrier, Resident, Streamed, Supply
-from merging.warming import variants_for
+from merging.warming import LARGE, variants_for
 from spaces.methods import METHODS
 
 PLANNED_TOKENS = 2048
@@ -52,7 +52,7 @@ def prepare_builds(
 ) -> Prepared:
     """Compile for the methods of the search where that pays, and open parents and statistics.
 
-    It pays on a CPU for models of ``fused.LARGE`` elements or more. On other devices passes run
+    It pays on a CPU for models of ``warming.LARGE`` elements or more. On other devices passes run
     eagerly: their compilers contract multiplications and additions, which gives other bits.
 
     Args:
@@ -65,10 +65,10 @@ def prepare_builds(
         sum(info.numel for info in checkpoint.tensors.values())
         for checkpoint in checkpoints.values()
     )
-    if memory.home is Home.MAPPED and spec.warm_up != () and largest >= fused.LARGE:
+    if memory.home is Home.MAPPED and spec.warm_up != () and largest >= LARGE:
         dtype = getattr(torch, widest_dtype(checkpoints.values()))
-        _log.info("compiling for builds; the first time on a machine this takes a minute or two")
-        fused.try_warm_up(
+        _log.info("compiling for builds; the first time on a machine this takes some minutes")
+        try_warm_up(
             variants_for(
                 _methods(spec),
                 parents=max(1, len(checkpoints) - 1),

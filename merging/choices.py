@@ -18,19 +18,19 @@ def ram_mean(
 ) -> None:
     """Base plus the mean of the deltas over the inputs that changed an entry.
 
-    Floats: epsilon, then per input what is added to 1 where it alone changed the entry.
+    Floats: epsilon, and what is added to 1 where an input alone changed the entry.
     """
     del ints
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
-    active = [changed(delta, floats[0]).to(torch.float32) for delta in deltas]
+    active = [changed(delta, floats[0, 0]).to(torch.float32) for delta in deltas]
     count = active[0]
     for one in active[1:]:
         count = count + one
     alone = (count == 1.0).to(torch.float32)
     mixed = torch.zeros_like(origin)
     for index, delta in enumerate(deltas):
-        mixed = mixed + delta * active[index] * (alone * floats[1 + index] + 1.0)
+        mixed = mixed + delta * active[index] * (alone * floats[1, index] + 1.0)
     out.copy_(mixed / count.clamp_min(1.0) + origin)
 
 
@@ -39,7 +39,7 @@ def sce_mean(
 ) -> None:
     """Base plus the mean by share of the deltas with the sign of their sum.
 
-    Floats: the least sum of shares, unused, then the shares.
+    Floats: the least sum of shares, and the shares.
     """
     del ints
     origin = base.to(torch.float32)
@@ -50,11 +50,15 @@ def sce_mean(
 def sce_selected(
     inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
-    """As ``sce_mean``, of the entries whose variance is above ``floats[1]``."""
-    del ints
+    """As ``sce_mean``, of the entries whose variance is above a limit.
+
+    Floats: as there, then the limit before index ``ints[0, 0]``, and the limit from there.
+    """
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
-    keep = (variance(deltas) > floats[1]).to(torch.float32)
+    at = torch.arange(origin.shape[0], dtype=torch.int32, device=origin.device)
+    limit = torch.where(at < ints[0, 0], floats[2, 0], floats[3, 0])
+    keep = (variance(deltas) > limit).to(torch.float32)
     out.copy_(_agreed([delta * keep for delta in deltas], floats) + origin)
 
 
@@ -63,12 +67,12 @@ def near_pair(
 ) -> None:
     """The first input, moved to the last one where the two are near.
 
-    Floats: t, then the difference that smaller ones count as.
+    Floats: t, and the difference that smaller ones count as.
     """
     del base, ints
     start, end = inputs[0].to(torch.float32), inputs[-1].to(torch.float32)
-    apart = torch.maximum((start - end).abs(), floats[1])
-    share = (floats[0] / apart).clamp(0.0, 1.0)
+    apart = torch.maximum((start - end).abs(), floats[1, 0])
+    share = (floats[0, 0] / apart).clamp(0.0, 1.0)
     out.copy_(share * end + (1.0 - share) * start)
 
 
@@ -93,10 +97,11 @@ def _agreed(deltas: Sequence[Tensor], floats: Tensor) -> Tensor:
     total = deltas[0]
     for delta in deltas[1:]:
         total = total + delta
-    sign = (total >= 0.0).to(torch.float32) * 2.0 - 1.0
+    sign = torch.where(total >= 0.0, 1.0, -1.0)
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
-        agreeing = (delta * sign).clamp_min(0.0)  # NaN stays NaN
-        mixed = mixed + agreeing * floats[2 + index]
-        divisor = divisor + (agreeing > 0.0).to(torch.float32) * floats[2 + index]
-    return mixed / torch.maximum(divisor, floats[0]) * sign
+        agreeing = delta * sign
+        opposed = agreeing <= 0.0  # NaN is not
+        mixed = mixed + torch.where(opposed, 0.0, agreeing * floats[1, index])
+        divisor = divisor + torch.where(opposed, 0.0, floats[1, index])
+    return mixed / torch.maximum(divisor, floats[0, 0]) * sign

@@ -10,7 +10,8 @@ from torch import Tensor
 from merging import fused
 from merging.geometry import COMBINATIONS, Combination
 from merging.operands import Kernel, Operands, as_lines, series_of
-from merging.statistics import gram, load
+from merging.series import load
+from merging.statistics import gram
 
 
 def combination(method: str) -> Kernel:
@@ -25,11 +26,11 @@ def combination(method: str) -> Kernel:
         products = gram(series_of(operands, out), chunk=chunk) if found.uses_gram else ()
         coefficients = found.of(products, operands.per_input, operands.shared)
         fused.merge(
-            "weighted_sum" if operands.base is None else "delta_sum",
+            "weighted_sum" if operands.base is None else "whole_sum",
             operands.inputs,
             operands.base,
             out,
-            floats=coefficients,
+            floats=[coefficients] if operands.base is None else [[1.0], coefficients],
             chunk=operands.asked_chunk,
         )
 

@@ -63,17 +63,24 @@ def keep(
     return uniform(key, start=start, stop=stop, device=device).lt_(bound).to(torch.float32)
 
 
-def numbers(key: MaskKey, *, density: float, period: int = 0) -> tuple[int, int, int]:
-    """A mask as int32 numbers for ``passes.kept``: step, offset, and the limit on the hash.
+def numbers(key: MaskKey, *, density: float, start: int = 0) -> tuple[int, int, int]:
+    """A mask as int32 numbers for ``counters.kept``: step, offset, and the limit on the hash.
 
     Args:
         key: Which mask.
         density: Probability of being kept, above 0, at most 1.
-        period: Which block of 2**32 indices; the numbers are as of its first index.
+        start: As of which index; they serve up to the next multiple of 2**32.
     """
-    step, offset = key.step_and_offset(period)
     limit = (math.ceil(density * (1 << _BITS)) << (32 - _BITS)) - 1
-    return step, offset, _signed((limit % _PERIOD) ^ (1 << 31))
+    return *counter(key, start), _signed((limit % _PERIOD) ^ (1 << 31))
+
+
+def counter(key: MaskKey, start: int) -> tuple[int, int]:
+    """Step and offset of the counter as of an index, as int32 values."""
+    period, first = divmod(start, _PERIOD)
+    step, offset = key.step_and_offset(period)
+    # the counter wraps at 2**32, so its start may be folded into the offset
+    return step, _signed((first * step + offset) % _PERIOD)
 
 
 def uniform(key: MaskKey, *, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
@@ -86,11 +93,9 @@ def uniform(key: MaskKey, *, start: int, stop: int, device: torch.device | str =
             uniform(key, start=edge, stop=stop, device=device),
         ]
         return torch.cat(parts)
-    step, offset = key.step_and_offset(period)
-    # the counter wraps at 2**32, so its start may be folded into the offset
-    offset = _signed((first * step + offset) % _PERIOD)
-    counter = torch.int32 if stop - start < _PERIOD // 2 else torch.int64
-    word = torch.arange(stop - start, dtype=counter, device=device).to(torch.int32)
+    step, offset = counter(key, start)
+    dtype = torch.int32 if stop - start < _PERIOD // 2 else torch.int64
+    word = torch.arange(stop - start, dtype=dtype, device=device).to(torch.int32)
     word.mul_(step).add_(offset)
     word.bitwise_xor_(_shift(word, 16)).mul_(_signed(_FIRST))
     word.bitwise_xor_(_shift(word, 15)).mul_(_signed(_SECOND))

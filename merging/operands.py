@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from merging.masks import MaskKey
-from merging.statistics import Series
+from merging.series import Series
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,11 @@ from merging import known
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.geometry import COMBINATIONS
+from merging.series import Series
 from merging.sparsify import THINNERS
-from merging.statistics import Series, gram, known_magnitudes
+from merging.statistics import gram
 from merging.supply import Mapped
+from merging.thresholds import known_magnitudes
 from spaces.methods import METHODS, BaseRule
 
 _CHUNK = 1 << 17

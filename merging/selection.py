@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from merging import fused
-from merging.choices import changed, variance
+from merging.choices import variance
 from merging.combination import line_sums
+from merging.fused import spans
 from merging.operands import Operands, as_lines, series_of
-from merging.statistics import BlockSum, Series, Trimmed, float_of, gram, load, spans, trim
+from merging.series import BlockSum, Series, float_of, load
+from merging.statistics import gram
+from merging.thinnings import Trimmed
+from merging.thresholds import trim
 
+_INFINITY = 0x7F800000  # the bits of a float32
 _LITTLE = 1e-6  # SCE: a sum of squares or of shares below this does not divide
 _NEAREST = 1e-6  # NearSwap: smaller differences count as this
 _SPARE = 1e-8  # Arcee Fusion: added to every probability
@@ -31,22 +35,19 @@ def sce(operands: Operands, out: Tensor, chunk: int) -> None:
     selected = _most_varied(series, operands.number("select_topk", 1.0), chunk)
     if selected is None:
         squares = [gram([one], chunk=chunk)[0][0] for one in series]
-        pieces = [(0, out.numel(), 0.0)]
     else:
         squares = _selected_squares(series, selected, chunk)
-        pieces = selected.pieces(out.numel())
     shares = sce_shares([square / out.numel() for square in squares])
-    for start, stop, limit in pieces:
-        fused.merge(
-            "sce_mean" if selected is None else "sce_selected",
-            operands.inputs,
-            operands.base,
-            out,
-            floats=[_LITTLE, limit, *shares],
-            chunk=operands.asked_chunk,
-            start=start,
-            stop=stop,
-        )
+    limits = [] if selected is None else [[limit] for limit in selected.limits()]
+    fused.merge(
+        "sce_mean" if selected is None else "sce_selected",
+        operands.inputs,
+        operands.base,
+        out,
+        floats=[[_LITTLE], shares, *limits],
+        ints=lambda start: [] if selected is None else [[selected.cutoff_from(start)]],
+        chunk=operands.asked_chunk,
+    )
 
 
 def sce_shares(squares: Sequence[float]) -> list[float]:
@@ -57,30 +58,10 @@ def sce_shares(squares: Sequence[float]) -> list[float]:
     return [square / whole for square in squares]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
-    """The entries that vary most.
-
-    Attributes:
-        kept: What the variance must reach, and up to which index its equals are kept; ``None``
-            where nothing is kept.
-    """
-
-    kept: Trimmed | None
-
-    def pieces(self, count: int) -> list[tuple[int, int, float]]:
-        """Ranges of indices, each with what the variance must be larger than to be kept."""
-        if self.kept is None:
-            return [(0, count, math.inf)]
-        at = min(self.kept.cutoff, count)
-        found = [
-            (0, at, float_of(self.kept.bits - 1)),
-            (at, count, float_of(self.kept.bits)),
-        ]
-        return [piece for piece in found if piece[0] < piece[1]]
+_NONE_SELECTED = Trimmed(bits=_INFINITY, cutoff=0)
 
 
-def _most_varied(series: Sequence[Series], share: float, chunk: int) -> Selection | None:
+def _most_varied(series: Sequence[Series], share: float, chunk: int) -> Trimmed | None:
     """What a share of the entries with a variance is, the largest first; ``None`` for all."""
     if share >= 1:
         return None
@@ -90,21 +71,17 @@ def _most_varied(series: Sequence[Series], share: float, chunk: int) -> Selectio
         variances[start:stop] = variance([one.part(start, stop) for one in series])
     kept = int(int(variances.count_nonzero()) * share)
     if kept == 0:
-        return Selection(kept=None)
+        return _NONE_SELECTED
     all_of_them = Series(tensor=variances, minus=None, device=device)
-    return Selection(kept=trim(all_of_them, kept, chunk=chunk))
+    return trim(all_of_them, kept, chunk=chunk)
 
 
-def _selected_squares(series: Sequence[Series], selected: Selection, chunk: int) -> list[float]:
+def _selected_squares(series: Sequence[Series], selected: Trimmed, chunk: int) -> list[float]:
     """The sum of squares of each delta over the entries selected."""
     sums = [BlockSum() for _ in series]
     for start, stop in spans(series[0].tensor.numel(), chunk):
         deltas = [one.part(start, stop) for one in series]
-        varied = variance(deltas)
-        keep = torch.zeros_like(varied)
-        for first, last, limit in selected.pieces(series[0].tensor.numel()):
-            inside = slice(max(first - start, 0), max(min(last, stop) - start, 0))
-            keep[inside] = (varied[inside] > limit).to(torch.float32)
+        keep = selected.keep(variance(deltas), start)
         for block_sum, delta in zip(sums, deltas, strict=True):
             block_sum.add((delta * keep).double().square())
     return [block_sum.total() for block_sum in sums]
@@ -115,9 +92,9 @@ def ram(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG001 - 
     _ram(operands, [1.0] * len(operands.inputs), out)
 
 
-def ramplus_tl(operands: Operands, out: Tensor, chunk: int) -> None:
+def ramplus_tl(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG001
     """As RAM, with what only one input changed made larger, by how much it shares elsewhere."""
-    shared, unique = _overlaps(operands, out, chunk)
+    shared, unique = _overlaps(operands, out)
     factors = ram_factors(
         shared,
         unique,
@@ -154,24 +131,24 @@ def _ram(operands: Operands, factors: Sequence[float], out: Tensor) -> None:
         operands.inputs,
         operands.base,
         out,
-        floats=[operands.number("epsilon", 1e-5), *(factor - 1.0 for factor in factors)],
+        floats=[[operands.number("epsilon", 1e-5)], [factor - 1.0 for factor in factors]],
         chunk=operands.asked_chunk,
     )
 
 
-def _overlaps(operands: Operands, out: Tensor, chunk: int) -> tuple[list[int], list[int]]:
+def _overlaps(operands: Operands, out: Tensor) -> tuple[list[int], list[int]]:
     """Per input, how many entries it changed together with others, and how many alone."""
-    epsilon, count = operands.number("epsilon", 1e-5), len(operands.inputs)
-    shared, unique = [0] * count, [0] * count
-    series = series_of(operands, out)
-    for start, stop in spans(out.numel(), chunk):
-        active = [changed(one.part(start, stop), epsilon) for one in series]
-        several = torch.stack(active).sum(dim=0) > 1
-        for at, one in enumerate(active):
-            whole, common = int(one.count_nonzero()), int((one & several).count_nonzero())
-            shared[at] += common
-            unique[at] += whole - common
-    return shared, unique
+    assert operands.base is not None  # the plan gives it one
+    found = [0] * (2 * len(operands.inputs))
+    for counts in fused.look(
+        "overlaps",
+        [*operands.inputs, operands.base],
+        floats=[operands.number("epsilon", 1e-5)],
+        device=out.device,
+        chunk=operands.asked_chunk,
+    ):
+        found = [before + int(more) for before, more in zip(found, counts, strict=True)]
+    return found[: len(operands.inputs)], found[len(operands.inputs) :]
 
 
 def nearswap(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG001 - as all kernels
@@ -184,7 +161,7 @@ def nearswap(operands: Operands, out: Tensor, chunk: int) -> None:  # noqa: ARG0
         operands.inputs,
         None,
         out,
-        floats=[operands.number("t", 0.0), _NEAREST],
+        floats=[[operands.number("t", 0.0)], [_NEAREST]],
         chunk=operands.asked_chunk,
     )
 
@@ -207,7 +184,7 @@ def arcee_fusion(operands: Operands, out: Tensor, chunk: int) -> None:
 def _as_it_is(operands: Operands, out: Tensor) -> None:
     """For a tensor that only one of two inputs has."""
     chunk = operands.asked_chunk
-    fused.merge("weighted_sum", operands.inputs, None, out, floats=[1.0], chunk=chunk)
+    fused.merge("weighted_sum", operands.inputs, None, out, floats=[[1.0]], chunk=chunk)
 
 
 def importance(operands: Operands, device: torch.device, chunk: int) -> Tensor:

@@ -8,113 +8,16 @@ everything, and is not rescaled either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from merging import known, masks
-from merging.masks import MaskKey
+from merging import known
 from merging.operands import Operands, as_lines, from_lines, series_of
-from merging.statistics import (
-    Dropped,
-    Series,
-    Thinning,
-    Trimmed,
-    magnitude_bits,
-    spans,
-    trim,
-)
-
-_BITS = 24  # of the uniform numbers behind a mask
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Band:
-    """Thinning by magnitude, from both ends: what ``outer`` keeps and ``inner`` does not.
-
-    Attributes:
-        outer: Keeps all but the smallest; ``None`` keeps everything.
-        inner: Keeps the largest, which are dropped; ``None`` keeps nothing.
-    """
-
-    outer: Trimmed | None
-    inner: Trimmed | None
-
-    def keep(self, delta: Tensor, start: int) -> Tensor:
-        kept = torch.ones_like(delta) if self.outer is None else self.outer.keep(delta, start)
-        # A zero may be kept by inner only, and must not come out as -1 (it would not matter).
-        return kept if self.inner is None else kept.sub_(self.inner.keep(delta, start)).clamp_(0.0)
-
-
-class Nothing:
-    """Thinning that keeps no entry."""
-
-    def keep(self, delta: Tensor, start: int) -> Tensor:  # noqa: ARG002 - the protocol's
-        return torch.zeros_like(delta)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Chosen:
-    """Thinning by a mask that is known: ``(n,)`` bool, true for what is kept."""
-
-    mask: Tensor
-
-    def keep(self, delta: Tensor, start: int) -> Tensor:
-        return self.mask[start : start + delta.numel()].to(delta.device, torch.float32)
-
-
-def by_rank(
-    series: Series,
-    shape: tuple[int, ...] | None,
-    key: MaskKey,
-    *,
-    density: float,
-    epsilon: float,
-    chunk: int,
-) -> Chosen:
-    """The random thinning of DELLA, which keeps large entries of a row more often.
-
-    An entry of rank k (0 for the smallest magnitude) of a row of n is kept with probability
-    density - epsilon + 2 epsilon k / (n - 1); the only entry of a row, with the density.
-
-    Args:
-        series: The deltas, at least one.
-        shape: Of the tensor.
-        key: Which random numbers.
-        density: Mean probability.
-        epsilon: Half the range of probabilities.
-        chunk: Elements at a time, at least one row.
-    """
-    ranks, length = row_ranks(series, shape, chunk=chunk)
-    mask = torch.empty(ranks.shape, dtype=torch.bool, device=series.device)
-    for start, stop in spans(ranks.numel(), chunk):
-        numbers = masks.uniform(key, start=start, stop=stop, device=series.device)
-        mask[start:stop] = kept_by_rank(
-            numbers, ranks[start:stop], density=density, epsilon=epsilon, length=length
-        )
-    return Chosen(mask=mask)
-
-
-def kept_by_rank(
-    numbers: Tensor, ranks: Tensor, *, density: float, epsilon: float, length: int
-) -> Tensor:
-    """DELLA's mask, in whole numbers: true for what is kept.
-
-    Args:
-        numbers: ``(m,)`` int32 uniform numbers of 24 bits.
-        ranks: ``(m,)`` ranks from 0 to ``length - 1``.
-        density: Mean probability.
-        epsilon: Half the range of probabilities.
-        length: Entries of a row.
-    """
-    steps = length - 1
-    least = round((density - epsilon if steps else density) * (1 << _BITS))
-    span = round(2 * epsilon * (1 << _BITS))
-    # number / 2**24 < least + span * rank / steps, times steps: below 2**63 for any tensor.
-    bound = ranks.long().mul_(span).add_(least * max(1, steps))
-    return numbers.long().mul_(max(1, steps)) < bound
+from merging.series import Series, magnitude_bits
+from merging.thinnings import Band, Dropped, Nothing, Ranked, Thinning, Trimmed
+from merging.thresholds import trim
 
 
 def row_ranks(series: Series, shape: tuple[int, ...] | None, *, chunk: int) -> tuple[Tensor, int]:
@@ -243,9 +146,8 @@ def _ranked(operands: Operands, out: Tensor, chunk: int) -> list[Thinning | None
         if density >= 1:
             found.append(None)
             continue
-        found.append(
-            by_rank(series, operands.shape, key, density=density, epsilon=epsilon, chunk=chunk)
-        )
+        ranks, length = row_ranks(series, operands.shape, chunk=chunk)
+        found.append(Ranked(key=key, ranks=ranks, length=length, density=density, epsilon=epsilon))
     return found
 
 

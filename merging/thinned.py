@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from merging import fused, masks
-from merging.sparsify import Band, Nothing
-from merging.statistics import Dropped, Thinning, Trimmed, float_of
+from merging import fused
+from merging.thinnings import NUMBERS, Band, Dropped, Nothing, Ranked, Thinning, Trimmed
 
-_PERIOD = 1 << 32  # indices after which a mask has other numbers
-_EVERYTHING, _NOTHING = -1.0, float("inf")  # limits that every magnitude, and none, is larger than
+_EVERYTHING, _NOTHING = -1.0, 3e38  # limits that all, and no, finite magnitudes are larger than
 _NO_MASK = (1, 0, (1 << 31) - 1)
 
 
@@ -20,6 +19,8 @@ FAMILIES: Mapping[str, str] = {
     "ties": "trimmed",
     "dare_linear": "dropped",
     "dare_ties": "dropped",
+    "della": "ranked",
+    "della_linear": "ranked",
     "breadcrumbs": "banded",
     "breadcrumbs_ties": "banded",
 }
@@ -70,68 +71,64 @@ def merge_thinned(
         out: ``(n,)``.
         chunk: Elements at a time; ``None`` suits the way it runs. Changes nothing but speed.
     """
-    numbers = [mixture.strength, *mixture.scales, *mixture.divisors]
-    for start, stop in _pieces(thinnings, out.numel()):
-        limits: list[float] = []
-        ints: list[int] = []
-        if mixture.family == "dropped":
-            ints = [number for one in thinnings for number in _mask(one, start)]
-        else:
-            limits = [_lower(one, start) for one in thinnings]
-        if mixture.family == "banded":
-            limits += [_upper(one, start) for one in thinnings]
-        fused.merge(
-            mixture.name,
-            inputs,
-            base,
-            out,
-            floats=[*numbers, *limits],
-            ints=ints,
-            chunk=chunk,
-            start=start,
-            stop=stop,
-        )
+    ints_of = _INTS[mixture.family]
+    floats_of = _rank_bounds if mixture.family == "ranked" else _bounds
+    limits = [floats_of(one) for one in thinnings]
+    fused.merge(
+        mixture.name,
+        inputs,
+        base,
+        out,
+        floats=[[mixture.strength], mixture.scales, mixture.divisors, *zip(*limits, strict=True)],
+        ints=lambda start: list(zip(*(ints_of(one, start) for one in thinnings), strict=True)),
+        ranks=_ranks(thinnings, out) if mixture.family == "ranked" else (),
+        chunk=chunk,
+    )
 
 
-def _pieces(thinnings: Sequence[Thinning | None], count: int) -> Iterator[tuple[int, int]]:
-    """Ranges of indices over which every limit and mask stays the same."""
-    cuts = {count, *range(_PERIOD, count, _PERIOD)}
-    for thinning in thinnings:
-        ends = (thinning.outer, thinning.inner) if isinstance(thinning, Band) else (thinning,)
-        cuts.update(end.cutoff for end in ends if isinstance(end, Trimmed))
-    start = 0
-    for stop in sorted(cuts):
-        if start < stop <= count:
-            yield start, stop
-            start = stop
-
-
-def _lower(thinning: Thinning | None, start: int) -> float:
-    """What magnitudes must be larger than from this index on."""
+def _bounds(thinning: Thinning | None) -> tuple[float, ...]:
+    """What magnitudes must be larger than, before and after a cutoff, and must not likewise."""
     if isinstance(thinning, Nothing):
-        return _NOTHING
-    end = thinning.outer if isinstance(thinning, Band) else thinning
-    return _limit(end, start) if isinstance(end, Trimmed) else _EVERYTHING
+        return _NOTHING, _NOTHING, _NOTHING, _NOTHING
+    outer, inner = _ends(thinning)
+    lower = (_EVERYTHING, _EVERYTHING) if outer is None else outer.limits()
+    return *lower, *((_NOTHING, _NOTHING) if inner is None else inner.limits())
 
 
-def _upper(thinning: Thinning | None, start: int) -> float:
-    """What magnitudes must not be larger than from this index on."""
-    inner = thinning.inner if isinstance(thinning, Band) else None
-    return _NOTHING if inner is None else _limit(inner, start)
+def _limits(thinning: Thinning | None, start: int) -> tuple[int, ...]:
+    return tuple(0 if end is None else end.cutoff_from(start) for end in _ends(thinning))
 
 
-def _limit(thinning: Trimmed, start: int) -> float:
-    """What to be larger than: before the cutoff the threshold itself is kept, after it not."""
-    if thinning.bits == 0:
-        return _EVERYTHING
-    return float_of(thinning.bits - 1 if start < thinning.cutoff else thinning.bits)
+def _ends(thinning: Thinning | None) -> tuple[Trimmed | None, Trimmed | None]:
+    """What keeps the largest, and what takes the very largest away."""
+    if isinstance(thinning, Band):
+        return thinning.outer, thinning.inner
+    return thinning if isinstance(thinning, Trimmed) else None, None
 
 
-def _mask(thinning: Thinning | None, start: int) -> tuple[int, int, int]:
-    """Step, offset and limit of a mask as of this index."""
-    if not isinstance(thinning, Dropped):
-        return _NO_MASK
-    period, first = divmod(start, _PERIOD)
-    numbers = masks.numbers(thinning.key, density=thinning.density, period=period)
-    assert first == 0  # random masks are cut at periods only
-    return numbers
+def _mask(thinning: Thinning | None, start: int) -> tuple[int, ...]:
+    return thinning.numbers(start) if isinstance(thinning, Dropped) else _NO_MASK
+
+
+def _rank_bounds(thinning: Thinning | None) -> tuple[float, ...]:
+    """What random numbers must be below; all are below ``NUMBERS``."""
+    return thinning.bounds if isinstance(thinning, Ranked) else (float(NUMBERS), 0.0)
+
+
+def _rank_mask(thinning: Thinning | None, start: int) -> tuple[int, ...]:
+    return thinning.numbers(start) if isinstance(thinning, Ranked) else _NO_MASK[:2]
+
+
+_INTS: Mapping[str, Callable[[Thinning | None, int], tuple[int, ...]]] = {
+    "trimmed": _limits,
+    "banded": _limits,
+    "dropped": _mask,
+    "ranked": _rank_mask,
+}
+"""The whole numbers of an input as of an index, by family."""
+
+
+def _ranks(thinnings: Sequence[Thinning | None], out: Tensor) -> list[Tensor]:
+    """Those of each input; zeros for inputs that are not thinned."""
+    none = torch.zeros(1, dtype=torch.int32).expand(out.numel())
+    return [one.ranks if isinstance(one, Ranked) else none for one in thinnings]

@@ -17,9 +17,9 @@ from evaluators.pool import Pool, SerialPool
 from evaluators.spec import HarnessSpec
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
-from merging.fused import LARGE
 from merging.preparation import Needs
 from merging.preparation import prepare as compute
+from merging.warming import LARGE
 from runs.checks import BASE
 from runs.config import RunConfig
 from search.errors import InputError

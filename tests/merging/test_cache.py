@@ -15,18 +15,14 @@ from merging import known
 from merging.build import NonFiniteError, build_into
 from merging.cache import Magnitudes, Statistics
 from merging.checkpoint import Checkpoint
+from merging.looks import BLOCK
 from merging.masks import MaskKey
 from merging.plan import plan
 from merging.preparation import Needs, prepare
-from merging.statistics import (
-    BLOCK,
-    Dropped,
-    Series,
-    count_magnitudes,
-    gram,
-    norm_ratio,
-    trim,
-)
+from merging.series import Series
+from merging.statistics import gram, norm_ratio
+from merging.thinnings import Dropped
+from merging.thresholds import count_magnitudes, trim
 from spaces.recipe import Recipe
 
 CPU = torch.device("cpu")

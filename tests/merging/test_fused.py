@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from merging import fused, known, passes
+from merging import compiled, counters, known
 from merging.build import build_into, write_model
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
+from merging.compiled import FusedError, Variant, library, try_warm_up, warm_up
 from merging.fingerprint import fingerprint_checkpoint
-from merging.fused import FusedError, Variant, merge, seal, spans, try_warm_up, warm_up
+from merging.fused import merge, seal, spans
+from merging.looks import BLOCK, LOOKS
 from merging.masks import MaskKey, keep, numbers
-from merging.passes import BLOCK, MERGES
+from merging.passes import MERGES
 from merging.plan import plan
 from merging.warming import large, passes_of, variants_for, variants_of
 from spaces.methods import METHODS
@@ -29,9 +31,9 @@ SIZES = (1, BLOCK - 1, BLOCK, 2 * BLOCK, 5 * BLOCK + 13)
 @pytest.fixture(autouse=True)
 def cold() -> Iterator[None]:
     """No test sees what another one compiled."""
-    fused.cool_down()
+    compiled.cool_down()
     yield
-    fused.cool_down()
+    compiled.cool_down()
 
 
 def noise(count: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
@@ -41,13 +43,37 @@ def noise(count: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
     return made
 
 
+FLOATS = [[0.8, 0.8], [0.5, -1.25], [0.5, -1.25], [0.3, 0.4], [0.3, 0.5], [1.5, 1.9], [1.5, 1.8]]
+
+
+def ints_of(name: str, start: int) -> list[tuple[int, ...]]:
+    """Numbers that make every branch count: cutoffs, or masks."""
+    if name.startswith(("dropped", "ranked")):
+        step, offset, limit = numbers(
+            MaskKey(seed=0, model="a", tensor="x"), density=0.5, start=start
+        )
+        if name.startswith("dropped"):
+            return [(step, step), (offset, offset + 1), (limit, 1 << 28)]
+        return [(step,) * 2, (offset,) * 2]
+    return [(max(0, cutoff - start),) * 2 for cutoff in (BLOCK + 3, BLOCK - 7)]
+
+
 def merged(name: str, count: int, dtype: torch.dtype, chunk: int | None = None) -> torch.Tensor:
-    """A pass over two inputs and a base, with numbers that make every branch count."""
+    """A pass over two inputs and a base."""
     inputs = [noise(count, seed, dtype) for seed in (1, 2)]
+    ranks = [(torch.arange(count) * step % 77).to(torch.int16) for step in (7, 5)]
     out = torch.empty(count, dtype=dtype)
-    floats = [0.8, 0.5, -1.25, 0.5, -1.25, 0.3, 0.4, 1.5, 1.9]
-    ints = [*numbers(MaskKey(seed=0, model="a", tensor="x"), density=0.5), 7, 11, 1 << 28]
-    merge(name, inputs, noise(count, 3, dtype), out, floats=floats, ints=ints, chunk=chunk)
+    floats = FLOATS if not name.startswith("ranked") else [*FLOATS[:3], [2e6, 4e6], [1e5, 7e4]]
+    merge(
+        name,
+        inputs,
+        noise(count, 3, dtype),
+        out,
+        floats=floats,
+        ints=lambda start: ints_of(name, start),
+        ranks=ranks if name.startswith("ranked") else (),
+        chunk=chunk,
+    )
     return out
 
 
@@ -60,21 +86,10 @@ def test_chunks_change_nothing(name: str, dtype: torch.dtype) -> None:
             assert torch.equal(merged(name, count, dtype, chunk).view(torch.uint8), whole)
 
 
-@pytest.mark.parametrize("name", list(MERGES))
-def test_part_of_a_tensor(name: str) -> None:
-    inputs, base = [noise(100, 1, torch.float32)], noise(100, 2, torch.float32)
-    out = torch.full((100,), 7.0)
-    numbers_ = {"floats": [1.0] * 5, "ints": [1, 0, (1 << 31) - 1]}
-    merge(name, inputs, base, out, start=20, stop=50, **numbers_)
-    assert (out[:20] == 7).all()
-    assert (out[50:] == 7).all()
-    assert not (out[20:50] == 7).any()
-
-
 def test_mixed_dtypes_are_read_as_float32() -> None:
     inputs = [noise(50, 1, torch.bfloat16), noise(50, 2, torch.float64)]
     out = torch.empty(50, dtype=torch.float64)
-    merge("weighted_sum", inputs, None, out, floats=[0.5, 2.0])
+    merge("weighted_sum", inputs, None, out, floats=[[0.5, 2.0]])
     wide = [x.float() for x in inputs]
     assert torch.equal(out, (wide[0] * 0.5 + wide[1] * 2.0).double())
 
@@ -82,8 +97,8 @@ def test_mixed_dtypes_are_read_as_float32() -> None:
 @pytest.mark.parametrize("density", [2**-24, 0.1, 0.5, 1.0])
 def test_masks_are_those_of_the_masks_module(density: float) -> None:
     key = MaskKey(seed=3, model="math", tensor="x")
-    step, offset, limit = torch.tensor(numbers(key, density=density), dtype=torch.int32)
-    found = passes.kept(torch.arange(100_000, dtype=torch.int32), step, offset, limit)
+    mask = torch.tensor(numbers(key, density=density), dtype=torch.int32)
+    found = counters.kept(torch.arange(100_000, dtype=torch.int32), mask)
     assert torch.equal(found, keep(key, density=density, start=0, stop=100_000))
 
 
@@ -92,8 +107,16 @@ def test_nan_and_infinity_always_show() -> None:
         for name in MERGES:
             inputs = [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])]
             out = torch.empty(2)
-            floats = [1.0, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1, 2.0, 2.0]
-            merge(name, inputs, torch.zeros(2), out, floats=floats, ints=[1, 0, 0] * 2)
+            ranks = [torch.zeros(2, dtype=torch.int16)] * 2
+            merge(
+                name,
+                inputs,
+                torch.zeros(2),
+                out,
+                floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
+                ints=lambda _: [[1], [0], [0]],
+                ranks=ranks if name.startswith("ranked") else (),
+            )
             assert not out[0].isfinite(), name
             assert out[1].isfinite(), name
 
@@ -117,31 +140,33 @@ def test_without_a_compiler(caplog: pytest.LogCaptureFixture) -> None:
     broken = Variant(name="no_such_pass", inputs=1, read=torch.float32, written=torch.float32)
     with pytest.raises(FusedError, match="no_such_pass: cannot be compiled here"):
         warm_up([broken])
-    with caplog.at_level(logging.WARNING):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="merging.compiled"):
         assert not try_warm_up([broken, broken])
-    assert len(caplog.records) == 1
-    assert not fused.is_warm(broken)
+    assert [one.name for one in caplog.records if one.levelno >= logging.WARNING] == [
+        "merging.compiled"
+    ]
+    assert library(broken) is None
     merged("weighted_sum", 100, torch.float32)
 
 
 def test_every_pass_belongs_to_a_method() -> None:
-    assert {name for method in METHODS for name in passes_of(method)} | {"trimmed_sum"} == set(
-        MERGES
-    )
+    named = {name for method in METHODS for name in passes_of(method)}
+    assert named | {"seal"} == {*MERGES, *LOOKS}
 
 
 def test_variants_of_a_search() -> None:
     found = variants_for(
-        ["ties", "linear"],
-        parents=2,
+        ["ties", "linear", "slerp"],
+        parents=3,
         read=torch.bfloat16,
         written=torch.bfloat16,
         trees=True,
     )
     assert {(one.name, one.inputs) for one in found if one.name in MERGES} == {
-        (name, inputs) for name in ("trimmed_vote", "weighted_sum") for inputs in (1, 2)
+        (name, inputs) for name in ("trimmed_vote", "weighted_sum") for inputs in (2, 3)
     }
-    assert len(found) == len(set(found)) == 2 * 2 * 4 + 2 * 2 + 1
+    assert len(found) == len(set(found)) == 2 * 2 * 2 + 2 + 1
 
 
 TIES = {
@@ -195,7 +220,7 @@ def test_one_fingerprint_compiled_or_not(
             seen: list[int] = []
             warm_up(variants, progress=lambda done, _, seen=seen: seen.append(done))
             assert seen == list(range(1, len(variants) + 1))
-            assert all(fused.is_warm(variant) for variant in variants)
+            assert all(library(variant) for variant in variants)
             with torch.compiler.set_stance("fail_on_recompile"):
                 for chunk in (None, 2 * BLOCK, 1 << 20):
                     assert built(chunk=chunk) == expected
@@ -208,14 +233,49 @@ def test_one_fingerprint_compiled_or_not(
 
 
 @pytest.mark.slow
-def test_every_pass_has_the_same_bits_compiled() -> None:
+@pytest.mark.parametrize("name", list(MERGES))
+def test_every_pass_has_the_same_bits_compiled(name: str) -> None:
     dtype = torch.bfloat16
-    expected = {(name, n): merged(name, n, dtype) for name in MERGES for n in SIZES}
-    warm_up(fused.variants(MERGES, inputs=[2], read=dtype, written=dtype))
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for (name, count), whole in expected.items():
-            found = merged(name, count, dtype)
-            assert torch.equal(found.view(torch.int16), whole.view(torch.int16)), (name, count)
+    expected = [merged(name, count, dtype) for count in SIZES]
+    warm_up([Variant(name=name, inputs=2, read=dtype, written=dtype)])
+    for count, whole in zip(SIZES, expected, strict=True):
+        found = merged(name, count, dtype)
+        assert torch.equal(found.view(torch.int16), whole.view(torch.int16)), count
+
+
+@pytest.mark.slow
+def test_wide_passes_serve_other_dtypes() -> None:
+    """What was compiled for float32 merges bfloat16 to the same bits."""
+    expected = merged("trimmed_vote", 5 * BLOCK + 13, torch.bfloat16)
+    warm_up([Variant(name="trimmed_vote", inputs=2, read=torch.float32, written=torch.float32)])
+    found = merged("trimmed_vote", 5 * BLOCK + 13, torch.bfloat16)
+    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
+
+
+@pytest.mark.slow
+def test_libraries_are_kept_and_broken_ones_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = Variant(name="weighted_sum", inputs=1, read=torch.float32, written=torch.float32)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    ran: list[Variant] = []
+    real = compiled._compile
+
+    def counted(one: Variant, file: Path) -> None:
+        ran.append(one)
+        real(one, file)
+
+    monkeypatch.setattr(compiled, "_compile", counted)
+    for _ in range(2):
+        compiled.cool_down()
+        warm_up([variant])
+    assert len(ran) == 1
+    (file,) = (tmp_path / "merge-search").glob("*.pt2")
+    file.write_bytes(b"cut off")
+    compiled.cool_down()
+    warm_up([variant])
+    assert len(ran) == 2
+    assert library(variant) is not None
 
 
 def test_shared_sub_trees_are_computed_once(

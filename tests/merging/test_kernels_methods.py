@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from merging import choices, geometry, masks, selection, sparsify
+from merging.counters import below
 from merging.kernels import Operands, combine
 from merging.masks import MaskKey
 from merging.operands import as_lines, from_lines
-from merging.statistics import Series
+from merging.series import Series
+from merging.thinnings import Ranked
 
 CPU = torch.device("cpu")
 
@@ -234,10 +236,10 @@ def test_della_keeps_large_entries_more_often(density: float, epsilon: float) ->
 def test_della_and_dare_share_their_numbers() -> None:
     """With no range of probabilities DELLA is DARE: the same seed drops the same entries."""
     key = MaskKey(seed=3, model="a", tensor="x")
-    numbers = masks.uniform(key, start=0, stop=5000)
     ranks = torch.arange(5000, dtype=torch.int32)
-    kept = sparsify.kept_by_rank(numbers, ranks, density=0.25, epsilon=0.0, length=5000)
-    assert torch.equal(kept.float(), masks.keep(key, density=0.25, start=0, stop=5000))
+    ranked = Ranked(key=key, ranks=ranks, length=5000, density=0.25, epsilon=0.0)
+    kept = ranked.keep(torch.ones(5000), 0)
+    assert torch.equal(kept, masks.keep(key, density=0.25, start=0, stop=5000))
 
 
 def test_masks_by_rank_are_exact_for_long_rows() -> None:
@@ -245,7 +247,14 @@ def test_masks_by_rank_are_exact_for_long_rows() -> None:
     length = 1 << 30
     numbers = torch.tensor([0, (1 << 24) - 1, 1 << 22, 3 << 22], dtype=torch.int32)
     ranks = torch.tensor([0, length - 1, length // 2, length // 2], dtype=torch.int32)
-    kept = sparsify.kept_by_rank(numbers, ranks, density=0.5, epsilon=0.25, length=length)
+    ranked = Ranked(
+        key=MaskKey(seed=0, model="a", tensor="x"),
+        ranks=ranks,
+        length=length,
+        density=0.5,
+        epsilon=0.25,
+    )
+    kept = below(numbers, ranks, torch.tensor(ranked.bounds))
     assert kept.tolist() == [True, False, True, False]
 
 

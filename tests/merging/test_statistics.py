@@ -10,8 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from merging.fused import spans
+from merging.looks import BLOCK
 from merging.masks import MaskKey
-from merging.statistics import BLOCK, Dropped, Series, inner_products, norm_ratio, spans, trim
+from merging.series import Series
+from merging.statistics import inner_products, norm_ratio
+from merging.thinnings import Dropped
+from merging.thresholds import trim
 
 CPU = torch.device("cpu")
 
