@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spaces.draw import Choices, Domain, Fixed, Floats, Value, dials, draw, parameters
+from spaces.draw import Choices, Domain, Fixed, Floats, Integers, Value, dials, draw, parameters
 from spaces.recipe import Recipe
 from spaces.space import Space
 
@@ -97,14 +97,24 @@ class Cube:
 
     def values(self, point: Array) -> dict[str, Value]:
         """A value for every name that the space can ask for."""
-        return {
-            name: _from_unit(domain, float(unit))
-            for (name, domain), unit in zip(self._domains.items(), point, strict=True)
-        }
+        return self._rows(point[None])[0]
+
+    def _rows(self, points: Array) -> list[dict[str, Value]]:
+        """``values`` of several points, one name after the other for all of them."""
+        if not self._domains:
+            return [{} for _ in points]
+        columns = [
+            _from_units(domain, column)
+            for domain, column in zip(self._domains.values(), points.T, strict=True)
+        ]
+        return [dict(zip(self._domains, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def options(self, points: Array) -> list[Option]:
         """The recipes at these points."""
-        return [Option(point, draw(self._space, Fixed(self.values(point)))) for point in points]
+        return [
+            Option(point, draw(self._space, Fixed(values), check=False))
+            for point, values in zip(points, self._rows(points), strict=True)
+        ]
 
     def near(
         self,
@@ -134,14 +144,18 @@ def _to_unit(domain: Domain, value: Value) -> float:
     return (int(value) - domain.low + 0.5) / (domain.high - domain.low + 1)
 
 
-def _from_unit(domain: Domain, unit: float) -> Value:
+def _from_units(domain: Domain, units: Array) -> list[Value]:
+    """The inverse of ``_to_unit``, for many numbers in [0, 1]."""
     if isinstance(domain, Choices):
-        return domain.words[min(int(unit * len(domain.words)), len(domain.words) - 1)]
-    if isinstance(domain, Floats):
-        if domain.log:
-            value = domain.low * math.pow(domain.high / domain.low, unit)
-        else:
-            value = domain.low + unit * (domain.high - domain.low)
-        return min(max(value, domain.low), domain.high)  # it may round past the end of the range
-    count = domain.high - domain.low + 1
-    return domain.low + min(int(unit * count), count - 1)
+        last = len(domain.words) - 1
+        return [domain.words[min(int(unit), last)] for unit in units * len(domain.words)]
+    if isinstance(domain, Integers):
+        count = domain.high - domain.low + 1
+        return [domain.low + min(int(unit), count - 1) for unit in units * count]
+    if domain.log:  # not numpy's power, which may differ in the last digit between machines
+        ratio = domain.high / domain.low
+        values = domain.low * np.array([math.pow(ratio, unit) for unit in units.tolist()])
+    else:
+        values = domain.low + units * (domain.high - domain.low)
+    clipped: list[Value] = np.clip(values, domain.low, domain.high).tolist()
+    return clipped  # it may round past the end of the range

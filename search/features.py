@@ -105,8 +105,10 @@ class Features:
             next(at for at, case in enumerate(cases) if case is None or case in name)
             for name in (*space.filters, "")
         ]
+        self._anchors: dict[int, NDArray[np.intp] | None] = {}
         self._tuning = [name for name in TUNING if _varies(space, name)]
         self.cells = len(self._cases) * len(self._positions)
+        self._leaves = {name: self._leaf(name) for name in space.parents}
         self.groups = self._layout()
         self.columns = self.groups[-1].end
 
@@ -157,23 +159,29 @@ class Features:
 
     def _mix(self, node: Model | Merge, method: Array, together: Array) -> _Mix:
         """Shares below a node; ``method`` and ``together`` are filled in on the way."""
-        count = len(self._number)
         if isinstance(node, Model):
-            shares = np.zeros((count, self.cells))
-            at = self._number.get(node.name)
-            if at is not None:
-                shares[at] = 1.0
-            return _Mix(shares, np.ones((count, self.cells)), () if at is None else (at,))
+            return self._leaves.get(node.name) or self._leaf(node.name)
+        count = len(self._number)
         inputs = [self._mix(source.of, method, together) for source in node.sources]
         shares, density = np.zeros((count, self.cells)), np.ones((count, self.cells))
         for source, mix, factor in zip(node.sources, inputs, self._factors(node), strict=True):
             shares += factor * mix.shares
-            kept = self._over(_given(source, node, "density", 1.0))
+            kept = _given(source, node, "density", 1.0)
+            over = 1.0 if kept == 1.0 else self._over(kept)
             for leaf in mix.leaves:
-                density[leaf] = mix.density[leaf] * kept
+                density[leaf] = mix.density[leaf] * over
         leaves = tuple(sorted({leaf for mix in inputs for leaf in mix.leaves}))
         self._note_pairs(node, [mix.leaves for mix in inputs], method, together)
         return _Mix(shares, density, leaves)
+
+    def _leaf(self, name: str) -> _Mix:
+        """A parent as it is; a model that is none, such as the base, has no share."""
+        count = len(self._number)
+        shares = np.zeros((count, self.cells))
+        at = self._number.get(name)
+        if at is not None:
+            shares[at] = 1.0
+        return _Mix(shares, np.ones((count, self.cells)), () if at is None else (at,))
 
     def _note_pairs(
         self, node: Merge, inputs: list[tuple[int, ...]], method: Array, together: Array
@@ -221,13 +229,27 @@ class Features:
         """A parameter in every cell, ``(cells,)``: filter groups, and the depths of each."""
         if isinstance(value, ByFilter):
             return np.concatenate([self._level(value.cases[at].value) for at in self._cases])
-        return np.tile(self._level(value), len(self._cases))
+        if not isinstance(value, Gradient):
+            return np.full(self.cells, float(value))
+        return np.concatenate([self._level(value)] * len(self._cases))
 
     def _level(self, value: Level) -> Array:
         if not isinstance(value, Gradient):
             return np.full(len(self._positions), float(value))
-        anchors = value.anchors
+        anchors: Array = np.array(value.anchors, dtype=np.float64)
+        meets = self._meets(len(anchors))
+        if meets is not None:
+            met: Array = anchors[meets]
+            return met
         return np.interp(self._positions * (len(anchors) - 1), np.arange(len(anchors)), anchors)
+
+    def _meets(self, anchors: int) -> NDArray[np.intp] | None:
+        """Which of so many anchors lies at each depth; ``None`` unless one does at every depth."""
+        if anchors not in self._anchors:
+            scaled = self._positions * (anchors - 1)
+            nearest = scaled.round().astype(np.intp)
+            self._anchors[anchors] = nearest if np.array_equal(scaled, nearest) else None
+        return self._anchors[anchors]
 
     def _slices(self, root: Merge) -> Array:
         layers = self._space.layers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from spaces.dials import (
     DRAWN,
@@ -31,9 +33,11 @@ from spaces.recipe import (
     Recipe,
     Slice,
     Source,
+    unchecked,
 )
 from spaces.space import Space
 from spaces.stacking import settle
+from spaces.values import numbers
 
 __all__ = [
     "SMALLEST_SUM",
@@ -56,7 +60,7 @@ SMALLEST_SUM = 1e-3
 """A merge is divided by its sum of weights only where that is at least this everywhere."""
 
 
-def draw(space: Space, trial: Trial, *, flat: bool = False) -> Recipe:
+def draw(space: Space, trial: Trial, *, flat: bool = False, check: bool = True) -> Recipe:
     """A recipe from the space.
 
     Args:
@@ -65,6 +69,8 @@ def draw(space: Space, trial: Trial, *, flat: bool = False) -> Recipe:
         flat: Ask for every parameter of the space, always in the same order, and ignore those that
             this recipe has no use for (samplers that know only fixed spaces need it). Otherwise
             only what the recipe uses is asked for.
+        check: Check the merges of the recipe as those of any other; all that a space draws are
+            legal, so that hundreds that are only compared need not be.
 
     Returns:
         A legal recipe; the same one for the same values, whether flat or not.
@@ -72,7 +78,7 @@ def draw(space: Space, trial: Trial, *, flat: bool = False) -> Recipe:
     if flat:
         known = parameters(space).items()
         trial = Fixed({name: domain.suggest(trial, name) for name, domain in known})
-    return _Drawing(space, trial).recipe()
+    return _Drawing(space, trial, check=check).recipe()
 
 
 def params(recipe: Recipe, space: Space) -> dict[str, Value]:
@@ -99,13 +105,27 @@ def params(recipe: Recipe, space: Space) -> dict[str, Value]:
     return result
 
 
+T = TypeVar("T")
+
+_Layout = tuple[tuple[str, ...], int, tuple[str | None, ...]]
+"""Names of a value by filter, then over depth; number of depths; filters."""
+
+
+@lru_cache(maxsize=64)
+def _layouts(_: Space) -> dict[tuple[str, str], _Layout]:
+    """The layouts of a space that were needed so far, by parameter and stem."""
+    return {}
+
+
 class _Drawing:
     """One recipe on its way from a trial."""
 
-    def __init__(self, space: Space, trial: Trial) -> None:
+    def __init__(self, space: Space, trial: Trial, *, check: bool) -> None:
         self._space = space
         self._trial = trial
         self._dials: Mapping[str, Dial] = dials(space)
+        self._layouts = _layouts(space)
+        self._make = _checked if check else unchecked
 
     def recipe(self) -> Recipe:
         space = self._space
@@ -178,10 +198,11 @@ class _Drawing:
             base = Model(self._space.base)
         elif rule is BaseRule.ENDPOINT:
             base = inputs[0][1]
-        return Merge(
+        return self._make(
+            Merge,
             method=method,
             sources=tuple(
-                Source(of=node, parameters=tuple(sorted(table.items())))
+                self._make(Source, of=node, parameters=tuple(sorted(table.items())))
                 for (_, node), table in zip(inputs, tables, strict=True)
             ),
             base=base,
@@ -190,28 +211,40 @@ class _Drawing:
 
     def _value(self, parameter: str, stem: str) -> Parameter:
         """A value by filter and over depth, as the space has it."""
-        names = iter(value_names(self._space, parameter, stem))
-        count = len(depths(self._space, parameter))
-        cases = filters(self._space, parameter)
-        levels = [
-            self._level([float(self._pick(next(names))) for _ in range(count)])
-            for _ in cases or (None,)
-        ]
+        names, count, cases = self._layout(parameter, stem)
+        values = [float(self._pick(name)) for name in names]
+        levels = [self._level(values[at : at + count]) for at in range(0, len(values), count)]
         if not cases:
             return levels[0]
         return ByFilter(tuple(Case(level, case) for level, case in zip(levels, cases, strict=True)))
+
+    def _layout(self, parameter: str, stem: str) -> _Layout:
+        found = self._layouts.get((parameter, stem))
+        if found is None:
+            space = self._space
+            names = tuple(value_names(space, parameter, stem))
+            found = names, len(depths(space, parameter)), filters(space, parameter)
+            self._layouts[parameter, stem] = found
+        return found
 
     def _level(self, values: list[float]) -> Level:
         if len(values) == 1:
             return values[0]
         if self._space.depth.knots:
-            return Gradient(tuple(values))
+            return self._make(Gradient, anchors=tuple(values))
         layers = self._space.layers
         # One anchor per layer: the position of layer k is k / (layers - 1), so it meets anchor k.
-        return Gradient(tuple(values[layer * len(values) // layers] for layer in range(layers)))
+        anchors = tuple(values[layer * len(values) // layers] for layer in range(layers))
+        return self._make(Gradient, anchors=anchors)
 
     def _can_normalize(self, weights: Sequence[Parameter]) -> bool:
         """Whether the weights of a merge keep clear of a sum of 0 in every layer."""
+        ends = [(min(found), max(found)) for found in (tuple(numbers(w)) for w in weights)]
+        # Between these sums lie those of all layers; twice the bound leaves room for rounding.
+        if sum(low for low, _ in ends) >= 2 * SMALLEST_SUM:
+            return True
+        if sum(high for _, high in ends) <= -2 * SMALLEST_SUM:
+            return True
         layers = self._space.layers
         positions = [layer / (layers - 1) if layers > 1 else 1.0 for layer in range(layers)]
         cases = range(len(filters(self._space, "weight")) or 1)
@@ -238,6 +271,10 @@ class _Drawing:
                 for run in settle(drawn, stacking, layers=layers)
             ),
         )
+
+
+def _checked(kind: type[T], **fields: Any) -> T:
+    return kind(**fields)
 
 
 def _at(level: Level, position: float) -> float:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, cast
+from dataclasses import fields as dataclass_fields
+from functools import cache, cached_property
+from typing import Any, TypeVar, cast
 
 from spaces import chat
 from spaces.methods import METHODS, BaseRule, Kind, Scope
@@ -55,11 +56,14 @@ __all__ = [
     "parameters",
     "parameters_from_json",
     "resolve",
+    "unchecked",
     "value_from_json",
 ]
 
 DTYPES = ("float32", "float16", "bfloat16")
 """Output dtypes a recipe may ask for."""
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 
@@ -339,6 +343,24 @@ class Recipe:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"recipe: expected the fields of a recipe, got {error!r}") from error
+
+
+def unchecked(kind: type[T], **fields: Any) -> T:
+    """A part of a recipe that is known to be legal, made without looking at it again.
+
+    Args:
+        kind: ``Source``, ``Merge`` or another frozen dataclass of this module.
+        fields: Its fields; those left out keep their defaults.
+    """
+    made = object.__new__(kind)
+    for name, default in _defaults(kind):
+        object.__setattr__(made, name, fields.get(name, default))
+    return made
+
+
+@cache
+def _defaults(kind: Hashable) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.default) for field in dataclass_fields(cast(type[Any], kind)))
 
 
 def merges(node: Model | Merge) -> Iterator[Merge]:
