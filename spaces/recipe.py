@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from functools import cache, cached_property
@@ -353,14 +353,14 @@ def unchecked(kind: type[T], **fields: Any) -> T:
         fields: Its fields; those left out keep their defaults.
     """
     made = object.__new__(kind)
-    for name, default in _defaults(kind):
+    for name, default in _defaults(cast(Any, kind)):
         object.__setattr__(made, name, fields.get(name, default))
     return made
 
 
 @cache
-def _defaults(kind: Hashable) -> tuple[tuple[str, Any], ...]:
-    return tuple((field.name, field.default) for field in dataclass_fields(cast(type[Any], kind)))
+def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.default) for field in dataclass_fields(kind))
 
 
 def merges(node: Model | Merge) -> Iterator[Merge]:

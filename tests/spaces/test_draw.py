@@ -52,6 +52,13 @@ def test_params_is_the_inverse(any_space, random_trial, data, seed: int) -> None
 
 
 @given(data=st.data(), seed=SEEDS)
+def test_recipes_drawn_unchecked_pass_every_check(any_space, random_trial, data, seed: int) -> None:
+    space = data.draw(any_space)
+    recipe = draw(space, random_trial(seed), check=False)
+    assert Recipe.from_dict(recipe.to_dict()) == recipe == draw(space, random_trial(seed))
+
+
+@given(data=st.data(), seed=SEEDS)
 def test_flat_draws_ask_for_everything(any_space, random_trial, data, seed: int) -> None:
     space, trial = data.draw(any_space), random_trial(seed)
     recipe = draw(space, trial, flat=True)
