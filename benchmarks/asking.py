@@ -63,8 +63,7 @@ class LandscapeEvaluator:
             of = by_task.setdefault(question.task, {})
             of[question.id] = float(right[self._place[question.id]])
         scores = tuple(
-            task_score(name, items, aggregate=np.mean, mean=True)
-            for name, items in by_task.items()
+            task_score(name, items, aggregate=np.mean, mean=True) for name, items in by_task.items()
         )
         value, stderr = combine(scores, self._catalogue.tasks)
         return Score(

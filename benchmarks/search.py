@@ -115,7 +115,9 @@ def show(results: Results) -> None:
         if not families:
             continue
         table = regrets(results, arm, families)
-        cells = [f"{m:.1f} ({a:.1f}-{b:.1f})" for a, m, b in np.percentile(table, (25, 50, 75), 0).T]
+        cells = [
+            f"{m:.1f} ({a:.1f}-{b:.1f})" for a, m, b in np.percentile(table, (25, 50, 75), 0).T
+        ]
         cells += [""] * (len(CHECKS) - len(cells))
         recipes = np.median([results[arm][family]["candidates"][-1] for family in families])
         print(f"| {arm} | {' | '.join(cells)} | {recipes:.0f} | {len(families)} |")
@@ -140,8 +142,13 @@ def main() -> None:
             if str(family) not in results.setdefault(arm, {}):
                 results[arm][str(family)] = run(arm, family, last=args.last)
                 save(args.results, results)
-                print(family, arm, regrets(results, arm, [str(family)]).round(1).tolist()[0],
-                      f"{results[arm][str(family)]['seconds']:.0f} s", flush=True)
+                print(
+                    family,
+                    arm,
+                    regrets(results, arm, [str(family)]).round(1).tolist()[0],
+                    f"{results[arm][str(family)]['seconds']:.0f} s",
+                    flush=True,
+                )
     show(results)
 
 

@@ -233,7 +233,5 @@ def _interleaved(questions: Sequence[str]) -> tuple[str, ...]:
     by_task: dict[str, list[str]] = {}
     for name in questions:
         by_task.setdefault(name.rpartition("/")[0], []).append(name)
-    turns = [
-        (at / len(names), name) for names in by_task.values() for at, name in enumerate(names)
-    ]
+    turns = [(at / len(names), name) for names in by_task.values() for at, name in enumerate(names)]
     return tuple(name for _, name in sorted(turns))
