@@ -24,8 +24,8 @@ from dataclasses import dataclass
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: one core
 
 import numpy as np
-from benchmarks.landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
 
+from benchmarks.landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
 from evaluators.base import TaskInfo, TaskScore
 from runs.finalists import Entry, Finalist, Standing
 from runs.records import Role, role_of

@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded, for hon
 
 import numpy as np
 import optuna
-from benchmarks.landscape import SPACE, Landscape
 
+from benchmarks.landscape import SPACE, Landscape
 from evaluators.base import Candidate, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from runs.records import Estimate
