@@ -1,7 +1,7 @@
 """Whether the verdict keeps its promises, on runs whose truth is known.
 
-    python benchmarks/calibration.py                             # some minutes on one core
-    python benchmarks/calibration.py --runs 200 --world beatable
+    python -m benchmarks.calibration                             # some minutes on one core
+    python -m benchmarks.calibration --runs 200 --world beatable
 
 A run is a family of its own (``benchmarks/landscape.py``) with its own questions: parents, average,
 two default recipes and many random merges are scored on the search questions, the three with the
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: one core
 
 import numpy as np
-from landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
 
+from benchmarks.landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
 from evaluators.base import TaskInfo, TaskScore
 from runs.finalists import Entry, Finalist, Standing
 from runs.records import Role, role_of

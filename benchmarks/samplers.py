@@ -1,8 +1,8 @@
 """How near samplers come to the best recipe, by the number of recipes scored.
 
-    python benchmarks/samplers.py --families 8                   # the made-up families
-    python benchmarks/samplers.py --families 8 --plain           # the closed-form evaluator
-    python benchmarks/samplers.py --speed                        # time of fits and proposals
+    python -m benchmarks.samplers --families 8                   # the made-up families
+    python -m benchmarks.samplers --families 8 --plain           # the closed-form evaluator
+    python -m benchmarks.samplers --speed                        # time of fits and proposals
 
 Every sampler starts with the same seeds and scores every recipe on all questions. Regret is the
 true score of the best recipe known minus that of the recipe with the best score so far, in points;
@@ -21,10 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded, for hon
 
 import numpy as np
 import optuna
-from landscape import SPACE, Landscape
 
+from benchmarks.landscape import SPACE, Landscape
 from evaluators.base import Candidate, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
+from runs.records import Estimate
 from search.candidates import Cube
 from search.features import Features
 from search.gp_sampler import GaussianProcessSampler
@@ -81,7 +82,7 @@ def search(
         trial = study.ask()
         recipes.append(draw(space, trial, flat=sampler.flat))
         value, stderr = score(recipes[-1])
-        sampler.learn(trial.number, value=value, stderr=stderr)
+        sampler.learn({trial.number: Estimate(value=value, stderr=stderr)})
         study.tell(trial, value)
         if number + 1 in CHECKS:
             found.setdefault(name, []).append(recipes[study.best_trial.number])
