@@ -45,7 +45,7 @@ def test_from_config_to_model(project: Project, tmp_path: Path) -> None:
     assert list(frame["rank"]) == list(range(1, 9))
 
     status = search("status", run / "study.db")
-    assert "8 of 8 done" in status.stdout
+    assert "8 of 8 recipes" in status.stdout
     assert "the budget is spent" in status.stdout
 
     built = search("build", run / "best.yaml", tmp_path / "merged")
