@@ -242,7 +242,14 @@ class RunConfig(Section):
             low = layers if high is None else min(layers, high)
         if high is None:
             high = max(low, layers + layers // 2)
-        return Stacking(max_slices=slices.max_slices, min_layers=low, max_layers=high)
+        return Stacking(
+            max_slices=slices.max_slices,
+            min_layers=low,
+            max_layers=high,
+            sources=slices.sources,
+            max_repeated=slices.max_repeated,
+            max_removed=slices.max_removed,
+        )
 
     def harness_spec(self) -> HarnessSpec:
         """What a worker needs to know to score recipes."""
