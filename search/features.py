@@ -259,7 +259,9 @@ class Features:
         along = used[at] / layers
         columns = [parts * np.sqrt(MAX_DEPTHS), along / np.sqrt(MAX_DEPTHS), [len(used) / layers]]
         if self._space.stacking is not None and self._space.stacking.sources != "merged":
-            number = {Model(name): at for name, at in self._number.items()}
+            number: dict[Model | Merge, int] = {
+                Model(name): at for name, at in self._number.items()
+            }
             taken = [number.get(node, len(number)) for node in _runs_of(root)]
             each = np.repeat(taken, [end - start for start, end in runs])[at]
             columns.append(np.eye(len(number) + 1)[each].ravel() / np.sqrt(MAX_DEPTHS))
