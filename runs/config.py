@@ -345,7 +345,13 @@ def _space_problems(data: Mapping[str, Any]) -> list[Problem]:
     """What the space itself finds wrong with the bounds, whatever else is wrong in the config."""
     own = {key: data[key] for key in ("base", "models", "space", "output") if key in data}
     try:
-        RunConfig.model_validate(own | {"tasks": ["any"]})._space(_TRIAL_LAYERS)
+        config = RunConfig.model_validate(own | {"tasks": ["any"]})
+        slices = config.bounds.slices
+        if slices is not None and (slices.max_repeated, slices.max_removed) != (None, None):
+            # Runs in order stay near the depth of the parents, which is not known yet.
+            bounds = config.bounds.model_copy(update={"slices": None})
+            config = config.model_copy(update={"bounds": bounds})
+        config._space(_TRIAL_LAYERS)
     except ValidationError:
         return []  # such as no models at all: reported already
     except SpaceError as error:
