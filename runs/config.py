@@ -242,7 +242,14 @@ class RunConfig(Section):
             low = layers if high is None else min(layers, high)
         if high is None:
             high = max(low, layers + layers // 2)
-        return Stacking(max_slices=slices.max_slices, min_layers=low, max_layers=high)
+        return Stacking(
+            max_slices=slices.max_slices,
+            min_layers=low,
+            max_layers=high,
+            sources=slices.sources,
+            max_repeated=slices.max_repeated,
+            max_removed=slices.max_removed,
+        )
 
     def harness_spec(self) -> HarnessSpec:
         """What a worker needs to know to score recipes."""
@@ -338,7 +345,13 @@ def _space_problems(data: Mapping[str, Any]) -> list[Problem]:
     """What the space itself finds wrong with the bounds, whatever else is wrong in the config."""
     own = {key: data[key] for key in ("base", "models", "space", "output") if key in data}
     try:
-        RunConfig.model_validate(own | {"tasks": ["any"]})._space(_TRIAL_LAYERS)
+        config = RunConfig.model_validate(own | {"tasks": ["any"]})
+        slices = config.bounds.slices
+        if slices is not None and (slices.max_repeated, slices.max_removed) != (None, None):
+            # Runs in order stay near the depth of the parents, which is not known yet.
+            bounds = config.bounds.model_copy(update={"slices": None})
+            config = config.model_copy(update={"bounds": bounds})
+        config._space(_TRIAL_LAYERS)
     except ValidationError:
         return []  # such as no models at all: reported already
     except SpaceError as error:

@@ -173,7 +173,7 @@ class DepthSection(Section):
 
 
 class SlicesSection(Section):
-    """Bounds for stacking layers of the merged model."""
+    """Bounds for stacking layers of the merged model, of the parents, or of both."""
 
     max_slices: int = Field(default=2, ge=2, description="Most runs of layers in the output.")
     min_layers: int | None = Field(
@@ -183,6 +183,19 @@ class SlicesSection(Section):
     )
     max_layers: int | None = Field(
         default=None, ge=1, description="Most layers in the output; omit for half as many again."
+    )
+    sources: Literal["merged", "parents", "any"] = Field(
+        default="merged", description="What each run is taken from: merged model, a parent, either."
+    )
+    max_repeated: int | None = Field(
+        default=None,
+        ge=0,
+        description="Runs in order, each repeating at most so many layers; omit for runs anywhere.",
+    )
+    max_removed: int | None = Field(
+        default=None,
+        ge=0,
+        description="Runs in order, at most so many layers left out between two; likewise.",
     )
 
 

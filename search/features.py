@@ -123,7 +123,7 @@ class Features:
             else 0,
             "tuning": len(self._tuning),
             "tree": pairs if space.pairwise else 0,
-            "slices": 0 if space.stacking is None else 2 * MAX_DEPTHS + 1,
+            "slices": self._stacked_columns(),
         }
         groups, start = [], 0
         for name, size in sizes.items():
@@ -131,6 +131,13 @@ class Features:
                 groups.append(Group(name=name, start=start, end=start + size))
                 start += size
         return tuple(groups)
+
+    def _stacked_columns(self) -> int:
+        stacking = self._space.stacking
+        if stacking is None:
+            return 0
+        sources = 0 if stacking.sources == "merged" else len(self._space.parents) + 1
+        return 2 * MAX_DEPTHS + 1 + sources * MAX_DEPTHS
 
     def matrix(self, recipes: Sequence[Recipe]) -> Array:
         """The vectors of several recipes, ``(len(recipes), columns)``."""
@@ -140,11 +147,11 @@ class Features:
     def vector(self, recipe: Recipe) -> Array:
         """The features of a recipe that the space can draw, ``(columns,)``."""
         root = recipe.root
-        merged = root.slices[0].sources[0].of if root.slices else root
+        merged = next((node for node in _runs_of(root) if isinstance(node, Merge)), None)
         pairs, cells = len(self._pairs), self.cells
         method = np.zeros((pairs, len(self._method)))
         together = np.ones(pairs)
-        mix = self._mix(merged, method, together)
+        mix = self._stacked(root, method, together)
         parts = {
             "method": method.ravel() / np.sqrt(pairs),
             "share": mix.shares.ravel() / np.sqrt(cells),
@@ -156,6 +163,20 @@ class Features:
         if self._space.stacking is not None:
             parts["slices"] = self._slices(root)
         return np.concatenate([parts[group.name] for group in self.groups])
+
+    def _stacked(self, root: Merge, method: Array, together: Array) -> _Mix:
+        """What all runs of layers hold together, each by its part of the output."""
+        nodes = _runs_of(root)
+        mixes = {node: self._mix(node, method, together) for node in dict.fromkeys(nodes)}
+        if len(mixes) == 1:
+            return mixes[nodes[0]]
+        lengths = np.array([part.length for part in root.slices], dtype=np.float64)
+        parts = list(zip(lengths / lengths.sum(), (mixes[node] for node in nodes), strict=True))
+        return _Mix(
+            np.asarray(sum(part * mix.shares for part, mix in parts)),
+            np.asarray(sum(part * mix.density for part, mix in parts)),
+            tuple(sorted({leaf for mix in mixes.values() for leaf in mix.leaves})),
+        )
 
     def _mix(self, node: Model | Merge, method: Array, together: Array) -> _Mix:
         """Shares below a node; ``method`` and ``together`` are filled in on the way."""
@@ -212,10 +233,10 @@ class Features:
             factor = factor / np.where(np.abs(total) < SMALLEST_TOTAL, 1.0, total)
         return [factor * weight for weight in weights]
 
-    def _tuned(self, root: Model | Merge) -> Array:
+    def _tuned(self, root: Merge | None) -> Array:
         """The parameters of ``TUNING`` that vary, one column each."""
         found: dict[str, list[float]] = {name: [] for name in self._tuning}
-        for node in merges(root):
+        for node in () if root is None else merges(root):
             for name in found.keys() & set(DRAWN[node.method]):
                 bounds = range_of(self._space, name)
                 ends = np.array([bounds.low, bounds.high])
@@ -255,10 +276,23 @@ class Features:
         layers = self._space.layers
         runs = [part.sources[0].layers or (0, 0) for part in root.slices] or [(0, layers)]
         used = np.concatenate([np.arange(start, end) for start, end in runs])
+        at = np.linspace(0, len(used) - 1, MAX_DEPTHS).round().astype(int)
         parts = np.bincount(used * MAX_DEPTHS // layers, minlength=MAX_DEPTHS) / layers
-        along = used[np.linspace(0, len(used) - 1, MAX_DEPTHS).round().astype(int)] / layers
-        return np.concatenate([parts * np.sqrt(MAX_DEPTHS), along / np.sqrt(MAX_DEPTHS),
-                               [len(used) / layers]])  # fmt: skip
+        along = used[at] / layers
+        columns = [parts * np.sqrt(MAX_DEPTHS), along / np.sqrt(MAX_DEPTHS), [len(used) / layers]]
+        if self._space.stacking is not None and self._space.stacking.sources != "merged":
+            number: dict[Model | Merge, int] = {
+                Model(name): at for name, at in self._number.items()
+            }
+            taken = [number.get(node, len(number)) for node in _runs_of(root)]
+            each = np.repeat(taken, [end - start for start, end in runs])[at]
+            columns.append(np.eye(len(number) + 1)[each].ravel() / np.sqrt(MAX_DEPTHS))
+        return np.concatenate(columns)
+
+
+def _runs_of(root: Merge) -> list[Model | Merge]:
+    """What each run of layers is taken from; the merge itself where none are stacked."""
+    return [part.sources[0].of for part in root.slices] or [root]
 
 
 def _given(source: Source, node: Merge, name: str, default: float) -> Parameter:

@@ -14,6 +14,8 @@ The names (``math`` stands for a parent, ``node1`` for a join of a pairwise merg
 ``t``, ``node1.t``       position of slerp; likewise all of ``PER_MERGE``
 ``slices``               number of layer runs that are stacked; 1 for none
 ``slice1.start``         first layer of a run; ``slice1.end`` is the layer after the last
+``slice2.shift``         from the end of the run before to this one's start, instead of ``start``
+``slice1.source``        what the layers of a run are taken from, a parent or ``MERGED``
 =======================  ===========================================================
 
 A value that varies by filter carries the filter in brackets, ``[*]`` for the rest; one that varies
@@ -28,6 +30,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from spaces.bounds import MERGED
 from spaces.domains import Choices, Domain, Floats, Integers
 from spaces.order import radices
 from spaces.ranges import RANGES, della_density
@@ -200,12 +203,28 @@ def _stacking(space: Space) -> Iterator[Dial]:
         return
     fewest, most = space.stacking.slices(space.layers)
     yield Dial(name="slices", domain=Integers(low=fewest, high=most), parameter="slices")
+    starts = Integers(low=0, high=space.layers - 1)
+    ends = Integers(low=1, high=space.layers)
+    in_order = space.stacking.in_order
+    back, ahead = space.stacking.shifts
     for number in range(1, most + 1):
         of = f"slice{number}"
-        starts = Integers(low=0, high=space.layers - 1)
-        ends = Integers(low=1, high=space.layers)
-        yield Dial(name=f"{of}.start", domain=starts, parameter="start", of=of)
-        yield Dial(name=f"{of}.end", domain=ends, parameter="end", of=of)
+        if not in_order:
+            yield Dial(name=f"{of}.start", domain=starts, parameter="start", of=of)
+        elif number > 1:
+            shifts = Integers(low=back, high=ahead)
+            yield Dial(name=f"{of}.shift", domain=shifts, parameter="shift", of=of)
+        if not in_order or number < most:
+            yield Dial(name=f"{of}.end", domain=ends, parameter="end", of=of)
+        if space.stacking.sources != "merged":
+            yield Dial(name=f"{of}.source", domain=sources(space), parameter="source", of=of)
+
+
+def sources(space: Space) -> Choices:
+    """What a run of stacked layers can be taken from."""
+    kind = space.stacking.sources if space.stacking is not None else "merged"
+    parents = space.parents if kind != "merged" else ()
+    return Choices((*parents, MERGED) if kind != "parents" else parents)
 
 
 def _inputs(space: Space) -> Iterator[Dial]:

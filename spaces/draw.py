@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from spaces.bounds import MERGED, Stacking
 from spaces.dials import (
     DRAWN,
     PER_INPUT,
@@ -36,7 +37,7 @@ from spaces.recipe import (
     unchecked,
 )
 from spaces.space import Space
-from spaces.stacking import settle
+from spaces.stacking import Part, condensed, follow, settle
 from spaces.values import numbers
 
 __all__ = [
@@ -129,15 +130,29 @@ class _Drawing:
 
     def recipe(self) -> Recipe:
         space = self._space
-        paired = self._word("order") == "pairwise"
-        merged = self._pairs(self._tree()) if paired else self._at_once()
         return Recipe(
-            root=self._stack(merged),
+            root=self._root(),
             dtype=space.dtype,
             seed=space.seed,
             tokenizer=space.tokenizer,
             vocabulary=space.vocabulary,
         )
+
+    def _root(self) -> Merge:
+        stacking = self._space.stacking
+        if stacking is None:
+            return self._merged()
+        if stacking.sources == "merged" and not stacking.in_order:
+            merged = self._merged()
+            return _stack(self._parts(stacking), merged)
+        # Runs of parents alone need no merge, and then nothing of one is asked for.
+        parts = self._parts(stacking)
+        needed = not parts or MERGED in (source for source, _ in parts)
+        return _stack(parts, self._merged() if needed else None)
+
+    def _merged(self) -> Merge:
+        paired = self._word("order") == "pairwise"
+        return self._pairs(self._tree()) if paired else self._at_once()
 
     def _pick(self, name: str) -> Value:
         domain = self._dials[name].domain
@@ -255,22 +270,45 @@ class _Drawing:
                     return False
         return True
 
-    def _stack(self, merged: Merge) -> Merge:
-        stacking, layers = self._space.stacking, self._space.layers
-        count = int(self._pick("slices")) if stacking is not None else 1
-        if stacking is None or count == 1:
+    def _parts(self, stacking: Stacking) -> tuple[Part, ...]:
+        """The runs of layers to stack and what they are taken from; none for the merged model."""
+        layers = self._space.layers
+        count = int(self._pick("slices"))
+        if count == 1:
+            return ()
+        places = range(1, count + 1)
+        if stacking.in_order:
+            ends = [self._number(f"slice{place}.end") for place in places[:-1]]
+            shifts = [self._number(f"slice{place}.shift") for place in places[1:]]
+            runs = follow(ends, shifts, stacking, layers=layers)
+        else:
+            drawn = [
+                (self._number(f"slice{place}.start"), self._number(f"slice{place}.end"))
+                for place in places
+            ]
+            runs = settle(drawn, stacking, layers=layers)
+        if stacking.sources == "merged":
+            sources = [MERGED for _ in places]
+        else:
+            sources = [self._word(f"slice{place}.source") for place in places]
+        parts = tuple(zip(sources, runs, strict=True))
+        return condensed(parts) if stacking.in_order else parts
+
+    def _number(self, name: str) -> int:
+        return int(self._pick(name))
+
+
+def _stack(parts: Sequence[Part], merged: Merge | None) -> Merge:
+    """Passthrough over runs of layers; the merged model itself where there are none."""
+    nodes: dict[str, Model | Merge] = {name: Model(name) for name, _ in parts if name != MERGED}
+    if merged is not None:
+        if not parts:
             return merged
-        drawn = [
-            (int(self._pick(f"slice{number}.start")), int(self._pick(f"slice{number}.end")))
-            for number in range(1, count + 1)
-        ]
-        return Merge(
-            method="passthrough",
-            slices=tuple(
-                Slice(sources=(Source(of=merged, layers=run),))
-                for run in settle(drawn, stacking, layers=layers)
-            ),
-        )
+        nodes[MERGED] = merged
+    return Merge(
+        method="passthrough",
+        slices=tuple(Slice(sources=(Source(of=nodes[name], layers=run),)) for name, run in parts),
+    )
 
 
 def _checked(kind: type[T], **fields: Any) -> T:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby
 
+from spaces.bounds import MERGED
 from spaces.dials import (
     DRAWN,
     PER_INPUT,
@@ -98,10 +99,12 @@ class _Rewriting:
         space = self._space
         root = _whole(root, space)
         if root.slices:
-            root, runs = stacked_merge(root, space)
+            merged, runs = stacked_merge(root, space)
             for name, value in runs.items():
                 self._set(name, value)
-            root = _whole(root, space)
+            if merged is None:
+                return
+            root = _whole(merged, space)
         elif space.stacking is not None:
             self._set("slices", 1)
         paired = any(isinstance(source.of, Merge) for source in root.sources)
@@ -275,9 +278,13 @@ def _meaning(root: Merge, space: Space, cells: _Cells) -> _Meaning:
     result: _Meaning = {}
     root = _whole(root, space)
     if root.slices:
-        result["slices"] = tuple(part.sources[0].layers for part in root.slices)
-        inner = root.slices[0].sources[0].of
-        assert isinstance(inner, Merge)
+        runs = [part.sources[0] for part in root.slices]
+        result["slices"] = tuple(
+            (run.of.name if isinstance(run.of, Model) else MERGED, run.layers) for run in runs
+        )
+        inner = next((run.of for run in runs if isinstance(run.of, Merge)), None)
+        if inner is None:
+            return result
         root = _whole(inner, space)
 
     def walk(node: Model | Merge) -> str:

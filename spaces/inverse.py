@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from spaces.bounds import MERGED
 from spaces.dials import DRAWN, PER_INPUT, depths, filters, in_recipes, joinable, value_names
 from spaces.domains import NotInSpace, Value
 from spaces.order import Join, Tree, digits_from_tree
@@ -70,8 +71,11 @@ class _Reading:
 
     def read(self, root: Merge) -> None:
         if root.slices:
-            root, runs = stacked_merge(root, self._space)
+            merged, runs = stacked_merge(root, self._space)
             self.found.update(runs)
+            if merged is None:
+                return
+            root = merged
         elif self._space.stacking is not None:
             self.found["slices"] = 1
         paired = any(isinstance(source.of, Merge) for source in root.sources)
@@ -168,29 +172,40 @@ class _Reading:
         return [float(anchors[run[0]]) for run in runs]
 
 
-def stacked_merge(root: Merge, space: Space) -> tuple[Merge, dict[str, Value]]:
-    """The merge whose layers are stacked, and the values of the stacking.
+def stacked_merge(root: Merge, space: Space) -> tuple[Merge | None, dict[str, Value]]:
+    """The merge whose layers are stacked, if there is one, and the values of the stacking.
 
     Raises:
         NotInSpace: If it is not a stack of the kind that the space draws.
     """
-    if space.stacking is None:
+    stacking = space.stacking
+    if stacking is None:
         raise NotInSpace("slices: expected none (stacking is off), got some")
     nodes = {source.of for group in root.groups() for source in group}
-    merged = next(iter(nodes))
-    single = len(nodes) == 1 and all(len(group) == 1 for group in root.groups())
-    plain = isinstance(merged, Merge) and not merged.slices
-    if root.method != "passthrough" or not single or not plain or len(root.slices) < 2:
+    merged = [node for node in nodes if isinstance(node, Merge)]
+    single = len(merged) <= 1 and all(len(group) == 1 for group in root.groups())
+    plain = not any(node.slices for node in merged)
+    fits = stacking.sources != "merged" or len(nodes) == len(merged)
+    if root.method != "passthrough" or not (single and plain and fits) or len(root.slices) < 2:
         raise NotInSpace(
             "slices: expected passthrough over two or more layer runs of one merge that has no "
             "slices itself, got something else"
         )
-    assert isinstance(merged, Merge)
     values: dict[str, Value] = {"slices": len(root.slices)}
+    before = 0
     for number, part in enumerate(root.slices, start=1):
-        start, end = part.sources[0].layers or (0, 0)
-        values |= {f"slice{number}.start": start, f"slice{number}.end": end}
-    return merged, values
+        (source,) = part.sources
+        start, end = source.layers or (0, 0)
+        if not stacking.in_order:
+            values |= {f"slice{number}.start": start, f"slice{number}.end": end}
+        else:
+            values |= {f"slice{number}.shift": start - before} if number > 1 else {}
+            values |= {f"slice{number}.end": end} if number < len(root.slices) else {}
+        if stacking.sources != "merged":
+            of = source.of
+            values[f"slice{number}.source"] = of.name if isinstance(of, Model) else MERGED
+        before = end
+    return (merged[0] if merged else None), values
 
 
 def check_tree(tree: Tree, parents: Sequence[str]) -> None:

@@ -183,6 +183,10 @@ def test_slices_without_bounds_follow_the_parents() -> None:
     assert config.space(8).stacking == Stacking(max_slices=2, min_layers=8, max_layers=12)
     config = RunConfig.from_text(MINIMAL + "space: {slices: {max_layers: 6}}")
     assert config.space(8).stacking == Stacking(max_slices=2, min_layers=6, max_layers=6)
+    config = RunConfig.from_text(MINIMAL + "space: {slices: {sources: any, max_repeated: 2}}")
+    assert config.space(8).stacking == Stacking(
+        min_layers=8, max_layers=12, sources="any", max_repeated=2
+    )
 
 
 def test_space_that_does_not_fit_the_models_names_the_key() -> None:

@@ -21,6 +21,10 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from search.building import build
+from spaces.bounds import MERGED
+from spaces.draw import Fixed, draw
+from spaces.space import Space, Stacking
+from spaces.yaml_writer import to_yaml
 
 SLERP = """
 slices:
@@ -227,3 +231,27 @@ def test_as_mergekit(name: str, families: dict[str, dict[str, Path]], tmp_path: 
         talk = [{"role": "user", "content": "1+1"}]
         said = [one.apply_chat_template(talk, tokenize=False) for one in tokenizers]
         assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("first", ["math", MERGED])
+def test_a_drawn_stack_as_mergekit(
+    first: str, tiny_family: dict[str, Path], tmp_path: Path
+) -> None:
+    """Runs of the merged model and of single parents, exported and run by both."""
+    space = Space(
+        parents=("math", "code"),
+        base=None,
+        layers=4,
+        methods=("linear",),
+        stacking=Stacking(min_layers=3, max_layers=8, sources="any", max_repeated=3),
+    )
+    values = {"weight.math": 0.75, "weight.code": 0.25, "slices": 2, "slice1.end": 3}
+    sources = {"slice1.source": first, "slice2.source": "code"}
+    drawn = draw(space, Fixed({**values, "slice2.shift": -2, **sources}))
+    text = to_yaml(drawn, {name: str(tiny_family[name]) for name in space.parents})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    ours, other = tmp_path / "ours", theirs(text, tmp_path / "theirs")
+    build(recipe, ours, shard_bytes=10**9)
+    close(*(load_file(at / "model.safetensors") for at in (ours, other)), exact=first != MERGED)
+    assert json.loads((ours / "config.json").read_text())["num_hidden_layers"] == 6

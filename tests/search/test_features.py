@@ -116,6 +116,18 @@ def test_stacked_layers_are_seen() -> None:
     np.testing.assert_allclose(twice, [1, 1, 1, 2, 2, 2, 1, 1])
 
 
+def test_sources_of_stacked_layers_are_seen() -> None:
+    space = Space(
+        parents=("a", "b"), base=None, layers=8, methods=("linear",),
+        stacking=Stacking(min_layers=8, max_layers=12, sources="any", max_repeated=4),
+    )  # fmt: skip
+    runs = {"slices": 2, "slice1.end": 4, "slice2.shift": 0}
+    values = runs | {"slice1.source": "a", "slice2.source": "b"}
+    each = part(space, values, "slices")[17:].reshape(8, 3) * np.sqrt(8)
+    np.testing.assert_allclose(each, np.eye(3)[[0] * 4 + [1] * 4])
+    np.testing.assert_allclose(part(space, values, "share"), [0.5, 0.5])
+
+
 def test_what_only_some_methods_have_is_seen() -> None:
     space = Space(
         parents=("a", "b"), base="base", layers=4,

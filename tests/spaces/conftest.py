@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from spaces.bounds import SOURCES
 from spaces.methods import METHODS, BaseRule
 from spaces.order import MAX_LEAVES
 from spaces.ranges import della_density
@@ -84,6 +85,9 @@ def spaces(draw: st.DrawFn) -> Space:
             max_slices=most,
             min_layers=least,
             max_layers=draw(st.integers(max(2, least), 3 * layers)),
+            sources=draw(st.sampled_from(SOURCES)),
+            max_repeated=draw(st.none() | st.integers(0, layers)),
+            max_removed=draw(st.none() | st.integers(0, layers)),
         )
         if stacking.slices(layers)[0] > stacking.slices(layers)[1]:
             stacking = None

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from spaces.bounds import MERGED
 from spaces.dials import DRAWN, PER_INPUT, PER_MERGE, in_recipes, orders
 from spaces.draw import Choices, Fixed, Floats, Integers, NotInSpace, draw, parameters, params
 from spaces.methods import DIVIDES, METHODS, Kind
@@ -25,8 +27,9 @@ from spaces.recipe import (
     resolve,
 )
 from spaces.recipe import parameters as table
+from spaces.seeds import seeds
 from spaces.space import Depth, Order, Range, Space, Stacking
-from spaces.stacking import settle
+from spaces.stacking import follow, settle
 from spaces.values import numbers
 
 SEEDS = st.integers(0, 2**32)
@@ -44,11 +47,20 @@ def test_params_is_the_inverse(any_space, random_trial, data, seed: int) -> None
     found = params(recipe, space)
     assert draw(space, Fixed(found)).key == recipe.key
     assert list(found) == [name for name in parameters(space) if name in found]
-    # Runs of layers may have had to be brought within bounds; nothing else may differ.
-    kept = {k: v for k, v in found.items() if not k.startswith("slice") or k == "slices"}
-    drawn = {k: v for k, v in trial.values.items() if not k.startswith("slice") or k == "slices"}
+    # Runs of layers may have had to be brought within bounds, and those in order that change
+    # nothing are joined; nothing else may differ.
+    joins = space.stacking is not None and space.stacking.in_order
+    kept, drawn = (
+        {
+            k: v
+            for k, v in values.items()
+            if not k.startswith("slice") or (k == "slices" and not joins)
+        }
+        for values in (found, trial.values)
+    )
     assert kept == drawn
-    assert found.keys() == trial.values.keys()
+    assert found.keys() <= trial.values.keys()
+    assert joins or found.keys() == trial.values.keys()
 
 
 @given(data=st.data(), seed=SEEDS)
@@ -301,6 +313,93 @@ def test_settled_runs_are_legal_and_stay(data: st.DataObject, layers: int, count
     assert all(0 <= start < end <= layers for start, end in settled)
     assert least <= sum(end - start for start, end in settled) <= most
     assert settle(settled, stacking, layers=layers) == settled
+
+
+@given(data=st.data(), layers=st.integers(2, 10), most=st.integers(2, 5))
+def test_runs_in_order_are_legal_and_stay(data: st.DataObject, layers: int, most: int) -> None:
+    least = data.draw(st.integers(1, 2 * layers))
+    stacking = Stacking(
+        max_slices=most,
+        min_layers=least,
+        max_layers=data.draw(st.integers(least, 2 * layers)),
+        max_repeated=data.draw(st.integers(0, layers)),
+        max_removed=data.draw(st.integers(0, layers)),
+    )
+    assume(not list(stacking.problems(layers)))
+    low, high = stacking.slices(layers)
+    joins = data.draw(st.integers(max(2, low), high)) - 1
+    back, ahead = stacking.shifts
+    ends = data.draw(st.lists(st.integers(1, layers), min_size=joins, max_size=joins))
+    shifts = data.draw(st.lists(st.integers(back, ahead), min_size=joins, max_size=joins))
+    runs = follow(ends, shifts, stacking, layers=layers)
+    assert runs[0][0] == 0
+    assert runs[-1][1] == layers
+    assert all(0 <= start < end <= layers for start, end in runs)
+    assert stacking.min_layers <= sum(end - start for start, end in runs) <= stacking.max_layers
+    settled = [after[0] - before[1] for before, after in pairwise(runs)]
+    assert all(back <= shift <= ahead for shift in settled)
+    assert follow([end for _, end in runs[:-1]], settled, stacking, layers=layers) == runs
+
+
+def stacked_space(**values: object) -> Space:
+    bounds = {"max_slices": 3, "min_layers": 4, "max_layers": 9, **values}
+    return Space(
+        parents=("a", "b"),
+        base=None,
+        layers=6,
+        methods=("linear",),
+        stacking=Stacking(**bounds),
+    )
+
+
+def layers_of(recipe: Recipe) -> list[tuple[str, tuple[int, int]]]:
+    """Source and layers of every run."""
+    runs = [part.sources[0] for part in recipe.root.slices]
+    return [(run.of.name if isinstance(run.of, Model) else MERGED, run.layers) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("shift", "runs"),
+    [
+        (-2, [(MERGED, (0, 4)), (MERGED, (2, 6))]),  # two layers again
+        (-1, [(MERGED, (0, 4)), (MERGED, (3, 6))]),
+        (0, []),  # the merged model as it is
+        (1, [(MERGED, (0, 4)), (MERGED, (5, 6))]),  # one left out
+    ],
+)
+def test_a_shift_repeats_or_removes_layers(shift: int, runs: list) -> None:
+    space = stacked_space(max_repeated=2, max_removed=1)
+    values = {"weight.a": 1.0, "weight.b": 0.5, "slices": 2}
+    recipe = draw(space, Fixed({**values, "slice1.end": 4, "slice2.shift": shift}))
+    assert layers_of(recipe) == runs
+    assert draw(space, Fixed(params(recipe, space))) == recipe
+
+
+def test_runs_of_parents_need_no_merge() -> None:
+    space = stacked_space(sources="any", max_repeated=2)
+    runs = {"slices": 2, "slice1.end": 3, "slice2.shift": -1}
+    values = runs | {"slice1.source": "a", "slice2.source": "b"}
+    recipe = draw(space, Fixed(values))
+    assert layers_of(recipe) == [("a", (0, 3)), ("b", (2, 6))]
+    assert params(recipe, space) == values
+    mixed = draw(space, Fixed(values | {"slice1.source": MERGED, "weight.a": 1.0, "weight.b": 0.5}))
+    assert layers_of(mixed) == [(MERGED, (0, 3)), ("b", (2, 6))]
+
+
+def test_one_parent_all_the_way_is_one_recipe() -> None:
+    space = stacked_space(sources="parents", max_repeated=2)
+    sources = {f"slice{number}.source": "b" for number in (1, 2, 3)}
+    ends = {"slice1.end": 2, "slice2.end": 5, "slice2.shift": 0, "slice3.shift": 0}
+    recipe = draw(space, Fixed({"slices": 3, **ends, **sources}))
+    assert layers_of(recipe) == [("b", (0, 1)), ("b", (1, 6))]
+    assert draw(space, Fixed(params(recipe, space))) == recipe
+
+
+def test_a_share_of_draws_is_not_stacked(random_trial) -> None:
+    space = stacked_space(sources="any", max_repeated=2, max_removed=2)
+    plain = sum(not draw(space, random_trial(seed)).root.slices for seed in range(300))
+    assert plain >= 300 / 3 * 0.8
+    assert all(seed.params is not None for seed in seeds(space) if seed.name == "plain average")
 
 
 # What cannot be drawn

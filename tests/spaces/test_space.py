@@ -92,6 +92,22 @@ def space(**changes) -> Space:
             r"stacking.min_layers: expected at most 12 \(2 slices of 6 layers\), got 13",
         ),
         (
+            {"stacking": Stacking(min_layers=6, max_layers=9, sources="none")},
+            "stacking.sources: expected one of merged, parents, any, got 'none'",
+        ),
+        (
+            {"stacking": Stacking(min_layers=6, max_layers=9, max_removed=-1)},
+            "stacking.max_removed: expected a whole number of at least 0, or none, got -1",
+        ),
+        (
+            {"stacking": Stacking(min_layers=6, max_layers=9, max_repeated=7)},
+            r"stacking.max_repeated: expected at most the layers \(6\), got 7",
+        ),
+        (
+            {"stacking": Stacking(min_layers=9, max_layers=9, max_repeated=2)},
+            r"stacking: expected min_layers to max_layers to meet 6 to 8 \(2 slices\), got 9 to 9",
+        ),
+        (
             {"stacking": Stacking(min_layers=1, max_layers=1)},
             "stacking.max_layers: expected at least 2 layers to stack, got 1",
         ),
