@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def front(points: Sequence[Sequence[float]]) -> tuple[bool, ...]:
+def front(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> tuple[bool, ...]:
     """Which points are dominated by no other.
 
     A point dominates another if it is at least as good in every objective and better in one. Equal
@@ -23,10 +25,12 @@ def front(points: Sequence[Sequence[float]]) -> tuple[bool, ...]:
     if not len(points):
         return ()
     values = np.array(points, dtype=np.float64)
-    known = np.isfinite(values).all(axis=1)
-    on_front = known.copy()
-    for at in np.flatnonzero(known):  # one row at a time: a table of all pairs would be large
-        others = values[known]
-        as_good = (others >= values[at]).all(axis=1)
-        on_front[at] = not (as_good & (others > values[at]).any(axis=1)).any()
-    return tuple(bool(one) for one in on_front)
+    known = [all(map(math.isfinite, row)) for row in values]
+    others = values[known]
+
+    def dominated(point: NDArray[np.float64]) -> bool:
+        as_good = (others >= point).all(axis=1)
+        return bool((as_good & (others > point).any(axis=1)).any())
+
+    # One point at a time: a table of all pairs would be large.
+    return tuple(usable and not dominated(row) for row, usable in zip(values, known, strict=True))
