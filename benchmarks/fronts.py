@@ -4,8 +4,8 @@
 
 On the made-up families of ``benchmarks/landscape.py``: four parents, three tasks, every recipe
 scored on all questions, the same seeds first for every sampler. Shown is the true hypervolume
-above the worst parent in each task, as a share of what all samplers together reached in that family; the
-median over families.
+above the worst parent in each task, as a share of what all samplers together reached in that
+family; the median over families.
 """
 
 from __future__ import annotations
