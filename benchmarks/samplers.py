@@ -82,7 +82,7 @@ def search(
         trial = study.ask()
         recipes.append(draw(space, trial, flat=sampler.flat))
         value, stderr = score(recipes[-1])
-        sampler.learn({trial.number: Estimate(value=value, stderr=stderr)})
+        sampler.learn({trial.number: (Estimate(value=value, stderr=stderr),)})
         study.tell(trial, value)
         if number + 1 in CHECKS:
             found.setdefault(name, []).append(recipes[study.best_trial.number])

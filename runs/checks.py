@@ -19,6 +19,9 @@ BASE = "base"
 UNION = "union"
 """What ``output.vocabulary`` is for the tokens of all models."""
 
+ONE_OBJECTIVE = ("cmaes",)
+"""Samplers that cannot search for a Pareto front."""
+
 _WORDS = {
     "bool_type": "true or false",
     "dict_type": "a mapping of keys",
@@ -120,6 +123,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
         *_slice_problems(data),
         *_tokenizer_problems(data),
         *_worker_problems(data),
+        *_objective_problems(data),
     ]
 
 
@@ -234,6 +238,21 @@ def _worker_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if type(count) is int and count > 1:
         text = f"expected 1 or auto where ray is false, got {count}"
         yield Problem(text=text, place=("workers", "count"))
+
+
+def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    if _at(data, "search", "objective") != "pareto":
+        return
+    held_out = _at(data, "held_out")
+    apart = held_out if isinstance(held_out, list | tuple) else ()
+    searched = [name for name in _task_names(data) if name not in apart]
+    if len(searched) < 2:
+        text = f"expected two tasks or more to search on for pareto, got {len(searched)}; use sum"
+        yield Problem(text=text, place=("search", "objective"))
+    sampler = _at(data, "search", "sampler")
+    if sampler in ONE_OBJECTIVE:
+        text = f"expected a sampler for several objectives, got {shown(sampler)}; use auto or nsga2"
+        yield Problem(text=text, place=("search", "sampler"))
 
 
 _SPACE_KEYS: dict[str, Place] = {

@@ -13,10 +13,12 @@ from typing import Any
 import pandas as pd
 
 from evaluators.base import TaskInfo
+from runs.front import front
 from runs.records import Evaluation, Record, Split, State
 
 _FIRST = {
     "rank": "Int64",
+    "front": "boolean",
     "score": "float64",
     "stderr": "float64",
     "estimate": "float64",
@@ -65,14 +67,18 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
     """Columns of the leaderboard with their dtypes, in order.
 
     A task ``x`` has ``task:x`` and ``task_stderr:x`` for the search questions, ``held_out:x`` and
-    ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction.
+    ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction, and
+    ``posterior:x`` and ``posterior_stderr:x``, where larger is better.
     """
+    posterior: dict[str, str] = {}
     search: dict[str, str] = {}
     held_out: dict[str, str] = {}
     for task in tasks:
+        name = task.name
+        posterior |= {f"posterior:{name}": "float64", f"posterior_stderr:{name}": "float64"}
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
-    return {**_FIRST, **search, **_HELD_OUT, **held_out, **_LAST}
+    return {**_FIRST, **posterior, **search, **_HELD_OUT, **held_out, **_LAST}
 
 
 def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
@@ -89,7 +95,12 @@ def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.Data
     order = ranked(records)
     ranks = {record.id: rank for rank, record in enumerate(order, start=1)}
     others = sorted((r for r in records if r.id not in ranks), key=lambda r: (_state(r), r.id))
-    rows = [_row(record, tasks, ranks.get(record.id)) for record in (*order, *others)]
+    on_front = fronts(order)
+    rows = [
+        _row(record, tasks, ranks.get(record.id))
+        | ({"front": record.id in on_front} if record.objectives else {})
+        for record in (*order, *others)
+    ]
     return _frame(rows, columns(tasks))
 
 
@@ -127,6 +138,28 @@ def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
     """
     scored = [record for record in records if math.isfinite(score_of(record))]
     return tuple(sorted(scored, key=_merit))
+
+
+def contenders(records: Sequence[Record], *, objectives: Sequence[str]) -> tuple[Record, ...]:
+    """Ranked candidates in the order in which they deserve a closer look.
+
+    Args:
+        records: With what is known of each objective.
+        objectives: Names; the best in each comes first, then all others by rank.
+    """
+    order = ranked(records)
+    known = [record for record in order if record.objectives]
+    best_of = [max(known, key=lambda r: r.objectives[name].value) for name in objectives if known]
+    first = dict.fromkeys(record.id for record in best_of)
+    by_id = {record.id: record for record in order}
+    return tuple(by_id[number] for number in dict.fromkeys([*first, *by_id]))
+
+
+def fronts(records: Sequence[Record]) -> frozenset[int]:
+    """Ids of the candidates that no other is expected to match in every task and beat in one."""
+    known = [record for record in records if record.objectives]
+    points = [[one.value for one in record.objectives.values()] for record in known]
+    return frozenset(r.id for r, best in zip(known, front(points), strict=True) if best)
 
 
 def _merit(record: Record) -> tuple[bool, float, int]:
@@ -174,6 +207,8 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
     if record.posterior is not None:
         row["posterior"] = record.posterior.value
         row["posterior_stderr"] = record.posterior.stderr
+    for name, known in record.objectives.items():
+        row |= {f"posterior:{name}": known.value, f"posterior_stderr:{name}": known.stderr}
     search = record.evaluations.get(Split.SEARCH)
     if search is not None:
         row |= {

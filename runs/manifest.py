@@ -29,6 +29,8 @@ class Manifest:
         versions: Versions of the packages that made the run.
         created: When, ISO 8601 with time zone.
         dry_run: Whether scores are made up instead of measured.
+        objectives: Tasks whose scores are objectives of their own; none where the weighted sum is
+            the one objective.
         seeds: Recipes to try first, in order; files that they came from are not needed again.
     """
 
@@ -41,6 +43,7 @@ class Manifest:
     versions: dict[str, str]
     created: str
     dry_run: bool = False
+    objectives: tuple[str, ...] = ()
     seeds: tuple[Seed, ...] = ()
 
     def to_rows(self) -> dict[str, str]:
@@ -59,6 +62,7 @@ class Manifest:
             "versions": json.dumps(self.versions),
             "created": self.created,
             "dry_run": json.dumps(self.dry_run),
+            "objectives": json.dumps(self.objectives),
             "seeds": json.dumps([seed.to_dict() for seed in self.seeds]),
         }
 
@@ -83,5 +87,6 @@ class Manifest:
             versions=json.loads(rows["versions"]),
             created=rows["created"],
             dry_run=json.loads(rows["dry_run"]),
+            objectives=tuple(json.loads(rows.get("objectives", "[]"))),
             seeds=tuple(Seed.from_dict(seed) for seed in json.loads(rows["seeds"])),
         )

@@ -63,6 +63,8 @@ def _columns(
 ) -> Iterator[tuple[str, bool, list[str]]]:
     """Header, whether numeric, and cells of each column that has anything to show."""
     yield "#", True, _texts(frame["rank"])
+    if not _blank(frame["front"], frame):
+        yield "front", False, ["yes" if one is True else "" for one in frame["front"]]
     yield "score", True, _scores(frame["score"], frame["stderr"])
     for task in tasks:
         values, stderr = frame[f"task:{task.name}"], frame[f"task_stderr:{task.name}"]

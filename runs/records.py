@@ -146,6 +146,8 @@ class Record:
         estimate: Search score made comparable between candidates that answered different
             questions; ``None`` where it was not computed, or there is no score.
         posterior: What is to be expected of the candidate in the light of all others; likewise.
+        objectives: The same for each task that is searched on, by its name, larger is better;
+            empty where there is one task only.
     """
 
     id: int
@@ -156,6 +158,7 @@ class Record:
     evaluations: Mapping[Split, Evaluation] = field(default_factory=dict)
     estimate: Estimate | None = None
     posterior: Estimate | None = None
+    objectives: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def is_baseline(self) -> bool:

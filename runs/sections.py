@@ -281,6 +281,10 @@ class SearchSection(Section):
         description="auto, surrogate, tpe, cmaes, gp, nsga2, nsga3, random or qmc.",
         json_schema_extra={"enum": list(SAMPLERS)},
     )
+    objective: Literal["sum", "pareto"] = Field(
+        default="sum",
+        description="The weighted sum of the tasks' scores, or pareto: each task for itself.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")
     seeds: Annotated[
         Literal["default", "none"] | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)],

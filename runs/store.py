@@ -103,7 +103,8 @@ class Store:
             if sa.inspect(engine).has_table(FACTS.name):
                 raise StoreError(f"{name}: expected a database without a run, got one with a run")
             storage = optuna_storage(url)
-            optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
+            directions = [optuna.study.StudyDirection.MAXIMIZE] * max(1, len(manifest.objectives))
+            optuna.create_study(storage=storage, study_name=STUDY_NAME, directions=directions)
             storage.engine.dispose()
             METADATA.create_all(engine)
             with engine.begin() as connection:

@@ -107,6 +107,14 @@ class _Task:
         return float((values**2).sum() / count - (values.sum() / count) ** 2)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """Estimates by candidate: of the weighted mean over tasks, and of each task."""
+
+    combined: Mapping[int, Estimate] = field(default_factory=dict)
+    by_task: Mapping[int, tuple[Estimate, ...]] = field(default_factory=dict)
+
+
 class Answers:
     """Collects answers and estimates every candidate's score from all of them.
 
@@ -140,7 +148,7 @@ class Answers:
             dtype=np.int64,
         ).reshape(-1, 2)
         self._row: dict[int, int] = {}
-        self._found: dict[int, Estimate] | None = {}
+        self._found: _Found | None = _Found()
 
     @classmethod
     def of_study(cls, store: Store) -> Answers:
@@ -188,6 +196,11 @@ class Answers:
                 task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.stderr)
         self._found = None
 
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        """The tasks that have questions among those that count."""
+        return tuple(task.info for task in self._tasks.values())
+
     def __contains__(self, candidate: int) -> bool:
         """Whether a candidate has answered anything."""
         return candidate in self._row
@@ -218,26 +231,41 @@ class Answers:
 
     def estimates(self) -> Mapping[int, Estimate]:
         """The estimate of every candidate that answered something of every task."""
+        return self._estimated().combined
+
+    def by_task(self) -> Mapping[int, tuple[Estimate, ...]]:
+        """The same candidates' estimates of each task in ``tasks``, larger is better."""
+        return self._estimated().by_task
+
+    def _estimated(self) -> _Found:
         if self._found is None:
             self._found = self._estimate()
         return self._found
 
-    def _estimate(self) -> dict[int, Estimate]:
-        rows = len(self._row)
-        value, variance, total = np.zeros(rows), np.zeros(rows), 0.0
-        for task in self._tasks.values():
-            weight = task.info.weight
-            estimate, doubt = task.estimates(rows) if task.info.mean else _wholes(task.whole, rows)
-            value += weight * estimate
-            variance += weight**2 * doubt
-            total += weight
-        return {
-            candidate: Estimate(
-                value=float(value[row] / total), stderr=float(np.sqrt(variance[row]) / total)
-            )
-            for candidate, row in self._row.items()
-            if math.isfinite(value[row])
-        }
+    def _estimate(self) -> _Found:
+        rows, weights = len(self._row), np.array([info.weight for info in self.tasks])
+        parts = [
+            task.estimates(rows) if task.info.mean else _wholes(task.whole, rows)
+            for task in self._tasks.values()
+        ]
+        values = np.array([part for part, _ in parts])  # (tasks, rows)
+        variances = np.array([doubt for _, doubt in parts])
+        value, total = weights @ values, weights.sum()
+        stderr = np.sqrt(weights**2 @ variances) / total
+        scored = [(name, row) for name, row in self._row.items() if math.isfinite(value[row])]
+        return _Found(
+            combined={
+                name: Estimate(value=float(value[row] / total), stderr=float(stderr[row]))
+                for name, row in scored
+            },
+            by_task={
+                name: tuple(
+                    Estimate(value=float(part[row]), stderr=float(np.sqrt(doubt[row])))
+                    for part, doubt in parts
+                )
+                for name, row in scored
+            },
+        )
 
 
 def _oriented(info: TaskInfo, value: float) -> float:

@@ -27,6 +27,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from runs.front import front
 from runs.records import Estimate
 from search.candidates import Cube, Option
 from search.features import Features
@@ -51,6 +52,9 @@ MAX_REPEATS = 3
 PESSIMISM = 0.25
 """Quantile of the scores that a failed recipe counts as."""
 
+BELOW = 0.1
+"""How far the reference point lies below the worst of the front, in units of the front's extent."""
+
 DOUBT = 0.1
 """Its variance, as a share of that of the scores: a failure by chance is soon outvoted."""
 
@@ -62,8 +66,8 @@ class _History:
     Attributes:
         trials: Those with a score.
         x: Their features.
-        y: Their scores, larger is better.
-        noise: Variances of the scores.
+        y: ``(n, objectives)``, larger is better.
+        noise: ``(n, objectives)`` variances of ``y``.
         failed: Features of recipes that failed.
         pending: Features of recipes under way.
         keys: Keys of all these recipes.
@@ -80,15 +84,52 @@ class _History:
     repeats: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Direction:
+    """Turns objectives into one number, so that the best under random directions cover a front.
+
+    The least of ``(y - reference) / (extent * slope)`` over the objectives. Over random slopes the
+    mean of its power (with as many factors as objectives) is the hypervolume that ``y`` dominates,
+    up to a constant (Golovin and Zhang 2020, arXiv:2006.04655, Lemma 5); the power changes no
+    order. With one objective it is ``y`` itself, shifted and scaled.
+
+    Attributes:
+        reference: ``(objectives,)``, slightly below the worst of the front.
+        scale: ``(objectives,)``, the front's extent times a random slope.
+    """
+
+    reference: Array
+    scale: Array
+
+    @classmethod
+    def random(cls, means: Array, rng: np.random.Generator) -> _Direction:
+        """A random one for a history with these posterior means, ``(n, objectives)``."""
+        best = means[list(front(means))]
+        extent = np.ptp(best, axis=0)
+        extent = np.where(extent > 0, extent, np.maximum(np.std(means, axis=0), 1e-12))
+        slope = np.abs(rng.normal(size=means.shape[1]))
+        reference = best.min(axis=0) - BELOW * extent
+        return cls(reference=reference, scale=extent * slope / np.linalg.norm(slope))
+
+    def of(self, y: Array) -> Array:
+        """``(n, objectives)`` to ``(n,)``."""
+        least: Array = ((y - self.reference) / self.scale).min(axis=1)
+        return least
+
+
 class GaussianProcessSampler(BaseSampler):
     """Proposes the recipe with the best upper confidence bound under a Gaussian process.
+
+    With several objectives there is a process for each, and a trial seeks the best bound in a
+    direction of its own.
 
     Args:
         space: What recipes are drawn from; trials must be drawn with ``spaces.draw``.
         seed: Decides all random choices, together with the number of the trial.
-        estimates: Scores and standard errors by trial number, read at each proposal; a trial that
-            is not in it counts with its own value and the median standard error of the others.
-        fits: Where fits are kept; ``None`` keeps them here.
+        estimates: Every objective's score and standard error by trial number, read at each
+            proposal; a trial that is not in it counts with its own values and the median standard
+            errors of the others.
+        fits: Where fits are kept, one for each objective; ``None`` keeps them here.
     """
 
     def __init__(
@@ -96,8 +137,8 @@ class GaussianProcessSampler(BaseSampler):
         space: Space,
         *,
         seed: int,
-        estimates: Mapping[int, Estimate] | None = None,
-        fits: Fits | None = None,
+        estimates: Mapping[int, Sequence[Estimate]] | None = None,
+        fits: Sequence[Fits] | None = None,
     ) -> None:
         self._space = space
         self._seed = seed
@@ -106,7 +147,7 @@ class GaussianProcessSampler(BaseSampler):
         self._cube = Cube(space)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
         self._vectors: dict[tuple[Any, ...], tuple[str, Array] | None] = {}
-        self._fits = fits if fits is not None else Fits(self._features.groups)
+        self._fits = list(fits or ())
 
     def infer_relative_search_space(
         self,
@@ -130,7 +171,7 @@ class GaussianProcessSampler(BaseSampler):
         history = self._history(study, trial.number)
         if len(history.y) < FEWEST or history.repeats >= MAX_REPEATS:
             return self._cube.values(self._cube.random(rng, 1)[0])
-        return self._cube.values(self._best(history, rng))
+        return self._cube.values(self._best(history, rng, self._rng(trial.number, "direction")))
 
     def sample_independent(
         self,
@@ -148,35 +189,51 @@ class GaussianProcessSampler(BaseSampler):
         digest = hashlib.sha256(f"{self._seed}:{number}:{name}".encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
-    def _best(self, history: _History, rng: np.random.Generator) -> Array:
-        """The point with the largest bound, from two rounds of options."""
-        model, cube = self._model(history), self._cube
-        means, _ = model.predict(history.x)
-        order = np.argsort(-means, kind="stable")[:LEADERS]
+    def _best(
+        self, history: _History, rng: np.random.Generator, whither: np.random.Generator
+    ) -> Array:
+        """The point with the largest bound in a random direction, from two rounds of options."""
+        models, cube = self._models(history), self._cube
+        means = _predict(models, history.x)[0]
+        direction = _Direction.random(means, whither)
+        order = np.argsort(-direction.of(means), kind="stable")[:LEADERS]
         leaders = [cube.point(history.trials[at].params, rng) for at in order]
         first = np.vstack(
             [cube.random(rng, 150), cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=16)]
         )
-        options = self._ranked(cube.options(first), model)
+        options = self._ranked(cube.options(first), models, direction)
         best = list(islice((o for o in options if o.recipe.key not in history.keys), 5))
         near = cube.near([option.point for option in best], rng, scales=(0.02, 0.06), each=12)
-        last = self._ranked([*best, *cube.options(near)], model) if best else options[:1]
+        last = options[:1]
+        if best:
+            last = self._ranked([*best, *cube.options(near)], models, direction)
         return next((o for o in last if o.recipe.key not in history.keys), last[0]).point
 
-    def _ranked(self, options: Sequence[Option], model: Surrogate) -> list[Option]:
-        mean, deviation = model.predict(self._features.matrix([o.recipe for o in options]))
-        order = np.argsort(-(mean + OPTIMISM * deviation), kind="stable")
+    def _ranked(
+        self, options: Sequence[Option], models: Sequence[Surrogate], direction: _Direction
+    ) -> list[Option]:
+        x = self._features.matrix([option.recipe for option in options])
+        mean, deviation = _predict(models, x)
+        order = np.argsort(-direction.of(mean + OPTIMISM * deviation), kind="stable")
         return [options[at] for at in order]
 
-    def _model(self, history: _History) -> Surrogate:
-        scored = Data(x=history.x, y=history.y, noise=history.noise)
-        hyper = self._fits.of(scored)
-        usual = float(np.median(history.noise))
+    def _models(self, history: _History) -> list[Surrogate]:
+        """A model for each objective."""
+        objectives = history.y.shape[1]
+        while len(self._fits) < objectives:
+            self._fits.append(Fits(self._features.groups))
+        return [self._model(history, at) for at in range(objectives)]
+
+    def _model(self, history: _History, objective: int) -> Surrogate:
+        y, noise = history.y[:, objective], history.noise[:, objective]
+        scored = Data(x=history.x, y=y, noise=noise)
+        hyper = self._fits[objective].of(scored)
+        usual = float(np.median(noise))
         if len(history.failed):
-            count, doubt = len(history.failed), DOUBT * float(np.var(history.y))
+            count, doubt = len(history.failed), DOUBT * float(np.var(y))
             scored = Data(
                 x=np.vstack([scored.x, history.failed]),
-                y=np.append(scored.y, np.full(count, np.quantile(history.y, PESSIMISM))),
+                y=np.append(scored.y, np.full(count, np.quantile(y, PESSIMISM))),
                 noise=np.append(scored.noise, np.full(count, doubt)),
             )
         model = Surrogate(scored, hyper=hyper, groups=self._features.groups)
@@ -184,8 +241,8 @@ class GaussianProcessSampler(BaseSampler):
         return model
 
     def _history(self, study: optuna.Study, number: int) -> _History:
-        sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
-        scored: dict[str, tuple[FrozenTrial, Array, Estimate]] = {}
+        signs = [-1.0 if one == StudyDirection.MINIMIZE else 1.0 for one in study.directions]
+        scored: dict[str, tuple[FrozenTrial, Array, Sequence[Estimate]]] = {}
         failed: dict[str, Array] = {}
         pending: dict[str, Array] = {}
         repeats = 0
@@ -195,19 +252,21 @@ class GaussianProcessSampler(BaseSampler):
                 continue
             key, vector = known
             repeats = repeats + 1 if key in scored or key in failed else 0
-            estimate = self._estimate(trial)
-            if estimate is not None:
-                scored.setdefault(key, (trial, vector, estimate))
+            found = self._estimate(trial)
+            if found:
+                scored.setdefault(key, (trial, vector, found))
             elif trial.state == TrialState.FAIL:
                 failed[key] = vector
             elif trial.state == TrialState.RUNNING:
                 pending[key] = vector
-        estimates = [estimate for _, _, estimate in scored.values()]
+        estimates = [found for _, _, found in scored.values()]
+        values = [[estimate.value for estimate in found] for found in estimates]
+        stderrs = [[found[at].stderr for found in estimates] for at in range(len(signs))]
         return _History(
             trials=tuple(trial for trial, _, _ in scored.values()),
             x=self._stack([vector for _, vector, _ in scored.values()]),
-            y=np.array([sign * estimate.value for estimate in estimates], dtype=np.float64),
-            noise=variances([estimate.stderr for estimate in estimates]),
+            y=np.array(values, dtype=np.float64).reshape(-1, len(signs)) * signs,
+            noise=np.column_stack([variances(column) for column in stderrs]),
             failed=self._stack([v for key, v in failed.items() if key not in scored]),
             pending=self._stack([v for key, v in pending.items() if key not in scored]),
             keys=frozenset({*scored, *failed, *pending}),
@@ -217,12 +276,13 @@ class GaussianProcessSampler(BaseSampler):
     def _stack(self, rows: Sequence[Array]) -> Array:
         return np.array(rows, dtype=np.float64).reshape(len(rows), self._features.columns)
 
-    def _estimate(self, trial: FrozenTrial) -> Estimate | None:
-        if trial.state != TrialState.COMPLETE or trial.value is None:
-            return None
-        found = self._estimates.get(trial.number)
-        found = found or Estimate(value=trial.value, stderr=math.nan)
-        return found if math.isfinite(found.value) else None
+    def _estimate(self, trial: FrozenTrial) -> Sequence[Estimate]:
+        """Of every objective; none where one is not known."""
+        if trial.state != TrialState.COMPLETE or trial.values is None:
+            return ()
+        told = [Estimate(value=value, stderr=math.nan) for value in trial.values]
+        found = self._estimates.get(trial.number, told)
+        return found if all(math.isfinite(estimate.value) for estimate in found) else ()
 
     def _known(self, trial: FrozenTrial) -> tuple[str, Array] | None:
         """Key and features of a trial's recipe; ``None`` where it has none (yet)."""
@@ -236,6 +296,12 @@ class GaussianProcessSampler(BaseSampler):
                 return None
             self._vectors[values] = recipe.key, self._features.vector(recipe)
         return self._vectors[values]
+
+
+def _predict(models: Sequence[Surrogate], x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of every objective, ``(len(x), objectives)``."""
+    means, deviations = zip(*(model.predict(x) for model in models), strict=True)
+    return np.column_stack(means), np.column_stack(deviations)
 
 
 def _when(trial: FrozenTrial) -> tuple[float, int]:

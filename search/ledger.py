@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
 from runs.evaluations import NOT_ITS_OWN
+from runs.front import front
 from runs.records import PARENT, Estimate, Record, Split, State
 from runs.store import Store
 from search import racing
@@ -64,7 +65,8 @@ class Ledger:
         sampler: Proposes recipes.
         seeds: Recipes to try first.
         all_at_once: Ask every candidate all search questions, instead of growing blocks.
-        fits: Where fits of the posterior are kept; ``None`` keeps them in memory.
+        fits: Where fits of the posterior are kept, one for each objective; ``None`` keeps them in
+            memory.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Ledger:
         sampler: Sampler,
         seeds: Sequence[Seed],
         all_at_once: bool = True,
-        fits: Fits | None = None,
+        fits: Sequence[Fits] | None = None,
     ) -> None:
         self._store = store
         self._space = space
@@ -94,9 +96,12 @@ class Ledger:
         self._tasks = store.manifest.catalogue.tasks
         self._answers = Answers.of_study(store)
         self._rotation = Rotation(store.manifest.catalogue, questions, all_at_once=all_at_once)
-        self._fits = fits if fits is not None else Fits(Features(space).groups)
+        self._pareto = bool(store.manifest.objectives)
+        objectives = max(1, len(store.manifest.objectives))
+        groups = Features(space).groups
+        self._fits = fits if fits is not None else [Fits(groups) for _ in range(objectives)]
         self._posterior = Posterior(space, fits=self._fits)
-        self._expected: Mapping[int, Estimate] | None = None
+        self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
         self.asked, self.promoted = 0, 0
         self._open = {  # trials that have not been told a result
             trial.number
@@ -148,7 +153,7 @@ class Ledger:
     def lead(self) -> Lead:
         """Who is ahead: by the scores where all answered everything, else by what to expect."""
         if self._rotation.grows:
-            values = {number: known.value for number, known in self.expected().items()}
+            values = {number: self._combined(known) for number, known in self.expected().items()}
         else:
             values = {n: score for n, score in self._scores.items() if not self._failed[n]}
         best = max(values, key=lambda number: (values[number], -number), default=None)
@@ -228,8 +233,8 @@ class Ledger:
         self._store.begin(number, Split.HELD_OUT, questions)
         return self._ask(number, Split.HELD_OUT, questions)
 
-    def expected(self) -> Mapping[int, Estimate]:
-        """What to expect of every candidate that has a score, by all that is known now."""
+    def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
+        """What to expect of scored candidates in each objective, by all that is known now."""
         if self._expected is None:
             estimates = self._estimates()
             inside = {
@@ -240,12 +245,24 @@ class Ledger:
             self._expected = self._posterior.of(inside, estimates)
         return self._expected
 
-    def _estimates(self) -> dict[int, Estimate]:
+    def _estimates(self) -> dict[int, tuple[Estimate, ...]]:
+        """Every objective's score of the candidates that did not fail."""
         return {
-            number: estimate
-            for number, estimate in self._answers.estimates().items()
+            number: self._objectives(number)
+            for number in self._answers.estimates()
             if self._failed.get(number) is False
         }
+
+    def _objectives(self, number: int) -> tuple[Estimate, ...]:
+        if self._pareto:
+            return self._answers.by_task()[number]
+        return (self._answers.estimates()[number],)
+
+    def _combined(self, objectives: Sequence[Estimate]) -> float:
+        """The score that values of the objectives come to: their weighted mean."""
+        weights = [task.weight for task in self._answers.tasks] if self._pareto else [1.0]
+        total = math.fsum(w * one.value for w, one in zip(weights, objectives, strict=True))
+        return total / math.fsum(weights)
 
     def _scored_inside(self) -> int:
         return sum(
@@ -254,8 +271,11 @@ class Ledger:
         )
 
     def _leader(self) -> int | None:
+        """Who may be promoted, and is raced against: of a front, who was asked the least."""
         expected = self.expected()
-        return max(expected, key=lambda number: (expected[number].value, -number), default=None)
+        means = [[objective.value for objective in found] for found in expected.values()]
+        ahead = [number for number, best in zip(expected, front(means), strict=True) if best]
+        return min(ahead, key=lambda n: (len(self._answers.answered(n)), n), default=None)
 
     def _next_seed(self) -> Seed | None:
         while self._seeds:
@@ -294,7 +314,12 @@ class Ledger:
 
     def _step(self, planned: Sequence[str], done: int) -> tuple[str, ...]:
         """The questions of a block up to the next comparison with the leader."""
-        return racing.next_step(planned, done) if self._rotation.grows else tuple(planned[done:])
+        return racing.next_step(planned, done) if self._races else tuple(planned[done:])
+
+    @property
+    def _races(self) -> bool:
+        """Whether there is one leader to compare with; nobody on a front leads the others."""
+        return self._rotation.grows and not self._pareto
 
     def _repeat(self, trial: optuna.Trial, known: int) -> None:
         """Give a trial whose recipe is known the result there is, or is going to be."""
@@ -356,7 +381,7 @@ class Ledger:
         planned = self._planned[number]
         answered = self._answers.answered(number) if isinstance(outcome, Score) else frozenset()
         done = sum(name in answered for name in planned)
-        if number in self._failed or not self._rotation.grows or not 0 < done < len(planned):
+        if number in self._failed or not self._races or not 0 < done < len(planned):
             return ()
         leader = self._leader()
         if leader is not None and racing.behind(
@@ -374,7 +399,8 @@ class Ledger:
         self._failed[number] = failed
         if isinstance(outcome, Score) and len(outcome.outcomes) == self._rotation.total:
             self._scores[number] = outcome.value
-        if self._rotation.grows and self._fits.due(self._scored_inside()):
+        scored = self._scored_inside()
+        if self._rotation.grows and any(fits.due(scored) for fits in self._fits):
             self.expected()  # fitted here and now, so that no one else's looking decides when
         if not first:
             return
@@ -385,10 +411,12 @@ class Ledger:
 
     def _tell(self, trial: int, number: int) -> None:
         """Tell the Optuna study what came of a candidate."""
-        value = self._scores.get(number)  # of all questions, which needs no estimating
-        if value is None and number in self._answers.estimates():
-            value = self._answers.estimates()[number].value
-        if self._failed[number] or value is None:
+        values: list[float] = []
+        if not self._pareto and number in self._scores:
+            values = [self._scores[number]]  # of all questions, which needs no estimating
+        elif number in self._answers.estimates():
+            values = [objective.value for objective in self._objectives(number)]
+        if self._failed[number] or not values:
             self._store.study.tell(trial, state=TrialState.FAIL)
         else:
-            self._store.study.tell(trial, value)
+            self._store.study.tell(trial, values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runs.records import Estimate, Record, Split, State
 from runs.store import Store
@@ -16,7 +17,7 @@ from search.surrogate import FEWEST, Data, Fits, Hyper, Surrogate, variances
 from spaces.recipe import Recipe
 from spaces.space import Space
 
-_FIT = "fit:"
+Array = NDArray[np.float64]
 
 
 class Posterior:
@@ -27,49 +28,64 @@ class Posterior:
 
     Args:
         space: What recipes were drawn from.
-        fits: Where fits are kept; ``None`` keeps them here.
+        fits: Where fits are kept, one for each objective; ``None`` keeps none.
     """
 
-    def __init__(self, space: Space, *, fits: Fits | None = None) -> None:
+    def __init__(self, space: Space, *, fits: Sequence[Fits] | None = None) -> None:
         self._features = Features(space)
-        self._fits = fits if fits is not None else Fits(self._features.groups)
+        self._fits = fits
 
     def of(
-        self, recipes: Mapping[int, Recipe], estimates: Mapping[int, Estimate]
-    ) -> dict[int, Estimate]:
-        """Mean and standard deviation of the true score of every candidate with an estimate.
+        self, recipes: Mapping[int, Recipe], estimates: Mapping[int, Sequence[Estimate]]
+    ) -> dict[int, tuple[Estimate, ...]]:
+        """Mean and standard deviation of the true scores of every candidate with estimates.
 
         Args:
             recipes: Recipes of the space by candidate.
-            estimates: Scores by candidate; one without a recipe in ``recipes`` lies outside the
-                space and is taken as it is.
+            estimates: Score in each objective by candidate; one without a recipe in ``recipes``
+                lies outside the space and is taken as it is.
         """
+        taken = {number: tuple(estimates[number]) for number in estimates}
         inside = [number for number in recipes if number in estimates]
         if len(inside) < FEWEST:
-            return dict(estimates)
+            return taken
+        x = self._features.matrix([recipes[number] for number in inside])
+        columns = list(zip(*(taken[number] for number in inside), strict=True))
+        fits = self._fits or [Fits(self._features.groups) for _ in columns]
+        modelled = [self._modelled(x, *pair) for pair in zip(columns, fits, strict=True)]
+        return taken | dict(zip(inside, zip(*modelled, strict=True), strict=True))
+
+    def _modelled(self, x: Array, known: Sequence[Estimate], fits: Fits) -> list[Estimate]:
         data = Data(
-            x=self._features.matrix([recipes[number] for number in inside]),
-            y=np.array([estimates[number].value for number in inside]),
-            noise=variances([estimates[number].stderr for number in inside]),
+            x=x,
+            y=np.array([estimate.value for estimate in known]),
+            noise=variances([estimate.stderr for estimate in known]),
         )
-        model = Surrogate(data, hyper=self._fits.of(data), groups=self._features.groups)
-        mean, deviation = model.predict(data.x)
-        modelled = {
-            number: Estimate(value=float(value), stderr=float(spread))
-            for number, value, spread in zip(inside, mean, deviation, strict=True)
-        }
-        return {**estimates, **modelled}
+        model = Surrogate(data, hyper=fits.of(data), groups=self._features.groups)
+        return [
+            Estimate(value=float(value), stderr=float(spread))
+            for value, spread in zip(*model.predict(x), strict=True)
+        ]
 
 
-def kept_fits(store: Store, space: Space) -> Fits:
-    """Fits that a resumed run finds again: it then goes on as one that was not interrupted."""
+def kept_fits(store: Store, space: Space) -> tuple[Fits, ...]:
+    """Fits that a resumed run finds again: it then goes on as one that was not interrupted.
+
+    Returns:
+        One for each objective; a single one where the objective is the weighted sum.
+    """
+    count = max(1, len(store.manifest.objectives))
+    return tuple(_kept_fits(store, space, f"fit:{at}:") for at in range(count))
+
+
+def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
     known = {
-        int(key.removeprefix(_FIT)): Hyper(np.array(json.loads(text), dtype=np.float64))
-        for key, text in store.facts(_FIT).items()
+        int(key.removeprefix(prefix)): Hyper(np.array(json.loads(text), dtype=np.float64))
+        for key, text in store.facts(prefix).items()
     }
 
     def keep(size: int, hyper: Hyper) -> None:
-        store.set_fact(f"{_FIT}{size}", json.dumps(hyper.log.tolist()))
+        store.set_fact(f"{prefix}{size}", json.dumps(hyper.log.tolist()))
 
     return Fits(Features(space).groups, known=known, keep=keep)
 
@@ -77,12 +93,26 @@ def kept_fits(store: Store, space: Space) -> Fits:
 def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
     records = store.records()
-    known = Answers.of_study(store).estimates()
+    answers = Answers.of_study(store)
+    combined, by_task = answers.estimates(), answers.by_task()
+    names = [task.name for task in answers.tasks]
     scored = {r.id for r in records if r.evaluations[Split.SEARCH].state is not State.FAILED}
-    estimates = {number: known[number] for number in known if number in scored}
+    # One task is the score itself, but for its weight.
+    estimates = {
+        number: (combined[number], *(by_task[number] if len(names) > 1 else ()))
+        for number in combined
+        if number in scored
+    }
     inside = {record.id: record.recipe for record in records if record.trial is not None}
     posterior = Posterior(Space.from_dict(store.manifest.space)).of(inside, estimates)
     return tuple(
-        replace(record, estimate=estimates.get(record.id), posterior=posterior.get(record.id))
+        replace(
+            record,
+            estimate=estimates[record.id][0],
+            posterior=posterior[record.id][0],
+            objectives=dict(zip(names, posterior[record.id][1:], strict=False)),
+        )
+        if record.id in estimates
+        else record
         for record in records
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna import samplers
@@ -132,7 +132,8 @@ class Sampler:
         seed: Seed of the run.
         trials_so_far: Trials that the study has already.
         space: What is searched; ``surrogate`` needs it.
-        fits: Where ``surrogate`` keeps its fits; ``None`` keeps them in memory.
+        fits: Where ``surrogate`` keeps its fits, one for each objective; ``None`` keeps them in
+            memory.
 
     Raises:
         ValueError: If ``surrogate`` is given no space.
@@ -145,11 +146,11 @@ class Sampler:
         seed: int,
         trials_so_far: int = 0,
         space: Space | None = None,
-        fits: Fits | None = None,
+        fits: Sequence[Fits] | None = None,
     ) -> None:
         self.name = AUTO if name == "auto" else name
         self._seed = seed
-        self._estimates: dict[int, Estimate] = {}
+        self._estimates: dict[int, Sequence[Estimate]] = {}
         self._choice: Choice | None = None
         self._kept: BaseSampler
         if self.name != OURS:
@@ -174,11 +175,12 @@ class Sampler:
             return self._choice.make(_mix(self._seed, number))
         return self._kept
 
-    def learn(self, estimates: Mapping[int, Estimate]) -> None:
+    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
         """What is now known of the scores; samplers that have no use for it ignore it.
 
         Args:
-            estimates: By number of the trial; they count instead of what the study was told.
+            estimates: Of every objective, by number of the trial; they count instead of what the
+                study was told.
         """
         self._estimates.update(estimates)
 

@@ -16,7 +16,7 @@ from evaluators.pool import Pool
 from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
-from runs.leaderboard import ranked, score_of
+from runs.leaderboard import contenders, ranked, score_of
 from runs.manifest import Manifest
 from runs.records import Record, Split, State, is_known_good
 from runs.split import Questions, divide, held_out_problems
@@ -108,6 +108,7 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dry_run=dry_run,
+        objectives=objectives(config, catalogue, questions),
         seeds=first,
     )
     return Prepared(
@@ -207,7 +208,7 @@ class Session:
         Raises:
             RunFailed: If not one candidate could be scored.
         """
-        top = self._config.search.validate_top
+        top = self._top(self._config.search.validate_top)
         with on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
             loop.search(self._budget, reserve=self._reserve(top))
@@ -226,8 +227,12 @@ class Session:
             Whether it came to the end.
         """
         with on_signals(self._monitor.note) as stop:
-            self._check(self._loop(stop), top, stop)
+            self._check(self._loop(stop), self._top(top), stop)
             return not stop.requested
+
+    def _top(self, asked: int) -> int:
+        """How many recipes to check: the best in every objective are among them."""
+        return max(asked, len(self._store.manifest.objectives)) if asked else 0
 
     def _loop(self, stop: Stop) -> Loop:
         return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)
@@ -246,7 +251,7 @@ class Session:
             return
         tried: list[int] = []
         while len(tried) < finalists(top):  # with more answers others may turn out to be the best
-            best = [r.id for r in ranked(judged(self._store))[:top] if r.id not in tried]
+            best = [r.id for r in _best(self._store, top) if r.id not in tried]
             best = best[: finalists(top) - len(tried)]
             tried += best
             asks: list[Asker] = [partial(self._ledger.complete, number) for number in best]
@@ -301,9 +306,23 @@ def to_validate(store: Store, *, top: int) -> list[int]:
         return []
     order = ranked(judged(store))
     known_good = [record for record in order if is_known_good(record.origin)]
-    chosen = [*order[:top], *known_good[:top], *(r for r in order if r.is_baseline)]
+    chosen = [*_best(store, top), *known_good[:top], *(r for r in order if r.is_baseline)]
     numbers = dict.fromkeys(record.id for record in chosen)
     return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
+
+
+def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) -> tuple[str, ...]:
+    """The tasks that a Pareto search has for objectives; none where it is for the weighted sum."""
+    if config.search.objective != "pareto":
+        return ()
+    searched = set(questions.search)
+    asked = {question.task for question in catalogue.questions if question.id in searched}
+    return tuple(task.name for task in catalogue.tasks if task.name in asked)
+
+
+def _best(store: Store, top: int) -> tuple[Record, ...]:
+    """The recipes to check: of a front the best in each objective first, then by rank."""
+    return contenders(judged(store), objectives=store.manifest.objectives)[:top]
 
 
 def _finished(record: Record, split: Split) -> bool:

@@ -623,3 +623,26 @@ def _reads_or_explains(text: str) -> None:
     for line in found:
         assert line.startswith("m.yaml:")
         assert line.isprintable(), line
+
+
+PARETO = """\
+models: {a: ./a, b: ./b}
+tasks: [one, two]
+search: {objective: pareto}
+"""
+
+
+def test_a_search_for_a_front_has_two_tasks_and_a_sampler_that_can() -> None:
+    assert RunConfig.from_text(PARETO).search.objective == "pareto"
+    assert problems(PARETO.replace("tasks: [one, two]", "tasks: [one]")) == [
+        "search.yaml:3: search.objective: expected two tasks or more to search on for pareto, "
+        "got 1; use sum"
+    ]
+    assert problems(PARETO.replace("two]", "two]\nheld_out: [two]")) == [
+        "search.yaml:4: search.objective: expected two tasks or more to search on for pareto, "
+        "got 1; use sum"
+    ]
+    assert problems(PARETO.replace("pareto}", "pareto, sampler: cmaes}")) == [
+        "search.yaml:3: search.sampler: expected a sampler for several objectives, got 'cmaes'; "
+        "use auto or nsga2"
+    ]

@@ -13,22 +13,29 @@ from runs.leaderboard import (
     FAILURE_COLUMNS,
     best,
     columns,
+    contenders,
     failures,
+    fronts,
     leaderboard,
     ranked,
     score_of,
 )
-from runs.records import Record, Split, State
+from runs.records import Estimate, Record, Split, State
 
 
 def test_columns_and_dtypes_are_pinned(run_records, run_tasks) -> None:
     expected = {
         "rank": "Int64",
+        "front": "boolean",
         "score": "float64",
         "stderr": "float64",
         "estimate": "float64",
         "posterior": "float64",
         "posterior_stderr": "float64",
+        "posterior:sort": "float64",
+        "posterior_stderr:sort": "float64",
+        "posterior:loss": "float64",
+        "posterior_stderr:loss": "float64",
         "task:sort": "float64",
         "task_stderr:sort": "float64",
         "task:loss": "float64",
@@ -188,3 +195,22 @@ def test_frame_survives_parquet_and_csv(run_records, run_tasks) -> None:
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     pd.testing.assert_frame_equal(pd.read_parquet(buffer), frame)
+
+
+def judged_as(number: int, one: float, two: float) -> Record:
+    values = {"sort": Estimate(value=one, stderr=0.1), "loss": Estimate(value=two, stderr=0.1)}
+    return dataclasses.replace(_record(number, one + two), objectives=values)
+
+
+def test_the_front_is_marked_and_its_ends_come_first(run_tasks) -> None:
+    records = [judged_as(0, 0.9, -0.9), judged_as(1, 0.5, 0.4), judged_as(2, 0.1, 0.5)]
+    records += [judged_as(3, 0.4, 0.3), _record(4, 2)]
+    frame = leaderboard(records, run_tasks).set_index("candidate")
+    assert frame["front"].loc[[0, 1, 2, 3]].tolist() == [True, True, True, False]
+    assert frame["front"].isna().loc[4]
+    assert frame.loc[2, "posterior:loss"] == 0.5
+    assert frame.loc[2, "posterior_stderr:loss"] == 0.1
+    assert fronts(records) == {0, 1, 2}
+    order = [record.id for record in contenders(records, objectives=("sort", "loss"))]
+    assert order == [0, 2, 4, 1, 3]
+    assert [r.id for r in contenders(records, objectives=())] == [4, 1, 3, 2, 0]

@@ -94,7 +94,7 @@ def test_recipes_under_way_are_not_proposed_again() -> None:
         study.tell(trial, hill(trial))
     asked = [ask(study, LINE) for _ in range(6)]
     assert len({recipe.key for _, recipe in asked}) == 6
-    model = study.sampler._model(study.sampler._history(study, -1))
+    (model,) = study.sampler._models(study.sampler._history(study, -1))
     x = study.sampler._features.matrix([asked[0][1]])
     _, pending = model.predict(x)
     for trial, _ in asked:
@@ -142,18 +142,18 @@ def test_trials_without_a_recipe_do_no_harm() -> None:
 
 def test_estimates_replace_what_the_study_was_told() -> None:
     """The scores told rise with the weight, the estimates fall: proposals follow the estimates."""
-    estimates: dict[int, Estimate] = {}
+    estimates: dict[int, tuple[Estimate, ...]] = {}
     sampler = GaussianProcessSampler(LINE, seed=6, estimates=estimates)
     study = study_with(sampler)
     for value in np.linspace(0.1, 1.4, 8):
         trial = enqueue(study, value)
         study.tell(trial, value)
-        estimates[trial.number] = Estimate(value=-value, stderr=0.01)
+        estimates[trial.number] = (Estimate(value=-value, stderr=0.01),)
     proposed = []
     for _ in range(6):
         trial, _ = ask(study, LINE)
         proposed.append(trial.params["weight.a"])
-        estimates[trial.number] = Estimate(value=-proposed[-1], stderr=0.01)
+        estimates[trial.number] = (Estimate(value=-proposed[-1], stderr=0.01),)
         study.tell(trial, proposed[-1])
     assert np.median(proposed) < 0.3
 
@@ -222,3 +222,25 @@ def test_it_proposes_legal_recipes_in_every_space(space: Space, seed: int) -> No
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, float(len(recipe.key.strip("0123456789"))))
+
+
+def test_two_objectives_it_covers_the_front_better_than_chance() -> None:
+    """Objectives that want different shares of both models; a front of compromises between."""
+
+    def hypervolume(sampler: optuna.samplers.BaseSampler) -> float:
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        for _ in range(30):
+            trial, recipe = ask(study, TWO)
+            shares = contributions(recipe.root)
+            off = [(shares["a"] - a) ** 2 + (shares["b"] - 0.6) ** 2 for a in (0.3, 0.9)]
+            study.tell(trial, [-off[0], off[1]])
+        points = sorted((1.0 + v[0], 1.0 - v[1]) for t in study.trials if (v := t.values))
+        area, height = 0.0, 0.0
+        for x, y in reversed(points):  # strips above what lies further to the right
+            area += max(0.0, x) * max(0.0, y - height)
+            height = max(height, y)
+        return area
+
+    ours = [hypervolume(GaussianProcessSampler(TWO, seed=seed)) for seed in range(3)]
+    chance = [hypervolume(optuna.samplers.RandomSampler(seed=seed)) for seed in range(3)]
+    assert min(ours) > max(chance)

@@ -54,14 +54,14 @@ def values(
     weight = next(name for name in parameters(space) if name.startswith("weight.a"))
     for count in parts:
         sampler = Sampler(name, seed=seed, trials_so_far=len(study.trials), space=space)
-        sampler.learn({n: Estimate(value=v, stderr=0.02) for n, v in enumerate(known)})
+        sampler.learn({n: (Estimate(value=v, stderr=0.02),) for n, v in enumerate(known)})
         for _ in range(count):
             study.sampler = sampler.for_trial(len(study.trials))
             trial = study.ask()
             recipe = draw(space, trial, flat=sampler.flat)
             assert draw(space, Fixed(params(recipe, space))).key == recipe.key
             value = -((trial.params.get(weight, 0.9) - 0.4) ** 2) - 0.1 * len(recipe.title)
-            sampler.learn({trial.number: Estimate(value=value, stderr=0.02)})
+            sampler.learn({trial.number: (Estimate(value=value, stderr=0.02),)})
             known.append(value)
             study.tell(trial, value)
     return [trial.params for trial in study.trials]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from evaluators.base import Candidate, Catalogue, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
-from runs.leaderboard import ranked
+from runs.leaderboard import fronts, ranked
 from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
 from runs.split import divide
@@ -29,7 +29,7 @@ from search.ledger import Ledger
 from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
-from search.session import Session, to_validate
+from search.session import Session, objectives, to_validate
 from spaces.seeds import seeds
 from spaces.space import Space
 
@@ -75,16 +75,18 @@ def make_store(
 ) -> Store:
     catalogue: Catalogue = FakeEvaluator(spec(questions=questions)).catalogue()
     space = space or settings.space(4)
+    split = divide(catalogue, settings.held_out, seed=1)
     manifest = Manifest(
         config=settings.to_yaml(),
         space=space.to_dict(),
         inputs={},
         inputs_dtype="float32",
         catalogue=catalogue,
-        questions=divide(catalogue, settings.held_out, seed=1),
+        questions=split,
         versions={},
         created="2026-01-01T00:00:00+00:00",
         dry_run=True,
+        objectives=objectives(settings, catalogue, split),
         seeds=resolve_book(read_book(settings), settings, space, {})[0],
     )
     return Store.create(str(folder / "study.db"), manifest)
@@ -257,9 +259,9 @@ class Listening(Sampler):
 
     def __init__(self, settings: RunConfig) -> None:
         super().__init__("surrogate", seed=1, space=settings.space(4))
-        self.heard: dict[int, Estimate] = {}
+        self.heard: dict[int, Sequence[Estimate]] = {}
 
-    def learn(self, estimates: Mapping[int, Estimate]) -> None:
+    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
         self.heard = dict(estimates)
         super().learn(estimates)
 
@@ -284,8 +286,8 @@ def test_the_sampler_hears_how_sure_each_score_is(tmp_path: Path) -> None:
         for record in store.records()
         if record.evaluations[Split.SEARCH].state is State.COMPLETE and record.trial is not None
     }
-    assert {number: pytest.approx(e.value) for number, e in live.heard.items()} == scored
-    assert all(0 < estimate.stderr < 0.1 for estimate in live.heard.values())
+    assert {number: pytest.approx(e.value) for number, (e,) in live.heard.items()} == scored
+    assert all(0 < estimate.stderr < 0.1 for (estimate,) in live.heard.values())
     assert 4 <= len(scored) < 9
     store.close()
 
@@ -521,3 +523,57 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     assert records[running.id].evaluations[Split.SEARCH].attempts == 2
     assert records[running.id].evaluations[Split.SEARCH].state is State.COMPLETE
     store.close()
+
+
+PARETO = GROWING.replace("sampler: surrogate", "objective: pareto, validate: 1")
+
+
+def pareto(folder: Path, **changes: object) -> tuple[RunConfig, Store]:
+    settings = RunConfig.from_text(PARETO).replaced(
+        {f"search.{key}": value for key, value in changes.items()}
+    )
+    return settings, make_store(folder, settings, questions=300)
+
+
+def test_a_search_for_a_front_promotes_it_and_checks_the_best_of_each_task(tmp_path: Path) -> None:
+    settings, store = pareto(tmp_path, questions=5000)
+    drive(store, settings, questions=300)
+    records = judged(store)
+    best = [max(records, key=lambda r: r.objectives[task].value) for task in ("one", "two")]
+    assert {record.id for record in best} <= fronts(records)
+    for record in best:
+        assert record.evaluations[Split.HELD_OUT].questions == 180
+    assert sum(r.evaluations[Split.SEARCH].questions == 420 for r in records) >= 2
+    ended = [r for r in records if r.evaluations[Split.SEARCH].state is State.COMPLETE]
+    assert all(r.evaluations[Split.SEARCH].questions >= len(r.planned) for r in ended)  # no racing
+    assert any(r.evaluations[Split.SEARCH].questions > len(r.planned) for r in ended)
+    assert all(len(trial.values) == 2 for trial in store.study.trials if trial.values)
+    store.close()
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random", "qmc", "gp"])
+def test_every_sampler_but_cmaes_searches_for_fronts(tmp_path: Path, sampler: str) -> None:
+    settings, store = pareto(tmp_path, trials=18, questions=None, sampler=sampler, asking="all")
+    drive(store, settings, questions=300)
+    for record in store.records():
+        assert record.evaluations[Split.SEARCH].state is State.COMPLETE
+        if record.trial is not None:
+            told = store.study.trials[record.trial].values
+            scores = [score.value for score in record.evaluations[Split.SEARCH].tasks]
+            assert told == pytest.approx(scores)
+    assert len(store.records()) == 18
+    store.close()
+
+
+@pytest.mark.parametrize("asking", ["all", "growing"])
+def test_a_resumed_search_for_a_front_gives_the_same_trials(tmp_path: Path, asking: str) -> None:
+    keys = []
+    for parts in ((18,), (13, 18)):
+        folder = tmp_path / str(len(parts))
+        folder.mkdir()
+        settings, store = pareto(folder, questions=None, trials=18, asking=asking, validate=0)
+        for trials in parts:
+            drive(store, settings.replaced({"search.trials": trials}), questions=300)
+        keys.append([record.recipe.key for record in store.records()])
+        store.close()
+    assert keys[0] == keys[1]
