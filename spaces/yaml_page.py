@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from spaces import chat
@@ -35,6 +35,7 @@ class Page:
         data: Its keys and values.
         where: Start of every message about it.
         node: Finds what a reference stands for.
+        declared: Names of models that the file may refer to besides those that are merged.
         problems: Where problems are noted, one line each.
         ignored: Where keys are noted that change nothing.
     """
@@ -45,12 +46,14 @@ class Page:
         *,
         where: str,
         node: Finder,
+        declared: Collection[str],
         problems: list[str],
         ignored: list[str],
     ) -> None:
         self.data = data
         self.notes = Notes(where, problems, ignored)
         self._find = node
+        self._declared = declared
         self._state = "new"  # then "open" while it is read, then "done"
         self._merge: Merge | None = None
         self._base: Model | Page | None = None  # as the document has it, whatever its use
@@ -103,7 +106,7 @@ class Page:
         name = self._given(node)
         if name is None or self._merge is None:
             return None
-        if name not in Recipe(root=self._merge).models:
+        if name not in Recipe(root=self._merge).models and name not in self._declared:
             self.notes.problem(key, f"expected a model of this merge, got {source!r}")
             return None
         return name

@@ -91,6 +91,7 @@ class _File:
         self._ignored: list[str] = []
         self._name = name
         self._names: dict[str, str] = {}  # short name by location
+        self._declared: set[str] = set()  # short names of our own facts
         self._used: set[str] = set()  # titles that another document refers to
         self._titled: dict[str, Page] = {}
         self._pages: list[Page] = []
@@ -105,6 +106,7 @@ class _File:
             data if isinstance(data, Mapping) else {},
             where=where,
             node=self._node,
+            declared=self._declared,
             problems=self.problems,
             ignored=self._ignored,
         )
@@ -203,6 +205,7 @@ class _File:
                 page.notes.problem(f"{BLOCK}.models.{name}", text)
             else:
                 self._names[place] = str(name)
+                self._declared.add(str(name))
         return block
 
     def _node(self, location: str, notes: Notes, key: str) -> Model | Page | None:

@@ -116,7 +116,7 @@ def test_round_trip(any_space, random_trial, data, seed: int) -> None:
     assert found.recipe.key == found.key == recipe.key
     assert found.meta == meta
     assert found.ignored == ()
-    assert found.locations == {name: PLACES[name] for name in {*recipe.models, recipe.donor}}
+    assert found.locations == {name: PLACES[name] for name in recipe.needed}
     assert to_yaml(found.recipe, found.locations, meta=found.meta) == text
 
 
