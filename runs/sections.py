@@ -296,7 +296,7 @@ class SearchSection(Section):
     )
     validate_top: int = Field(
         default=3,
-        ge=0,
+        ge=1,
         alias="validate",
         description="How many of the best are re-scored on held-out questions at the end.",
     )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
@@ -16,19 +15,20 @@ from evaluators.pool import Pool
 from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
-from runs.leaderboard import contenders, ranked, score_of
+from runs.leaderboard import score_of
 from runs.manifest import Manifest
-from runs.records import Record, Split, State, is_known_good
+from runs.records import Split
 from runs.split import Questions, divide, held_out_problems
 from runs.store import Store
 from search.book import read_book, resolve_book
 from search.errors import InputError, RunFailed
+from search.final_check import asks_all, budget_problems, final_check, reserve
 from search.ledger import Ledger
-from search.loop import Asker, Loop
+from search.loop import Loop
 from search.monitor import Monitor
 from search.overrides import Overrides
-from search.posterior import judged, kept_fits
-from search.samplers import Sampler, weighs_scores
+from search.posterior import kept_fits
+from search.samplers import Sampler
 from search.stop import Stop, on_signals
 from search.workers import fake_factory
 from spaces.space import Space, SpaceError
@@ -98,6 +98,9 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
     few = [] if dry_run else held_out_problems(questions, catalogue, held_out)
     if few:
         raise InputError([f"{path}: {problem}" for problem in few])
+    small = budget_problems(config, questions, seeds=len(first))
+    if small:
+        raise InputError([f"{path}: {problem}" for problem in small])
     manifest = Manifest(
         config=config.to_yaml(),
         space=space.to_dict(),
@@ -213,7 +216,7 @@ class Session:
             loop = self._loop(stop)
             loop.search(self._budget, reserve=self._reserve(top))
             if not stop.requested:
-                self._check(loop, top, stop)
+                final_check(self._store, self._ledger, loop, top=top, stop=stop)
             stopped = stop.requested
         if not stopped:
             _check_any(self._store)
@@ -227,7 +230,7 @@ class Session:
             Whether it came to the end.
         """
         with on_signals(self._monitor.note) as stop:
-            self._check(self._loop(stop), self._top(top), stop)
+            final_check(self._store, self._ledger, self._loop(stop), top=self._top(top), stop=stop)
             return not stop.requested
 
     def _top(self, asked: int) -> int:
@@ -245,71 +248,6 @@ class Session:
             all_at_once=asks_all(self._config),
         )
 
-    def _check(self, loop: Loop, top: int, stop: Stop) -> None:
-        """Ask the best recipes what they have not been asked, then the held-out questions."""
-        if not self._store.manifest.questions.held_out or top == 0:
-            return
-        tried: list[int] = []
-        while len(tried) < finalists(top):  # with more answers others may turn out to be the best
-            best = [r.id for r in _best(self._store, top) if r.id not in tried]
-            best = best[: finalists(top) - len(tried)]
-            tried += best
-            asks: list[Asker] = [partial(self._ledger.complete, number) for number in best]
-            loop.ask("finals", asks, total=len(asks))
-            if not best or stop.requested:
-                break
-        numbers = to_validate(self._store, top=top)
-        asks = [partial(self._ledger.validate, number) for number in numbers]
-        if not stop.requested:
-            loop.ask("held-out", asks, total=len(asks))
-
-
-def finalists(top: int) -> int:
-    """How many are asked all search questions at most, so that the best of them are sure."""
-    return top + math.ceil(top / 2)
-
-
-def asks_all(config: RunConfig) -> bool:
-    """Whether every candidate is asked all search questions.
-
-    ``auto`` does so where the budget counts recipes only, since fewer questions would then save
-    nothing, and for samplers that take a score from few questions for as good as one from many.
-    """
-    search = config.search
-    if search.asking != "auto":
-        return search.asking == "all"
-    return not (Budget.of(search).counts_questions and weighs_scores(search.sampler))
-
-
-def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -> int:
-    """The most questions that the final check can take.
-
-    Args:
-        questions: Of the run.
-        top: Recipes to check.
-        others: Baselines to compare with.
-        all_at_once: Whether candidates have answered all search questions by then.
-    """
-    if not questions.held_out or top == 0:
-        return 0
-    unanswered = 0 if all_at_once else len(questions.search)
-    return finalists(top) * unanswered + (top + others) * len(questions.held_out)
-
-
-def to_validate(store: Store, *, top: int) -> list[int]:
-    """Candidates that the held-out questions are still to be asked of, best first.
-
-    The best recipes, as many of the known-good ones that the search started with, every parent and
-    the plain average; all chosen by what they did on the search questions.
-    """
-    if not store.manifest.questions.held_out or top == 0:
-        return []
-    order = ranked(judged(store))
-    known_good = [record for record in order if is_known_good(record.origin)]
-    chosen = [*_best(store, top), *known_good[:top], *(r for r in order if r.is_baseline)]
-    numbers = dict.fromkeys(record.id for record in chosen)
-    return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
-
 
 def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) -> tuple[str, ...]:
     """The tasks that a Pareto search has for objectives; none where it is for the weighted sum."""
@@ -318,16 +256,6 @@ def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) ->
     searched = set(questions.search)
     asked = {question.task for question in catalogue.questions if question.id in searched}
     return tuple(task.name for task in catalogue.tasks if task.name in asked)
-
-
-def _best(store: Store, top: int) -> tuple[Record, ...]:
-    """The recipes to check: of a front the best in each objective first, then by rank."""
-    return contenders(judged(store), objectives=store.manifest.objectives)[:top]
-
-
-def _finished(record: Record, split: Split) -> bool:
-    evaluation = record.evaluations.get(split)
-    return evaluation is not None and evaluation.state is not State.RUNNING
 
 
 def _check_any(store: Store) -> None:

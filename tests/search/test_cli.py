@@ -68,7 +68,7 @@ def test_from_config_to_model(project: Project, tmp_path: Path) -> None:
     longer = pd.read_csv(run / "leaderboard.csv")
     assert len(longer) == 10
     assert set(frame["key"]) <= set(longer["key"])
-    assert "10 of 10 done" in search("status", run / "study.db").stdout
+    assert "10 of 10 recipes" in search("status", run / "study.db").stdout
 
     validated = search("validate", run / "study.db", "--top", 10)
     assert validated.returncode == 0, validated.stderr
@@ -235,4 +235,14 @@ def test_too_few_held_out_questions_are_refused(project: Project, tmp_path: Path
     done = search("run", project(held_out=0.1), cwd=tmp_path)
     refused(done, "held_out: expected at least 20 questions of a task, got 7 of the 70 of 'pick'")
     assert "hold out 0.29 or more" in done.stderr
+    assert not (tmp_path / "mix").exists()
+
+
+def test_a_budget_that_the_final_check_would_eat_up_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    done = search("run", project(search={"questions": 300}), cwd=tmp_path)
+    refused(done, "search.questions: expected at least", "are for the final check", "got 300")
+    done = search("run", project(search={"questions": 0, "validate": 0}), cwd=tmp_path)
+    refused(done, "search.questions", "search.validate")
     assert not (tmp_path / "mix").exists()

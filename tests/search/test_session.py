@@ -29,7 +29,8 @@ from search.ledger import Ledger
 from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
-from search.session import Session, objectives, to_validate
+from search.final_check import to_validate
+from search.session import Session, objectives
 from spaces.seeds import seeds
 from spaces.space import Space
 
@@ -245,7 +246,7 @@ def test_a_resumed_run_gives_the_same_trials(tmp_path: Path, sampler: str) -> No
     for parts in ((24,), (11, 24)):
         folder = tmp_path / str(len(parts))
         folder.mkdir()
-        settings = config(24, sampler).replaced({"search.validate": 0})
+        settings = config(24, sampler).replaced({"search.validate": 1})
         store = make_store(folder, settings)
         for trials in parts:
             drive(store, settings.replaced({"search.trials": trials}))
@@ -507,7 +508,7 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     """Between asking and taking up, between committing and telling, and while it is under way."""
     settings = config(9, "random")
     store = make_store(tmp_path, settings)
-    drive(store, settings.replaced({"search.trials": 6, "search.validate": 0}))
+    drive(store, settings.replaced({"search.trials": 6, "search.validate": 1}))
     asked = store.study.ask()  # died before the recipe became a candidate
     ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
     committed, running = ledger.next(), ledger.next()

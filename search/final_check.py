@@ -1,0 +1,122 @@
+"""The check at the end of a run: who is asked all that is left, and what it takes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from runs.budget import Budget
+from runs.config import RunConfig
+from runs.leaderboard import contenders, ranked
+from runs.records import Record, Split, State, is_known_good
+from runs.split import Questions
+from runs.store import Store
+from search.ledger import Ledger
+from search.loop import Asker, Loop
+from search.posterior import judged
+from search.samplers import weighs_scores
+from search.stop import Stop
+
+
+def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:
+    """Ask the best recipes what they have not been asked, then the held-out questions.
+
+    Args:
+        store: The run's study.
+        ledger: Its books.
+        loop: Hands the questions out.
+        top: How many recipes to check.
+        stop: Ends the check early.
+    """
+    if not store.manifest.questions.held_out or top == 0:
+        return
+    tried: list[int] = []
+    while len(tried) < finalists(top):  # with more answers others may turn out to be the best
+        best = [record.id for record in _best(store, top) if record.id not in tried]
+        best = best[: finalists(top) - len(tried)]
+        tried += best
+        asks: list[Asker] = [partial(ledger.complete, number) for number in best]
+        loop.ask("finals", asks, total=len(asks))
+        if not best or stop.requested:
+            break
+    asks = [partial(ledger.validate, number) for number in to_validate(store, top=top)]
+    if not stop.requested:
+        loop.ask("held-out", asks, total=len(asks))
+
+
+def budget_problems(config: RunConfig, questions: Questions, *, seeds: int) -> list[str]:
+    """What is wrong with a budget in questions, one line each."""
+    limit, top = Budget.of(config.search).questions, config.search.validate_top
+    kept = reserve(
+        questions,
+        top=top,
+        others=len(config.models) + 1 + min(top, seeds),
+        all_at_once=asks_all(config),
+    )
+    # enough to ask every parent and the average something before the check
+    needed = kept + min(len(questions.search), 60) * (len(config.models) + 1)
+    if limit is None or limit >= needed:
+        return []
+    return [
+        f"search.questions: expected at least {needed}, of which {kept} are for the final check "
+        f"(search.validate: {top}), got {limit}"
+    ]
+
+
+def finalists(top: int) -> int:
+    """How many are asked all search questions at most, so that the best of them are sure."""
+    return top + math.ceil(top / 2)
+
+
+def asks_all(config: RunConfig) -> bool:
+    """Whether every candidate is asked all search questions.
+
+    ``auto`` does so where the budget counts recipes only, since fewer questions would then save
+    nothing, and for samplers that take a score from few questions for as good as one from many.
+    """
+    search = config.search
+    if search.asking != "auto":
+        return search.asking == "all"
+    return not (Budget.of(search).counts_questions and weighs_scores(search.sampler))
+
+
+def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -> int:
+    """The most questions that the final check can take.
+
+    Args:
+        questions: Of the run.
+        top: Recipes to check.
+        others: Baselines to compare with.
+        all_at_once: Whether candidates have answered all search questions by then.
+    """
+    if not questions.held_out or top == 0:
+        return 0
+    unanswered = 0 if all_at_once else len(questions.search)
+    return finalists(top) * unanswered + (top + others) * len(questions.held_out)
+
+
+def to_validate(store: Store, *, top: int) -> list[int]:
+    """Candidates that the held-out questions are still to be asked of, best first.
+
+    The best recipes, as many of the known-good ones that the search started with, every parent and
+    the plain average; all chosen by what they did on the search questions.
+    """
+    if not store.manifest.questions.held_out or top == 0:
+        return []
+    records = judged(store)
+    order = ranked(records)
+    known_good = [record for record in order if is_known_good(record.origin)]
+    best = contenders(records, objectives=store.manifest.objectives)[:top]
+    chosen = [*best, *known_good[:top], *(r for r in order if r.is_baseline)]
+    numbers = dict.fromkeys(record.id for record in chosen)
+    return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
+
+
+def _best(store: Store, top: int) -> tuple[Record, ...]:
+    """The recipes to check: of a front the best in each objective first, then by rank."""
+    return contenders(judged(store), objectives=store.manifest.objectives)[:top]
+
+
+def _finished(record: Record, split: Split) -> bool:
+    evaluation = record.evaluations.get(split)
+    return evaluation is not None and evaluation.state is not State.RUNNING
