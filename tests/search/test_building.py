@@ -69,7 +69,9 @@ def names(folder: Path) -> set[str]:
 def start(*arguments: object, before: str = "pass") -> subprocess.Popen[str]:
     """Run a build in a process of its own, after some statements."""
     code = (
-        "import sys\nfrom search.cli import main\n"
+        # a test run in the background of a shell has Ctrl-C switched off, and hands that on
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from search.cli import main\n"
         f"sys.argv = ['search', 'build', *{list(map(str, arguments))!r}]\n{before}\nmain()\n"
     )
     return subprocess.Popen(
