@@ -25,11 +25,11 @@ from runs.split import divide
 from runs.store import Store
 from search.book import read_book, resolve_book
 from search.errors import RunFailed
+from search.final_check import to_validate
 from search.ledger import Ledger
 from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
-from search.final_check import to_validate
 from search.session import Session, objectives
 from spaces.seeds import seeds
 from spaces.space import Space
