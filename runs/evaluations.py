@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 from evaluators.base import FailureKind, TaskInfo, TaskScore, combine
-from runs.records import Evaluation, Split, State
+from runs.records import Evaluation, Part, Split, State
 
 NOT_ITS_OWN = (FailureKind.LOST_WORKER, FailureKind.TIMEOUT)
 """Failures that say nothing about a candidate which has answered other questions."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """Questions that were handed to a worker together; the fields are those of an evaluation."""
-
-    state: State
-    value: float
-    stderr: float
-    tasks: tuple[TaskScore, ...]
-    questions: int
-    build_seconds: float
-    score_seconds: float
-    worker: str
-    fingerprint: str
-    failure_kind: FailureKind | None
-    failure_message: str
-    started: datetime
-    finished: datetime | None
-    attempts: int
 
 
 def whole(split: Split, parts: Sequence[Part], tasks: Sequence[TaskInfo]) -> Evaluation:

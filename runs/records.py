@@ -92,28 +92,26 @@ class Asking:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """One evaluation of a candidate on one split, all questions that it has answered together.
+class Part:
+    """Questions of one split that were handed to a worker together, and what came of them.
 
     Attributes:
-        split: Which questions were asked.
-        state: Where it stands: running while questions are under way, failed if none was answered.
+        state: Where it stands.
         value: Combined score over the questions answered, larger is better; NaN without any.
         stderr: Its standard error; NaN without any.
         tasks: Value per task; empty without any.
         questions: Number of questions answered; those asked where none was.
         build_seconds: Time to build the weights; NaN unless questions were answered.
         score_seconds: Time to answer the questions; NaN unless questions were answered.
-        worker: Name of the last worker; empty while it runs.
+        worker: Name of the worker; empty while it runs.
         fingerprint: Hash of the merged weights; empty when they were not built.
-        failure_kind: Class of the last failure; ``None`` if there was none.
+        failure_kind: Class of the failure; ``None`` if there was none.
         failure_message: One line; empty if there was none.
-        started: When it was first handed out, UTC.
-        finished: When the last questions came back, UTC; ``None`` while it runs.
+        started: When it was handed out, UTC.
+        finished: When the answers came back, UTC; ``None`` while it runs.
         attempts: How often the same questions were handed out; above 1 after a crash of the driver.
     """
 
-    split: Split
     state: State
     value: float
     stderr: float
@@ -128,6 +126,20 @@ class Evaluation:
     started: datetime
     finished: datetime | None
     attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation(Part):
+    """All that a candidate was asked of one split; the fields are those of its parts together.
+
+    It is running while questions are under way; worker and failure are those of the last part that
+    has one, and it failed only if that condemns the answers too (``runs.evaluations.whole``).
+
+    Attributes:
+        split: Which questions were asked.
+    """
+
+    split: Split
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

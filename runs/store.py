@@ -32,10 +32,10 @@ from runs.database import (
     url_of,
     use_write_ahead_log,
 )
-from runs.evaluations import Part, whole
+from runs.evaluations import whole
 from runs.lock import Lock
 from runs.manifest import FORMAT, Manifest
-from runs.records import Asking, Record, Split, State
+from runs.records import Asking, Part, Record, Split, State
 from runs.tables import (
     CANDIDATES,
     EVALUATIONS,

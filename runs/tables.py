@@ -15,8 +15,7 @@ from sqlalchemy.engine import RowMapping
 
 from evaluators.base import FailureKind, TaskScore
 from runs import lock
-from runs.evaluations import Part
-from runs.records import State
+from runs.records import Part, State
 
 METADATA = sa.MetaData()
 FACTS = sa.Table(
