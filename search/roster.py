@@ -1,0 +1,231 @@
+"""The candidates of a run: their recipes and answers, who is ahead, and what to expect of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluators.base import Failure, Score
+from runs.evaluations import NOT_ITS_OWN
+from runs.front import front
+from runs.records import PARENT, Estimate, Record, Split, State
+from runs.store import Store
+from search import racing
+from search.answers import Answers
+from search.features import Features
+from search.posterior import Posterior
+from search.surrogate import Fits
+from spaces.recipe import Recipe
+from spaces.space import Space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """Who is ahead.
+
+    Attributes:
+        best: Score of the best recipe; NaN before the first.
+        what: How it is made, in a word or two.
+        best_parent: Score of the best parent alone; NaN before the first.
+    """
+
+    best: float
+    what: str
+    best_parent: float
+
+
+class Roster:
+    """What is known of every candidate; decides nothing and writes nothing.
+
+    Args:
+        store: The study, whose records and answers are taken over.
+        space: What is searched.
+        fits: Where fits of the posterior are kept, one for each objective; ``None`` keeps them in
+            memory.
+        still_open: Trials that have not been told a result.
+
+    Attributes:
+        recipes: Of every candidate that was handed out.
+        trial_of: Its Optuna trial; ``None`` where it lies outside the space.
+        planned: The questions of its first block.
+        failed: Whether it failed, for the candidates that are decided.
+        scores: Of those that answered all questions.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        *,
+        fits: Sequence[Fits] | None,
+        still_open: Collection[int],
+    ) -> None:
+        self.recipes: dict[int, Recipe] = {}
+        self.trial_of: dict[int, int | None] = {}
+        self.planned: dict[int, tuple[str, ...]] = {}
+        self.failed: dict[int, bool] = {}
+        self.scores: dict[int, float] = {}
+        self._by_key: dict[str, int] = {}
+        self._parents: set[int] = set()
+        self._tasks = store.manifest.catalogue.tasks
+        self._total = len(store.manifest.questions.search)
+        self._answers = Answers.of_study(store)
+        self.pareto = bool(store.manifest.objectives)
+        groups = Features(space).groups
+        objectives = max(1, len(store.manifest.objectives))
+        self._fits = fits if fits is not None else [Fits(groups) for _ in range(objectives)]
+        self._posterior = Posterior(space, fits=self._fits)
+        self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
+        for record in store.records():
+            self._take_over(record, still_open)
+
+    def _take_over(self, record: Record, still_open: Collection[int]) -> None:
+        self.add(
+            record.id,
+            record.recipe,
+            trial=record.trial,
+            planned=record.planned,
+            origin=record.origin,
+        )
+        evaluation = record.evaluations[Split.SEARCH]
+        answered = evaluation.questions if evaluation.tasks else 0
+        first = (
+            answered < len(record.planned) if record.trial is None else record.trial in still_open
+        )
+        if evaluation.state is not State.RUNNING or not first:
+            self.failed[record.id] = evaluation.state is State.FAILED
+        if answered == self._total and evaluation.state is State.COMPLETE:
+            self.scores[record.id] = evaluation.value
+
+    def add(
+        self,
+        number: int,
+        recipe: Recipe,
+        *,
+        trial: int | None,
+        planned: tuple[str, ...],
+        origin: str,
+    ) -> None:
+        """A candidate that is handed out for the first time."""
+        self._by_key[recipe.key] = number
+        self.recipes[number] = recipe
+        self.trial_of[number] = trial
+        self.planned[number] = planned
+        if origin.startswith(PARENT):
+            self._parents.add(number)
+
+    def find(self, recipe: Recipe) -> int | None:
+        """The candidate that has a recipe."""
+        return self._by_key.get(recipe.key)
+
+    def answered(self, number: int) -> frozenset[str]:
+        """The questions that a candidate has answered."""
+        return self._answers.answered(number)
+
+    def take(self, number: int, outcome: Score | Failure) -> None:
+        """What came back from a candidate."""
+        self._expected = None
+        if isinstance(outcome, Score):
+            self._answers.add(number, outcome.outcomes, outcome.tasks)
+
+    def decide(self, number: int, outcome: Score | Failure) -> bool:
+        """A candidate came to an end, or was stopped, or failed.
+
+        Returns:
+            Whether that is new: further questions may have been asked of one decided before.
+        """
+        new = number not in self.failed
+        self.failed[number] = isinstance(outcome, Failure) and not (
+            number in self._answers and outcome.kind in NOT_ITS_OWN
+        )
+        if isinstance(outcome, Score) and len(outcome.outcomes) == self._total:
+            self.scores[number] = outcome.value
+        return new
+
+    def fit_if_due(self) -> None:
+        """Fit here and now if it is time, so that no one else's looking decides when."""
+        scored = sum(
+            not failed and self.trial_of[number] is not None
+            for number, failed in self.failed.items()
+        )
+        if any(fits.due(scored) for fits in self._fits):
+            self.expected()
+
+    def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
+        """What to expect of scored candidates in each objective, by all that is known now."""
+        if self._expected is None:
+            estimates = self.estimates()
+            inside = {
+                number: self.recipes[number]
+                for number in estimates
+                if self.trial_of[number] is not None
+            }
+            self._expected = self._posterior.of(inside, estimates)
+        return self._expected
+
+    def estimates(self) -> dict[int, tuple[Estimate, ...]]:
+        """Every objective's score of the candidates that did not fail."""
+        return {
+            number: self._objectives(number)
+            for number in self._answers.estimates()
+            if self.failed.get(number) is False
+        }
+
+    def values(self, number: int) -> list[float]:
+        """What the Optuna study is told of a candidate; nothing where it failed."""
+        if self.failed[number]:
+            return []
+        if not self.pareto and number in self.scores:
+            return [self.scores[number]]  # of all questions, which needs no estimating
+        if number in self._answers.estimates():
+            return [objective.value for objective in self._objectives(number)]
+        return []
+
+    def _objectives(self, number: int) -> tuple[Estimate, ...]:
+        if self.pareto:
+            return self._answers.by_task()[number]
+        return (self._answers.estimates()[number],)
+
+    def lead(self, *, by_scores: bool) -> Lead:
+        """Who is ahead.
+
+        Args:
+            by_scores: Go by the scores, since all answered everything; else by what to expect.
+        """
+        if by_scores:
+            values = {n: score for n, score in self.scores.items() if not self.failed[n]}
+        else:
+            values = {number: self._combined(known) for number, known in self.expected().items()}
+        best = max(values, key=lambda number: (values[number], -number), default=None)
+        parents = [values[number] for number in self._parents if number in values]
+        return Lead(
+            best=math.nan if best is None else values[best],
+            what="" if best is None else self.recipes[best].title,
+            best_parent=max(parents, default=math.nan),
+        )
+
+    def _combined(self, objectives: Sequence[Estimate]) -> float:
+        """The score that values of the objectives come to: their weighted mean."""
+        weights = [task.weight for task in self._answers.tasks] if self.pareto else [1.0]
+        total = math.fsum(w * one.value for w, one in zip(weights, objectives, strict=True))
+        return total / math.fsum(weights)
+
+    def leader(self) -> int | None:
+        """Who may be promoted, and is raced against: of a front, who was asked the least."""
+        expected = self.expected()
+        means = [[objective.value for objective in found] for found in expected.values()]
+        ahead = [number for number, best in zip(expected, front(means), strict=True) if best]
+        return min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
+
+    def behind(self, number: int, *, size: int) -> bool:
+        """Whether a candidate is clearly behind the leader; nobody is while there is none.
+
+        Args:
+            number: The candidate.
+            size: Number of questions of its block.
+        """
+        leader = self.leader()
+        return leader is not None and racing.behind(
+            self._answers.of(leader), self._answers.of(number), self._tasks, size=size
+        )
