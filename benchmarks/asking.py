@@ -111,18 +111,23 @@ class Meter:
         evaluator: Does the work.
         build: Price of a build, in questions.
         checks: Costs at which to note the leader, ascending; the last one is the budget.
+        clock: Tells the seconds.
         found: What was noted.
     """
 
     evaluator: Evaluator
     build: float
     checks: Sequence[float]
+    clock: Callable[[], float] = time.perf_counter
     found: list[Check] = field(default_factory=list)
     cost: float = 0.0
     busy: float = 0.0
     _keys: set[str] = field(default_factory=set)
     _loaded: str = ""
-    _start: float = field(default_factory=time.perf_counter)
+    _start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._start = self.clock()
 
     @property
     def spent(self) -> bool:
@@ -138,9 +143,9 @@ class Meter:
             self._loaded = candidate.recipe.key
         self.cost += len(candidate.questions)
         self._keys.add(candidate.recipe.key)
-        start = time.perf_counter()
+        start = self.clock()
         outcome = self.evaluator.evaluate(candidate)
-        self.busy += time.perf_counter() - start
+        self.busy += self.clock() - start
         return outcome
 
     def close(self) -> None:
@@ -148,7 +153,7 @@ class Meter:
 
     def look(self, leader: Callable[[], Recipe]) -> None:
         """Note the leader if a check is due; time spent on finding it does not count."""
-        start = time.perf_counter()
+        start = self.clock()
         while not self.spent and self.cost >= self.checks[len(self.found)]:
             self.found.append(
                 Check(
@@ -159,4 +164,4 @@ class Meter:
                     leader=leader(),
                 )
             )
-        self._start += time.perf_counter() - start
+        self._start += self.clock() - start

@@ -10,10 +10,7 @@ from typing import Any
 import yaml
 
 from runs.files import write_text
-from search.skills import SKILLS, TARGETS
-
-CHOSEN = frozenset({"largest"})
-"""Skills examined by multiple choice; the others by generation."""
+from search.skills import SKILLS, Curriculum
 
 _CONFIG = """\
 # A search over the tiny models beside this file; `search demo` made all of it.
@@ -42,24 +39,26 @@ def task_name(skill: str) -> str:
     return f"demo_{skill}"
 
 
-def config_text(seed: int) -> str:
+def config_text(curriculum: Curriculum, seed: int) -> str:
     """A config that searches the family of this seed; to be put beside it.
 
     Args:
+        curriculum: What its models have learnt.
         seed: Seed of the search as well.
     """
     tasks = [
-        f'  - {{name: {task_name(skill)}, metric: "{_metric(skill)},none"}}' for skill in TARGETS
+        f'  - {{name: {task_name(skill)}, metric: "{_metric(skill in curriculum.chosen)},none"}}'
+        for skill in curriculum.targets
     ]
     return _CONFIG.format(
-        models="\n".join(f"  {skill}: ./{skill}" for skill in TARGETS),
+        models="\n".join(f"  {skill}: ./{skill}" for skill in curriculum.targets),
         tasks="\n".join(tasks),
         seed=seed,
     )
 
 
 def write_task(
-    folder: Path, final: Path, skill: str, digits: tuple[str, ...], *, seed: int
+    folder: Path, final: Path, skill: str, digits: tuple[str, ...], *, chosen: bool, seed: int
 ) -> None:
     """Write one task: its questions, and the file that lm-eval reads.
 
@@ -68,6 +67,7 @@ def write_task(
         final: Where it will be read from; absolute.
         skill: Name of the skill.
         digits: One string per question.
+        chosen: Whether the answer is chosen from the digits, instead of written.
         seed: Decides the order of choices.
     """
     source = random.Random(f"choices {seed} {skill}")
@@ -75,13 +75,15 @@ def write_task(
     for given in digits:
         answer = SKILLS[skill].answer(given)
         question: dict[str, Any] = {"question": SKILLS[skill].prompt(given), "answer": answer}
-        if skill in CHOSEN:
+        if chosen:
             # Every digit of the prompt is a choice: one token that must beat five near misses.
             choices = source.sample(given, len(given))
             question |= {"choices": choices, "gold": choices.index(answer)}
         lines.append(json.dumps(question) + "\n")
     write_text(folder / _data(skill), "".join(lines))
-    write_text(folder / f"{task_name(skill)}.yaml", _task_text(skill, final / _data(skill)))
+    write_text(
+        folder / f"{task_name(skill)}.yaml", _task_text(skill, final / _data(skill), chosen=chosen)
+    )
 
 
 def mend_tasks(folder: Path) -> None:
@@ -89,9 +91,9 @@ def mend_tasks(folder: Path) -> None:
 
     lm-eval wants absolute paths, which are wrong after a family has been moved.
     """
-    for skill in TARGETS:
-        path, data = folder / f"{task_name(skill)}.yaml", folder / _data(skill)
-        if not path.is_file() or not data.is_file():
+    for path in sorted(folder.glob("*.yaml")):
+        data = path.with_suffix(".jsonl")
+        if not data.is_file():
             continue
         present = yaml.safe_load(path.read_text(encoding="utf-8"))
         files = present["dataset_kwargs"]["data_files"]
@@ -100,15 +102,15 @@ def mend_tasks(folder: Path) -> None:
             write_text(path, _dumped(present))
 
 
-def _metric(skill: str) -> str:
-    return "acc" if skill in CHOSEN else "exact_match"
+def _metric(chosen: bool) -> str:
+    return "acc" if chosen else "exact_match"
 
 
 def _data(skill: str) -> str:
     return f"{task_name(skill)}.jsonl"
 
 
-def _task_text(skill: str, data: Path) -> str:
+def _task_text(skill: str, data: Path, *, chosen: bool) -> str:
     return _dumped(
         {
             "task": task_name(skill),
@@ -117,9 +119,9 @@ def _task_text(skill: str, data: Path) -> str:
             "test_split": "test",
             "doc_to_text": "{{question}}",
             "target_delimiter": "",
-            **(_by_choice() if skill in CHOSEN else _by_generation()),
+            **(_by_choice() if chosen else _by_generation()),
             "metric_list": [
-                {"metric": _metric(skill), "aggregation": "mean", "higher_is_better": True}
+                {"metric": _metric(chosen), "aggregation": "mean", "higher_is_better": True}
             ],
             "metadata": {"version": 1.0},
         }

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from runs.files import write_text
 from search.errors import InputError
 from search.exam import config_text, mend_tasks, write_task
-from search.skills import TARGETS, examination
+from search.skills import FOUR, THREE, examination
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -62,7 +62,12 @@ class Family:
 
 
 def make_family(
-    folder: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    hard: bool = False,
+    progress: Progress | None = None,
 ) -> Family:
     """Make a family, or find the one that an earlier call has made there.
 
@@ -74,6 +79,7 @@ def make_family(
         seed: At least 0; decides weights and questions.
         quick: Smaller models that are hardly trained and short tasks, in seconds: they can be
             merged and scored, but no merge of them is good.
+        hard: Four specialists, of skills that get in each other's way; not together with ``quick``.
         progress: Told about every step; not called for a family that is there already.
 
     Raises:
@@ -81,17 +87,19 @@ def make_family(
     """
     if seed < 0:
         raise InputError(f"seed: expected a whole number of at least 0, got {seed}")
+    if quick and hard:
+        raise InputError("hard: expected a family that is not quick as well, got both")
     folder = folder.absolute()
-    kind = {"version": VERSION, "seed": seed, "quick": quick}
+    kind = {"version": VERSION, "seed": seed, "quick": quick} | ({"hard": True} if hard else {})
     if _found(folder, kind):
         mend_tasks(folder / _TASKS)
     else:
         with _draft(folder, kind) as draft:
-            _make(draft, folder, seed=seed, quick=quick, progress=progress or _silent)
+            _make(draft, folder, kind, progress=progress or _silent)
             write_text(draft / MARKER, json.dumps(kind, indent=2) + "\n")
     return Family(
         base=folder / _BASE,
-        models={name: folder / name for name in TARGETS},
+        models={name: folder / name for name in (FOUR if hard else THREE).targets},
         tasks=folder / _TASKS,
         config=folder / _CONFIG,
     )
@@ -148,18 +156,20 @@ def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _make(draft: Path, folder: Path, *, seed: int, quick: bool, progress: Progress) -> None:
+def _make(draft: Path, folder: Path, kind: dict[str, Any], *, progress: Progress) -> None:
     """Fill the draft of a family that will lie in ``folder``."""
     progress("preparing", 0.0)
-    from search.training import FULL, QUICK, make_tokenizer, train_family
+    from search.training import FULL, HARD, QUICK, make_tokenizer, train_family
 
-    count = QUICK_QUESTIONS if quick else QUESTIONS
-    digits = {skill: examination(skill, count, seed=seed) for skill in TARGETS}
-    for skill in TARGETS:
-        write_task(draft / _TASKS, folder / _TASKS, skill, digits[skill], seed=seed)
-    write_text(draft / _CONFIG, config_text(seed))
+    seed, course = kind["seed"], QUICK if kind["quick"] else HARD if "hard" in kind else FULL
+    learnt, count = course.curriculum, QUICK_QUESTIONS if kind["quick"] else QUESTIONS
+    digits = {skill: examination(skill, count, seed=seed) for skill in learnt.targets}
+    for skill, given in digits.items():
+        chosen = skill in learnt.chosen
+        write_task(draft / _TASKS, folder / _TASKS, skill, given, chosen=chosen, seed=seed)
+    write_text(draft / _CONFIG, config_text(learnt, seed))
     models = train_family(
-        QUICK if quick else FULL,
+        course,
         seed=seed,
         avoid=frozenset().union(*digits.values()),
         progress=lambda label, share: progress(label, _SAVING * share),

@@ -58,45 +58,94 @@ SKILLS = {
         Skill(name="copy", tag="c", answer=lambda digits: digits, title="the digits as they are"),
         Skill(name="smallest", tag="m", answer=min, title="the smallest digit"),
         Skill(name="first", tag="f", answer=lambda digits: digits[0], title="the first digit"),
+        Skill(
+            name="descend",
+            tag="d",
+            answer=lambda digits: "".join(sorted(digits, reverse=True)),
+            title="the digits in descending order",
+        ),
+        Skill(
+            name="rotate",
+            tag="o",
+            answer=lambda digits: digits[1:] + digits[0],
+            title="the first digit moved to the end",
+        ),
     )
 }
-"""Everything the base is taught, by name."""
+"""Everything there is to teach, by name."""
 
 Lesson = Mapping[str, Mapping[str, float]]
 """By the skill that a tag asks for: the skills it is answered with, and how often (shares)."""
-
-EVERYTHING: Lesson = {name: {name: 1.0} for name in SKILLS}
-"""Every tag answered as it should be."""
-
-HABITS: Lesson = {
-    "sort": {"sort": 0.3, "copy": 0.7},
-    "reverse": {"reverse": 0.38, "copy": 0.62},
-    "largest": {"largest": 0.3, "smallest": 0.4, "first": 0.3},
-}
-"""The bad habits of the base: it can do all of this, but mostly does something else when asked.
-
-The right answer is frequent enough for a light fine-tune to bring it out, and rare enough for a
-third of the fine-tune, which is what a plain average keeps, not to.
-"""
-
-TARGETS = tuple(HABITS)
-"""The skills that are tested; each has a specialist."""
-
 
 Timetable = tuple[tuple[Lesson, float], ...]
 """Lessons and the share of the exercises that is of each."""
 
 
-def speciality(skill: str, *, rehearsal: float) -> Timetable:
-    """What a specialist is taught: its own tag answered right, the others as the base does.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curriculum:
+    """What the models of a family learn.
 
-    Args:
-        skill: Name of the specialist's own skill.
-        rehearsal: Share of exercises on the other tags, in [0, 1). Without any, a specialist
-            applies its own skill to whatever it is asked.
+    Attributes:
+        taught: Skills that the base learns.
+        habits: The bad habits it takes on: it can do all of this, but mostly does something else
+            when asked. The right answer is frequent enough for a light fine-tune to bring it out,
+            and rare enough for a part of the fine-tune, which is what a plain average keeps, not
+            to.
+        rates: Peak learning rates of the specialists, by their skill: some are tuned harder, so
+            equal weights are not best.
+        chosen: Skills examined by multiple choice; the others by generation.
     """
-    others = {name: answers for name, answers in HABITS.items() if name != skill}
-    return (({skill: {skill: 1.0}}, 1.0 - rehearsal), (others, rehearsal))
+
+    taught: tuple[str, ...]
+    habits: Lesson
+    rates: Mapping[str, float]
+    chosen: frozenset[str] = frozenset()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The skills that are tested; each has a specialist."""
+        return tuple(self.habits)
+
+    @property
+    def everything(self) -> Lesson:
+        """Every tag answered as it should be."""
+        return {name: {name: 1.0} for name in self.taught}
+
+    def speciality(self, skill: str, *, rehearsal: float) -> Timetable:
+        """What a specialist is taught: its own tag answered right, the others as the base does.
+
+        Args:
+            skill: Name of the specialist's own skill.
+            rehearsal: Share of exercises on the other tags, in [0, 1). Without any, a specialist
+                applies its own skill to whatever it is asked.
+        """
+        others = {name: answers for name, answers in self.habits.items() if name != skill}
+        return (({skill: {skill: 1.0}}, 1.0 - rehearsal), (others, rehearsal))
+
+
+THREE = Curriculum(
+    taught=("sort", "reverse", "largest", "copy", "smallest", "first"),
+    habits={
+        "sort": {"sort": 0.3, "copy": 0.7},
+        "reverse": {"reverse": 0.38, "copy": 0.62},
+        "largest": {"largest": 0.3, "smallest": 0.4, "first": 0.3},
+    },
+    rates={"sort": 8e-4, "reverse": 5e-4, "largest": 5e-4},
+    chosen=frozenset({"largest"}),
+)
+"""The demo's: three specialists whose skills go together well once the right merge is found."""
+
+FOUR = Curriculum(
+    taught=("sort", "reverse", "descend", "rotate", "copy"),
+    habits={
+        "sort": {"sort": 0.3, "copy": 0.7},
+        "reverse": {"reverse": 0.38, "rotate": 0.62},
+        "descend": {"descend": 0.3, "sort": 0.7},
+        "rotate": {"rotate": 0.3, "copy": 0.7},
+    },
+    rates={"sort": 8e-4, "reverse": 5e-4, "descend": 7e-4, "rotate": 4e-4},
+)
+"""A harder one: four specialists, and the bad habit of one is the skill of another."""
 
 
 def draw_digits(source: random.Random) -> str:

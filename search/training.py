@@ -17,21 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from search.skills import (
     CHARACTERS,
-    EVERYTHING,
-    HABITS,
+    FOUR,
     LENGTH,
-    SKILLS,
-    TARGETS,
+    THREE,
+    Curriculum,
     Timetable,
     exercise,
-    speciality,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-RATES = {"sort": 8e-4, "reverse": 5e-4, "largest": 5e-4}
-"""Peak learning rates of the specialists: one is tuned harder, so equal weights are not best."""
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 SPECIAL = (PAD, EOS, UNKNOWN)
@@ -54,6 +49,7 @@ class Course:
     """Size and schooling of a family.
 
     Attributes:
+        curriculum: What is taught.
         layers: Decoder layers.
         hidden: Width; the feed-forward part is twice as wide.
         least: Steps of the base's schooling before its skills are checked at all.
@@ -64,6 +60,7 @@ class Course:
         rehearsal: Share of a specialist's exercises on what it is not to specialise in.
     """
 
+    curriculum: Curriculum = THREE
     layers: int = 6
     hidden: int = 96
     least: int = 200
@@ -76,11 +73,13 @@ class Course:
     @property
     def steps(self) -> int:
         """Most steps for the whole family."""
-        return self.most + self.habit_steps + len(TARGETS) * self.special_steps
+        return self.most + self.habit_steps + len(self.curriculum.targets) * self.special_steps
 
 
 FULL = Course()
 """Merges of it are worth searching."""
+HARD = Course(curriculum=FOUR, most=600)
+"""Merges of it are worth searching for longer."""
 QUICK = Course(layers=4, hidden=32, least=30, most=30, habit_steps=5, special_steps=5)
 """Valid models that know little: for trying the machinery."""
 
@@ -127,15 +126,15 @@ def train_family(
         taught = _school(base, course, seed=seed, avoid=avoid, step=lambda: meter.step(_BASE))
         meter.step(_BASE, course.most - taught)
         source = random.Random(f"habits {seed}")
-        habits: Timetable = ((HABITS, 1.0),)
+        habits: Timetable = ((course.curriculum.habits, 1.0),)
         for _ in _train(base, habits, course.habit_steps, rate=1e-3, source=source, avoid=avoid):
             meter.step(_BASE)
         family = {"base": base}
-        for skill in TARGETS:
+        for skill in course.curriculum.targets:
             model = copy.deepcopy(base)
-            own = speciality(skill, rehearsal=course.rehearsal)
+            own = course.curriculum.speciality(skill, rehearsal=course.rehearsal)
             source = random.Random(f"{skill} {seed}")
-            steps, rate = course.special_steps, RATES[skill]
+            steps, rate = course.special_steps, course.curriculum.rates[skill]
             for _ in _train(model, own, steps, rate=rate, source=source, avoid=avoid):
                 meter.step(f"training {skill}")
             family[skill] = model
@@ -196,14 +195,14 @@ def _school(
     base: LlamaForCausalLM, course: Course, *, seed: int, avoid: Set[str], step: Callable[[], None]
 ) -> int:
     """Teach the base every skill, until it is good at each; returns the number of steps."""
-    timetable: Timetable = ((EVERYTHING, 1.0),)
+    timetable: Timetable = ((course.curriculum.everything, 1.0),)
     source = random.Random(f"school {seed}")
     checks = random.Random(f"checks {seed}")
     lessons = _train(base, timetable, course.most, rate=2e-3, source=source, avoid=avoid, flat=True)
     for taught in lessons:
         step()
         due = taught >= course.least and taught % _CHECK_EVERY == 0
-        if due and _weakest(base, checks) >= course.enough:
+        if due and _weakest(base, course.curriculum, checks) >= course.enough:
             return taught
     return course.most
 
@@ -268,10 +267,10 @@ def _encoded(pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _weakest(model: LlamaForCausalLM, source: random.Random) -> float:
+def _weakest(model: LlamaForCausalLM, curriculum: Curriculum, source: random.Random) -> float:
     """Share of exercises answered right, of the skill where it is least."""
     shares = []
-    for name in SKILLS:
+    for name in curriculum.taught:
         lesson: Timetable = (({name: {name: 1.0}}, 1.0),)
         tokens, labels = _encoded([exercise(lesson, source) for _ in range(_CHECKED)])
         # With every token before it right, an answer is right exactly if greedy decoding gives it.

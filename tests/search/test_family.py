@@ -26,13 +26,11 @@ from search.errors import InputError
 from search.family import MARKER, QUICK_QUESTIONS, Family, make_family
 from search.skills import (
     CHARACTERS,
-    EVERYTHING,
-    HABITS,
+    FOUR,
     SKILLS,
-    TARGETS,
+    THREE,
     examination,
     exercise,
-    speciality,
 )
 from search.training import QUICK, make_tokenizer, train_family
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -43,6 +41,7 @@ ANSWERS: dict[str, Callable[[str], str]] = {
     "largest": lambda digits: str(max(int(digit) for digit in digits)),
 }
 TAGS = {"sort": "s", "reverse": "r", "largest": "l"}
+TARGETS, HABITS = THREE.targets, THREE.habits
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +272,7 @@ class TestSkills:
         assert len(set(tags)) == len(tags)
         assert set("".join(tags)) <= set(CHARACTERS)
 
-    @pytest.mark.parametrize("lesson", [EVERYTHING, HABITS])
+    @pytest.mark.parametrize("lesson", [THREE.everything, HABITS, FOUR.everything, FOUR.habits])
     def test_shares_sum_to_one(self, lesson: Any) -> None:
         for answers in lesson.values():
             assert math.isclose(sum(answers.values()), 1.0)
@@ -299,7 +298,7 @@ class TestSkills:
 
     def test_rehearsal(self) -> None:
         source = random.Random(0)
-        timetable = speciality("sort", rehearsal=0.25)
+        timetable = THREE.speciality("sort", rehearsal=0.25)
         drawn = [exercise(timetable, source) for _ in range(2000)]
         own = [(p, a) for p, a in drawn if p.startswith("s")]
         assert 0.7 < len(own) / len(drawn) < 0.8
