@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +20,38 @@ class Result:
         candidate: As it was submitted.
         outcome: Score or failure.
         worker: Name of the worker, such as ``local`` or ``node-a/1``.
+        began: When that worker was given it, in seconds since 1970; NaN if nobody knows.
+        ended: When it answered, or was given up; likewise.
     """
 
     candidate: Candidate
     outcome: Score | Failure
     worker: str
+    began: float = math.nan
+    ended: float = math.nan
+
+
+@dataclass(kw_only=True, slots=True)
+class Attendance:
+    """How long a worker was there, and how much of that it worked.
+
+    Attributes:
+        worker: Its name.
+        node: Its machine.
+        gpus: Its GPUs.
+        joined: When it was set up, in seconds since 1970.
+        left: When it ended; ``None`` while it is there.
+        busy: Seconds in which it had a candidate, up to the last answer.
+        candidates: How many candidates it was given and answered.
+    """
+
+    worker: str
+    node: str
+    gpus: float
+    joined: float
+    left: float | None = None
+    busy: float = 0.0
+    candidates: int = 0
 
 
 class Pool(Protocol):
@@ -29,7 +59,7 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of workers; at least 1."""
+        """Number of workers now, those that are being set up included; at least 1."""
         ...
 
     @property
@@ -55,17 +85,39 @@ class Pool(Protocol):
         """GPUs of one worker; a fraction where several share one."""
         ...
 
-    def submit(self, candidate: Candidate, *, near: str = "") -> None:
+    def submit(self, candidate: Candidate, *, near: str = "", keep: bool = False) -> None:
         """Give a candidate to the next free worker; returns at once.
 
         Args:
             candidate: What to evaluate.
             near: Name of the worker that has its weights: it gets the candidate if it is free now.
+            keep: Whether the worker stays free after this one until ``next`` is called again: more
+                may be asked of the same candidate.
         """
         ...
 
     def next(self, timeout: float | None = None) -> Result | None:
         """The next finished result; ``None`` after ``timeout`` seconds or if nothing is pending."""
+        ...
+
+    def hurry(self, on: bool) -> None:
+        """Say whether nothing more is to be done but what is pending: no straggler is waited for.
+
+        What takes much longer than usual is then given to a free worker too, and the first answer
+        counts; if that one takes as long, the candidate is given up.
+        """
+        ...
+
+    def withdraw(self) -> tuple[Candidate, ...]:
+        """Take back what no worker has begun with."""
+        ...
+
+    def attendance(self) -> Sequence[Attendance]:
+        """Every worker that was set up so far, in the order they joined."""
+        ...
+
+    def news(self) -> tuple[str, ...]:
+        """What happened to the workers since this was last asked, one sentence each."""
         ...
 
     def close(self) -> None:
@@ -79,6 +131,7 @@ class SerialPool:
     def __init__(self, make: EvaluatorFactory) -> None:
         self._evaluator = make()
         self._waiting: deque[Candidate] = deque()
+        self._attendance = Attendance(worker="local", node="local", gpus=0.0, joined=time.time())
 
     @property
     def size(self) -> int:
@@ -99,18 +152,35 @@ class SerialPool:
     def gpus(self) -> float:
         return 0.0
 
-    def submit(self, candidate: Candidate, *, near: str = "") -> None:
-        del near  # there is one
+    def submit(self, candidate: Candidate, *, near: str = "", keep: bool = False) -> None:
+        del near, keep  # there is one
         self._waiting.append(candidate)
 
     def next(self, timeout: float | None = None) -> Result | None:
         del timeout  # work starts when it is asked for, so there is nothing to wait for
         if not self._waiting:
             return None
-        candidate = self._waiting.popleft()
+        candidate, began = self._waiting.popleft(), time.time()
+        outcome, ended = self._evaluator.evaluate(candidate), time.time()
+        self._attendance.busy += ended - began
+        self._attendance.candidates += 1
         return Result(
-            candidate=candidate, outcome=self._evaluator.evaluate(candidate), worker="local"
+            candidate=candidate, outcome=outcome, worker="local", began=began, ended=ended
         )
+
+    def hurry(self, on: bool) -> None:
+        """There is nobody else to do it."""
+
+    def withdraw(self) -> tuple[Candidate, ...]:
+        waiting = tuple(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+    def attendance(self) -> tuple[Attendance, ...]:
+        return (self._attendance,)
+
+    def news(self) -> tuple[str, ...]:
+        return ()
 
     def close(self) -> None:
         self._waiting.clear()

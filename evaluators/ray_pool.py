@@ -1,20 +1,20 @@
 """Workers as Ray actors: one evaluator each, on this machine or on a cluster.
 
-The only module that imports ray. A worker that dies takes nothing with it but the candidate it was
-at, which is tried again elsewhere; every other thing that goes wrong is a value in a Result.
+A thread of the pool's own gives candidates out, so that a worker that is done has the next one at
+once, whatever the caller is doing. A worker or node that dies takes nothing with it but the
+candidate it was at, which is tried again elsewhere; every other thing that goes wrong is a value
+in a Result.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
-
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from evaluators.base import (
     Candidate,
@@ -25,52 +25,19 @@ from evaluators.base import (
     FailureKind,
     Score,
 )
-from evaluators.pool import Result
-from evaluators.worker import Started, Worker
+from evaluators.crew import Crew, Inspection, Job, MakeEvaluator, Post
+from evaluators.pool import Attendance, Result
+from evaluators.ray_cluster import Answer, Cluster, Trouble
+from evaluators.rooms import Need, check_options, short
+from evaluators.stragglers import Pace
 
-OBJECT_STORE_BYTES = 80 * 1024 * 1024
-"""Ray's shared memory on this machine; recipes and scores are small, weights never travel."""
+NODE_LOSSES = 3
+"""How often a candidate is given out again because a node went away under it: not its fault."""
 
-START_ATTEMPTS = 3
-"""How often in a row a worker may die while it sets itself up before it is given up."""
+TICK_SECONDS = 1.0
+"""Longest time between two looks at the clock."""
 
-ENVIRONMENT = {
-    "RAY_worker_niceness": "0",  # at Ray's 15, evaluations starve on a busy machine
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a share of a GPU sees none
-}
-"""Settings of a local Ray; what the user has set already is left as it is."""
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True, slots=True)
-class _Job:
-    """A candidate, and how often its worker was lost."""
-
-    candidate: Candidate
-    losses: int = 0
-
-
-@dataclass(kw_only=True, slots=True)
-class _Slot:
-    """A place for a worker; workers come and go, the place stays.
-
-    Attributes:
-        actor: Ray's handle of the present worker.
-        call: Ray's reference of what the worker is at; ``None`` when it is idle.
-        name: Name of the worker; empty while it sets itself up.
-        job: What it evaluates; ``None`` when it is idle or sets itself up.
-        since: When it began with the job, by the monotonic clock.
-        deaths: How often in a row workers died here before they were set up.
-    """
-
-    actor: Any
-    call: Any
-    name: str = ""
-    job: _Job | None = None
-    since: float = 0.0
-    deaths: int = 0
+_CLOSED = "workers: expected a pool that is open, got a closed one"
 
 
 class RayPool:
@@ -81,7 +48,8 @@ class RayPool:
 
     Args:
         make: Makes the evaluator, inside each worker.
-        workers: Number of workers; ``None`` for as many as the machine or cluster takes.
+        workers: Number of workers; ``None`` for as many as the machine or cluster takes, nodes
+            that join later included.
         gpus: GPUs of one worker, fractions share a GPU; ``None`` for 1 where there are GPUs.
         cpus: CPU cores of one worker, above 0.
         memory: Bytes of main memory that a worker needs, for choosing the number of workers
@@ -90,6 +58,12 @@ class RayPool:
             one here and ends it with the pool.
         timeout: Longest time for one candidate in seconds; ``None`` for no limit.
         retries: How often a candidate whose worker died is tried again.
+        wait: Seconds to wait for a node of a cluster when there is room for no worker.
+        straggler: Seconds that a candidate is always given before it counts as a straggler.
+        runtime_env: Ray's runtime environment of the workers.
+        inspect: Looks at every node of a cluster before it gets workers.
+        make_for: Makes the factory of workers that have other GPUs than ``gpus``, which happens
+            on nodes whose number of GPUs is no multiple of it; ``None`` takes ``make``.
 
     Raises:
         EvaluatorError: If Ray or the workers cannot be set up.
@@ -106,34 +80,64 @@ class RayPool:
         address: str | None = None,
         timeout: float | None = None,
         retries: int = 1,
+        wait: float = 600.0,
+        straggler: float = 60.0,
+        runtime_env: Mapping[str, Any] | None = None,
+        inspect: Inspection | None = None,
+        make_for: MakeEvaluator | None = None,
     ) -> None:
-        _check(workers=workers, gpus=gpus, cpus=cpus, timeout=timeout, retries=retries)
-        self._make = make
-        self._timeout = timeout
-        self._retries = retries
-        self._waiting: deque[_Job] = deque()
-        self._done: deque[Result] = deque()
-        self._slots: list[_Slot] = []
-        self._catalogue: Catalogue | None = None
-        self._notes: tuple[str, ...] = ()
-        self._problems: list[str] = []
+        check_options(workers=workers, gpus=gpus, cpus=cpus, timeout=timeout, retries=retries)
+        self._timeout, self._retries = timeout, retries
+        self._pace = Pace(least=straggler)
+        self._hurried = False
+        self._waiting: deque[Job] = deque()
+        self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._results: SimpleQueue[Result | BaseException] = SimpleQueue()
+        self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._kept = ""  # the worker that waits for the caller's word
+        self._pending = 0
         self._closed = False
-        self._gpus = 0.0
-        self._owns_ray = _connect(address, workers=workers, cpus=cpus)
+        # Asking for more workers than cores is the user's choice; Ray would leave them waiting.
+        cores = None if workers is None else max(1, -int(-workers * cpus // 1))
+        self._cluster = Cluster(address, cores=cores, runtime_env=runtime_env)
+        self._thread = Thread(target=self._work, name="pool", daemon=True)
         try:
-            count, share = _fit(workers=workers, gpus=gpus, cpus=cpus, memory=memory)
-            self._gpus = share
-            self._actor_class = ray.remote(num_cpus=cpus, num_gpus=share, max_restarts=0)(Worker)
-            self._slots = [self._new_slot() for _ in range(count)]
-            while self._catalogue is None:
-                self._advance(None)
+            need = self._needed(workers, gpus, cpus, memory)
+            self._crew = Crew(
+                self._cluster,
+                need,
+                count=workers,
+                make=_factories(make, make_for, usual=need.gpus),
+                inspect=inspect if self._cluster.elastic else None,
+                wait=wait,
+                enqueue=self._events.put,
+                orphaned=self._answered,
+            )
+            self._thread.start()
+            problem = self._opened.get()
+            if problem is not None:
+                raise problem
         except BaseException:
             self.close()
             raise
 
+    def _needed(self, workers: int | None, gpus: float | None, cpus: float, memory: int) -> Need:
+        """What each worker takes; nodes to come are asked for where some are missing."""
+        nodes = self._cluster.nodes()
+        if gpus is None:
+            gpus = 1.0 if any(node.gpus > 0 for node in nodes) else 0.0
+        need = Need(cpus=cpus, gpus=gpus, memory=memory)
+        missing = short(nodes, need, workers or 1)
+        if missing and not (self._cluster.elastic and workers is not None):
+            raise EvaluatorError(missing)
+        if missing and workers is not None:
+            self._cluster.ask_for([need.bundle()] * workers)
+        self._gpus = gpus
+        return need
+
     @property
     def size(self) -> int:
-        return max(1, len(self._slots))
+        return max(1, len(self._crew.posts))
 
     @property
     def gpus(self) -> float:
@@ -141,28 +145,23 @@ class RayPool:
 
     @property
     def pending(self) -> int:
-        busy = sum(slot.job is not None for slot in self._slots)
-        return len(self._waiting) + busy + len(self._done)
+        return self._pending
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self._notes
+        return self._crew.notes
 
     def catalogue(self) -> Catalogue:
-        if self._catalogue is None:
-            raise EvaluatorError(["workers: expected a pool that is open, got a closed one"])
-        return self._catalogue
+        if self._closed or self._crew.catalogue is None:
+            raise EvaluatorError([_CLOSED])
+        return self._crew.catalogue
 
-    def submit(self, candidate: Candidate, *, near: str = "") -> None:
+    def submit(self, candidate: Candidate, *, near: str = "", keep: bool = False) -> None:
         if self._closed:
-            raise EvaluatorError(["workers: expected a pool that is open, got a closed one"])
-        job = _Job(candidate=candidate)
-        slot = next((s for s in self._slots if near and s.name == near and s.call is None), None)
-        if slot is not None and not self._waiting:
-            self._give(slot, job)
-        else:
-            self._waiting.append(job)
-            self._hand_out()
+            raise EvaluatorError([_CLOSED])
+        self._pending += 1
+        job = Job(candidate=candidate, keep=keep, posts=[])
+        self._events.put(partial(self._take_in, job, near))
 
     def next(self, timeout: float | None = None) -> Result | None:
         """The next finished result; ``None`` after ``timeout`` seconds or when nothing is pending.
@@ -170,226 +169,244 @@ class RayPool:
         Raises:
             EvaluatorError: If no worker is left and none can be set up.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        while not self._done and self.pending:
-            left = None if end is None else end - time.monotonic()
-            self._advance(None if left is None else max(0.0, left))
-            if left is not None and left <= 0:
-                break
-        return self._done.popleft() if self._done else None
+        self._release()
+        if not self._pending:
+            return None
+        try:
+            found = self._results.get(timeout=timeout)
+        except Empty:
+            return None
+        if isinstance(found, BaseException):
+            self._results.put(found)  # whoever asks again is told again
+            raise found
+        self._pending -= 1
+        self._kept = found.worker
+        return found
+
+    def hurry(self, on: bool) -> None:
+        self._hurried = on
+
+    def withdraw(self) -> tuple[Candidate, ...]:
+        if self._closed or not self._thread.is_alive():
+            return ()
+        reply: SimpleQueue[tuple[Candidate, ...]] = SimpleQueue()
+        self._events.put(partial(self._give_back, reply))
+        try:
+            found = reply.get(timeout=10 * TICK_SECONDS)
+        except Empty:  # the thread came to its end meanwhile; ``next`` says why
+            return ()
+        self._pending -= len(found)
+        return found
+
+    def attendance(self) -> tuple[Attendance, ...]:
+        return tuple(self._crew.attendance)
+
+    def news(self) -> tuple[str, ...]:
+        found = []
+        while self._crew.news:
+            found.append(self._crew.news.pop(0))
+        return tuple(found)
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._pending = 0
+        self._events.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        if hasattr(self, "_crew"):
+            self._crew.close()
+        self._cluster.close()
+
+    def _release(self) -> None:
+        if self._kept:
+            self._events.put(partial(self._free, self._kept))
+            self._kept = ""
+
+    # All below runs in the pool's thread.
+
+    def _work(self) -> None:
+        opening = True
+        try:
+            self._crew.watch(now=True)
+            while True:
+                try:
+                    act = self._events.get(timeout=self._patience())
+                except Empty:
+                    act = _nothing
+                if act is None:
+                    return
+                act()
+                self._end_overdue()
+                if self._hurried and not self._waiting:
+                    self._overtake()
+                self._crew.watch()
+                if opening and self._crew.catalogue is not None:
+                    opening = False
+                    self._opened.put(None)
+                self._hand_out()
+        except BaseException as error:  # noqa: BLE001 - the caller's thread has to hear of it
+            self._opened.put(error)
+            self._results.put(error)
+
+    def _patience(self) -> float:
+        """Seconds until the clock has to be looked at."""
+        if self._timeout is None:
+            return TICK_SECONDS
+        now = time.monotonic()
+        left = [p.since + self._timeout - now for p in self._crew.posts if p.job is not None]
+        return max(0.0, min([TICK_SECONDS, *left]))
+
+    def _take_in(self, job: Job, near: str) -> None:
+        post = next((p for p in self._crew.posts if near and p.name == near and p.free), None)
+        if post is not None:
+            self._give(post, job)
+        elif near:  # begun with already: the sooner it is done with, the better
+            self._waiting.appendleft(job)
+        else:
+            self._waiting.append(job)
+
+    def _free(self, worker: str) -> None:
+        for post in self._crew.posts:
+            if post.name == worker:
+                post.kept = False
+
+    def _give_back(self, reply: SimpleQueue[tuple[Candidate, ...]]) -> None:
+        reply.put(tuple(job.candidate for job in self._waiting))
         self._waiting.clear()
-        self._done.clear()
-        for slot in self._slots:
-            _kill(slot.actor)
-        self._slots = []
-        self._catalogue = None
-        if self._owns_ray:
-            ray.shutdown()
-
-    def _new_slot(self) -> _Slot:
-        actor = self._actor_class.remote()
-        return _Slot(actor=actor, call=actor.start.remote(self._make))
-
-    def _renew(self, slot: _Slot) -> None:
-        """Put a new worker in the place of one that died or was ended."""
-        _kill(slot.actor)
-        slot.actor = self._actor_class.remote()
-        slot.call = slot.actor.start.remote(self._make)
-        slot.name, slot.job = "", None
 
     def _hand_out(self) -> None:
-        for slot in self._slots:
-            if self._waiting and slot.call is None:
-                self._give(slot, self._waiting.popleft())
-
-    def _give(self, slot: _Slot, job: _Job) -> None:
-        slot.job, slot.since = job, time.monotonic()
-        slot.call = slot.actor.evaluate.remote(job.candidate)
-
-    def _advance(self, timeout: float | None) -> None:
-        """Wait until a worker is done or overdue, or ``timeout`` seconds, and act on it."""
-        self._hand_out()
-        calls = {slot.call: slot for slot in self._slots if slot.call is not None}
-        ready, _ = ray.wait(list(calls), num_returns=1, timeout=self._patience(timeout))
-        for call in ready:
-            slot = calls[call]
-            slot.call = None
-            if slot.job is None:
-                self._started(slot, call)
-            else:
-                self._finished(slot, slot.job, call)
-        self._end_overdue()
-        self._hand_out()
-
-    def _patience(self, timeout: float | None) -> float | None:
-        """Seconds until the caller or the first overdue candidate wants attention."""
-        limits = [] if timeout is None else [timeout]
-        if self._timeout is not None:
-            now = time.monotonic()
-            limits += [
-                max(0.0, slot.since + self._timeout - now)
-                for slot in self._slots
-                if slot.job is not None
-            ]
-        return min(limits, default=None)
-
-    def _started(self, slot: _Slot, call: Any) -> None:
-        try:
-            started: Started = ray.get(call)
-        except RayTaskError as error:  # make() raised something else, or cannot be imported there
-            self._give_up(slot, (f"worker: cannot be set up: {_last_line(error)}",))
-        except RayError as error:
-            slot.deaths += 1
-            if slot.deaths < START_ATTEMPTS:
-                _log.warning("a worker died while it was set up; starting another: %s", error)
-                self._renew(slot)
+        for post in self._crew.free:
+            if not self._waiting:
                 return
-            why = f"worker: died {slot.deaths} times while it was set up: {_last_line(error)}"
-            self._give_up(slot, (f"{why}; is there enough memory?",))
+            self._give(post, self._waiting.popleft())
+
+    def _give(self, post: Post, job: Job) -> None:
+        post.job, post.kept = job, False
+        post.since, post.began = time.monotonic(), time.time()
+        post.call += 1
+        job.posts.append(post)
+        heard = partial(self._hear, post, post.call)
+        self._cluster.call(post.actor, "evaluate", job.candidate, heard)
+
+    def _hear(self, post: Post, call: int, answer: Answer) -> None:
+        # In a thread of Ray's.
+        self._events.put(partial(self._answered, post, call, answer))
+
+    def _answered(self, post: Post, call: int, answer: Answer) -> None:
+        job = post.job
+        if post.call != call or job is None:
+            return  # it was given up before
+        name, post.job = post.name, None
+        job.posts.remove(post)
+        if answer.trouble is None:
+            self._count(post)
+            self._finished(job, post, name, answer.value)
+        elif answer.trouble is Trouble.RAISED:  # the evaluator is broken, not just the candidate
+            failure = Failure(kind=FailureKind.ERROR, message=answer.message, detail=answer.detail)
+            self._finished(job, post, name, failure)
+            self._crew.renew(post)
         else:
-            if started.catalogue is None:
-                self._give_up(slot, started.problems)
-                return
-            slot.name, slot.deaths = started.name, 0
-            if self._catalogue is None:
-                self._catalogue, self._notes = started.catalogue, started.notes
+            self._lost(job, post, name, answer)
 
-    def _give_up(self, slot: _Slot, problems: tuple[str, ...]) -> None:
-        """Do without this worker; without any, the pool cannot go on."""
-        _kill(slot.actor)
-        self._slots.remove(slot)
-        self._problems += [line for line in problems if line not in self._problems]
-        if not self._slots:
-            raise EvaluatorError(self._problems)
-        _log.warning("a worker cannot be set up, going on without it: %s", "; ".join(problems))
+    def _count(self, post: Post) -> None:
+        if post.attendance is not None:
+            post.attendance.busy += time.time() - post.began
+            post.attendance.candidates += 1
 
-    def _finished(self, slot: _Slot, job: _Job, call: Any) -> None:
-        name = slot.name
-        try:
-            outcome: Score | Failure = ray.get(call)
-        except RayTaskError as error:  # the evaluator is broken, not just the candidate
-            outcome = Failure(
-                kind=FailureKind.ERROR, message=_last_line(error), detail=str(error)[:10_000]
+    def _finished(self, job: Job, post: Post, worker: str, outcome: Score | Failure) -> None:
+        if job.done:
+            return  # a straggler that was overtaken
+        job.done = True
+        if isinstance(outcome, Score):
+            self._pace.note(time.monotonic() - post.since, questions=len(outcome.outcomes))
+            post.kept = job.keep
+        self._results.put(
+            Result(
+                candidate=job.candidate,
+                outcome=outcome,
+                worker=worker,
+                began=post.began,
+                ended=time.time(),
             )
-            self._renew(slot)
-        except RayError as error:
-            self._renew(slot)
+        )
+
+    def _lost(self, job: Job, post: Post, worker: str, answer: Answer) -> None:
+        node = post.node.name
+        gone = self._crew.lost(post, answer)
+        if job.done or job.posts:
+            return  # somebody else has done it, or is at it
+        if gone:
+            job.nodes += 1
+        else:
             job.losses += 1
-            if job.losses <= self._retries:
-                self._waiting.appendleft(job)
-                return
-            tries = "once" if job.losses == 1 else f"{job.losses} times"
-            outcome = Failure(
-                kind=FailureKind.LOST_WORKER,
-                message=f"the worker died, {tries}, while it evaluated this candidate",
-                detail=str(error)[:10_000],
-            )
-        slot.job = None
-        self._done.append(Result(candidate=job.candidate, outcome=outcome, worker=name))
+        if job.nodes <= NODE_LOSSES and job.losses <= self._retries:
+            self._waiting.appendleft(job)
+            return
+        self._finished(job, post, worker, _loss(job, answer, node if gone else ""))
 
     def _end_overdue(self) -> None:
-        for slot in self._slots:
-            job = slot.job
-            if self._timeout is None or job is None:
-                continue
-            spent = time.monotonic() - slot.since
+        if self._timeout is None:
+            return
+        now = time.monotonic()
+        for post in [p for p in self._crew.posts if p.job is not None]:
+            spent = now - post.since
             if spent >= self._timeout:
-                message = f"no result after {spent:.0f} s (limit: {self._timeout:g} s)"
-                outcome = Failure(kind=FailureKind.TIMEOUT, message=message)
-                name = slot.name
-                self._renew(slot)
-                self._done.append(Result(candidate=job.candidate, outcome=outcome, worker=name))
+                self._give_up(post, f"no result after {spent:.0f} s (limit: {self._timeout:g} s)")
+
+    def _give_up(self, post: Post, message: str) -> None:
+        """Wait no longer for what a worker is at; a new worker takes its place."""
+        job, worker = post.job, post.name
+        self._crew.renew(post)
+        if job is not None and not job.posts:
+            failure = Failure(kind=FailureKind.TIMEOUT, message=message)
+            self._finished(job, post, worker, failure)
+
+    def _overtake(self) -> None:
+        """Give stragglers to free workers too; what takes those as long is given up."""
+        now, free = time.monotonic(), self._crew.free
+        running = {id(post.job): post.job for post in self._crew.posts if post.job is not None}
+        for job in running.values():
+            limit = self._pace.limit(questions=len(job.candidate.questions))
+            if job.done or any(now - post.since < limit for post in job.posts):
+                continue
+            if len(job.posts) > 1:
+                for post in list(job.posts):
+                    self._give_up(
+                        post,
+                        f"no result after {limit:.0f} s from {len(job.posts)} workers, where "
+                        f"others took {self._pace.usual:.1f} s and the budget was spent",
+                    )
+            elif free:
+                self._give(free.pop(), job)
 
 
-def _check(
-    *,
-    workers: int | None,
-    gpus: float | None,
-    cpus: float,
-    timeout: float | None,
-    retries: int,
-) -> None:
-    problems = []
-    if workers is not None and workers < 1:
-        problems.append(f"workers: expected at least 1, got {workers}")
-    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
-        problems.append(f"gpus: expected 0, a share below 1 or a whole number, got {gpus}")
-    if cpus <= 0:
-        problems.append(f"cpus: expected a number above 0, got {cpus}")
-    if timeout is not None and timeout <= 0:
-        problems.append(f"timeout: expected seconds above 0, got {timeout}")
-    if retries < 0:
-        problems.append(f"retries: expected at least 0, got {retries}")
-    if problems:
-        raise EvaluatorError(problems)
+def _nothing() -> None:
+    """What is to be done when it is only time to look at the clock."""
 
 
-def _connect(address: str | None, *, workers: int | None, cpus: float) -> bool:
-    """Join the cluster, or start Ray here; whether we have to shut it down."""
-    if ray.is_initialized():
-        return False
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # Asking for more workers than cores is the user's choice; Ray would leave them waiting.
-        cores = None if workers is None else max(1, -int(-workers * cpus // 1))
-        options |= {
-            "address": "local",
-            "num_cpus": cores,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
+def _factories(
+    make: EvaluatorFactory, make_for: MakeEvaluator | None, *, usual: float
+) -> MakeEvaluator:
+    def chosen(gpus: float) -> EvaluatorFactory:
+        return make if make_for is None or gpus == usual else make_for(gpus)
+
+    return chosen
+
+
+def _loss(job: Job, answer: Answer, node: str) -> Failure:
+    """The failure of a candidate that is not tried again."""
+    tries = job.losses + job.nodes
+    often = "once" if tries == 1 else f"{tries} times"
+    if node:
+        kind, what = FailureKind.NODE_GONE, f"the node went away ({often}), last {node},"
+    elif answer.trouble is Trouble.MEMORY:
+        kind, what = FailureKind.OUT_OF_MEMORY, f"the machine ran out of memory, {often},"
+    elif answer.trouble is Trouble.UNFIT:
+        kind, what = FailureKind.LOST_WORKER, f"the worker failed, {often}, ({answer.message})"
     else:
-        options["address"] = address
-    try:
-        ray.init(**options)
-    except (RayError, OSError, ConnectionError, RuntimeError, ValueError) as error:
-        where = "on this machine" if address is None else f"at {address}"
-        raise EvaluatorError([f"ray: cannot start {where}: {_last_line(error)}"]) from error
-    return True
-
-
-def _fit(*, workers: int | None, gpus: float | None, cpus: float, memory: int) -> tuple[int, float]:
-    """Number of workers and the GPU share of each, for what Ray has."""
-    has = ray.cluster_resources()
-    share = (1.0 if has.get("GPU", 0.0) > 0 else 0.0) if gpus is None else gpus
-    room = [("CPU", cpus)] + ([("GPU", share)] if share > 0 else [])
-    # A share of 0.3 fits three times into each GPU, not three and a third times into the sum.
-    fits = {
-        kind: int(has.get(kind, 0.0)) * int(1.0 / need + 1e-9)
-        if 0 < need < 1
-        else int(has.get(kind, 0.0) / need + 1e-9)
-        for kind, need in room
-    }
-    short = [
-        f"workers: expected {need:g} {kind} for each of {workers or 1}, got a machine or cluster "
-        f"with {has.get(kind, 0.0):g} in all"
-        for kind, need in room
-        if fits[kind] < (workers or 1)
-    ]
-    if short:
-        raise EvaluatorError(short)
-    if workers is not None:
-        return workers, share
-    # Every core could take a worker, but not every machine as many models as it has cores. One
-    # worker is always tried: what Ray counts as free is a guess.
-    loads = int(has.get("memory", 0.0) / memory) if memory and share == 0 else min(fits.values())
-    return max(1, min(loads, *fits.values())), share
-
-
-def _kill(actor: Any) -> None:
-    try:
-        ray.kill(actor, no_restart=True)
-    except (RayError, ValueError) as error:  # already gone, or Ray itself is
-        _log.debug("a worker was gone before it was ended: %s", error)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        kind, what = FailureKind.LOST_WORKER, f"the worker died, {often},"
+    return Failure(
+        kind=kind, message=f"{what} while it evaluated this candidate", detail=answer.detail
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from evaluators.base import FailureKind, TaskInfo, TaskScore, combine
 from runs.records import Evaluation, Part, Split, State
 
-NOT_ITS_OWN = (FailureKind.LOST_WORKER, FailureKind.TIMEOUT)
+NOT_ITS_OWN = (FailureKind.LOST_WORKER, FailureKind.NODE_GONE, FailureKind.TIMEOUT)
 """Failures that say nothing about a candidate which has answered other questions."""
 
 

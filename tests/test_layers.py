@@ -38,7 +38,7 @@ def test_a_folder_imports_only_those_before_it(layer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "owner"), [("lm_eval", "evaluators/harness"), ("ray", "evaluators/ray_pool")]
+    ("package", "owner"), [("lm_eval", "evaluators/harness"), ("ray", "evaluators/ray_cluster")]
 )
 def test_one_module_imports_it(package: str, owner: str) -> None:
     users = [

@@ -1,0 +1,237 @@
+"""Ray as the pool needs it: nodes, actors, calls whose answers come back as values.
+
+The only module that imports ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from evaluators.base import EvaluatorError
+from evaluators.worker import Worker
+
+OBJECT_STORE_BYTES = 80 * 1024 * 1024
+"""Ray's shared memory on this machine; recipes and scores are small, weights never travel."""
+
+ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # at Ray's 15, evaluations starve on a busy machine
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a share of a GPU sees none
+}
+"""Settings of a local Ray; what the user has set already is left as it is."""
+
+DETAIL = 10_000
+"""Most characters that are kept of what Ray says of an error."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A machine of the cluster, or what Ray takes for one.
+
+    Attributes:
+        id: Ray's.
+        name: For people: host name and the beginning of the id.
+        cpus: CPU cores in all.
+        gpus: GPUs in all.
+        memory: Bytes of main memory that Ray gives to workers.
+    """
+
+    id: str
+    name: str
+    cpus: float
+    gpus: float
+    memory: float
+
+
+class Trouble(Enum):
+    """Why a call gave no value."""
+
+    RAISED = "raised"  # the code raised something
+    UNFIT = "unfit"  # the worker says that it can do no more work, such as without its GPU
+    DIED = "died"  # the process died
+    NODE = "node"  # the machine is gone
+    MEMORY = "memory"  # Ray ended the process because the machine ran out of memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What came of a call: a value, or the trouble there was.
+
+    Attributes:
+        value: What the call returned.
+        trouble: ``None`` if it returned.
+        message: The last line of the error.
+        detail: More of it.
+    """
+
+    value: Any = None
+    trouble: Trouble | None = None
+    message: str = ""
+    detail: str = ""
+
+
+Listener = Callable[[Answer], None]
+"""Hears of an answer, in a thread of Ray's: it may only pass it on."""
+
+
+class Cluster:
+    """A Ray that was joined, or one that was started here and ends with this object.
+
+    Args:
+        address: Of a cluster, ``auto`` for the one of this machine; ``None`` starts one here.
+        cores: Cores that a Ray started here pretends to have; ``None`` for those there are.
+        runtime_env: Ray's runtime environment of the workers.
+
+    Raises:
+        EvaluatorError: If Ray cannot be started or joined.
+
+    Attributes:
+        elastic: Whether nodes may come and go: it was joined by its address.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        *,
+        cores: int | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.elastic = address is not None
+        self._owned = not ray.is_initialized()
+        self._asked = False
+        if self._owned:
+            _connect(address, cores, dict(runtime_env or {}))
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that are alive."""
+        return tuple(_node(info) for info in ray.nodes() if info["Alive"])
+
+    def start(self, node: Node, *, cpus: float, gpus: float) -> Any:
+        """A handle of a new worker on a node; it comes to life when the node has room for it."""
+        return (
+            ray.remote(Worker)
+            .options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                max_restarts=0,  # a new one is started by the pool, which knows what it was at
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            )
+            .remote()
+        )
+
+    def call(self, worker: Any, method: str, argument: Any, listener: Listener) -> None:
+        """Call a method of a worker; returns at once."""
+        _listen(getattr(worker, method).remote(argument), listener)
+
+    def run_on(self, node: Node, function: Callable[[], Any], listener: Listener) -> None:
+        """Call a function on a node, in a process that ends with it; returns at once."""
+        remote = ray.remote(function).options(
+            num_cpus=0,
+            max_retries=0,
+            max_calls=1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        )
+        _listen(remote.remote(), listener)
+
+    def kill(self, worker: Any) -> None:
+        """End a worker; one that is gone already is fine."""
+        try:
+            ray.kill(worker, no_restart=True)
+        except (RayError, ValueError) as error:  # already gone, or Ray itself is
+            _log.debug("a worker was gone before it was ended: %s", error)
+
+    def ask_for(self, needs: Sequence[Mapping[str, float]]) -> None:
+        """Tell the cluster's autoscaler, if it has one, what should fit; nothing takes it back."""
+        if not self.elastic or not (needs or self._asked):
+            return
+        self._asked = bool(needs)
+        try:
+            request_resources(bundles=[dict(need) for need in needs])
+        except (RayError, RuntimeError, OSError) as error:
+            _log.warning("the autoscaler could not be asked for nodes: %s", last_line(error))
+
+    def close(self) -> None:
+        """Leave the cluster, ending it if it was started here."""
+        self.ask_for(())
+        if self._owned:
+            ray.shutdown()
+
+
+def last_line(error: BaseException) -> str:
+    """What an error says in the end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]) -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if runtime_env:
+        options["runtime_env"] = runtime_env
+    if address is None:
+        options |= {
+            "address": "local",
+            "num_cpus": cores,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (RayError, OSError, ConnectionError, RuntimeError, ValueError, TypeError) as error:
+        where = "on this machine" if address is None else f"at {address}"
+        raise EvaluatorError([f"ray: cannot start {where}: {last_line(error)}"]) from error
+
+
+def _node(info: Mapping[str, Any]) -> Node:
+    resources, name = info["Resources"], info["NodeManagerHostname"] or info["NodeManagerAddress"]
+    return Node(
+        id=info["NodeID"],
+        name=f"{name} ({info['NodeID'][:8]})",
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        memory=resources.get("memory", 0.0),
+    )
+
+
+def _listen(reference: Any, listener: Listener) -> None:
+    reference.future().add_done_callback(partial(_pass_on, listener))
+
+
+def _pass_on(listener: Listener, done: Future[Any]) -> None:
+    error = done.exception()
+    if error is None:
+        listener(Answer(value=done.result()))
+        return
+    listener(Answer(trouble=_trouble(error), message=last_line(error), detail=str(error)[:DETAIL]))
+
+
+def _trouble(error: BaseException) -> Trouble:
+    if isinstance(error, EvaluatorError):  # it is a RayTaskError as well
+        return Trouble.UNFIT
+    if isinstance(error, RayTaskError) or not isinstance(error, RayError):
+        return Trouble.RAISED
+    words = str(error)
+    if isinstance(error, OutOfMemoryError) or "running low on memory" in words:
+        return Trouble.MEMORY
+    # Ray names a lost node in words only: of an actor that ran there, one that was to start
+    # there, and a task.
+    if "node has died" in words or "node is dead" in words or "node died" in words.lower():
+        return Trouble.NODE
+    return Trouble.DIED
