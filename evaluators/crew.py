@@ -134,6 +134,7 @@ class Crew:
         self.catalogue: Catalogue | None = None
         self.notes: tuple[str, ...] = ()
         self._nodes: dict[str, Node] = {}  # those that are alive
+        self._dead: set[str] = set()  # those that are not, which Ray's list may say later
         self._fit: set[str] = set()  # those of them that may get posts
         self._looked_at: set[str] = set()  # those under inspection
         self._closed_rooms: set[tuple[str, int]] = set()
@@ -152,7 +153,7 @@ class Crew:
         if not now and (not self._cluster.elastic or moment - self._watched < WATCH_SECONDS):
             return
         self._watched = moment
-        alive = {node.id: node for node in self._cluster.nodes()}
+        alive = {node.id: node for node in self._cluster.nodes() if node.id not in self._dead}
         joined = [node for node in alive.values() if node.id not in self._nodes]
         left = [node for node in self._nodes.values() if node.id not in alive]
         known, self._nodes = bool(self._nodes), alive
@@ -189,11 +190,14 @@ class Crew:
         Returns:
             Whether its node is gone with it.
         """
+        if answer.trouble is Trouble.NODE:
+            self._dead.add(post.node.id)
         if self._cluster.elastic:
             self.watch(now=True)  # drops the post if the node is gone
         gone = answer.trouble is Trouble.NODE or post.node.id not in self._nodes
         if gone:
             self._drop(post)
+            self._check_any(time.monotonic())
         elif post in self.posts:
             self.renew(post)
         return gone

@@ -16,7 +16,13 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    TaskUnschedulableError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.base import EvaluatorError
@@ -230,8 +236,8 @@ def _trouble(error: BaseException) -> Trouble:
     words = str(error)
     if isinstance(error, OutOfMemoryError) or "running low on memory" in words:
         return Trouble.MEMORY
-    # Ray names a lost node in words only: of an actor that ran there, one that was to start
-    # there, and a task.
-    if "node has died" in words or "node is dead" in words or "node died" in words.lower():
+    # An actor that ran on a node that was lost says so in words only.
+    lost = isinstance(error, ActorUnschedulableError | TaskUnschedulableError)
+    if lost or "its node has died" in words or "node is dead" in words:
         return Trouble.NODE
     return Trouble.DIED

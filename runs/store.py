@@ -8,7 +8,8 @@ there is told then. Values are JSON, numbers or arrays of numbers; nothing is ev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,6 +54,9 @@ __all__ = ["Store", "StoreError"]
 
 Positions = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float64]
+
+UNKNOWN = (math.nan, math.nan)
+"""The span of an evaluation of which nobody took the time."""
 
 STUDY_NAME = "merge-search"
 """Name of the Optuna study inside the database."""
@@ -197,13 +201,20 @@ class Store:
 
     def set_fact(self, key: str, value: str) -> None:
         """Remember a value of the run, such as the seconds spent so far."""
-        row = f"now:{key}"
+        self.set_facts({key: value})
+
+    def set_facts(self, values: Mapping[str, str]) -> None:
+        """Remember several values of the run in one transaction."""
+        if not values:
+            return
         with self._writing() as connection:
-            changed = connection.execute(
-                sa.update(FACTS).where(FACTS.c.key == row).values(value=value)
-            )
-            if changed.rowcount == 0:
-                connection.execute(sa.insert(FACTS).values(key=row, value=value))
+            for key, value in values.items():
+                row = f"now:{key}"
+                changed = connection.execute(
+                    sa.update(FACTS).where(FACTS.c.key == row).values(value=value)
+                )
+                if changed.rowcount == 0:
+                    connection.execute(sa.insert(FACTS).values(key=row, value=value))
 
     # Candidates and their evaluations.
 
@@ -306,6 +317,7 @@ class Store:
         *,
         worker: str,
         further: Sequence[str] = (),
+        span: tuple[float, float] = UNKNOWN,
     ) -> None:
         """Record the result of the part under way in one transaction; durable when this returns.
 
@@ -315,12 +327,17 @@ class Store:
             outcome: What came back.
             worker: Who it came from.
             further: Ids of questions that it is asked next, if any: a part begun with this.
+            span: When the worker was given it and when it answered, in seconds since 1970; NaN
+                stands for when it was handed out, and for now.
         """
+        began, ended = span
         values: dict[str, Any] = {
             "worker": worker,
-            "finished": datetime.now(UTC).timestamp(),
+            "finished": datetime.now(UTC).timestamp() if math.isnan(ended) else ended,
             "fingerprint": outcome.fingerprint,
         }
+        if not math.isnan(began):
+            values["started"] = began
         if isinstance(outcome, Score):
             values |= {
                 "state": State.COMPLETE.value,

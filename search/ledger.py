@@ -179,6 +179,13 @@ class Ledger:
         self._store.begin(number, Split.HELD_OUT, questions)
         return self._ask(number, Split.HELD_OUT, questions)
 
+    def may_continue(self, candidate: Candidate) -> bool:
+        """Whether more of a candidate's block may be asked once these questions are answered."""
+        if not self._races or candidate.id in self._roster.failed:
+            return False
+        planned = self._roster.planned[candidate.id]
+        return bool(planned) and planned[-1] not in candidate.questions
+
     def _next_seed(self) -> Seed | None:
         while self._seeds:
             seed = self._seeds.popleft()
@@ -246,13 +253,13 @@ class Ledger:
         """
         number = result.candidate.id
         split = self._under_way.pop(number)
-        outcome = self._checked(result)
+        outcome, span = self._checked(result), (result.began, result.ended)
         if split is Split.HELD_OUT:  # never shown to the sampler
-            self._store.finish(number, split, outcome, worker=result.worker)
+            self._store.finish(number, split, outcome, worker=result.worker, span=span)
             return None
         self._roster.take(number, outcome)
         further = self._further(number, outcome)
-        self._store.finish(number, split, outcome, worker=result.worker, further=further)
+        self._store.finish(number, split, outcome, worker=result.worker, further=further, span=span)
         if further:
             return self._ask(number, split, further)
         self._decide(number, outcome)

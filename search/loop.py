@@ -12,6 +12,8 @@ from runs.budget import Budget
 from runs.leaderboard import score_of
 from runs.records import Split, State
 from runs.store import Store
+from runs.utilisation import Register
+from search.ahead import Ahead
 from search.errors import RunFailed
 from search.ledger import Ledger
 from search.monitor import Monitor, Standing
@@ -40,6 +42,8 @@ class Loop:
         self._monitor = monitor
         self._stop = stop
         self._watch = Watch(store)
+        self._register = Register(store)
+        self._ahead = Ahead()
         self._ranked = -math.inf
         scored = any(math.isfinite(score_of(record)) for record in store.records())
         self._hope: set[FailureKind] | None = None if scored else set()
@@ -56,33 +60,38 @@ class Loop:
             budget,
             records,
             watch=self._watch,
-            workers=self._pool.size,
+            workers=lambda: self._pool.size,
             gpus=self._pool.gpus,
             reserve=reserve,
         )
         standing = self._standing("search", budget.trials)
         for candidate in self._ledger.recover():
-            self._pool.submit(candidate)
+            self._submit(candidate)
         exhausted = False
         while True:
-            while not exhausted and self._pool.pending < self._pool.size:
+            wanted = self._pool.size + self._ahead.wanted(self._pool.size)
+            more = not exhausted and not self._stop.requested
+            while more and self._pool.pending < wanted:
                 cost = spending.cost(trials=self._ledger.taken_up, asked=self._ledger.asked)
                 standing.share, standing.budget = budget.share(cost), budget.words(cost)
-                if self._stop.requested or not spending.room_for(self._ledger.block_size, cost):
-                    break
-                proposed = self._ledger.next()
-                if proposed is None:
-                    exhausted = True
-                    self._monitor.note("every recipe of the space was tried, or nearly so")
-                else:
-                    self._pool.submit(proposed)
+                more = spending.room_for(self._ledger.block_size, cost)
+                if more:
+                    with self._ahead.thinking():
+                        proposed = self._ledger.next()
+                    if proposed is None:
+                        exhausted, more = True, False
+                        self._monitor.note("every recipe of the space was tried, or nearly so")
+                    else:
+                        self._submit(proposed)
+            if self._stop.requested:
+                self._pool.withdraw()  # under way in the study, so a resumed run hands it out
             if self._pool.pending == 0:
                 break
-            result = self._take(standing)
+            result = self._take(standing, last=not more)
             if result is not None:
                 spending.note(result)
                 self._check_hope(result)
-        self._watch.save()
+        self._save()
 
     def _check_hope(self, result: Result) -> None:
         """End the run if its first candidates all failed the same way: the set-up is wrong then."""
@@ -93,7 +102,7 @@ class Loop:
             return
         self._hope = {result.outcome.kind}
         if self._ledger.decided >= HOPELESS:
-            self._watch.save()
+            self._save()
             raise RunFailed(
                 f"{self._store.name}: the first {self._ledger.decided} candidates all failed the "
                 f"same way ({result.outcome.kind}): {result.outcome.message}; mend that and start "
@@ -117,25 +126,44 @@ class Loop:
                     self._pool.submit(candidate)
             if self._pool.pending == 0:
                 break
-            self._take(standing)
-        self._watch.save()
+            self._take(standing, last=not waiting)
+        self._save()
 
-    def _take(self, standing: Standing) -> Result | None:
-        """Wait a moment for a result, record it, and ask on where there is reason to."""
-        standing.running = self._pool.pending
+    def _submit(self, candidate: Candidate, *, near: str = "") -> None:
+        self._pool.submit(candidate, near=near, keep=self._ledger.may_continue(candidate))
+
+    def _take(self, standing: Standing, *, last: bool) -> Result | None:
+        """Wait a moment for a result, record it, and ask on where there is reason to.
+
+        Args:
+            standing: Where the phase stands.
+            last: Whether nothing is left but what is under way: then no straggler is waited for.
+        """
+        standing.workers = self._pool.size
+        standing.running = min(self._pool.pending, standing.workers)
         self._monitor.update(standing)
+        self._pool.hurry(last)
         result = self._pool.next(timeout=1.0)
         if result is not None:
-            further = self._ledger.finish(result)
+            with self._ahead.thinking():
+                further = self._ledger.finish(result)
+            self._ahead.note(result.ended - result.began)
             if further is not None:
-                self._pool.submit(further, near=result.worker)
+                self._submit(further, near=result.worker)
             self._count(standing, result, ended=further is None)
             self._monitor.update(standing, result)
-        self._watch.tick()
+        for news in self._pool.news():
+            self._monitor.note(news)
+        if self._watch.tick():
+            self._register.save(self._pool.attendance())
         return result
 
+    def _save(self) -> None:
+        self._watch.save()
+        self._register.save(self._pool.attendance())
+
     def _count(self, standing: Standing, result: Result, *, ended: bool) -> None:
-        standing.running = self._pool.pending
+        standing.running = min(self._pool.pending, self._pool.size)
         if standing.phase == "search":
             standing.done = self._ledger.decided
             # Looking at all candidates anew takes a moment, and is for people's eyes only.

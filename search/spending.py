@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evaluators.base import Score
 from evaluators.pool import Result
@@ -29,10 +29,16 @@ class Watch:
         """Time spent so far, by this driver and those before it."""
         return self._before + time.monotonic() - self._start
 
-    def tick(self) -> None:
-        """Give a sign of life and save the time used, every now and then."""
-        if time.monotonic() - self._saved >= BEAT_SECONDS:
+    def tick(self) -> bool:
+        """Give a sign of life and save the time used, every now and then.
+
+        Returns:
+            Whether it was time.
+        """
+        due = time.monotonic() - self._saved >= BEAT_SECONDS
+        if due:
             self.save()
+        return due
 
     def save(self) -> None:
         """Do so now."""
@@ -48,7 +54,7 @@ class Spending:
         budget: The limits.
         records: What was spent before.
         watch: The clock.
-        workers: Number of workers.
+        workers: Gives the number of workers, which may change.
         gpus: GPUs of one worker.
         reserve: Most questions that the final check can take.
     """
@@ -59,13 +65,13 @@ class Spending:
         records: Sequence[Record],
         *,
         watch: Watch,
-        workers: int,
+        workers: Callable[[], int],
         gpus: float,
         reserve: int,
     ) -> None:
         self._budget = budget
         self._watch = watch
-        self._workers = max(1, workers)
+        self._workers = workers
         self._gpus = gpus
         self._reserve = reserve
         before = cost_of(records, seconds=0.0, gpus=1.0)
@@ -103,6 +109,6 @@ class Spending:
             left = budget.questions - cost.questions - self._reserve
             if questions > left:
                 return False
-        if budget.hours is not None and cost.hours + needed / self._workers >= budget.hours:
+        if budget.hours is not None and cost.hours + needed / self._workers() >= budget.hours:
             return False
         return budget.gpu_hours is None or cost.gpu_hours + needed * self._gpus < budget.gpu_hours
