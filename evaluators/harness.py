@@ -47,11 +47,13 @@ from evaluators.failures import (
     is_out_of_memory,
 )
 from evaluators.isolation import quiet, seeded
+from evaluators.losses import losses, right_answer
 from evaluators.metrics import MetricError, choose_metric
 from evaluators.preparing import plan_memory, prepare_builds, spread_over
 from evaluators.questions import questions_of
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec, TaskSpec
+from evaluators.task_facts import Survey, facts_of
 from evaluators.task_finder import TaskFinder, last_line
 from evaluators.task_setup import configure, reported
 from merging.build import build_into
@@ -81,6 +83,18 @@ def check(spec: HarnessSpec) -> Catalogue:
         EvaluatorError: With everything that is wrong with the tasks.
     """
     return _catalogue(load_tasks(spec))
+
+
+def survey(spec: HarnessSpec) -> Survey:
+    """The same with what each task is.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with the tasks.
+    """
+    asked = load_tasks(spec)
+    with _isolated(CPU):
+        facts = tuple(facts_of(task) for task in asked)
+    return Survey(catalogue=_catalogue(asked), tasks=facts)
 
 
 def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
@@ -318,6 +332,33 @@ class HarnessEvaluator:
             )
         self._resident.free()
         return failure
+
+    def losses(self, candidate: Candidate) -> Mapping[str, float] | Failure:
+        """Build a candidate and find how probable it thinks the right answers.
+
+        Args:
+            candidate: What to build, and the questions.
+
+        Returns:
+            By question the loss of its right answer in nats per token; questions without a known
+            one are left out. Or what went wrong.
+        """
+        try:
+            asked = self._asked(candidate.questions)
+            ready, fingerprint = self._built(candidate.recipe)
+            answers: dict[str, Any] = {}
+            for task in (task for task in self._tasks if task.info.name in asked):
+                for position in asked[task.info.name]:
+                    name = task.questions[position].id
+                    request = right_answer(task, position, ready.desk.requests[name])
+                    answers |= {} if request is None else {name: request}
+            with _isolated(self._device):
+                found = losses(self._lm(ready.skeleton, ready.desk), answers)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
+            self._resident.free()
+            return failure_from(error, other=FailureKind.TASK)
+        self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
+        return found
 
     def close(self) -> None:
         self._current = None

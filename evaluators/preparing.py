@@ -92,11 +92,23 @@ def plan_memory(
         checkpoints: The models.
         devices: Where the model lives; several GPUs, or one device.
     """
-    demand = _demand(spec, checkpoints)
     capacities = [_capacity(device, spec.gpus) for device in devices]
     if devices[0].type != "cuda":
-        return mapped(demand, capacities[0])
-    return place(demand, capacities, parents_share=spec.parents_on_device)
+        return mapped(_demand(spec, checkpoints), capacities[0])
+    return plan_gpus(spec, checkpoints, capacities)
+
+
+def plan_gpus(
+    spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint], capacities: Sequence[Capacity]
+) -> MemoryPlan:
+    """Plan a worker's memory on GPUs that need not be here.
+
+    Args:
+        spec: How deep candidates are, how they are merged and asked.
+        checkpoints: The models.
+        capacities: The GPUs of one worker.
+    """
+    return place(_demand(spec, checkpoints), capacities, parents_share=spec.parents_on_device)
 
 
 def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> Spread | None:

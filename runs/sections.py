@@ -300,6 +300,9 @@ class SearchSection(Section):
         alias="validate",
         description="How many of the best are re-scored on held-out questions at the end.",
     )
+    allow_test_sets: bool = Field(
+        default=False, description="Search on well-known test sets such as GSM8K all the same."
+    )
 
 
 class WorkersSection(Section):

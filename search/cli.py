@@ -9,6 +9,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from search import cli_start
+from search.cli_options import (
+    Address,
+    GpuHours,
+    Hours,
+    Questions,
+    Study,
+    TestSets,
+    Trials,
+    Workers,
+)
 from search.errors import RunFailed
 from search.installation import shadowed
 from spaces.problems import UserError
@@ -23,21 +34,7 @@ app = typer.Typer(
 )
 _debug = False
 
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="study.db of a run, or its URL.")]
-Trials = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of recipes to evaluate in all."),
-]
-Questions = Annotated[int | None, typer.Option(min=1, help="Number of questions to ask in all.")]
-Hours = Annotated[float | None, typer.Option(min=0.0, help="Hours to search in all.")]
-GpuHours = Annotated[
-    float | None, typer.Option(min=0.0, help="Hours of all workers, times the GPUs of each.")
-]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
-Address = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Ray cluster to use, such as `auto` or HOST:PORT."),
-]
+cli_start.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -87,6 +84,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option(help="Made-up scores instead of models, to try a config.")
     ] = False,
+    allow_test_sets: TestSets = False,
 ) -> None:
     """Start a search."""
     from search import commands
@@ -99,6 +97,7 @@ def run(
         gpu_hours=gpu_hours,
         workers=workers,
         ray_address=ray_address,
+        allow_test_sets=allow_test_sets or None,
     )
     commands.run(config, out=out, overrides=overrides, dry_run=dry_run)
 

@@ -16,6 +16,7 @@ class Overrides:
     gpu_hours: float | None = None
     workers: int | None = None
     ray_address: str | None = None
+    allow_test_sets: bool | None = None
 
     def values(self) -> dict[str, Any]:
         """Config values by dotted key."""
@@ -26,5 +27,6 @@ class Overrides:
             "search.gpu_hours": self.gpu_hours,
             "workers.count": self.workers,
             "workers.ray_address": self.ray_address,
+            "search.allow_test_sets": self.allow_test_sets,
         }
         return {key: value for key, value in given.items() if value is not None}

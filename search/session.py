@@ -12,6 +12,8 @@ from platform import python_version
 
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.pool import Pool
+from evaluators.task_facts import Survey, TaskFacts
+from evaluators.test_sets import unconfirmed
 from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
@@ -47,6 +49,7 @@ class Prepared:
         manifest: What study.db will hold.
         checkpoints: The models, opened by their headers.
         notes: What the user should know of the seeds.
+        tasks: What each task is; empty for a dry run.
     """
 
     config: RunConfig
@@ -54,16 +57,24 @@ class Prepared:
     manifest: Manifest
     checkpoints: Mapping[str, Checkpoint]
     notes: tuple[str, ...] = ()
+    tasks: tuple[TaskFacts, ...] = ()
 
 
-def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
+def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> Prepared:
     """Check a config, its models (headers only) and its tasks.
+
+    Args:
+        given: The config, or its file.
+        overrides: What replaces its values.
+        dry_run: Whether candidates are only pretended; tasks are not looked at then.
 
     Raises:
         InputError: With everything that is wrong with any of them.
     """
+    path = given if isinstance(given, Path) else Path("config")
     try:
-        config = load_config(path).replaced(overrides.values())
+        config = load_config(given) if isinstance(given, Path) else given
+        config = config.replaced(overrides.values())
     except ConfigError as error:
         raise InputError(error.problems) from error
     problems: list[str] = []
@@ -72,7 +83,8 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
     except ConfigError as error:
         problems += error.problems
     try:
-        catalogue = _catalogue(config, dry_run=dry_run)
+        survey = _survey(config, dry_run=dry_run)
+        problems += [f"{path}: {problem}" for problem in test_set_problems(config, survey)]
     except EvaluatorError as error:
         problems += error.problems
     try:
@@ -90,7 +102,7 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         first, notes = resolve_book(book, config, space, checkpoints)
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
-    held_out = config.held_out
+    catalogue, held_out = survey.catalogue, config.held_out
     questions = divide(catalogue, held_out, seed=config.search.seed)
     if not questions.search:
         raise InputError([f"{path}: held_out: expected to leave questions to search on, got none"])
@@ -115,7 +127,12 @@ def prepare(path: Path, *, overrides: Overrides, dry_run: bool) -> Prepared:
         seeds=first,
     )
     return Prepared(
-        config=config, space=space, manifest=manifest, checkpoints=checkpoints, notes=notes
+        config=config,
+        space=space,
+        manifest=manifest,
+        checkpoints=checkpoints,
+        notes=notes,
+        tasks=survey.tasks,
     )
 
 
@@ -124,12 +141,24 @@ def versions() -> dict[str, str]:
     return {"python": python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def _catalogue(config: RunConfig, *, dry_run: bool) -> Catalogue:
-    if dry_run:
-        return fake_factory(config)().catalogue()
-    from evaluators.harness import check
+def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
+    """Well-known test sets that the search would be led by, if nobody has confirmed that."""
+    if config.search.allow_test_sets:
+        return []
+    apart = config.held_out if isinstance(config.held_out, tuple) else ()
+    return unconfirmed(
+        (task.name, task.known, task.split)
+        for task in survey.tasks
+        if task.known is not None and task.name not in apart
+    )
 
-    return check(config.harness_spec())
+
+def _survey(config: RunConfig, *, dry_run: bool) -> Survey:
+    if dry_run:
+        return Survey(catalogue=fake_factory(config)().catalogue())
+    from evaluators.harness import survey
+
+    return survey(config.harness_spec())
 
 
 def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]:
@@ -155,7 +184,7 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     except ConfigError as error:
         problems += error.problems
     try:
-        if _catalogue(config, dry_run=manifest.dry_run) != manifest.catalogue:
+        if _survey(config, dry_run=manifest.dry_run).catalogue != manifest.catalogue:
             problems.append(
                 f"{store.name}: tasks: expected the questions that the study was made with, got "
                 "others; put the task files back or start a new run"

@@ -1,0 +1,68 @@
+"""What a task is, in words: where its questions come from, and what it can be scored by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evaluators.base import Catalogue
+from evaluators.examination import Asked
+from evaluators.task_setup import reported
+from evaluators.test_sets import known_set
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskFacts:
+    """A task of a run.
+
+    Attributes:
+        name: lm-eval's name.
+        kind: How it is asked: ``multiple_choice``, ``generate_until``, ``loglikelihood`` or
+            ``loglikelihood_rolling``.
+        dataset: Where its questions come from.
+        split: The split they are.
+        metrics: What it can be scored by, each as ``metric,filter``.
+        shots: Solved examples in the prompt.
+        known: The title of the well-known test set that it asks; ``None`` if it asks none.
+    """
+
+    name: str
+    kind: str
+    dataset: str
+    split: str
+    metrics: tuple[str, ...]
+    shots: int
+    known: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """Tasks and their questions.
+
+    Attributes:
+        catalogue: What can be asked.
+        tasks: What is known of each task, in the catalogue's order.
+    """
+
+    catalogue: Catalogue
+    tasks: tuple[TaskFacts, ...] = ()
+
+
+def facts_of(asked: Asked) -> TaskFacts:
+    """Those of a task that was loaded."""
+    task = asked.task
+    split = str(task.get_config("test_split" if task.has_test_docs() else "validation_split") or "")
+    dataset = str(task.get_config("dataset_path") or "")
+    filters = [str(one["name"]) for one in task.get_config("filter_list") or [{"name": "none"}]]
+    return TaskFacts(
+        name=asked.info.name,
+        kind=str(task.OUTPUT_TYPE),
+        dataset=dataset,
+        split=split,
+        metrics=tuple(
+            f"{metric},{chosen}"
+            for metric in reported(task, asked.documents[0])
+            for chosen in filters
+        ),
+        shots=int(task.get_config("num_fewshot") or 0),
+        known=known_set(asked.info.name, dataset=dataset, split=split),
+    )

@@ -1,0 +1,63 @@
+"""``search check``: the pre-flight, with progress, as tables, HTML or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from runs.config import RunConfig
+from runs.files import write_text
+from search.errors import InputError
+from search.overrides import Overrides
+from search.preflight import Depth, Preflight
+from search.preflight import Progress as Told
+from search.preflight import check as look
+from search.preflight_page import page
+from search.preflight_screen import show
+from search.reading import console, say_written
+
+
+def check(
+    config: Path, *, overrides: Overrides, depth: Depth, html: Path | None, as_json: bool
+) -> None:
+    """Check a config and show what was found; see ``search check --help``."""
+    if html is not None and html.is_dir():
+        raise InputError(f"{html}: expected a file to write, got a folder")
+    found = preflight(config, overrides=overrides, depth=depth)
+    screen = console()
+    if as_json:
+        text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        screen.out(text, highlight=False)
+    else:
+        show(found, screen)
+    if html is not None:
+        try:
+            write_text(html, page(found))
+        except OSError as error:
+            raise InputError(f"{html}: cannot be written: {error.strerror}") from error
+        if not as_json:
+            say_written(screen, [html])
+
+
+def preflight(given: Path | RunConfig, *, overrides: Overrides, depth: Depth) -> Preflight:
+    """The pre-flight of a config, with progress on stderr where that is a terminal."""
+    with _progress() as told:
+        return look(given, overrides=overrides, depth=depth, progress=told)
+
+
+@contextmanager
+def _progress() -> Iterator[Told]:
+    screen = Console(stderr=True, highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def told(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield told

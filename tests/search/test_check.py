@@ -1,0 +1,328 @@
+"""`search check`: what it finds out, what it warns of, and that a run refuses the same."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from merging.affinity import Affinity, Sums
+from search.advice import advise
+from search.forecast import Crew, Forecast, forecast
+from search.heat_map import heat_map
+from search.overrides import Overrides
+from search.preflight import Depth, Preflight
+from search.preflight import check as look
+from search.preflight_page import fragment, page
+from search.preflight_screen import sparkline
+from search.session import prepare
+from search.smoke import Pace, Point, Smoke
+
+Project = Callable[..., Path]
+Command = Callable[..., Any]
+
+
+def checked(config: Path, depth: Depth | None = None, **overrides: object) -> Preflight:
+    return look(
+        config,
+        overrides=Overrides(**overrides),  # type: ignore[arg-type]
+        depth=depth or Depth(seconds=2.0, questions=4),
+        progress=lambda what, done, total: None,
+    )
+
+
+def test_everything_about_a_project(project: Project, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    config = project()
+    found = checked(config)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, config])  # nothing is written
+    assert [one.name for one in found.models] == ["base", "code", "math", "text"]
+    assert {one.layers for one in found.models} == {4}
+    pick, write = found.tasks
+    assert (pick.questions, pick.search + pick.held_out) == (70, 70)
+    assert write.metric == "exact_match,none"
+    assert write.facts.kind == "generate_until"
+    assert found.space.trees == 3
+    assert found.affinity is not None
+    assert found.affinity.whole.size(0) > 0
+    assert found.smoke is not None
+    assert not found.smoke.pace.failure
+    assert found.smoke.pace.build > 0
+    names = [point.name for point in found.smoke.points]
+    assert names == [
+        "base", "code", "math", "text", "code + math", "code + text", "math + text",
+        "plain average",
+    ]  # fmt: skip
+    assert all(
+        point.loss > 0 and set(point.losses) == {"pick", "write"} for point in found.smoke.points
+    )
+    assert set(found.smoke.barriers()) == {
+        ("code", "math"), ("code", "text"), ("math", "text"), ("code", "math", "text"),
+    }  # fmt: skip
+    assert found.forecast is not None
+    assert found.forecast.candidates == 8
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert data["affinity"]["whole"]["pairs"][0]["between"] == ["code", "math"]
+    assert data["forecast"]["sentence"].startswith("about 8 candidates by ")
+
+
+def test_the_loss_is_the_likelihood_of_the_right_answer(project: Project) -> None:
+    """Against transformers alone, for a multiple choice and for a generation."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = project()
+    found = checked(config)
+    assert found.smoke is not None
+    prepared = prepare(config, overrides=Overrides(), dry_run=False)
+    folder = str(prepared.config.models["math"])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    place = {question.id: question for question in prepared.manifest.catalogue.questions}
+    searched = [place[name] for name in prepared.manifest.questions.search]
+    for task in ("pick", "write"):
+        positions = [question.position for question in searched if question.task == task][:4]
+        losses = []
+        for position in positions:
+            prompt = f"{position // 7}{position % 7}="
+            answer = " ab" if task == "write" else " " + "abc"[position % 3]
+            context, target = (
+                tokenizer.encode(t, add_special_tokens=False) for t in (prompt, answer)
+            )
+            with torch.inference_mode():
+                logits = model(torch.tensor([context + target])).logits[0].log_softmax(-1)
+            total = sum(
+                float(logits[len(context) + at - 1, token]) for at, token in enumerate(target)
+            )
+            losses.append(-total / len(target))
+        (point,) = [point for point in found.smoke.points if point.name == "math"]
+        assert point.losses[task] == pytest.approx(sum(losses) / 4, rel=1e-4)
+
+
+def test_flags_leave_out_the_costly_parts(project: Project) -> None:
+    quick = checked(project(), Depth(weights=False, smoke=False))
+    assert (quick.affinity, quick.smoke, quick.forecast, quick.advice) == (None,) * 4
+    weights = checked(project(), Depth(smoke=False, gpu_memory=24.0))
+    assert weights.affinity is not None
+    assert weights.smoke is None
+    assert any("GPU 0: model" in line and "24.0 GB" in line for line in weights.room.lines)
+    page(quick), page(weights)
+
+
+def test_the_command_shows_tables_json_and_a_page(
+    project: Project, command: Command, tmp_path: Path
+) -> None:
+    config = project()
+    done = command("check", config, "--no-smoke", "--html", tmp_path / "c.html")
+    assert done.returncode == 0, done.stderr
+    for word in ("Models", "Between deltas", "Worth searching", "held out"):
+        assert word in done.stdout
+    text = (tmp_path / "c.html").read_text()
+    assert "Conflicts of sign" in text
+    assert not re.search(r"https?://|<script|src=", text)
+    done = command("check", config, "--quick", "--json")
+    assert json.loads(done.stdout)["format"] == 1
+
+
+def test_names_are_escaped(project: Project) -> None:
+    found = checked(project(), Depth(weights=False, smoke=False))
+    bad = Preflight(
+        title="<script>alert(1)</script>", models=found.models, tasks=found.tasks,
+        space=found.space, room=found.room, warnings=("<b>bold</b>",),
+    )  # fmt: skip
+    assert "<script>" not in page(bad)
+    assert "<b>bold</b>" not in fragment(bad)
+    assert bad._repr_html_() == fragment(bad)
+
+
+def test_all_problems_at_once_and_code_2(project: Project, command: Command) -> None:
+    config = project(
+        models={"math": "./nowhere"}, tasks=["pick", {"name": "write", "metric": "bleu"}]
+    )
+    done = command("check", config)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert any("nowhere" in line for line in lines)
+    assert any("task write: " in line and "bleu" in line for line in lines)
+    assert all(line.startswith("search: error: ") for line in lines)
+    missing = command("check", "none.yaml")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
+
+
+@pytest.fixture
+def benchmark(project: Project, tasks_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A project whose task is called as a well-known test set is."""
+    folder = tmp_path / "known"
+    folder.mkdir()
+    data = yaml.safe_load((tasks_folder / "write.yaml").read_text())
+    data |= {
+        "task": "gsm8k",
+        "test_split": "test",
+        "dataset_kwargs": {"data_files": {"test": data["dataset_kwargs"]["data_files"]}},
+    }
+    (folder / "gsm8k.yaml").write_text(yaml.safe_dump(data))
+
+    def write(**changes: object) -> Path:
+        places = [str(tasks_folder), str(folder)]
+        return project(**{"tasks": ["pick", "gsm8k"], "include_path": places} | changes)
+
+    return write
+
+
+def test_test_sets_must_be_confirmed(
+    benchmark: Callable[..., Path], command: Command, tmp_path: Path
+) -> None:
+    config = benchmark()
+    for name in ("check", "run"):
+        done = command(name, config)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "gsm8k: expected a train or dev split" in line
+        assert "--allow-test-sets" in line
+    assert not (tmp_path / "mix").exists()
+    quick = Depth(weights=False, smoke=False)
+    found = checked(config, quick, allow_test_sets=True)
+    assert "well-known test set (GSM8K" in found.warnings[0]
+    search_section = {"trials": 8, "allow_test_sets": True}
+    assert checked(benchmark(search=search_section), quick).warnings
+    # what only checks the winner leads nobody
+    prepare(benchmark(held_out=["gsm8k"]), overrides=Overrides(), dry_run=False)
+
+
+def sums(products: list[list[float]], along: list[float], *, conflict: float = 0.5) -> Sums:
+    k = len(products)
+    both = tuple(tuple(100.0 for _ in range(k)) for _ in range(k))
+    against = tuple(tuple(0.0 if i == j else 100.0 * conflict for j in range(k)) for i in range(k))
+    return Sums(
+        elements=100.0, origin=1.0, along=tuple(along),
+        products=tuple(map(tuple, products)), both=both, against=against,
+    )  # fmt: skip
+
+
+def affinity(
+    products: list[list[float]], along: list[float] | None = None, **more: object
+) -> Affinity:
+    names = ("a", "b", "c")[: len(products)]
+    based = bool(more.pop("based", True))
+    whole = sums(products, along or [0.0] * len(products), **more)  # type: ignore[arg-type]
+    return Affinity(parents=names, based=based, layers=1, groups={(0, "mlp"): whole}, covered=1.0)
+
+
+SMALL = 4e-4  # the square of a delta of two per cent
+
+
+@pytest.mark.parametrize(
+    ("found", "warning", "method"),
+    [
+        (affinity([[SMALL, 0.0], [0.0, SMALL]]), None, "task_arithmetic"),
+        (affinity([[SMALL, 0.6 * SMALL], [0.6 * SMALL, SMALL]]), None, "linear"),
+        (
+            affinity([[SMALL, -0.5 * SMALL], [-0.5 * SMALL, SMALL]], conflict=0.7),
+            "conflict",
+            "ties",
+        ),
+        (affinity([[SMALL, 0.99 * SMALL], [0.99 * SMALL, SMALL]]), "nearly alike", "linear"),
+        (affinity([[0.0, 0.0], [0.0, SMALL]]), "a is the base", "task_arithmetic"),
+        (affinity([[1.9, 0.0], [0.0, SMALL]], [-0.95, 0.0]), "not fine-tuned from", "slerp"),
+        (affinity([[0.16, 0.0], [0.0, SMALL]]), "a is far from the base", "slerp"),
+        (affinity([[25 * SMALL, 0.0], [0.0, SMALL]]), "uneven", "task_arithmetic"),
+        (affinity([[0.5, -0.5], [-0.5, 0.5]], based=False), "no common origin", "slerp"),
+        (affinity([[SMALL, -SMALL], [-SMALL, SMALL]], based=False), None, "linear"),
+    ],
+)  # fmt: skip
+def test_advice(found: Affinity, warning: str | None, method: str) -> None:
+    advice = advise(found)
+    if warning is None:
+        assert not advice.warnings
+        assert "Nothing in their weights" in advice.verdict
+    else:
+        assert any(warning in text for text in advice.warnings), advice.warnings
+    assert advice.methods[0] == method
+    assert advice.reasons
+
+
+@pytest.mark.parametrize(
+    ("middle", "verdict", "barrier"),
+    [(0.5, "These models merge", False), (1.05, "should merge", False), (1.6, "stands", True)],
+)
+def test_a_barrier_is_a_rise_between_the_ends(middle: float, verdict: str, barrier: bool) -> None:
+    points = (
+        Point(name="a", ends=("a",), losses={"t": 1.0}),
+        Point(name="b", ends=("b",), losses={"t": 1.0}),
+        Point(name="a + b", ends=("a", "b"), losses={"t": middle}),
+    )
+    smoke = Smoke(pace=Pace(build=1.0, question=0.1, questions=4), points=points)
+    assert smoke.barriers() == {("a", "b"): pytest.approx(middle - 1.0)}
+    advice = advise(affinity([[SMALL, 0.0], [0.0, SMALL]]), smoke)
+    assert verdict in advice.verdict
+    assert any("barrier between a and b" in text for text in advice.warnings) is barrier
+
+
+def forecast_of(config: Path, crew: Crew, **overrides: object) -> Forecast:
+    prepared = prepare(config, overrides=Overrides(**overrides), dry_run=False)  # type: ignore[arg-type]
+    return forecast(
+        prepared.config,
+        prepared.manifest.catalogue,
+        prepared.manifest.questions,
+        pace=Pace(build=1.0, question=0.01, questions=98, setup=10.0),
+        crew=crew,
+        seeds=len(prepared.manifest.seeds),
+    )
+
+
+def test_the_forecast_is_the_arithmetic_of_the_budget(project: Project) -> None:
+    config = project(search={"trials": 100, "asking": "all"})
+    one = forecast_of(config, Crew(workers=1, gpus=0.0))
+    assert (one.candidates, one.limit) == (100, "search.trials")
+    assert one.seconds == pytest.approx(1.0 + 98 * 0.01)  # 70 % of 140 questions
+    eight = forecast_of(config, Crew(workers=8, gpus=1.0))
+    assert one.hours > 6 * eight.hours
+    timed = forecast_of(project(search={"hours": 1.0, "asking": "all"}), Crew(workers=8, gpus=1.0))
+    assert timed.limit == "search.hours"
+    assert timed.hours <= 1.0
+    assert timed.candidates == pytest.approx(8 * 3600 / one.seconds, rel=0.02)
+    dear = forecast_of(
+        project(search={"gpu_hours": 0.5, "asking": "all"}), Crew(workers=8, gpus=1.0)
+    )
+    assert dear.candidates == pytest.approx(0.5 * 3600 / one.seconds, rel=0.05)
+    few = forecast_of(project(search={"questions": 5000}), Crew(workers=1, gpus=0.0))
+    assert few.questions <= 5000
+    assert few.limit == "search.questions"
+
+
+@pytest.mark.parametrize(
+    ("count", "hours", "crew", "words"),
+    [
+        (
+            617,
+            8.0,
+            Crew(workers=8, gpus=1.0),
+            "about 620 candidates by 07:00 on 26 November on 8 GPUs",
+        ),
+        (60, 0.5, Crew(workers=2, gpus=0.0), "about 60 candidates by 23:30 on 2 workers"),
+        (1, 0.1, Crew(workers=1, gpus=0.5), "about 1 candidate by 23:06 on 0.5 GPUs"),
+    ],
+)  # fmt: skip
+def test_the_sentence(count: int, hours: float, crew: Crew, words: str) -> None:
+    found = Forecast(
+        candidates=count, questions=1, hours=hours, limit="search.trials", seconds=1.0, crew=crew
+    )
+    assert found.sentence(datetime(2026, 11, 25, 23, 0, tzinfo=UTC)) == words
+
+
+def test_heat_map_colours_and_sparklines() -> None:
+    found = heat_map(
+        "t", [("row", [0.0, 1.0, math.nan])], columns=["x", "y", "z"], note="", low=0, high=1
+    )
+    ((_, cells),) = found.rows
+    assert [cell.text for cell in cells] == ["0.00", "1.00", ""]
+    assert [cell.ink for cell in cells] == ["#000", "#fff", "#000"]
+    assert cells[0].colour != cells[1].colour
+    assert cells[2].tip == "row, z: no value"
+    assert sparkline([0.0, math.nan, 7.0]) == "▁ █"
+    assert sparkline([math.nan]) == ""
