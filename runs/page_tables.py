@@ -62,34 +62,34 @@ def _columns(
     frame: pd.DataFrame, tasks: Sequence[TaskInfo], wide: bool
 ) -> Iterator[tuple[str, bool, list[str]]]:
     """Header, whether numeric, and cells of each column that has anything to show."""
-    yield "#", True, _texts(frame["rank"])
+    yield "#", True, texts(frame["rank"])
     if not _blank(frame["front"], frame):
         yield "front", False, ["yes" if one is True else "" for one in frame["front"]]
     yield "score", True, _scores(frame["score"], frame["stderr"])
     for task in tasks:
         values, stderr = frame[f"task:{task.name}"], frame[f"task_stderr:{task.name}"]
         if not _blank(values, frame):
-            yield _task_title(task), True, _scores(values, stderr)
+            yield task_title(task), True, _scores(values, stderr)
     if not _blank(frame["held_out"], frame):
         yield "held-out", True, _scores(frame["held_out"], frame["held_out_stderr"])
         for task in tasks:
             values, stderr = frame[f"held_out:{task.name}"], frame[f"held_out_stderr:{task.name}"]
             if not _blank(values, frame):
-                yield f"held-out {_task_title(task)}", True, _scores(values, stderr)
-    yield "method", False, _texts(frame["method"])
-    yield "origin", False, _texts(frame["origin"])
+                yield f"held-out {task_title(task)}", True, _scores(values, stderr)
+    yield "method", False, texts(frame["method"])
+    yield "origin", False, texts(frame["origin"])
     if any(frame["state"] == "running"):
-        yield "state", False, _texts(frame["state"])
-    yield "questions", True, _texts(frame["questions"])
-    yield "build s", True, [_seconds(value) for value in frame["build_seconds"]]
-    yield "score s", True, [_seconds(value) for value in frame["score_seconds"]]
+        yield "state", False, texts(frame["state"])
+    yield "questions", True, texts(frame["questions"])
+    yield "build s", True, [seconds_text(value) for value in frame["build_seconds"]]
+    yield "score s", True, [seconds_text(value) for value in frame["score_seconds"]]
     if wide:
-        yield "worker", False, _texts(frame["worker"])
-        yield "trial", True, _texts(frame["trial"])
-    yield "id", True, _texts(frame["candidate"])
+        yield "worker", False, texts(frame["worker"])
+        yield "trial", True, texts(frame["trial"])
+    yield "id", True, texts(frame["candidate"])
     if wide:
-        yield "recipe key", False, _texts(frame["key"])
-        yield "fingerprint", False, _texts(frame["fingerprint"])
+        yield "recipe key", False, texts(frame["key"])
+        yield "fingerprint", False, texts(frame["fingerprint"])
 
 
 def finalists_table(finalists: Sequence[Finalist], tasks: Sequence[TaskInfo]) -> Table:
@@ -122,7 +122,7 @@ def _finalist_columns(
     yield "held-out", True, [_limits(one.held_out.combined) for one in finalists]
     for task in tasks:
         found = [one.held_out.tasks.get(task.name) for one in finalists]
-        yield f"held-out {_task_title(task)}", True, [_limits(part) for part in found]
+        yield f"held-out {task_title(task)}", True, [_limits(part) for part in found]
     yield "search − held-out", True, [_difference(one.gap) for one in finalists]
     yield from _group_columns("best parent", [one.parents for one in finalists])
     yield from _group_columns("best default recipe", [one.defaults for one in finalists])
@@ -173,7 +173,7 @@ def failures_table(failures: pd.DataFrame) -> Table:
         "worker": "worker",
         "attempts": "attempts",
     }
-    cells = [_texts(failures[name]) for name in titles]
+    cells = [texts(failures[name]) for name in titles]
     return Table(
         headers=tuple(titles.values()),
         numeric=tuple(name in ("candidate", "attempts") for name in titles),
@@ -206,11 +206,13 @@ def _blank(values: pd.Series[Any], frame: pd.DataFrame) -> bool:
     return len(frame) > 0 and bool(values.isna().all())
 
 
-def _task_title(task: TaskInfo) -> str:
+def task_title(task: TaskInfo) -> str:
+    """Its name, with an arrow where less is better."""
     return task.name if task.higher_is_better else f"{task.name} ↓"
 
 
-def _texts(values: pd.Series[Any]) -> list[str]:
+def texts(values: pd.Series[Any]) -> list[str]:
+    """Values as cells; empty where there is none."""
     return ["" if pd.isna(value) else str(value) for value in values]
 
 
@@ -229,7 +231,8 @@ def score_text(value: float, stderr: float = math.nan) -> str:
     return f"{value:.{digits}f}" + ("" if math.isnan(stderr) else f" ± {stderr:.{digits}f}")
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
+    """``0.35``, ``12``; empty where it is not known."""
     if math.isnan(value):
         return ""
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,18 +1,13 @@
-"""Reports for people: what the tables show, as Markdown and as one HTML page."""
+"""The report as Markdown, for a pull request, an issue or a README."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
-from evaluators.base import TaskInfo
-from runs.finalists import Finalist
+from runs.content import Report
 from runs.page_tables import (
     Table,
     failures_table,
@@ -20,67 +15,55 @@ from runs.page_tables import (
     leaderboard_table,
     tasks_table,
 )
+from runs.records import Role, role_of
+
+MOST_ROWS = 50
+"""Candidates and failures that are listed; parents, average and default recipes always are."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class View:
-    """What a page shows; see ``runs.report.Report``.
-
-    Attributes:
-        title: Name of the run.
-        notice: Warning on top; may be empty.
-        standing: The verdict's standing; empty without a verdict.
-        sentence: The verdict's sentence.
-        notes: Further sentences about it.
-        finalists: Everyone who was asked the held-out questions, the winner first.
-        frame: The leaderboard.
-        failures: The failures.
-        tasks: The run's tasks.
-        facts: Sections of names and values.
-        best_yaml: The best recipe; may be empty.
-        reproduce: Commands.
-    """
-
-    title: str
-    notice: str
-    standing: str
-    sentence: str
-    notes: tuple[str, ...]
-    finalists: tuple[Finalist, ...]
-    frame: pd.DataFrame
-    failures: pd.DataFrame
-    tasks: tuple[TaskInfo, ...]
-    facts: Mapping[str, Mapping[str, Any]]
-    best_yaml: str
-    reproduce: tuple[str, ...]
-
-
-def markdown(view: View) -> str:
+def markdown(report: Report) -> str:
     """The page as GitHub-flavoured Markdown."""
-    parts = [f"# {escaped(view.title)}"]
-    if view.notice:
-        parts.append(f"> **{escaped(view.notice)}**")
-    if view.sentence:
-        parts.append(f"**Verdict:** {escaped(' '.join((view.sentence + '.', *view.notes)))}")
-    if view.finalists:
-        finals = finalists_table(view.finalists, view.tasks)
+    parts = [f"# {escaped(report.title)}"]
+    if report.notice:
+        parts.append(f"> **{escaped(report.notice)}**")
+    verdict = report.verdict
+    if verdict is not None:
+        parts.append(f"**Verdict:** {escaped(' '.join((verdict.sentence + '.', *verdict.notes)))}")
+        finals = finalists_table(verdict.finalists, report.tasks)
         parts += ["## Finalists", _markdown_table(finals)]
-    parts.append("## Leaderboard")
-    table = leaderboard_table(view.frame, view.tasks, wide=False)
-    parts.append(_markdown_table(table) if table.rows else "No candidate has been scored yet.")
-    if len(view.failures):
-        parts += ["## Failures", _markdown_table(failures_table(view.failures))]
-    parts += ["## Tasks", _markdown_table(tasks_table(view.tasks))]
-    if view.best_yaml:
-        parts += ["## Best recipe", code_block(view.best_yaml, "yaml")]
-    if view.reproduce or view.facts:
+    parts += ["## Leaderboard", *_leaderboard(report)]
+    if len(report.failures):
+        shown = failures_table(report.failures.head(MOST_ROWS))
+        parts += ["## Failures", _markdown_table(shown), *_rest(len(report.failures) - MOST_ROWS)]
+    parts += ["## Tasks", _markdown_table(tasks_table(report.tasks))]
+    if report.best_yaml:
+        parts += ["## Best recipe", code_block(report.best_yaml, "yaml")]
+    if report.reproduce or report.facts:
         parts.append("## How to reproduce")
-    if view.reproduce:
-        parts.append(code_block("\n".join(view.reproduce), "sh"))
-    for section, values in view.facts.items():
+    if report.reproduce:
+        parts.append(code_block("\n".join(report.reproduce), "sh"))
+    for section, values in report.facts.items():
         lines = [f"- {escaped(name)}: {escaped(_fact(value))}" for name, value in values.items()]
         parts.append("\n".join([f"**{escaped(section)}**", "", *lines]))
     return "\n\n".join(parts) + "\n"
+
+
+def _leaderboard(report: Report) -> list[str]:
+    """The head of the leaderboard, and everything that stands for comparison."""
+    frame = report.frame[report.frame["state"] != "failed"]
+    kept = [
+        at < MOST_ROWS or role_of(origin) is not Role.SEARCHED
+        for at, origin in enumerate(frame["origin"])
+    ]
+    shown = frame[pd.Series(kept, index=frame.index, dtype=bool)]
+    table = leaderboard_table(shown, report.tasks, wide=False)
+    if not table.rows:
+        return ["No candidate has been scored yet."]
+    return [_markdown_table(table), *_rest(len(frame) - len(shown))]
+
+
+def _rest(count: int) -> list[str]:
+    return [f"{count} more are in the other formats."] if count > 0 else []
 
 
 def _fact(value: Any) -> str:
@@ -107,23 +90,3 @@ def code_block(text: str, language: str) -> str:
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-def html(view: View) -> str:
-    """The page as self-contained HTML; every text is escaped by the template engine."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        view=view,
-        finalists=finalists_table(view.finalists, view.tasks),
-        leaderboard=leaderboard_table(view.frame, view.tasks, wide=True),
-        failures=failures_table(view.failures),
-        tasks=tasks_table(view.tasks),
-        ranked=int(view.frame["rank"].notna().sum()),
-    )

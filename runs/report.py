@@ -5,51 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from evaluators.base import TaskInfo
 from runs import pages
+from runs.content import Details, Report
 from runs.files import replacing, write_text
 from runs.finalists import Against, Finalist
+from runs.images import IMAGES, images
+from runs.leaderboard import ranked
+from runs.page.page import page
+from runs.progress import changes, progress
 from runs.verdict import Verdict
+from spaces.contributions import contributions
 from spaces.problems import UserError
 
 JSON_FORMAT = 1
 """Version of the JSON report; it grows when a key changes its meaning or goes away."""
-
-Facts = Mapping[str, Mapping[str, str | int | float | None]]
-"""Sections of facts about a run, such as ``versions``, each with names and values."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """Everything a report shows.
-
-    Attributes:
-        title: Name of the run.
-        frame: The leaderboard, as ``runs.leaderboard.leaderboard`` gives it.
-        failures: The failures, as ``runs.leaderboard.failures`` gives them.
-        tasks: The run's tasks.
-        verdict: The winner against its baselines; ``None`` before there is one.
-        notice: A warning that goes on top, such as that the scores are made up; may be empty.
-        facts: What the run was made with: versions, input hashes, budget.
-        best_yaml: The best recipe as YAML; ``None`` before there is one.
-        reproduce: Commands that make the result again, one per line.
-    """
-
-    title: str
-    frame: pd.DataFrame
-    failures: pd.DataFrame
-    tasks: tuple[TaskInfo, ...]
-    verdict: Verdict | None = None
-    notice: str = ""
-    facts: Facts = field(default_factory=dict)
-    best_yaml: str | None = None
-    reproduce: tuple[str, ...] = ()
 
 
 def to_csv(report: Report) -> str:
@@ -60,12 +35,12 @@ def to_csv(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """Verdict, leaderboard, failures and how to reproduce, for a README or an issue."""
-    return pages.markdown(_view(report))
+    return pages.markdown(report)
 
 
 def to_html(report: Report) -> str:
-    """One self-contained page: no script, no request, everything escaped."""
-    return pages.html(_view(report))
+    """One self-contained page: no request, everything escaped."""
+    return page(report)
 
 
 def to_json(report: Report) -> str:
@@ -82,6 +57,7 @@ def to_json(report: Report) -> str:
         "facts": {section: dict(values) for section, values in report.facts.items()},
         "reproduce": list(report.reproduce),
         "best_yaml": report.best_yaml,
+        "insights": _insights(report.details),
     }
     return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -119,22 +95,30 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = tuple(FORMA
     Args:
         report: What to write.
         out: Folder to write to; it is made if need be.
-        formats: Names from ``FORMATS``; none stands for all.
+        formats: Names from ``FORMATS`` and ``IMAGES``; none stands for all of ``FORMATS``.
 
     Returns:
         The files in the order of the formats.
 
     Raises:
         FormatError: If a format is not known; nothing is written then.
+        BrowserError: If images are asked for and there is no browser; likewise.
     """
     names = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
+    known = (*FORMATS, *IMAGES)
     for name in names:
-        if name not in FORMATS:
-            raise FormatError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
+        if name not in known:
+            raise FormatError(f"format: expected one of {', '.join(known)}, got {name!r}")
+    drawn = {name: images(report, name) for name in names if name in IMAGES}
     # Everything is rendered before anything is written: a fault leaves the old report as it was.
-    texts = {name: render(report) for name in names if (render := FORMATS[name].text)}
+    texts = {
+        name: render(report) for name in names if name in FORMATS and (render := FORMATS[name].text)
+    }
     written = []
     for name in names:
+        if name in drawn:
+            written += [_image(out, *item) for item in drawn[name].items()]
+            continue
         path = out / FORMATS[name].file
         if name in texts:
             write_text(path, texts[name])
@@ -145,22 +129,40 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = tuple(FORMA
     return written
 
 
-def _view(report: Report) -> pages.View:
-    verdict = report.verdict
-    return pages.View(
-        title=report.title,
-        notice=report.notice,
-        standing="" if verdict is None else verdict.standing.value,
-        sentence="" if verdict is None else verdict.sentence,
-        notes=() if verdict is None else verdict.notes,
-        finalists=() if verdict is None else verdict.finalists,
-        frame=report.frame,
-        failures=report.failures,
-        tasks=report.tasks,
-        facts=report.facts,
-        best_yaml=report.best_yaml or "",
-        reproduce=report.reproduce,
-    )
+def _image(out: Path, name: str, data: bytes) -> Path:
+    path = out / "figures" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write_bytes(data)
+    return path
+
+
+def _insights(details: Details | None) -> dict[str, Any] | None:
+    """What matters, who was busy, and what the winner holds at each depth."""
+    if details is None:
+        return None
+    found, timeline = details.insights, details.timeline
+    winner = next(iter(ranked(details.records)), None)
+    return {
+        "importance": [asdict(item) for item in found.importance],
+        "explained": found.explained,
+        "workers": len(timeline.workers),
+        "most_at_once": timeline.most_at_once,
+        "utilisation": timeline.utilisation,
+        "weights_over_depth": []
+        if winner is None
+        else [asdict(item) for item in contributions(winner.recipe, details.layers)],
+        "best_so_far": [
+            {
+                "candidate": step.candidate,
+                "best": step.best,
+                "evaluations": step.evaluations,
+                "questions": step.questions,
+                "hours": step.hours,
+            }
+            for step in changes(progress(details.records, timeline))
+        ],
+    }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

@@ -394,6 +394,14 @@ class Store:
                 for row in candidates
             )
 
+    def parts(self) -> tuple[tuple[int, Split, Part], ...]:
+        """Every part of every evaluation with its candidate, in the order they were handed out."""
+        columns = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
+        query = sa.select(*columns).order_by(EVALUATIONS.c.started, EVALUATIONS.c.candidate)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return tuple((row["candidate"], Split(row["split"]), part(row)) for row in rows)
+
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
         """What each question gave in all complete parts of an evaluation, in the order asked."""
         questions = self.manifest.catalogue.questions

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore
-from runs.records import Estimate, Split
+from runs.records import Estimate, Record, Split
 from runs.store import Store
 
 Array = NDArray[np.float64]
@@ -151,12 +151,17 @@ class Answers:
         self._found: _Found | None = _Found()
 
     @classmethod
-    def of_study(cls, store: Store) -> Answers:
-        """Everything that the candidates of a study answered while searching."""
+    def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> Answers:
+        """Everything that the candidates of a study answered while searching.
+
+        Args:
+            store: The study.
+            records: Its records, where they were read already.
+        """
         found = cls(store.manifest.catalogue, store.manifest.questions.search)
         for candidate, positions, values in store.answers(Split.SEARCH):
             found._take(candidate, positions, values)
-        for record in store.records():
+        for record in store.records() if records is None else records:
             if record.id in found._row:
                 found._take_scores(record.id, record.evaluations[Split.SEARCH].tasks)
         return found

@@ -91,6 +91,12 @@ class Features:
 
     Args:
         space: What recipes are drawn from; only recipes of it have features.
+
+    Attributes:
+        cells: Number of cells.
+        groups: The groups that the space has, in the order of their columns.
+        columns: Number of columns.
+        tuning: Names of the parameters in the columns of ``tuning``.
     """
 
     def __init__(self, space: Space) -> None:
@@ -106,7 +112,7 @@ class Features:
             for name in (*space.filters, "")
         ]
         self._anchors: dict[int, NDArray[np.intp] | None] = {}
-        self._tuning = [name for name in TUNING if _varies(space, name)]
+        self.tuning = [name for name in TUNING if _varies(space, name)]
         self.cells = len(self._cases) * len(self._positions)
         self._leaves = {name: self._leaf(name) for name in space.parents}
         self.groups = self._layout()
@@ -121,7 +127,7 @@ class Features:
             "density": parents * self.cells
             if any(METHODS[name].parameter("density") is not None for name in space.methods)
             else 0,
-            "tuning": len(self._tuning),
+            "tuning": len(self.tuning),
             "tree": pairs if space.pairwise else 0,
             "slices": self._stacked_columns(),
         }
@@ -235,7 +241,7 @@ class Features:
 
     def _tuned(self, root: Merge | None) -> Array:
         """The parameters of ``TUNING`` that vary, one column each."""
-        found: dict[str, list[float]] = {name: [] for name in self._tuning}
+        found: dict[str, list[float]] = {name: [] for name in self.tuning}
         for node in () if root is None else merges(root):
             for name in found.keys() & set(DRAWN[node.method]):
                 bounds = range_of(self._space, name)

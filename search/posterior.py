@@ -13,11 +13,23 @@ from runs.records import Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
 from search.features import Features
-from search.surrogate import FEWEST, Data, Fits, Hyper, Surrogate, variances
+from search.surrogate import (
+    FEWEST,
+    Data,
+    Fits,
+    Hyper,
+    Surrogate,
+    representative,
+    variances,
+)
 from spaces.recipe import Recipe
 from spaces.space import Space
 
 Array = NDArray[np.float64]
+
+MOST_POINTS = 1500
+"""Candidates that the process is conditioned on, the best half among them: its cost grows with the
+cube of their number. With more, what is expected of the others follows from these."""
 
 
 class Posterior:
@@ -61,7 +73,9 @@ class Posterior:
             y=np.array([estimate.value for estimate in known]),
             noise=variances([estimate.stderr for estimate in known]),
         )
-        model = Surrogate(data, hyper=fits.of(data), groups=self._features.groups)
+        keep = representative(data.y, MOST_POINTS)
+        given = Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])
+        model = Surrogate(given, hyper=fits.of(data), groups=self._features.groups)
         return [
             Estimate(value=float(value), stderr=float(spread))
             for value, spread in zip(*model.predict(x), strict=True)
@@ -93,7 +107,7 @@ def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
 def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
     records = store.records()
-    answers = Answers.of_study(store)
+    answers = Answers.of_study(store, records)
     combined, by_task = answers.estimates(), answers.by_task()
     names = [task.name for task in answers.tasks]
     scored = {r.id for r in records if r.evaluations[Split.SEARCH].state is not State.FAILED}

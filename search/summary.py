@@ -14,15 +14,19 @@ from rich.text import Text
 
 from runs.budget import Budget, Cost, cost_of
 from runs.config import RunConfig
+from runs.content import Details, Report
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
 from runs.manifest import Manifest
 from runs.records import Record, Split, State
-from runs.report import Report, write_report
+from runs.report import write_report
 from runs.store import Store
+from runs.timeline import Timeline
 from runs.verdict import Verdict, judge
+from search.insights import insights
 from search.posterior import judged
 from spaces.mergekit import to_yaml
+from spaces.space import Space
 
 SHOWN = 10
 """Rows of the leaderboard that a command prints."""
@@ -36,6 +40,8 @@ def make_report(store: Store, config: RunConfig) -> Report:
     records = judged(store)
     manifest = store.manifest
     winner = best(records)
+    space = Space.from_dict(manifest.space)
+    timeline = Timeline.of(store.parts())
     return Report(
         title=store.title,
         frame=leaderboard(records, manifest.catalogue.tasks),
@@ -43,11 +49,19 @@ def make_report(store: Store, config: RunConfig) -> Report:
         tasks=manifest.catalogue.tasks,
         verdict=judge_run(store, records),
         notice=DRY if manifest.dry_run else "",
-        facts=_facts(store, config, records),
+        facts=_facts(store, config, records, timeline),
         best_yaml=None if winner is None else recipe_text(winner, manifest, config),
         reproduce=(
             f"search export {store.name}",
             f"search build {Path(store.title) / 'best.yaml'} merged",
+        ),
+        details=Details(
+            records=records,
+            timeline=timeline,
+            insights=insights(records, space),
+            layers=space.layers,
+            recipe=lambda record: recipe_text(record, manifest, config),
+            study=store.name,
         ),
     )
 
@@ -215,7 +229,7 @@ def _number(value: float | None) -> str:
 
 
 def _facts(
-    store: Store, config: RunConfig, records: tuple[Record, ...]
+    store: Store, config: RunConfig, records: tuple[Record, ...], timeline: Timeline
 ) -> dict[str, dict[str, str | int | float | None]]:
     manifest, cost = store.manifest, cost_so_far(store, records)
     return {
@@ -230,6 +244,8 @@ def _facts(
             "GPU-hours": round(cost.gpu_hours, 3),
             "questions asked": int(cost.questions),
             "questions saved by racing": _saved(records),
+            "workers": timeline.most_at_once,
+            "worker utilisation": f"{100 * timeline.utilisation:.0f} %",
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "models": dict(config.locations),

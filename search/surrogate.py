@@ -319,12 +319,17 @@ def _solve_mean(lower: Array, y: Array) -> tuple[float, Array]:
 
 def _for_fitting(data: Data) -> Data:
     """All points, or the best half and an even choice of the others."""
-    count = len(data.y)
-    if count <= MAX_FIT_POINTS:
-        return data
-    order = np.argsort(-data.y, kind="stable")
-    half = MAX_FIT_POINTS // 2
-    others = np.sort(order[half:])
-    even = others[np.linspace(0, len(others) - 1, MAX_FIT_POINTS - half).astype(int)]
-    keep = np.sort(np.concatenate([order[:half], even]))
+    keep = representative(data.y, MAX_FIT_POINTS)
     return Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])
+
+
+def representative(y: Array, most: int) -> NDArray[np.intp]:
+    """Positions of all values, or of the best ``most / 2`` and an even choice of the others."""
+    count = len(y)
+    if count <= most:
+        return np.arange(count)
+    order = np.argsort(-y, kind="stable")
+    half = most // 2
+    others = np.sort(order[half:])
+    even = others[np.linspace(0, len(others) - 1, most - half).astype(int)]
+    return np.sort(np.concatenate([order[:half], even]))
