@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Test processes; each takes up to 2 GB with its Ray.
 PROCESSES ?= 2
 
-.PHONY: demo test fast lint format install clean
+.PHONY: demo test fast lint format install pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/search demo
@@ -29,6 +29,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 install: $(VENV)/.installed
+
+# The pictures of the report in the docs, of the report that `make demo` left.
+pictures: $(VENV)/.installed-dev
+	PICTURES=docs/images REPORT=demo/report.html $(BIN)/python -m pytest -q tests/browser -k pictures
 
 # torch first and by its exact version: left to the resolver, pip may choose a build with gigabytes
 # of CUDA libraries.

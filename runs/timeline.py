@@ -68,7 +68,7 @@ class Timeline:
             )
             for candidate, split, part in known
         )
-        return cls(spans=tuple(sorted(spans, key=lambda span: (span.start, span.end))))
+        return cls(spans=tuple(sorted(spans, key=lambda span: span.start)))
 
     @property
     def workers(self) -> tuple[str, ...]:

@@ -159,7 +159,9 @@ def report(
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="html, csv, markdown, json or parquet; may be repeated."),
+        typer.Option(
+            "--format", help="html, csv, markdown, json, parquet, png or svg; may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Write the leaderboard report."""

@@ -20,7 +20,7 @@ from runs.insights import Dials, Importance, Insights
 from runs.records import Record
 from search.features import Features, Group
 from search.surrogate import FEWEST, Data, Fits, Surrogate, variances
-from spaces.methods import METHODS
+from spaces.dials import DRAWN
 from spaces.recipe import Recipe, merges
 from spaces.space import Space
 
@@ -156,8 +156,7 @@ class _Blocks:
 
 
 def _has_density(recipe: Recipe) -> bool:
-    found = merges(recipe.root)
-    return any(METHODS[node.method].parameter("density") is not None for node in found)
+    return any("density" in DRAWN[node.method] for node in merges(recipe.root))
 
 
 def _total(model: Surrogate, move: _Move) -> float:

@@ -22,6 +22,7 @@ from runs.records import Record, Split, State
 from runs.report import write_report
 from runs.store import Store
 from runs.timeline import Timeline
+from runs.utilisation import attended, busy_share
 from runs.verdict import Verdict, judge
 from search.insights import insights
 from search.posterior import judged
@@ -245,10 +246,16 @@ def _facts(
             "questions asked": int(cost.questions),
             "questions saved by racing": _saved(records),
             "workers": timeline.most_at_once,
-            "worker utilisation": f"{100 * timeline.utilisation:.0f} %",
+            "worker utilisation": _busy(store, timeline),
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "models": dict(config.locations),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
     }
+
+
+def _busy(store: Store, timeline: Timeline) -> str:
+    """Share of the workers' time in which they had a candidate."""
+    share = busy_share(attended(store))
+    return f"{100 * (timeline.utilisation if math.isnan(share) else share):.0f} %"

@@ -230,7 +230,8 @@ def _front(known: Sequence[Record], tasks: Sequence[TaskInfo], *, line: bool) ->
     front |= {"name": "front", "mode": "lines+markers" if line else "markers"}
     front["marker"] = {"symbol": "diamond", "size": 10, "color": "$accent"}
     front["line"] = {"color": "$accent", "dash": "dot", "width": 1.5}
-    winner = points(Role.SEARCHED, *([value] for value in place(known[0])), [record_name(known[0])])
+    across, up = place(known[0])
+    winner = points(Role.SEARCHED, [across], [up], [record_name(known[0])])
     winner |= {"name": "winner"}
     winner["marker"] = {"symbol": "star", "size": 17, "color": "$winner",
                         "line": {"width": 1, "color": "$ink"}}  # fmt: skip

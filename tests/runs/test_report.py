@@ -8,13 +8,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 
 from evaluators.base import TaskInfo, TaskScore
+from runs import content
 from runs.files import replacing
 from runs.finalists import Entry
 from runs.leaderboard import failures, leaderboard
+from runs.page.headline import headline
 from runs.page_tables import score_text
 from runs.records import Role
 from runs.report import (
@@ -31,6 +34,7 @@ from runs.resampling import Resampling
 from runs.verdict import verdict
 
 NASTY = "<script>alert(1)</script>"
+SCRIPTS = ("data", "recipes", "plotly", "figures", "report")
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -159,8 +163,9 @@ def test_html_escapes_what_users_write(report: Report) -> None:
     )
     page = Page(text)
     assert page.open == []
-    names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "img", "link", "iframe", "object", "b", "a"}
+    names = [tag for tag, _ in page.tags]
+    assert not set(names) & {"img", "link", "iframe", "object", "b"}
+    assert names.count("script") == len(SCRIPTS)
     # Column headers, tasks table, title, notice, facts, YAML, commands and a failure's message.
     assert sum(NASTY in part for part in page.texts) >= 10
 
@@ -169,19 +174,59 @@ def test_html_needs_nothing_else(report: Report) -> None:
     text = to_html(report)
     page = Page(text)
     assert page.open == []
-    for _, attributes in page.tags:
-        assert not {"src", "href", "onclick", "style"} & set(attributes)
-    assert "url(" not in text
-    assert "@import" not in text
-    assert "prefers-color-scheme: dark" in text
-    assert 'name="viewport"' in text
+    for tag, attributes in page.tags:
+        assert not {"src", "onclick"} & set(attributes)
+        assert tag != "link"
+        assert str(attributes.get("href", "#")).startswith("#")
+    (policy,) = [a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a]
+    assert str(policy).startswith("default-src 'none'; script-src 'sha256-")
+    own = text[: text.index('<script type="application/json"')]
+    assert "url(" not in own
+    assert "@import" not in own
+    assert "prefers-color-scheme: dark" in own
+    assert 'name="viewport"' in own
     tables = [tag for tag, _ in page.tags if tag == "table"]
     regions = [a for tag, a in page.tags if tag == "div" and a.get("class") == "scroll"]
     assert len(tables) == len(regions) == 4  # wide tables scroll inside their own box
 
 
+def test_data_cannot_end_its_script(report: Report) -> None:
+    failures = report.failures.assign(message="</script><!--<script>")
+    text = to_html(
+        replace(report, frame=report.frame.assign(message="</script>"), failures=failures)
+    )
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert json.loads(data)["board"]["more"]["message"][0] == "</script>"
+
+
+def test_the_headline_names_the_outcome(report: Report) -> None:
+    found = headline(report)
+    assert found.mark == "✓"
+    assert found.text == "Candidate 4 beats every parent and every default recipe"
+    assert [lead.over for lead in found.leads] == ["parent 'math'", "the plain average"]
+    assert all(lead.zero < lead.low <= lead.value <= lead.high for lead in found.leads)
+
+
+@pytest.mark.parametrize("given", ["report", "empty"])
+def test_json_is_as_its_schema_says(given: str, request: pytest.FixtureRequest) -> None:
+    schema = json.loads((Path(content.__file__).parent / "report.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    data = json.loads(to_json(request.getfixturevalue(given)))
+    jsonschema.validate(data, schema)
+    assert set(data) == set(schema["properties"])
+
+
+def test_long_leaderboards_are_cut_in_markdown_only(report: Report) -> None:
+    many = pd.concat([report.frame.iloc[[0]]] * 80 + [report.frame.iloc[[4]]], ignore_index=True)
+    text = to_markdown(replace(report, frame=many))
+    assert text.count("| candidate") + text.count("| surrogate") + text.count("| tpe |") >= 50
+    assert "parent math" in text
+    assert "30 more are in the other formats." in text
+
+
 def test_html_says_it_all(report: Report) -> None:
     text = " ".join(" ".join(Page(to_html(report)).texts).split())
+    assert "Candidate 4 beats every parent and every default recipe" in text
     assert "Verdict: the winner beats every compared parent: +0.400 over the best, parent" in text
     assert "; it beats the plain average: +0.200 (95 % interval" in text
     assert "The winner's search score is 0.000 above its held-out score" in text
