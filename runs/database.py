@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from spaces.problems import UserError
+from spaces.problems import RunFailed, UserError
+from spaces.redaction import hidden
 
 _SQLITE = "sqlite:///"
 _MAGIC = b"SQLite format 3\0"
 # A reader in another terminal may hold the file for a moment: wait, don't fail.
 _WAIT = {"timeout": 60}
+# A server that was started anew between two writes is no reason to end a run.
+_SERVER = {"pool_pre_ping": True}
+
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
+"""What the libraries raise when a database cannot be used: ours and, through Optuna, theirs."""
 
 
 class StoreError(UserError, RuntimeError):
     """A study that cannot be opened, created or continued; the message is one line for people."""
+
+
+class WriteError(RunFailed, RuntimeError):
+    """A study that could be written and now cannot: a full disk, a lost connection."""
 
 
 def file_of(location: str) -> Path | None:
@@ -29,18 +44,26 @@ def file_of(location: str) -> Path | None:
 
 
 def url_of(location: str) -> str:
-    """The SQLAlchemy URL of a path or URL."""
+    """The SQLAlchemy URL of a path or URL; PostgreSQL is spoken to through psycopg."""
     path = file_of(location)
-    if path is None:
-        return location
-    return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    if path is not None:
+        return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    for short in ("postgresql://", "postgres://"):
+        if location.startswith(short):
+            return "postgresql+psycopg://" + location.removeprefix(short)
+    return location
+
+
+def shown(location: str) -> str:
+    """A location as it may be printed, logged and stored: without a password."""
+    return location if file_of(location) is not None else hidden(location)
 
 
 def check_file(path: Path, name: str) -> None:
-    """Make sure that a file can be a SQLite database.
+    """Make sure that a file can be a whole SQLite database.
 
     Raises:
-        StoreError: If it is missing, a folder, unreadable or of another kind.
+        StoreError: If it is missing, a folder, unreadable, of another kind or cut off.
     """
     if not path.exists():
         raise StoreError(f"{name}: expected a study, got no such file")
@@ -48,11 +71,38 @@ def check_file(path: Path, name: str) -> None:
         raise StoreError(f"{name}: expected a study file, got a folder; name the study.db in it")
     try:
         with path.open("rb") as file:
-            start = file.read(len(_MAGIC))
+            start = file.read(100)
+        size = path.stat().st_size
     except OSError as error:
         raise StoreError(f"{name}: cannot be read: {error.strerror}") from error
-    if start != _MAGIC:
+    if not start.startswith(_MAGIC):
         raise StoreError(f"{name}: expected a study made by `search run`, got another kind of file")
+    expected = _expected_size(start)
+    if size < expected and not _log_of(path):
+        raise StoreError(
+            f"{name}: expected {expected:,} bytes as its first page says, got {size:,}: "
+            "the file was cut off; use a whole copy"
+        )
+
+
+def _expected_size(start: bytes) -> int:
+    """Bytes that a SQLite file must have by its header; 0 where that does not tell.
+
+    https://sqlite.org/fileformat2.html, section 1.3: the size in pages counts if the number of
+    changes at which it was written is the present one.
+    """
+    if len(start) < 100:
+        return 100
+    page = int.from_bytes(start[16:18], "big")
+    if start[24:28] != start[92:96]:
+        return 0
+    return int.from_bytes(start[28:32], "big") * (65536 if page == 1 else page)
+
+
+def _log_of(path: Path) -> bool:
+    """Whether there is a write-ahead log: then the file alone is not all, nor up to date."""
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def engine_for(url: str, name: str) -> Engine:
@@ -62,47 +112,71 @@ def engine_for(url: str, name: str) -> Engine:
         StoreError: If the URL is none, or its driver is not installed.
     """
     try:
-        if not url.startswith("sqlite"):
-            return sa.create_engine(url)
-        return _tuned(sa.create_engine(url, connect_args=_WAIT), "FULL")
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        raise StoreError(f"{name}: expected a path or a database URL, got {error}") from error
+        if url.startswith("sqlite"):
+            return _tuned(sa.create_engine(_readable(url), connect_args=_WAIT), ours=True)
+        return sa.create_engine(url, **_SERVER)
+    except ModuleNotFoundError as error:
+        package = "merge-search[postgres]" if url.startswith("postgresql+psycopg") else error.name
+        raise StoreError(
+            f"{shown(name)}: expected the database's driver, got no Python package {error.name}; "
+            f"`pip install {package}`"
+        ) from error
+    except (SQLAlchemyError, ValueError) as error:
+        text = hidden(str(error).splitlines()[0])
+        raise StoreError(f"{shown(name)}: expected a path or a database URL, got {text}") from error
+
+
+def _readable(url: str) -> str:
+    """The URL that opens a file also where nothing can be written beside it.
+
+    SQLite keeps small files beside a database even to read it; of one that nobody can change it can
+    be told to do without.
+    """
+    path = file_of(url)
+    if path is None or not path.exists() or _log_of(path):
+        return url
+    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+        return url
+    return f"{_SQLITE}file:{quote(str(path.resolve()))}?mode=ro&immutable=1&uri=true"
 
 
 def optuna_storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's storage in the same database.
 
     Optuna commits every single parameter. Waiting for the disk each time would cost more than the
-    sampling, so on SQLite these commits survive a crash of the process at once, and a power cut
-    only from our next commit on, which writes them out with it.
+    sampling, so with a write-ahead log these commits survive a crash of the process at once, and a
+    power cut only from our next commit on, which writes them out with it.
     """
     if not url.startswith("sqlite"):
-        return optuna.storages.RDBStorage(url)
+        return optuna.storages.RDBStorage(url, engine_kwargs=dict(_SERVER))
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": _WAIT})
-    _tuned(storage.engine, "NORMAL")
+    _tuned(storage.engine, ours=False)
     storage.engine.dispose()  # connections from before the tuning
     return storage
 
 
-def use_write_ahead_log(url: str) -> None:
-    """Make a SQLite file keep a write-ahead log: one flush a commit, and readers never wait."""
-    if url.startswith("sqlite"):
-        engine = sa.create_engine(url)
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        engine.dispose()
-
-
-def reason(error: SQLAlchemyError) -> str:
+def reason(error: BaseException) -> str:
     """The database's own words on one line, without our SQL (which may hold user data)."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).splitlines()[0]
+    cause: BaseException = error
+    while (inner := getattr(cause, "orig", None) or cause.__cause__) is not None:
+        if cause is error or isinstance(cause, DATABASE_ERRORS):
+            cause = inner
+        else:
+            break
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return hidden(lines[0]) if lines else type(cause).__name__
 
 
-def _tuned(engine: Engine, synchronous: str) -> Engine:
+def _tuned(engine: Engine, *, ours: bool) -> Engine:
+    """What our commits wait for: EXTRA also has the end of a rollback journal on the disk."""
+
     def configure(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA synchronous={synchronous}")
+        logged = False
+        with suppress(sqlite3.Error):  # no database: whoever reads from it hears so
+            cursor.execute("PRAGMA journal_mode")
+            logged = cursor.fetchone() == ("wal",)
+        cursor.execute(f"PRAGMA synchronous={'NORMAL' if logged and not ours else 'EXTRA'}")
         cursor.close()
 
     sa.event.listen(engine, "connect", configure)

@@ -9,43 +9,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from evaluators.base import Failure, Outcome, Score
-from runs.database import (
-    StoreError,
-    check_file,
-    engine_for,
-    file_of,
-    optuna_storage,
-    reason,
-    url_of,
-    use_write_ahead_log,
-)
+from runs.database import StoreError
 from runs.evaluations import whole
-from runs.lock import Lock
-from runs.manifest import FORMAT, Manifest
 from runs.records import Asking, Part, Record, Split, State
+from runs.run_database import RunDatabase
 from runs.tables import (
     CANDIDATES,
     EVALUATIONS,
-    FACTS,
-    LOCK,
-    METADATA,
     null_if_nan,
     pack,
     part,
+    storable,
     unpack,
 )
 from spaces.recipe import Recipe
@@ -58,165 +43,13 @@ Values = npt.NDArray[np.float64]
 UNKNOWN = (math.nan, math.nan)
 """The span of an evaluation of which nobody took the time."""
 
-STUDY_NAME = "merge-search"
-"""Name of the Optuna study inside the database."""
 
-
-class Store:
-    """One run's database: open it with ``create`` or ``open``, close it when done."""
+class Store(RunDatabase):
+    """One run's study: its candidates, what they were asked and what they answered."""
 
     def __init__(self, engine: Engine, *, name: str) -> None:
-        self.name = name
-        self._engine = engine
-        self._manifest: Manifest | None = None
-        self._study: optuna.Study | None = None
-        self._storage: optuna.storages.RDBStorage | None = None
+        super().__init__(engine, name=name)
         self._positions: dict[str, int] = {}
-        self.lock = Lock(engine, LOCK)
-
-    @classmethod
-    def create(cls, location: str, manifest: Manifest) -> Store:
-        """Make a new study.
-
-        Args:
-            location: Path of a file that does not exist, or a database URL without a study.
-            manifest: What is fixed for the run.
-
-        Raises:
-            StoreError: If there is a study already, or the place cannot be written.
-        """
-        path = file_of(location)
-        if path is None:
-            cls._fill(location, manifest, location)
-            return cls.open(location)
-        if path.exists():
-            raise StoreError(
-                f"{location}: expected no such file, got one; "
-                f"continue it with `search resume {location}`, or name another folder"
-            )
-        draft = path.with_name(path.name + ".new")
-        draft.unlink(missing_ok=True)  # left by a run that died right here; it never held results
-        cls._fill(url_of(str(draft)), manifest, location)
-        draft.replace(path)
-        return cls.open(location)
-
-    @staticmethod
-    def _fill(url: str, manifest: Manifest, name: str) -> None:
-        engine = engine_for(url, name)
-        try:
-            if sa.inspect(engine).has_table(FACTS.name):
-                raise StoreError(f"{name}: expected a database without a run, got one with a run")
-            storage = optuna_storage(url)
-            directions = [optuna.study.StudyDirection.MAXIMIZE] * max(1, len(manifest.objectives))
-            optuna.create_study(storage=storage, study_name=STUDY_NAME, directions=directions)
-            storage.engine.dispose()
-            METADATA.create_all(engine)
-            with engine.begin() as connection:
-                rows = [{"key": key, "value": text} for key, text in manifest.to_rows().items()]
-                connection.execute(sa.insert(FACTS), rows)
-            use_write_ahead_log(url)
-        except SQLAlchemyError as error:
-            raise StoreError(f"{name}: cannot be written: {reason(error)}") from error
-        finally:
-            engine.dispose()
-
-    @classmethod
-    def open(cls, location: str) -> Store:
-        """Open an existing study; nothing is written by this.
-
-        Raises:
-            StoreError: If it is not a study of ours, or of another format version.
-        """
-        path = file_of(location)
-        if path is not None:
-            check_file(path, location)
-        engine = engine_for(url_of(location), location)
-        store = cls(engine, name=location)
-        try:
-            version = store._fact("format")
-        except DatabaseError as error:
-            engine.dispose()
-            raise StoreError(
-                f"{location}: expected a study made by `search run`, got {reason(error)}"
-            ) from error
-        if version != str(FORMAT):
-            engine.dispose()
-            raise StoreError(
-                f"{location}: expected a study of format {FORMAT}, got format {version}; "
-                "open it with the version of merge-search that made it"
-            )
-        return store
-
-    def close(self) -> None:
-        """Release the lock if held and close all connections; calling it twice is fine."""
-        self.lock.release()
-        if self._storage is not None:
-            self._storage.engine.dispose()
-            self._storage = self._study = None
-        self._engine.dispose()
-
-    @property
-    def title(self) -> str:
-        """Name of the run for people: its folder's, or the database's."""
-        path = file_of(self.name)
-        if path is not None:
-            return path.resolve().parent.name
-        return self._engine.url.database or STUDY_NAME
-
-    @property
-    def url(self) -> str:
-        """SQLAlchemy URL of the database, with any password in it."""
-        return self._engine.url.render_as_string(hide_password=False)
-
-    @property
-    def manifest(self) -> Manifest:
-        """What was fixed when the run was created."""
-        if self._manifest is None:
-            with self._engine.connect() as connection:
-                rows = connection.execute(sa.select(FACTS)).all()
-            self._manifest = Manifest.from_rows({row.key: row.value for row in rows})
-        return self._manifest
-
-    @property
-    def study(self) -> optuna.Study:
-        """The Optuna study; its sampler is set by who asks for trials."""
-        if self._study is None:
-            self._storage = optuna_storage(self.url)
-            self._study = optuna.load_study(study_name=STUDY_NAME, storage=self._storage)
-        return self._study
-
-    # Facts that change during a run.
-
-    def fact(self, key: str) -> str | None:
-        """A value set with ``set_fact``."""
-        return self._fact(f"now:{key}")
-
-    def facts(self, prefix: str) -> dict[str, str]:
-        """All values set under keys that begin like this, by key."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(FACTS).where(FACTS.c.key.startswith(f"now:{prefix}", autoescape=True))
-            ).all()
-        return {row.key.removeprefix("now:"): row.value for row in rows}
-
-    def set_fact(self, key: str, value: str) -> None:
-        """Remember a value of the run, such as the seconds spent so far."""
-        self.set_facts({key: value})
-
-    def set_facts(self, values: Mapping[str, str]) -> None:
-        """Remember several values of the run in one transaction."""
-        if not values:
-            return
-        with self._writing() as connection:
-            for key, value in values.items():
-                row = f"now:{key}"
-                changed = connection.execute(
-                    sa.update(FACTS).where(FACTS.c.key == row).values(value=value)
-                )
-                if changed.rowcount == 0:
-                    connection.execute(sa.insert(FACTS).values(key=row, value=value))
-
-    # Candidates and their evaluations.
 
     def add(
         self,
@@ -299,7 +132,7 @@ class Store:
             .where(EVALUATIONS.c.state == State.RUNNING.value)
             .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.split)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return tuple(
                 Asking(
                     candidate=row.candidate,
@@ -355,8 +188,8 @@ class Store:
             values |= {
                 "state": State.FAILED.value,
                 "failure_kind": outcome.kind.value,
-                "failure_message": outcome.message,
-                "failure_detail": outcome.detail,
+                "failure_message": storable(outcome.message),
+                "failure_detail": storable(outcome.detail),
             }
         with self._writing() as connection:
             connection.execute(
@@ -368,7 +201,7 @@ class Store:
     def records(self) -> tuple[Record, ...]:
         """Every candidate with its evaluations, by id."""
         tasks = self.manifest.catalogue.tasks
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             candidates = connection.execute(
                 sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
             ).mappings()
@@ -416,7 +249,7 @@ class Store:
         query = sa.select(EVALUATIONS.c.fingerprint).where(
             (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.state == State.COMPLETE.value)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return connection.execute(query).scalar() or ""
 
     def answers(self, split: Split) -> Iterator[tuple[int, Positions, Values]]:
@@ -433,9 +266,13 @@ class Store:
             .where(where & EVALUATIONS.c.outcomes.is_not(None))
             .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.part)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
+            count = len(self.manifest.catalogue.questions)
             for candidate, asked, outcomes in connection.execute(query):
-                yield candidate, unpack(asked, "<u4"), unpack(outcomes, "<f8")
+                positions, values = unpack(asked, "<u4"), unpack(outcomes, "<f8")
+                if len(positions) != len(values) or (positions >= count).any():
+                    raise ValueError(f"candidate {candidate}: answers to no questions of the run")
+                yield candidate, positions, values
 
     def _ids(self, packed: bytes) -> tuple[str, ...]:
         questions = self.manifest.catalogue.questions
@@ -446,20 +283,6 @@ class Store:
             known = self.manifest.catalogue.questions
             self._positions = {question.id: at for at, question in enumerate(known)}
         return pack(np.array([self._positions[name] for name in questions], dtype="<u4"))
-
-    def _fact(self, key: str) -> str | None:
-        with self._engine.connect() as connection:
-            found = connection.execute(sa.select(FACTS.c.value).where(FACTS.c.key == key))
-            value = found.scalar()
-        return None if value is None else str(value)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(f"{self.name}: cannot be written: {reason(error)}") from error
 
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:

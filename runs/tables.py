@@ -30,7 +30,7 @@ CANDIDATES = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("key", sa.String(64), nullable=False, unique=True),
     sa.Column("recipe", sa.Text, nullable=False),
-    sa.Column("origin", sa.String(255), nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
     sa.Column("trial", sa.Integer),
     # Positions in the run's list of questions (uint32), deflated: what it is to be asked at first.
     sa.Column("planned", sa.LargeBinary, nullable=False),
@@ -49,7 +49,7 @@ EVALUATIONS = sa.Table(
     sa.Column("outcomes", sa.LargeBinary),
     sa.Column("started", sa.Float, nullable=False),
     sa.Column("finished", sa.Float),
-    sa.Column("worker", sa.String(255), nullable=False, default=""),
+    sa.Column("worker", sa.Text, nullable=False, default=""),
     sa.Column("fingerprint", sa.String(64), nullable=False, default=""),
     sa.Column("value", sa.Float),
     sa.Column("stderr", sa.Float),
@@ -81,6 +81,11 @@ def null_if_nan(value: float) -> float | None:
 def nan_if_null(value: float | None) -> float:
     """Back again."""
     return math.nan if value is None else value
+
+
+def storable(text: str) -> str:
+    """A text that every database takes: no null characters, no halves of characters."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def part(row: RowMapping) -> Part:

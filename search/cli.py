@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +24,7 @@ from search.cli_options import (
 from search.errors import RunFailed
 from search.installation import shadowed
 from spaces.problems import UserError
+from spaces.redaction import hidden
 
 app = typer.Typer(
     name="search",
@@ -81,6 +83,15 @@ def run(
     gpu_hours: GpuHours = None,
     workers: Workers = None,
     ray_address: Address = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="MERGE_SEARCH_STORAGE",
+            show_envvar=False,
+            help="Database for the study, such as postgresql://HOST/DB, instead of study.db.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Made-up scores instead of models, to try a config.")
     ] = False,
@@ -99,7 +110,7 @@ def run(
         ray_address=ray_address,
         allow_test_sets=allow_test_sets or None,
     )
-    commands.run(config, out=out, overrides=overrides, dry_run=dry_run)
+    commands.run(config, out=out, overrides=overrides, storage=storage, dry_run=dry_run)
 
 
 @app.command()
@@ -203,22 +214,48 @@ def main() -> NoReturn:
     if problem is not None:
         _fail([problem], code=2)
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
         _fail(error.problems, code=2)
     except RunFailed as error:
         _fail([str(error)], code=1)
-    except KeyboardInterrupt:
-        _fail(["stopped at once; a run goes on with `search resume`"], code=1)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail([f"{where}{error.strerror or error}"], code=1)
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, not a traceback
+        if isinstance(error, _usage_errors()):
+            _show_usage(error)
         hint = "" if _debug else " (search --debug ... shows where)"
         _fail([f"{type(error).__name__}: {error}".splitlines()[0] + hint], code=1)
-    sys.exit(0)
+    if code == _INTERRUPTED:
+        _fail(["stopped at once; a run goes on with `search resume`"], code=1)
+    sys.exit(code or 0)
+
+
+_INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
+
+
+def _usage_errors() -> tuple[type[Exception], ...]:
+    """Typer's class for an option that does not exist and the like, wherever it has it from."""
+    return tuple(
+        base
+        for base in typer.BadParameter.__mro__
+        if base.__name__ == "ClickException" and issubclass(base, Exception)
+    )
+
+
+def _show_usage(error: Exception) -> NoReturn:
+    """What Typer says of wrong arguments, which it repeats: there may be a password in them."""
+    said = io.StringIO()
+    error.show(file=said)  # type: ignore[attr-defined]
+    print(hidden(said.getvalue()), end="", file=sys.stderr)
+    sys.exit(2)
 
 
 def _fail(problems: tuple[str, ...] | list[str], *, code: int) -> NoReturn:
     if _debug:
-        traceback.print_exc()
+        print(hidden(traceback.format_exc()), end="", file=sys.stderr)
     for problem in problems:
-        print(f"search: error: {problem}", file=sys.stderr)
+        print(f"search: error: {hidden(problem)}", file=sys.stderr)
     sys.exit(code)

@@ -13,11 +13,12 @@ import optuna
 from evaluators.pool import Pool
 from runs.config import RunConfig
 from runs.leaderboard import ranked
+from runs.run_database import check_new
 from runs.store import Store
 from search.errors import InputError, RunFailed
 from search.monitor import monitor
 from search.overrides import Overrides
-from search.reading import config_of, console, folder_of, kept_budget, opened, say_written
+from search.reading import config_of, console, kept_budget, opened, say_written
 from search.session import Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
 from search.workers import Setting, make_pool, prepare_statistics
@@ -29,14 +30,18 @@ STUDY = "study.db"
 _BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
 
 
-def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool = False) -> None:
+def run(
+    config: Path,
+    *,
+    out: Path | None,
+    overrides: Overrides,
+    storage: str | None = None,
+    dry_run: bool = False,
+) -> None:
     """Start a search; see ``search run --help``."""
     folder = out if out is not None else Path(config.stem)
-    study = folder / STUDY
-    if study.exists():
-        raise InputError(
-            f"{study}: expected no study yet, got one; `search resume {study}` goes on with it"
-        )
+    study = storage if storage is not None else str(folder / STUDY)
+    check_new(study)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     prepared = prepare(config, overrides=overrides, dry_run=dry_run)
@@ -52,22 +57,24 @@ def run(config: Path, *, out: Path | None, overrides: Overrides, dry_run: bool =
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-        with opened(Store.create(str(study), prepared.manifest)) as store:
-            store.lock.acquire()
-            _drive(store, setting, pool, Session.run, notes=prepared.notes)
+        with opened(Store.create(study, prepared.manifest)) as store:
+            notes = store.hold()
+            store.set_fact("folder", str(folder.resolve()))
+            _drive(store, setting, pool, Session.run, notes=(*prepared.notes, *notes))
 
 
 def resume(study: str, *, overrides: Overrides) -> None:
     """Go on with a search; see ``search resume --help``."""
     with opened(Store.open(study)) as store:
         config = config_of(store, overrides)
-        store.lock.acquire()
+        store.lock.check_free()
         setting = _setting(store, config)
+        notes = store.hold()
         budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
         if budget:
             store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
         with _quiet_libraries(), _workers(setting) as pool:
-            _drive(store, setting, pool, Session.run)
+            _drive(store, setting, pool, Session.run, notes=notes)
 
 
 def validate(study: str, *, top: int, overrides: Overrides) -> None:
@@ -78,10 +85,11 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
         if not ranked(store.records()):
             raise InputError(f"{study}: expected a scored candidate, got none")
         config = config_of(store, overrides)
-        store.lock.acquire()
+        store.lock.check_free()
         setting = _setting(store, config)
+        notes = store.hold()
         with _quiet_libraries(), _workers(setting) as pool:
-            _drive(store, setting, pool, lambda session: session.validate(top))
+            _drive(store, setting, pool, lambda session: session.validate(top), notes=notes)
 
 
 def _setting(store: Store, config: RunConfig) -> Setting:
@@ -90,7 +98,7 @@ def _setting(store: Store, config: RunConfig) -> Setting:
         config=config,
         space=Space.from_dict(store.manifest.space),
         checkpoints=check_unchanged(store, config),
-        folder=folder_of(store.name),
+        folder=store.folder,
         dry_run=store.manifest.dry_run,
     )
 
@@ -114,11 +122,11 @@ def _drive(
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
     except RunFailed:
-        say_written(screen, write_outputs(store, config, folder_of(store.name)))
+        say_written(screen, write_outputs(store, config, store.folder))
         raise
     finally:
         view.close()
-    say_written(screen, write_outputs(store, config, folder_of(store.name)))
+    say_written(screen, write_outputs(store, config, store.folder))
     show_result(store, screen)
     if not ended:
         screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)

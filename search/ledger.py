@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
@@ -61,7 +62,10 @@ class Ledger:
         self._store = store
         self._space = space
         self._sampler = sampler
-        self._trials = len(store.study.get_trials(deepcopy=False))
+        trials = store.study.get_trials(deepcopy=False)
+        # Those that wait were enqueued by a driver that died before it asked for them.
+        self._trials = sum(trial.state is not TrialState.WAITING for trial in trials)
+        self._half_asked: deque[FrozenTrial] = deque()  # asked for by a driver that then died
         self._followers: dict[int, list[int]] = {}  # trials that wait for a running candidate
         self._under_way: dict[int, Split] = {}  # what is asked of the candidates under way
         still_open = {
@@ -112,7 +116,7 @@ class Ledger:
         """Put the books in order after a crash; what was under way comes back, to be asked again.
 
         A trial whose result was committed but not told is told now. A trial that was asked for but
-        never became a candidate is closed as failed; it cost nothing and counts for nothing.
+        never became a candidate is drawn from again next, as if nothing had happened.
         """
         by_trial = {
             trial: number for number, trial in self._roster.trial_of.items() if trial is not None
@@ -120,7 +124,7 @@ class Ledger:
         for trial in self._store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             candidate = by_trial.get(trial.number, trial.user_attrs.get("candidate"))
             if candidate is None:
-                self._store.study.tell(trial.number, state=TrialState.FAIL)
+                self._half_asked.append(trial)
             elif candidate in self._roster.failed:
                 self._tell(trial.number, candidate)
             elif by_trial.get(trial.number) is None:
@@ -140,14 +144,16 @@ class Ledger:
         if promoted is not None:
             return promoted
         for _ in range(MAX_REPEATS):
-            seed = self._next_seed()
-            if seed is not None:
-                if seed.params is None:
-                    # Outside the space: scored and shown like any other, but no Optuna trial.
-                    return self._take_up(seed.recipe, trial=None)
-                self._store.study.enqueue_trial(seed.params)
-            # A crash may have left an older enqueued trial, so what comes next is looked at anew.
-            trial = self._next_trial()
+            if self._half_asked:
+                trial = self._asked_again(self._half_asked.popleft())
+            else:
+                seed = self._next_seed()
+                if seed is not None:
+                    if seed.params is None:
+                        # Outside the space: scored and shown like any other, but no Optuna trial.
+                        return self._take_up(seed.recipe, trial=None)
+                    self._enqueue(seed.params)
+                trial = self._next_trial()
             recipe = draw(self._space, trial, flat=self._sampler.flat)
             known = self._roster.find(recipe)
             if known is None:
@@ -193,7 +199,29 @@ class Ledger:
                 return seed
         return None
 
+    def _enqueue(self, params: Mapping[str, Any]) -> None:
+        """Have the next trial take these parameters; a crash may have come just after this."""
+        waiting = self._store.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not any(trial.system_attrs.get("fixed_params") == params for trial in waiting):
+            self._store.study.enqueue_trial(dict(params))
+
+    def _asked_again(self, trial: FrozenTrial) -> optuna.Trial:
+        """A trial of a driver that died before it drew all parameters: those there are stay."""
+        self._teach()
+        study = self._store.study
+        study.sampler = self._sampler.for_trial(trial.number)
+        return optuna.Trial(study, trial._trial_id)
+
     def _next_trial(self) -> optuna.Trial:
+        self._teach()
+        study = self._store.study
+        study.sampler = self._sampler.for_trial(self._trials)
+        trial = study.ask()
+        self._trials = max(self._trials, trial.number + 1)
+        return trial
+
+    def _teach(self) -> None:
+        """Let the sampler know what is known by now."""
         self._sampler.learn(
             {
                 known: estimate
@@ -201,11 +229,6 @@ class Ledger:
                 if (known := self._roster.trial_of[number]) is not None
             }
         )
-        study = self._store.study
-        study.sampler = self._sampler.for_trial(self._trials)
-        trial = study.ask()
-        self._trials = max(self._trials, trial.number + 1)
-        return trial
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)

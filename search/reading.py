@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runs.config import RunConfig
-from runs.database import file_of
+from runs.database import DATABASE_ERRORS
 from runs.leaderboard import ranked
 from runs.report import FORMATS, write_report
 from runs.store import Store
@@ -22,9 +22,16 @@ from search.summary import make_report, show_status, write_recipe_of
 
 @contextmanager
 def opened(store: Store) -> Iterator[Store]:
-    """A store that is closed, and its lock released, when the block ends."""
+    """A store that is closed, and its lock released, when the block ends.
+
+    Raises:
+        StoreError: If it could not be read by whatever used it.
+        WriteError: If it could not be written any more.
+    """
     try:
         yield store
+    except DATABASE_ERRORS as error:
+        raise store.failure(error) from error
     finally:
         store.close()
 
@@ -40,7 +47,7 @@ def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
     names = formats or tuple(FORMATS)
     with opened(Store.open(study)) as store:
         content = make_report(store, config_of(store, Overrides()))
-        folder = out if out is not None else folder_of(study)
+        folder = out if out is not None else store.folder
         say_written(console(), write_report(content, folder, names))
 
 
@@ -51,7 +58,7 @@ def export(study: str, *, rank: int, out: Path | None) -> None:
         if rank > len(order):
             raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
-        path = out if out is not None else folder_of(study) / name
+        path = out if out is not None else store.folder / name
         write_recipe_of(order[rank - 1], store.manifest, config_of(store, Overrides()), path=path)
         say_written(console(), [path])
 
@@ -60,12 +67,6 @@ def config_of(store: Store, overrides: Overrides) -> RunConfig:
     """The config of a study, with the budget it was given since and what the command line says."""
     config = RunConfig.from_text(store.manifest.config, name=store.name)
     return config.replaced({**kept_budget(store), **overrides.values()})
-
-
-def folder_of(study: str) -> Path:
-    """Where a study's reports go: beside its file, or here when it is in a database server."""
-    path = file_of(study)
-    return Path() if path is None else path.parent
 
 
 def kept_budget(store: Store) -> dict[str, int | float]:

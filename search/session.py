@@ -217,7 +217,6 @@ class Session:
         sampler = Sampler(
             config.search.sampler,
             seed=config.search.seed,
-            trials_so_far=len(store.study.get_trials(deepcopy=False)),
             space=self._space,
             fits=fits,
         )

@@ -11,8 +11,8 @@ from runs.budget import Budget, Cost, cost_of
 from runs.records import Record
 from runs.store import Store
 
-BEAT_SECONDS = 15.0
-"""Time between signs of life of the driver, and between savings of the time used."""
+SAVE_SECONDS = 15.0
+"""Time between savings of the time used."""
 
 
 class Watch:
@@ -30,12 +30,12 @@ class Watch:
         return self._before + time.monotonic() - self._start
 
     def tick(self) -> bool:
-        """Give a sign of life and save the time used, every now and then.
+        """Save the time used, every now and then.
 
         Returns:
             Whether it was time.
         """
-        due = time.monotonic() - self._saved >= BEAT_SECONDS
+        due = time.monotonic() - self._saved >= SAVE_SECONDS
         if due:
             self.save()
         return due
@@ -43,7 +43,6 @@ class Watch:
     def save(self) -> None:
         """Do so now."""
         self._saved = time.monotonic()
-        self._store.lock.beat()
         self._store.set_fact("seconds", f"{self.seconds:.1f}")
 
 

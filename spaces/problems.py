@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend: lines for people, no traceback."""
+"""The errors that people are meant to see: lines for people, no traceback."""
 
 from __future__ import annotations
 
@@ -21,3 +21,7 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)  # workers send errors to the driver
+
+
+class RunFailed(Exception):  # noqa: N818 - it names an outcome
+    """The run could not do its work though its input was fine; one line, exit code 1."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import string
-from collections.abc import Callable, Mapping
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -191,3 +195,78 @@ def _save(folder: Path, tensors: Mapping[str, Tensor], dtype: str, sharded: bool
         "weight_map": {name: file for file, held in shards.items() for name in held},
     }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def missing(what: str) -> None:
+    """Skip for want of something that CI installs; there it is a failure."""
+    if os.environ.get("MERGE_SEARCH_CI"):
+        pytest.fail(f"{what}: expected to be installed, see .ci/run")
+    pytest.skip(f"{what} is not installed")
+
+
+class PostgresServer:
+    """A server on loopback with its data in a folder of its own; as root it runs as nobody."""
+
+    USER, PASSWORD = "searcher", "geheim/Zu:tritt!7"
+
+    def __init__(self, binaries: Path) -> None:
+        self._bin = binaries
+        self.folder = Path(tempfile.mkdtemp(prefix="merge-search-pg-"))
+        self._as: dict[str, Any] = {}
+        if os.getuid() == 0:
+            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(self.folder, "nobody", "nogroup")
+        secret = self.folder / "secret"
+        secret.write_text(self.PASSWORD)
+        secret.chmod(0o644)
+        self._run(
+            *("initdb", "-D", self.folder / "data", "-U", self.USER, "-A", "scram-sha-256"),
+            *("--pwfile", secret, "-E", "UTF8", "--locale=C", "--no-sync"),
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._made = 0
+        self.start()
+
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run(
+            [self._bin / program, *map(str, arguments)], check=True, cwd="/",
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **self._as,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories="
+        log = self.folder / "log"
+        self._run("pg_ctl", "-D", self.folder / "data", "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", self.folder / "data", "-w", "-m", "immediate", "stop")
+
+    def url(self, database: str, *, password: str = PASSWORD) -> str:
+        login = f"{self.USER}:{quote(password, safe='')}"
+        return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
+
+    def database(self) -> str:
+        """The URL of a new database."""
+        import psycopg
+
+        self._made += 1
+        name = f"run{self._made}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server for the test session."""
+    places = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr/local").glob("pgsql/bin")]
+    found = shutil.which("initdb")
+    places += [Path(found).resolve().parent] if found else []
+    if not places:
+        missing("PostgreSQL")
+    server = PostgresServer(places[0])
+    yield server
+    server.stop()
+    shutil.rmtree(server.folder)

@@ -1,7 +1,8 @@
-"""study.db: what goes in comes out, and what is not a study is refused."""
+"""study.db as a file: what is refused, how it is kept, and what earlier formats become."""
 
 import math
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,59 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators.base import (
-    Catalogue,
-    Failure,
-    FailureKind,
-    Outcome,
-    Question,
-    Score,
-    TaskInfo,
-    TaskScore,
-)
+from evaluators.base import FailureKind
+from runs import journal
+from runs.filesystems import shared_over_network, type_of
 from runs.lock import LockedError
-from runs.manifest import FORMAT, Manifest
+from runs.manifest import FORMAT
 from runs.records import Split, State
-from runs.split import divide
 from runs.store import Store, StoreError
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
-
-
-def recipe(weight: float) -> Recipe:
-    sources = (
-        Source(of=Model("a"), parameters=parameters(weight=1.0)),
-        Source(of=Model("b"), parameters=parameters(weight=weight)),
-    )
-    return Recipe(root=Merge(method="linear", sources=sources))
-
-
-def manifest() -> Manifest:
-    catalogue = Catalogue(
-        tasks=(TaskInfo(name="t", metric="acc,none", higher_is_better=True, weight=2.0),),
-        questions=tuple(Question(id=f"t/{n}", task="t", position=n) for n in range(10)),
-    )
-    return Manifest(
-        config="base: x\n",
-        space={"parents": ["a", "b"]},
-        inputs={"a": "1" * 16},
-        inputs_dtype="bfloat16",
-        catalogue=catalogue,
-        questions=divide(catalogue, 0.3, seed=0),
-        versions={"torch": "2"},
-        created="2026-01-01T00:00:00+00:00",
-    )
-
-
-def score(names: tuple[str, ...]) -> Score:
-    return Score(
-        value=0.1 + 0.2,
-        stderr=0.05,
-        tasks=(TaskScore(task="t", value=0.1 + 0.2, stderr=math.nan, n=len(names)),),
-        outcomes=tuple(Outcome(question=name, value=1 / 3) for name in names),
-        fingerprint="f" * 32,
-        build_seconds=0.5,
-        score_seconds=1.5,
-    )
+from spaces.problems import RunFailed
+from spaces.space import Space
+from tests.made_studies import manifest, recipe, score
 
 
 @pytest.fixture
@@ -72,70 +30,9 @@ def store(tmp_path: Path):
     made.close()
 
 
-def test_the_manifest_comes_back(store: Store) -> None:
-    assert Store.open(store.name).manifest == manifest()
-
-
-def test_a_score_comes_back_exactly(store: Store) -> None:
-    number = store.add(recipe(0.25), origin="parent a", trial=7)
-    names = store.manifest.questions.search
-    store.finish(number, Split.SEARCH, score(names), worker="node/1")
-    (record,) = Store.open(store.name).records()
-    evaluation = record.evaluations[Split.SEARCH]
-    assert (record.recipe, record.origin, record.trial) == (recipe(0.25), "parent a", 7)
-    assert evaluation.state is State.COMPLETE
-    assert evaluation.value == 0.1 + 0.2
-    assert evaluation.tasks[0].value == 0.1 + 0.2
-    assert math.isnan(evaluation.tasks[0].stderr)
-    assert store.outcomes(number, Split.SEARCH) == score(names).outcomes
-    assert store.outcomes(number, Split.HELD_OUT) == ()
-
-
-def test_a_failure_comes_back(store: Store) -> None:
-    number = store.add(recipe(0.5), origin="tpe", trial=None)
-    failure = Failure(kind=FailureKind.TIMEOUT, message="took too long", detail="trace")
-    store.finish(number, Split.SEARCH, failure, worker="w")
-    evaluation = store.records()[0].evaluations[Split.SEARCH]
-    assert evaluation.state is State.FAILED
-    assert evaluation.failure_kind is FailureKind.TIMEOUT
-    assert evaluation.failure_message == "took too long"
-    assert math.isnan(evaluation.value)
-
-
-def test_ids_count_up_and_recipes_are_distinct(store: Store) -> None:
-    assert [store.add(recipe(w), origin="tpe", trial=None) for w in (0.1, 0.2, 0.3)] == [0, 1, 2]
-    with pytest.raises(StoreError, match="UNIQUE"):
-        store.add(recipe(0.1), origin="tpe", trial=None)
-    assert len(store.records()) == 3
-
-
-def test_attempts_are_counted(store: Store) -> None:
-    number = store.add(recipe(0.1), origin="tpe", trial=None)
-    store.begin(number, Split.SEARCH)
-    store.begin(number, Split.HELD_OUT)
-    evaluations = store.records()[0].evaluations
-    assert evaluations[Split.SEARCH].attempts == 2
-    assert evaluations[Split.HELD_OUT].attempts == 1
-    assert evaluations[Split.HELD_OUT].questions == 3
-
-
-def test_facts_can_change(store: Store) -> None:
-    assert store.fact("seconds") is None
-    store.set_fact("seconds", "1")
-    store.set_fact("seconds", "2")
-    assert Store.open(store.name).fact("seconds") == "2"
-
-
-def test_create_keeps_what_is_there(store: Store) -> None:
-    with pytest.raises(StoreError, match="search resume"):
-        Store.create(store.name, manifest())
-    assert Store.open(store.name).manifest == manifest()
-
-
-def test_an_interrupted_create_is_not_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "study.db.new").write_bytes(b"half")
-    Store.create(str(tmp_path / "study.db"), manifest()).close()
-    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+def pragma(store: Store, name: str) -> object:
+    with store._engine.connect() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +41,8 @@ def test_an_interrupted_create_is_not_in_the_way(tmp_path: Path) -> None:
         (None, "no such file"),
         (b"", "another kind of file"),
         (b"not a database at all", "another kind of file"),
-        (b"SQLite format 3\0" + b"\1" * 100, "expected a study made by `search run`"),
+        (b"SQLite format 3\0" + b"\1" * 100, "the file was cut off"),
+        (b"SQLite format 3\0" + bytes(84), "expected a study made by `search run`"),
     ],
 )
 def test_what_is_not_a_study_is_refused(
@@ -171,56 +69,10 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         Store.open(str(tmp_path))
 
 
-def test_another_format_is_refused(store: Store) -> None:
-    with sqlite3.connect(store.name) as connection:
-        connection.execute("update merge_search_run set value = '99' where key = 'format'")
-    with pytest.raises(StoreError, match=f"expected a study of format {FORMAT}, got format 99"):
-        Store.open(store.name)
-
-
-def test_a_second_driver_is_refused(store: Store) -> None:
-    store.lock.acquire()
-    with pytest.raises(LockedError, match=f"process {os.getpid()}"):
-        Store.open(store.name).lock.acquire()
-    store.lock.beat()
-    store.lock.release()
-    other = Store.open(store.name)
-    other.lock.acquire()
-    with pytest.raises(LockedError, match="another driver"):
-        store.lock.beat()
-    other.close()
-
-
-def test_the_lock_of_a_killed_driver_is_taken_over(store: Store) -> None:
-    code = (
-        "import os, sys; from runs.store import Store\n"
-        "Store.open(sys.argv[1]).lock.acquire(); os.kill(os.getpid(), 9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, store.name], check=False)
-    assert killed.returncode == -9
-    assert store.lock.holder() is not None
-    store.lock.acquire()
-    assert store.lock.holder().pid == os.getpid()
-
-
-def test_a_silent_holder_elsewhere_counts_as_dead_after_a_while(store: Store) -> None:
-    store.lock.acquire()
-    with sqlite3.connect(store.name) as connection:
-        connection.execute("update merge_search_lock set host = 'elsewhere'")
-    other = Store.open(store.name)
-    with pytest.raises(LockedError, match="elsewhere"):
-        other.lock.acquire()
-    with sqlite3.connect(store.name) as connection:
-        connection.execute("update merge_search_lock set beat = beat - 1000")
-    other.lock.acquire()
-    other.close()
-
-
-def test_optuna_opens_the_same_file(store: Store) -> None:
-    trial = store.study.ask()
-    trial.suggest_float("weight.a", 0, 1)
-    store.study.tell(trial, 0.5)
-    assert Store.open(store.name).study.best_value == 0.5
+def test_a_study_that_is_made_leaves_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "study.db.new").write_bytes(b"half")
+    Store.create(str(tmp_path / "study.db"), manifest()).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_outcomes_are_small(store: Store) -> None:
@@ -233,3 +85,240 @@ def test_outcomes_are_small(store: Store) -> None:
         ).fetchone()
     assert size < 16 * len(names)
     assert np.isfinite(size)
+
+
+# How it reaches the disk.
+
+
+def test_a_local_file_is_logged_while_it_is_written_and_plain_afterwards(store: Store) -> None:
+    assert store.hold() == ()
+    assert pragma(store, "journal_mode") == "wal"
+    assert pragma(store, "synchronous") >= 2  # every commit of ours waits for the disk
+    with store.study._storage._backend.engine.connect() as connection:  # Optuna's: with our next
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+    store.add(recipe(0.1), origin="tpe", trial=None)
+    store.close()
+    assert [path.name for path in Path(store.name).parent.iterdir()] == ["study.db"]
+    assert Path(store.name).read_bytes()[18:20] == b"\1\1"  # no log is needed to read it
+
+
+def test_on_a_network_file_system_no_log_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.hold()
+    store.close()
+    monkeypatch.setattr(journal, "type_of", lambda path: "nfs4")
+    (note,) = store.hold()
+    assert "network file system (nfs4)" in note
+    assert pragma(store, "journal_mode") == "delete"
+    with store.study._storage._backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() >= 2
+    store.add(recipe(0.1), origin="tpe", trial=None)
+    assert not Path(store.name + "-wal").exists()
+
+
+def test_where_no_log_can_be_kept_the_run_goes_on_and_says_so(store: Store) -> None:
+    reader = sqlite3.connect(store.name)
+    reader.execute("begin").connection.execute("select * from merge_search_run").fetchone()
+    reader.execute("pragma journal_mode")
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=10")
+        assert journal._switched(connection, "wal") == "delete"
+    reader.close()
+
+
+MOUNTS = """\
+sysfs /sys sysfs rw 0 0
+/dev/sda1 / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb1 /home/me/disk xfs rw 0 0
+//box/share /mnt/with\\040space cifs rw 0 0
+user@host: /mnt/far fuse.sshfs rw 0 0
+over /mnt/layers fuse.fuse-overlayfs rw 0 0
+/dev/sdc1 /mnt/twice ext4 rw 0 0
+lustre@tcp:/fs /mnt/twice lustre rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "network"),
+    [
+        ("/etc/study.db", "ext4", False),
+        ("/home/me/study.db", "nfs4", True),
+        ("/home/me/disk/study.db", "xfs", False),
+        ("/home/me/diskette/study.db", "nfs4", True),
+        ("/mnt/with space/a/study.db", "cifs", True),
+        ("/mnt/far/study.db", "fuse.sshfs", True),
+        ("/mnt/layers/study.db", "fuse.fuse-overlayfs", False),
+        ("/mnt/twice/study.db", "lustre", True),
+    ],
+)
+def test_file_systems_are_known_by_the_mounts(
+    tmp_path: Path, path: str, kind: str, network: bool
+) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(MOUNTS)
+    assert type_of(Path(path), mounts=table) == kind
+    assert shared_over_network(kind) is network
+
+
+def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
+    assert type_of(tmp_path)
+    assert type_of(tmp_path, mounts=tmp_path / "none") == ""
+
+
+# Damage, full disks and what cannot be written.
+
+
+def test_a_damaged_study_is_not_written(tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path / "study.db"), manifest())
+    for weight in range(200):
+        store.add(recipe(weight), origin="tpe", trial=None)
+    store.close()
+    content = bytearray(Path(store.name).read_bytes())
+    page = len(content) // 4096 - 3
+    content[page * 4096 : page * 4096 + 40] = b"\xff" * 40
+    Path(store.name).write_bytes(content)
+    store = Store.open(store.name)
+    with pytest.raises(StoreError, match="expected a sound database, got a damaged one"):
+        store.hold()
+    store.close()
+    with pytest.raises(StoreError, match="damage"):
+        Store.open(store.name).records()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_harms_nothing(store: Store) -> None:
+    store.hold()
+    first = store.add(recipe(0.5), origin="tpe", trial=None)
+    names = store.manifest.questions.search
+    store.finish(first, Split.SEARCH, score(names), worker="w")
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    def fill() -> None:
+        for weight in range(10_000):
+            store.add(recipe(weight), origin="x" * 5000, trial=None)
+
+    with pytest.raises(RunFailed, match=r"is full; what was recorded before is safe.*`search res"):
+        fill()
+    before = store.records()
+    store.close()
+    store = Store.open(store.name)
+    store.hold()  # which checks the file
+    assert store.records() == before
+    assert store.outcomes(first, Split.SEARCH) == score(names).outcomes
+    store.add(recipe(0.25), origin="tpe", trial=None)
+    store.close()
+
+
+def as_nobody(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run code as somebody who owns nothing; as root nothing is read-only."""
+    if os.getuid() != 0:
+        pytest.skip("needs to be root, to become somebody else")
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], user="nobody", group="nogroup",
+        extra_groups=[], capture_output=True, text=True, check=False,
+        env=os.environ | {"HOME": "/nonexistent"},
+    )  # fmt: skip
+
+
+READ = """
+import sys
+from runs.store import Store, StoreError
+store = Store.open(sys.argv[1])
+print(len(store.records()))
+try:
+    store.hold()
+except StoreError as error:
+    print(error)
+store.close()
+"""
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_study_that_cannot_be_written_can_be_read(log: bool) -> None:
+    folder = Path("/tmp") / f"merge-search-read-only-{os.getpid()}"
+    folder.mkdir()
+    try:
+        store = Store.create(str(folder / "study.db"), manifest())
+        store.hold()
+        store.add(recipe(0.5), origin="tpe", trial=None)
+        if not log:
+            store.close()
+        folder.chmod(0o555)
+        done = as_nobody(READ, store.name)
+        store.close()
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    seen, refused = done.stdout.splitlines()
+    assert seen == "1"
+    assert "writing it" in refused if log else "cannot be written: attempt to write" in refused
+
+
+# Earlier formats.
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A study of format 1: seven recipes of which two failed, an eighth under way."""
+    path = tmp_path / "study.db"
+    dump = Path(__file__).parents[1] / "golden" / "study_format_1.sql"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(dump.read_text())
+    connection.close()
+    return path
+
+
+def test_a_study_of_format_1_becomes_one_of_today(old: Path) -> None:
+    before = old.read_bytes()
+    store = Store.open(str(old))
+    assert store._fact("format") == str(FORMAT)
+    records = store.records()
+    states = [record.evaluations[Split.SEARCH].state for record in records]
+    done, failed, running = State.COMPLETE, State.FAILED, State.RUNNING
+    assert states == [done, done, failed, failed, done, done, done, running]
+    scores = [record.evaluations[Split.SEARCH].value for record in records]
+    assert scores[:2] + scores[4:7] == [0.375, 0.375, 0.625, 0.875, 0.875]
+    assert math.isnan(scores[2])
+    assert records[2].evaluations[Split.SEARCH].failure_kind is FailureKind.ERROR
+    questions = store.manifest.questions
+    assert all(record.planned == questions.search for record in records)
+    assert {o.question for o in store.outcomes(0, Split.SEARCH)} == set(questions.search)
+    assert {o.question for o in store.outcomes(5, Split.HELD_OUT)} == set(questions.held_out)
+    assert [asking.candidate for asking in store.under_way()] == [7]
+    assert store.under_way()[0].questions == questions.search
+    assert [seed.name for seed in store.manifest.seeds][:3] == [
+        "parent a", "parent b", "plain average",
+    ]  # fmt: skip
+    Space.from_dict(store.manifest.space)
+    store.close()
+    copy = old.with_name("study.db.format-1")
+    assert sorted(path.name for path in old.parent.iterdir()) == ["study.db", copy.name]
+    with sqlite3.connect(copy) as kept, sqlite3.connect(":memory:") as was:
+        was.deserialize(before)
+        assert list(kept.iterdump()) == list(was.iterdump())
+
+
+def test_a_format_1_study_in_use_is_left_alone(old: Path) -> None:
+    with sqlite3.connect(old) as connection:
+        row = ("x", "far", 1, "77", 4e9)
+        connection.execute("insert into merge_search_lock values (1, ?, ?, ?, ?, ?)", row)
+    connection.close()
+    before = old.read_bytes()
+    with pytest.raises(LockedError, match="process 1 on far"):
+        Store.open(str(old))
+    assert old.read_bytes() == before
+
+
+def test_a_migration_that_fails_changes_nothing(old: Path) -> None:
+    with sqlite3.connect(old) as connection:
+        connection.execute("update merge_search_run set value = '[' where key = 'search'")
+    connection.close()
+    before = old.read_bytes()
+    with pytest.raises(StoreError, match="expected a study of format 1, got damage"):
+        Store.open(str(old))
+    with sqlite3.connect(":memory:") as was, sqlite3.connect(old) as now:
+        was.deserialize(before)
+        assert list(now.iterdump()) == list(was.iterdump())

@@ -1,0 +1,287 @@
+"""What a study promises, whichever database it is in: SQLite and a real PostgreSQL server."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+
+from evaluators.base import Failure, FailureKind
+from runs import lock
+from runs.database import WriteError, optuna_storage, url_of
+from runs.lock import LockedError, LockLostError
+from runs.manifest import FORMAT
+from runs.records import Split, State
+from runs.run_database import STUDY_NAME
+from runs.store import Store, StoreError
+from tests.made_studies import manifest, recipe, score
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no study is yet."""
+    if request.param == "sqlite":
+        return str(tmp_path / "study.db")
+    return request.getfixturevalue("postgres").database()
+
+
+@pytest.fixture
+def store(location: str):
+    made = Store.create(location, manifest())
+    yield made
+    made.close()
+
+
+def write(store: Store, statement: str) -> None:
+    """Change a table of the study behind its back."""
+    engine = sa.create_engine(store.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def test_the_manifest_comes_back(store: Store, location: str) -> None:
+    with_another = Store.open(location)
+    assert with_another.manifest == manifest()
+    with_another.close()
+
+
+def test_a_score_comes_back_exactly(store: Store) -> None:
+    number = store.add(recipe(0.25), origin="parent a", trial=7)
+    names = store.manifest.questions.search
+    store.finish(number, Split.SEARCH, score(names), worker="node/1")
+    (record,) = store.records()
+    evaluation = record.evaluations[Split.SEARCH]
+    assert (record.recipe, record.origin, record.trial) == (recipe(0.25), "parent a", 7)
+    assert evaluation.state is State.COMPLETE
+    assert evaluation.value == 0.1 + 0.2
+    assert evaluation.tasks[0].value == 0.1 + 0.2
+    assert math.isnan(evaluation.tasks[0].stderr)
+    assert store.outcomes(number, Split.SEARCH) == score(names).outcomes
+    assert store.outcomes(number, Split.HELD_OUT) == ()
+    assert store.fingerprint(number) == "f" * 32
+
+
+def test_a_failure_comes_back_whatever_is_in_its_text(store: Store) -> None:
+    number = store.add(recipe(0.5), origin="seed " + "long" * 100, trial=None)
+    failure = Failure(kind=FailureKind.TIMEOUT, message="zero \0, half \ud800", detail="trace\0")
+    store.finish(number, Split.SEARCH, failure, worker="w" * 300)
+    (record,) = store.records()
+    assert record.origin == "seed " + "long" * 100
+    evaluation = record.evaluations[Split.SEARCH]
+    assert evaluation.state is State.FAILED
+    assert evaluation.failure_kind is FailureKind.TIMEOUT
+    assert evaluation.failure_message == "zero \\x00, half \\ud800"
+    assert math.isnan(evaluation.value)
+
+
+def test_ids_count_up_and_recipes_are_distinct(store: Store) -> None:
+    assert [store.add(recipe(w), origin="tpe", trial=None) for w in (0.1, 0.2, 0.3)] == [0, 1, 2]
+    with pytest.raises(WriteError, match=r"(?i)unique"):
+        store.add(recipe(0.1), origin="tpe", trial=None)
+    assert len(store.records()) == 3
+
+
+def test_attempts_are_counted(store: Store) -> None:
+    number = store.add(recipe(0.1), origin="tpe", trial=None)
+    store.begin(number, Split.SEARCH)
+    store.begin(number, Split.HELD_OUT)
+    evaluations = store.records()[0].evaluations
+    assert evaluations[Split.SEARCH].attempts == 2
+    assert evaluations[Split.HELD_OUT].attempts == 1
+    assert evaluations[Split.HELD_OUT].questions == 3
+
+
+def test_parts_add_up(store: Store) -> None:
+    names = store.manifest.questions.search
+    number = store.add(recipe(0.1), origin="tpe", trial=None, questions=names[:2])
+    store.finish(number, Split.SEARCH, score(names[:2]), worker="w", further=names[2:5])
+    assert [asking.questions for asking in store.under_way()] == [names[2:5]]
+    store.finish(number, Split.SEARCH, score(names[2:5]), worker="w")
+    assert [outcome.question for outcome in store.outcomes(number, Split.SEARCH)] == [*names[:5]]
+    assert store.records()[0].evaluations[Split.SEARCH].questions == 5
+
+
+def test_facts_can_change(store: Store, location: str) -> None:
+    assert store.fact("seconds") is None
+    store.set_fact("seconds", "1")
+    store.set_fact("seconds", "2")
+    store.set_fact("fit:0:10", "a")
+    store.set_fact("fit_0", "b")
+    other = Store.open(location)
+    assert other.fact("seconds") == "2"
+    assert other.facts("fit:") == {"fit:0:10": "a"}
+    other.close()
+
+
+def test_create_keeps_what_is_there(store: Store, location: str) -> None:
+    number = store.add(recipe(0.1), origin="tpe", trial=None)
+    with pytest.raises(StoreError, match="search resume"):
+        Store.create(location, manifest())
+    assert [record.id for record in store.records()] == [number]
+
+
+def test_what_a_run_left_that_died_while_it_made_the_study_is_not_in_the_way(location: str) -> None:
+    if "://" in location:
+        storage = optuna_storage(url_of(location))
+        optuna.create_study(storage=storage, study_name=STUDY_NAME)
+        storage.engine.dispose()
+    else:
+        Path(location + ".new").write_bytes(b"half")
+    made = Store.create(location, manifest())
+    assert made.manifest == manifest()
+    made.close()
+
+
+def test_another_format_is_refused(store: Store, location: str) -> None:
+    write(store, "update merge_search_run set value = '99' where key = 'format'")
+    with pytest.raises(StoreError, match=f"expected a study of format {FORMAT}, got format 99"):
+        Store.open(location)
+
+
+def test_optuna_opens_the_same_database(store: Store, location: str) -> None:
+    trial = store.study.ask()
+    trial.suggest_float("weight.a", 0, 1)
+    store.study.tell(trial, 0.5)
+    other = Store.open(location)
+    assert other.study.best_value == 0.5
+    other.close()
+
+
+def test_a_second_driver_is_refused(store: Store, location: str) -> None:
+    store.hold()
+    other = Store.open(location)
+    for take in (other.lock.check_free, other.hold):
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on .*; wait for it or stop"):
+            take()
+    store.lock.beat()
+    store.lock.release()
+    other.hold()
+    store.set_fact("seconds", "1")  # nobody's business once it holds no lock
+    other.close()
+
+
+def test_who_was_taken_for_dead_writes_nothing_more(store: Store, location: str) -> None:
+    store.hold()
+    number = store.add(recipe(0.1), origin="tpe", trial=None)
+    write(store, "delete from merge_search_lock")
+    other = Store.open(location)
+    other.hold()
+    names = store.manifest.questions.search
+    for late in (
+        store.lock.beat,
+        lambda: store.add(recipe(0.2), origin="tpe", trial=None),
+        lambda: store.finish(number, Split.SEARCH, score(names), worker="w"),
+    ):
+        with pytest.raises(LockLostError, match="another driver"):
+            late()
+    (record,) = other.records()
+    assert record.evaluations[Split.SEARCH].state is State.RUNNING
+    store.close()
+    assert other.lock.holder().pid == os.getpid()
+    other.close()
+
+
+HOLD = """
+import os, sys, time
+from runs.store import Store
+store = Store.open(sys.argv[1])
+store.hold()
+if sys.argv[2] == "die":
+    os.kill(os.getpid(), 9)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_driver_is_taken_over(store: Store, location: str) -> None:
+    killed = subprocess.run([sys.executable, "-c", HOLD, location, "die"], check=False)
+    assert killed.returncode == -9
+    assert store.lock.holder() is not None
+    store.hold()
+    assert store.lock.holder().pid == os.getpid()
+
+
+def test_a_stopped_driver_is_alive_and_a_zombie_is_dead(store: Store, location: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, location, "live"], stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout.readline() == b"held\n"
+        driver.send_signal(signal.SIGSTOP)
+        with pytest.raises(LockedError, match=f"process {driver.pid}"):
+            store.lock.check_free()
+        driver.kill()  # not waited for: its parent, this test, keeps it as a zombie
+        while Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        store.lock.check_free()
+
+
+def elsewhere(store: Store, *, silent: float, birth: str = "77@another-boot@4026531836") -> None:
+    """Make the holder a process of this id on another machine."""
+    where = f"birth = '{birth}', host = 'far', beat = beat - {silent}"
+    write(store, f"update merge_search_lock set {where}")
+
+
+def test_a_silent_holder_elsewhere_counts_as_dead_after_a_while(
+    store: Store, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.2)
+    store.hold()
+    other = Store.open(location)
+    elsewhere(store, silent=100)
+    with pytest.raises(LockedError, match=r"on far writing it \(sign of life 10\d s ago\).*300 s"):
+        other.hold()
+    elsewhere(store, silent=1000)
+    other.hold()
+    other.close()
+
+
+def test_clocks_that_differ_do_not_kill_a_driver(
+    store: Store, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives signs of life, which look an hour old by the clock of this machine."""
+    store.hold()
+    elsewhere(store, silent=3600)
+
+    def watched(seconds: float) -> None:
+        assert seconds == lock.WATCH_SECONDS > lock.BEAT_SECONDS
+        write(store, "update merge_search_lock set beat = beat + 15")
+
+    other = Store.open(location)
+    monkeypatch.setattr(lock.time, "sleep", watched)
+    with pytest.raises(LockedError, match="on far"):
+        other.hold()
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["pid", "boot", "namespace"])
+def test_a_process_is_known_by_more_than_its_id(store: Store, location: str, what: str) -> None:
+    """Another process under the id is not the driver; on another machine nothing is known of it."""
+    store.hold()
+    ticks, boot, space = store.lock.holder().birth.split("@")
+    other = Store.open(location)
+    if what == "pid":  # this very machine: a later process was given the id
+        elsewhere(store, silent=0, birth=f"{int(ticks) - 1}@{boot}@{space}")
+        other.hold()
+    else:  # rebooted, or another container with the same name: only silence tells
+        changed = {"boot": f"{ticks}@x@{space}", "namespace": f"{ticks}@{boot}@1"}[what]
+        write(store, f"update merge_search_lock set birth = '{changed}', pid = 999999999")
+        with pytest.raises(LockedError, match="process 999999999"):
+            other.hold()
+    other.close()
+
+
+def test_signs_of_life_are_given_by_a_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    store.hold()
+    before = store.lock.holder().beat
+    end = time.monotonic() + 30
+    while store.lock.holder().beat == before:
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,95 @@
+"""A driver to be killed: a whole run on the closed-form evaluator, with witnesses for workers."""
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import optuna
+from rich.console import Console
+
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.pool import Pool, SerialPool
+from runs.config import RunConfig
+from runs.manifest import Manifest
+from runs.split import divide
+from runs.store import Store
+from search.book import read_book, resolve_book
+from search.monitor import LogMonitor
+from search.overrides import Overrides
+from search.reading import config_of, opened
+from search.session import Session, objectives
+from tests.faults.checker import Witness
+
+SPEC = FakeSpec(
+    parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), questions=120, seconds=0.004
+)
+
+
+def make_study(location: str, config: str) -> Store:
+    """A new study for that config, on the evaluator above."""
+    settings = RunConfig.from_text(config)
+    catalogue = FakeEvaluator(SPEC).catalogue()
+    space, split = settings.space(4), divide(catalogue, settings.held_out, seed=1)
+    manifest = Manifest(
+        config=settings.to_yaml(),
+        space=space.to_dict(),
+        inputs={},
+        inputs_dtype="float32",
+        catalogue=catalogue,
+        questions=split,
+        versions={},
+        created="2026-01-01T00:00:00+00:00",
+        dry_run=True,
+        objectives=objectives(settings, catalogue, split),
+        seeds=resolve_book(read_book(settings), settings, space, {})[0],
+    )
+    return Store.create(location, manifest)
+
+
+def witness(spec: FakeSpec, log: str) -> Witness:
+    """What a worker makes for itself."""
+    return Witness(FakeEvaluator(spec), Path(log))
+
+
+def drive(location: str, log: str, ray: bool) -> None:
+    """Resume a study as ``search resume`` does, and leave with its exit code."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, sys.stdout.fileno())
+    optuna.logging.set_verbosity(logging.ERROR)
+    with opened(Store.open(location)) as store:
+        store.hold()
+        pool = _pool(log, ray=ray)
+        try:
+            settings = config_of(store, Overrides())
+            Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
+        finally:
+            pool.close()
+
+
+def drive_here(location: str, *, trials: int = 12) -> None:
+    """Make a study and run it to its end in this process."""
+    config = f"""
+base: ./nowhere/base
+models: {{a: ./nowhere/a, b: ./nowhere/b, c: ./nowhere/c}}
+tasks: [one, two]
+held_out: 0.3
+space: {{methods: [linear, ties, slerp]}}
+search: {{trials: {trials}, sampler: random, seed: 1, validate: 2}}
+"""
+    with opened(make_study(location, config)) as store:
+        store.hold()
+        pool = SerialPool(partial(FakeEvaluator, replace(SPEC, seconds=0.0)))
+        quiet = LogMonitor(Console(quiet=True))
+        Session(store, config_of(store, Overrides()), pool=pool, monitor=quiet).run()
+
+
+def _pool(log: str, *, ray: bool) -> Pool:
+    make = partial(witness, SPEC, log)
+    if not ray:
+        return SerialPool(make)
+    from evaluators.ray_pool import RayPool
+
+    return RayPool(make, workers=2, gpus=0.0, cpus=0.5)

@@ -1,0 +1,170 @@
+"""The driver is killed at random moments, again and again; afterwards nothing is missing or double.
+
+Drivers are real processes, forked from a server that has the libraries loaded already, so that many
+moments fit into a test. What the workers wrote down on their own is compared with the study.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runs.store import Store
+from tests.faults.checker import Found, Seen, check, lines, seconds_to_first_new
+from tests.faults.driver import drive, make_study
+
+CONFIG = """
+base: ./base
+models: {a: ./a, b: ./b, c: ./c}
+tasks: [one, two]
+held_out: 0.3
+space: {methods: [linear, ties, slerp]}
+search: {trials: 40, sampler: SAMPLER, asking: ASKING, seed: 1, validate: 2}
+workers: {ray: false}
+"""
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.faults.driver"])
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Where the study of that name is to be made."""
+    if request.param == "sqlite":
+        return lambda name: str(tmp_path / f"{name}.db")
+    server = request.getfixturevalue("postgres")
+    return lambda name: server.database()
+
+
+def start(location: str, log: Path, *, ray: bool = False) -> multiprocessing.Process:
+    driver = FORKED.Process(target=drive, args=(location, str(log), ray))
+    driver.start()
+    return driver
+
+
+def killed(driver: multiprocessing.Process, *, after: float) -> bool:
+    """Whether the driver was still at work when it was killed."""
+    driver.join(after)
+    alive = driver.exitcode is None
+    if alive:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.join()
+    assert driver.exitcode in (0, -signal.SIGKILL)
+    return alive
+
+
+def seen_in(location: str) -> Seen:
+    store = Store.open(location)
+    try:
+        return Seen.of(store)
+    finally:
+        store.close()
+
+
+def ended(location: str, log: Path, *, ray: bool = False) -> None:
+    driver = start(location, log, ray=ray)
+    driver.join(120)
+    assert driver.exitcode == 0
+
+
+def rehearsed(config: str, folder: Path) -> tuple[list[tuple[str, float]], float]:
+    """The candidates of a run that nobody kills, and the seconds it takes."""
+    make_study(str(folder / "through.db"), config).close()
+    began = time.monotonic()
+    ended(str(folder / "through.db"), folder / "through.log")
+    spent = time.monotonic() - began
+    return results(str(folder / "through.db")), spent
+
+
+def results(location: str) -> list[tuple[str, float]]:
+    store = Store.open(location)
+    found = [
+        (record.recipe.key, evaluation.value)
+        for record in store.records()
+        for evaluation in record.evaluations.values()
+    ]
+    store.close()
+    return found
+
+
+def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        print(f"\n  {text}", end="")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "asking", "kills"), [("tpe", "all", 10), ("random", "growing", 10)]
+)
+def test_killed_at_random_moments(
+    place: Callable[[str], str],
+    tmp_path: Path,
+    sampler: str,
+    asking: str,
+    kills: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = CONFIG.replace("SAMPLER", sampler).replace("ASKING", asking)
+    expected, whole = rehearsed(config, tmp_path)
+    location, log = place("killed"), tmp_path / "killed.log"
+    make_study(location, config).close()
+    moments = random.Random(f"{sampler} {location[:4]}")
+    earlier, waits, hits = [], [], 0
+    while hits < kills:
+        known = {line["key"] for line in lines(log)}
+        since = time.time()
+        alive = killed(start(location, log), after=moments.uniform(0.0, 2.5 * whole / kills))
+        assert alive or hits, "the run ended before it was killed once"
+        if not alive:  # it came to its end: kill the next one sooner
+            break
+        hits += 1
+        earlier.append(seen_in(location))
+        waited = seconds_to_first_new(log, known=known, since=since)
+        waits += [] if waited is None else [waited]
+    ended(location, log)
+    store = Store.open(location)
+    found = check(store, log, trials=40, kills=hits, earlier=earlier)
+    assert store.lock.holder() is None
+    store.close()
+    assert results(location) == expected  # as if nobody had been killed
+    tell(capsys, hits, found, waits)
+
+
+def tell(capsys: pytest.CaptureFixture[str], hits: int, found: Found, waits: list[float]) -> None:
+    wait = f"{statistics.median(waits):.2f} s" if waits else "none seen"
+    say(
+        capsys,
+        f"{hits} kills: {found.asked_again} asked again, {found.lost} results lost on the way; "
+        f"first new recipe after a resume: {wait} (median)",
+    )
+
+
+@pytest.mark.slow
+def test_killed_with_real_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With Ray: its workers end with the driver, and a new driver starts its own."""
+    config = CONFIG.replace("SAMPLER", "random").replace("ASKING", "all").replace("40", "120")
+    location, log = str(tmp_path / "study.db"), tmp_path / "log"
+    make_study(location, config).close()
+    moments, earlier, waits, hits = random.Random("ray"), [], [], 0
+    for _ in range(4):
+        known, begun = {line["key"] for line in lines(log)}, sum(1 for _ in lines(log))
+        since = time.time()
+        driver = start(location, log, ray=True)
+        while sum(1 for _ in lines(log)) <= begun and driver.exitcode is None:
+            time.sleep(0.02)
+        hits += killed(driver, after=moments.uniform(0.0, 0.6))
+        earlier.append(seen_in(location))
+        waited = seconds_to_first_new(log, known=known, since=since)
+        waits += [] if waited is None else [waited]
+    ended(location, log, ray=True)
+    store = Store.open(location)
+    found = check(store, log, trials=120, kills=hits, in_flight=2, earlier=earlier)
+    store.close()
+    assert hits >= 2
+    tell(capsys, hits, found, waits)
