@@ -167,6 +167,12 @@ def reason(error: BaseException) -> str:
     return hidden(lines[0]) if lines else type(cause).__name__
 
 
+def is_spent(error: SQLAlchemyError) -> bool:
+    """Whether the place was right, but its disk is full or broken: SQLITE_FULL, SQLITE_IOERR."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return (code & 0xFF) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
 def _tuned(engine: Engine, *, ours: bool) -> Engine:
     """What our commits wait for: EXTRA also has the end of a rollback journal on the disk."""
 

@@ -23,6 +23,7 @@ from runs.database import (
     check_file,
     engine_for,
     file_of,
+    is_spent,
     optuna_storage,
     reason,
     shown,
@@ -125,12 +126,15 @@ class RunDatabase:
         Raises:
             LockedError: If another driver may be alive.
             StoreError: If the study is damaged or cannot be written.
+            WriteError: If its disk is full.
         """
         try:
             self.lock.acquire()
             if self._path is not None:
                 return begin_writing(self._engine, self._path, self.name)
         except SQLAlchemyError as error:
+            if is_spent(error):
+                raise self._write_error(error) from error
             raise StoreError(f"{self.name}: cannot be written: {reason(error)}") from error
         return ()
 

@@ -12,7 +12,9 @@ import optuna
 
 from evaluators.pool import Pool
 from runs.config import RunConfig
+from runs.database import WriteError
 from runs.leaderboard import ranked
+from runs.lock import LockLostError
 from runs.run_database import check_new
 from runs.store import Store
 from search.errors import InputError, RunFailed
@@ -121,6 +123,8 @@ def _drive(
         ended = work(Session(store, config, pool=pool, monitor=view))
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    except (WriteError, LockLostError):
+        raise  # there is nothing to read from, or another driver's study
     except RunFailed:
         say_written(screen, write_outputs(store, config, store.folder))
         raise

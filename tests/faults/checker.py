@@ -38,7 +38,10 @@ class Witness:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return getattr(self._inner, "notes", ())
+        return self._inner.notes
+
+    def close(self) -> None:
+        self._inner.close()
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
         self._note("begin", candidate)

@@ -54,14 +54,14 @@ def witness(spec: FakeSpec, log: str) -> Witness:
     return Witness(FakeEvaluator(spec), Path(log))
 
 
-def drive(location: str, log: str, ray: bool) -> None:
-    """Resume a study as ``search resume`` does, and leave with its exit code."""
+def drive(location: str, log: str, workers: int) -> None:
+    """Resume a study as ``search resume`` does; 0 workers evaluate in this process itself."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, sys.stdout.fileno())
     optuna.logging.set_verbosity(logging.ERROR)
     with opened(Store.open(location)) as store:
         store.hold()
-        pool = _pool(log, ray=ray)
+        pool = _pool(log, workers)
         try:
             settings = config_of(store, Overrides())
             Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
@@ -86,10 +86,10 @@ search: {{trials: {trials}, sampler: random, seed: 1, validate: 2}}
         Session(store, config_of(store, Overrides()), pool=pool, monitor=quiet).run()
 
 
-def _pool(log: str, *, ray: bool) -> Pool:
+def _pool(log: str, workers: int) -> Pool:
     make = partial(witness, SPEC, log)
-    if not ray:
+    if not workers:
         return SerialPool(make)
     from evaluators.ray_pool import RayPool
 
-    return RayPool(make, workers=2, gpus=0.0, cpus=0.5)
+    return RayPool(make, workers=workers, gpus=0.0, cpus=0.5)
