@@ -132,6 +132,8 @@ class Ledger:
         handed_out = [one for one in self._store.under_way() if one.split is Split.SEARCH]
         for asking in handed_out:
             self._store.begin(asking.candidate, asking.split)
+            if asking.candidate in self._roster.failed:  # decided on, so this is a promotion
+                self.promoted += len(asking.questions)
         return [self._ask(one.candidate, one.split, one.questions) for one in handed_out]
 
     def next(self) -> Candidate | None:

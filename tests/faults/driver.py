@@ -23,6 +23,9 @@ from search.reading import config_of, opened
 from search.session import Session, objectives
 from tests.faults.checker import Witness
 
+# What Optuna loads late, loaded before drivers are forked.
+optuna.create_study(storage="sqlite:///:memory:").ask()
+
 SPEC = FakeSpec(
     parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), questions=120, seconds=0.004
 )

@@ -48,15 +48,27 @@ def start(location: str, log: Path, *, workers: int = 0) -> multiprocessing.Proc
     return driver
 
 
-def killed(driver: multiprocessing.Process, *, after: float) -> bool:
-    """Whether the driver was still at work when it was killed."""
-    driver.join(after)
+def killed(driver: multiprocessing.Process, log: Path, *, begun: int, after: float) -> bool:
+    """Kill a driver so many seconds after it has a candidate evaluated; earlier if below 0.
+
+    Returns:
+        Whether it was still at work.
+    """
+    end = time.monotonic() + 60
+    while after >= 0 and driver.exitcode is None and count(log) <= begun:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    driver.join(abs(after))
     alive = driver.exitcode is None
     if alive:
         os.kill(driver.pid, signal.SIGKILL)
         driver.join()
     assert driver.exitcode in (0, -signal.SIGKILL)
     return alive
+
+
+def count(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def seen_in(location: str) -> Seen:
@@ -74,12 +86,11 @@ def ended(location: str, log: Path, *, workers: int = 0) -> None:
 
 
 def rehearsed(config: str, folder: Path) -> tuple[list[tuple[str, float]], float]:
-    """The candidates of a run that nobody kills, and the seconds it takes."""
+    """The candidates of a run that nobody kills, and the seconds from the first to the last."""
     make_study(str(folder / "through.db"), config).close()
-    began = time.monotonic()
     ended(str(folder / "through.db"), folder / "through.log")
-    spent = time.monotonic() - began
-    return results(str(folder / "through.db")), spent
+    times = [line["time"] for line in lines(folder / "through.log")]
+    return results(str(folder / "through.db")), times[-1] - times[0]
 
 
 def results(location: str) -> list[tuple[str, float]]:
@@ -116,17 +127,16 @@ def test_killed_at_random_moments(
     make_study(location, config).close()
     moments = random.Random(f"{sampler} {location[:4]}")
     earlier, waits, hits = [], [], 0
-    while hits < kills:
-        known = {line["key"] for line in lines(log)}
-        since = time.time()
-        alive = killed(start(location, log), after=moments.uniform(0.0, 2.5 * whole / kills))
-        assert alive or hits, "the run ended before it was killed once"
-        if not alive:  # it came to its end: kill the next one sooner
-            break
-        hits += 1
+    for _ in range(kills):
+        known, begun, since = {line["key"] for line in lines(log)}, count(log), time.time()
+        # One in five dies while it starts.
+        after = moments.uniform(-0.25, 1.0)
+        after *= whole / kills if after > 0 else 1.0
+        hits += killed(start(location, log), log, begun=begun, after=after)
         earlier.append(seen_in(location))
         waited = seconds_to_first_new(log, known=known, since=since)
         waits += [] if waited is None else [waited]
+    assert hits >= 0.8 * kills
     ended(location, log)
     store = Store.open(location)
     found = check(store, log, trials=40, kills=hits, earlier=earlier)
@@ -153,12 +163,9 @@ def test_killed_with_real_workers(tmp_path: Path, capsys: pytest.CaptureFixture[
     make_study(location, config).close()
     moments, earlier, waits, hits = random.Random("ray"), [], [], 0
     for workers in (2, 1, 3, 2):
-        known, begun = {line["key"] for line in lines(log)}, sum(1 for _ in lines(log))
-        since = time.time()
+        known, begun, since = {line["key"] for line in lines(log)}, count(log), time.time()
         driver = start(location, log, workers=workers)
-        while sum(1 for _ in lines(log)) <= begun and driver.exitcode is None:
-            time.sleep(0.02)
-        hits += killed(driver, after=moments.uniform(0.0, 0.6))
+        hits += killed(driver, log, begun=begun, after=moments.uniform(0.0, 0.6))
         earlier.append(seen_in(location))
         waited = seconds_to_first_new(log, known=known, since=since)
         waits += [] if waited is None else [waited]
