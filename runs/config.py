@@ -32,12 +32,15 @@ from runs.sections import (
 from spaces.bounds import Depth, Order, SpaceError, Stacking
 from spaces.methods import METHODS, BaseRule
 from spaces.problems import UserError
-from spaces.recipe import check_name
+from spaces.recipe import NAME, check_name
 from spaces.space import Space
 from spaces.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # brings torch, which reading a config must not
     from merging.checkpoint import Checkpoint
+
+SCHEMA_ID = "urn:merge-search:config"
+"""What our JSON Schema is known by."""
 
 _TRIAL_LAYERS = 1000  # deep enough for any bounds that a real model could satisfy
 _NOT_SEARCH = (
@@ -67,7 +70,8 @@ def _empty(value: Any) -> Any:
     return {} if value is None else value  # a section whose keys are all commented out
 
 
-_Optional = BeforeValidator(_empty)
+def _section_or_nothing(kind: type[Section]) -> BeforeValidator:
+    return BeforeValidator(_empty, json_schema_input_type=kind | None)
 
 
 class RunConfig(Section):
@@ -88,15 +92,17 @@ class RunConfig(Section):
     include_path: Folders = Field(
         default=(), description="Folders with further lm-eval task files."
     )
-    harness: Annotated[HarnessSection, _Optional] = HarnessSection()
+    harness: Annotated[HarnessSection, _section_or_nothing(HarnessSection)] = HarnessSection()
     held_out: HeldOut = Field(
         default=0.3,
         description="Share of questions never used for search (0 to 0.9), or task names.",
     )
-    bounds: Annotated[SpaceSection, _Optional] = Field(default=SpaceSection(), alias="space")
-    search: Annotated[SearchSection, _Optional] = SearchSection()
-    workers: Annotated[WorkersSection, _Optional] = WorkersSection()
-    output: Annotated[OutputSection, _Optional] = OutputSection()
+    bounds: Annotated[SpaceSection, _section_or_nothing(SpaceSection)] = Field(
+        default=SpaceSection(), alias="space"
+    )
+    search: Annotated[SearchSection, _section_or_nothing(SearchSection)] = SearchSection()
+    workers: Annotated[WorkersSection, _section_or_nothing(WorkersSection)] = WorkersSection()
+    output: Annotated[OutputSection, _section_or_nothing(OutputSection)] = OutputSection()
 
     @model_validator(mode="after")
     def _check_across(self) -> RunConfig:
@@ -295,7 +301,17 @@ def load_config(path: Path) -> RunConfig:
 @cache
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the config file, for editors."""
-    return RunConfig.model_json_schema(by_alias=True, mode="validation")
+    schema = RunConfig.model_json_schema(by_alias=True, mode="validation")
+    schema["properties"]["models"]["propertyNames"] = {
+        "pattern": f"^{NAME}$",
+        "not": {"const": BASE},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **schema,
+        "title": "merge-search config",
+    }
 
 
 def open_inputs(config: RunConfig) -> dict[str, Checkpoint]:

@@ -94,9 +94,9 @@ Bounds = Annotated[
     AfterValidator(_ascending),
 ]
 Auto = Literal["auto"]
-MethodName = Annotated[str, _known(METHODS)]
+MethodName = Annotated[str, _known(METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
 Positive = Annotated[float, Field(gt=0)]
-ParameterName = Annotated[str, _known(VARIABLE)]
+ParameterName = Annotated[str, _known(VARIABLE), Field(json_schema_extra={"enum": list(VARIABLE)})]
 ParameterNames = Annotated[
     tuple[ParameterName, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)
 ]

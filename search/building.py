@@ -22,10 +22,10 @@ from spaces.mergekit import Document, from_yaml
 def build(recipe: Path, out: Path, *, shard_bytes: int) -> None:
     """Build the model of a recipe; see ``search build --help``."""
     console = Console(highlight=False)
-    document = _read(recipe)
+    document = read_recipe(recipe)
     for line in document.ignored:
         console.print(f"note: {line}", markup=False)
-    checkpoints = _open(document, recipe)
+    checkpoints = open_models(document, recipe)
     planned = plan(document.recipe, checkpoints)
     with _interruptible(out):
         fingerprint = _write(planned, checkpoints, document, out, shard_bytes, console)
@@ -41,7 +41,13 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> None:
     console.print("The weights are those that were scored.")
 
 
-def _read(recipe: Path) -> Document:
+def read_recipe(recipe: Path) -> Document:
+    """A recipe file, ours or mergekit's.
+
+    Raises:
+        InputError: If there is none.
+        RecipeError: With everything that is wrong with it.
+    """
     try:
         text = recipe.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,12 +67,16 @@ def _expected(document: Document) -> str | None:
     return found if _unchanged(document) and isinstance(found, str) else None
 
 
-def _open(document: Document, recipe: Path) -> dict[str, Checkpoint]:
-    """The models; relative paths count from here, as in mergekit, else from the file's folder."""
+def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
+    """The models of a recipe file; relative paths count from here, else from the file's folder.
+
+    Raises:
+        InputError: With every model that cannot be opened.
+    """
     opened: dict[str, Checkpoint] = {}
     problems: list[str] = []
     for name in document.recipe.needed:
-        location = _located(document.locations[name], recipe.parent)
+        location = find_location(document.locations[name], recipe.parent)
         try:
             opened[name] = Checkpoint.open(location, name=name)
         except CheckpointError as error:
@@ -76,7 +86,7 @@ def _open(document: Document, recipe: Path) -> dict[str, Checkpoint]:
     return opened
 
 
-def _located(location: str, folder: Path) -> str:
+def find_location(location: str, folder: Path) -> str:
     """A location with each part that only exists beside the recipe given from there."""
     if Path(location).exists():
         return location

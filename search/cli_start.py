@@ -13,6 +13,85 @@ from search.cli_options import Address, GpuHours, Hours, Questions, TestSets, Tr
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(check)
+    app.command()(init)
+    app.command("import")(import_)
+    app.command()(schema)
+
+
+def init(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODELS", help="Folders or hub ids, or NAME=FOLDER."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="What the models were fine-tuned from.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="lm-eval task: a name, a file, or a folder; may be repeated."),
+    ] = None,
+    include_path: Annotated[
+        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("search.yaml"),
+    hours: Hours = None,
+    trials: Trials = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Write a commented config for models and tasks, from what is found in them."""
+    from search.drafting import Wanted, asks, check_free
+    from search.drafting import init as write
+
+    check_free(out, force=force)
+    if asks():  # only for what cannot do without, and only where there is somebody
+        if not models:
+            models = typer.prompt(
+                "Models to merge (folders or hub ids, separated by spaces)"
+            ).split()
+            base = base or typer.prompt("Their base (empty if unknown)", default="") or None
+        if not task:
+            task = typer.prompt("lm-eval tasks (names or files, separated by spaces)").split()
+    wanted = Wanted(
+        models=tuple(models or ()),
+        base=base,
+        tasks=tuple(task or ()),
+        include_path=tuple(include_path or ()),
+        hours=hours,
+        trials=trials,
+    )
+    write(wanted, out, force=force)
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="mergekit-evolve config, or mergekit YAML.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default search.yaml, or seed-NAME.yaml."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="For a recipe: config of the search that shall try it.")
+    ] = None,
+    include_path: Annotated[
+        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Turn a mergekit-evolve config into a config, or a mergekit YAML into a seed recipe."""
+    from search.importing import import_file
+
+    import_file(file, out=out, config=config, include_path=tuple(include_path or ()), force=force)
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+) -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from search.drafting import schema_text, write_schema
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+    else:
+        write_schema(out)
 
 
 def check(

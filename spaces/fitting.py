@@ -27,7 +27,7 @@ from spaces.dials import (
 from spaces.domains import Fixed, Floats, NotInSpace, Value
 from spaces.draw import draw, params
 from spaces.inverse import check_tree, stacked_merge
-from spaces.methods import METHODS, BaseRule, Scope
+from spaces.methods import INT8_MASK, METHODS, BaseRule, Scope
 from spaces.order import Join, Tree, digits_from_tree, leaves_of
 from spaces.recipe import ByFilter, Merge, Model, Parameters, Recipe, Source, resolve
 from spaces.space import Space
@@ -319,6 +319,8 @@ def _held(
         return [float(_number(name, node, source, *cell)) for cell in cells]
 
     for spec in METHODS[node.method].parameters:
+        if spec.name == INT8_MASK.name:  # many files have it; it changes nothing
+            continue
         if spec.scope is Scope.INPUT:
             rows = {name: over(spec.name, source) for name, source in inputs.items()}
             if (node.method, spec.name) == ("linear", "weight"):

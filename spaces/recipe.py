@@ -65,12 +65,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.\-]*"
+"""Pattern of a model's short name."""
 
 
 def check_name(name: str) -> None:
     """Raise RecipeError unless ``name`` can be a model's short name."""
-    if not _NAME.match(name):
+    if not re.fullmatch(NAME, name):
         raise RecipeError(
             f"model name: expected letters, digits, '_', '.' or '-' (no leading sign), got {name!r}"
         )

@@ -1,0 +1,423 @@
+"""``search init``: a commented config for given models and tasks, from what is found in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evaluators.base import Catalogue, EvaluatorError
+from evaluators.task_facts import Survey
+from evaluators.task_files import task_files
+from merging.checkpoint import Checkpoint, CheckpointError
+from runs.checks import BASE, UNION
+from runs.config import SCHEMA_ID, ConfigError, RunConfig, json_schema, open_inputs
+from runs.files import write_text
+from runs.split import divide, held_out_problems
+from search.config_page import SCHEMA_FILE, Draft, located, text_of
+from search.errors import InputError
+from search.model_facts import ModelFacts, differences
+from search.preflight import gigabytes
+from search.reading import console, say_written
+from spaces.yaml_values import short_name
+
+SHARES = (0.3, 0.4, 0.5, 0.6)
+"""Shares of questions to hold out, the first that leaves enough of every task."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a user wants a config for.
+
+    Attributes:
+        models: Locations, each with ``name=`` before it if it is to have another name.
+        base: Location of the base; ``None`` where the models' cards may say it.
+        tasks: Names of lm-eval tasks, task files, or folders of them.
+        include_path: Further folders of task files.
+        hours: Budget in hours.
+        trials: Budget in recipes.
+    """
+
+    models: tuple[str, ...]
+    base: str | None = None
+    tasks: tuple[str, ...] = ()
+    include_path: tuple[str, ...] = ()
+    hours: float | None = None
+    trials: int | None = None
+
+
+def init(wanted: Wanted, out: Path, *, force: bool) -> None:
+    """Write a config; see ``search init --help``."""
+    check_free(out, force=force)
+    draft, remarks = drafted(wanted, out)
+    screen = console()
+    for remark in remarks:
+        screen.print(f"note: {remark}", markup=False, soft_wrap=True)
+    say_written(screen, write_config(draft, out))
+    screen.print(
+        f"Next: `search check {out}`, then `search run {out}`.", markup=False, soft_wrap=True
+    )
+
+
+def check_free(out: Path, *, force: bool) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        InputError: If there is a file, unless ``force``; or a folder.
+    """
+    if out.is_dir():
+        raise InputError(f"{out}: expected a file to write, got a folder")
+    if out.exists() and not force:
+        raise InputError(
+            f"{out}: expected no file yet, got one; give another with --out, or --force to "
+            "replace it"
+        )
+
+
+def write_config(draft: Draft, out: Path) -> list[Path]:
+    """Write a config, and the schema for editors beside it if there is none of another kind."""
+    schema = out.parent / SCHEMA_FILE
+    try:
+        write_text(out, text_of(draft))
+        if not schema.exists() or _is_ours(schema):
+            write_text(schema, schema_text())
+            return [out, schema]
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    return [out]
+
+
+def schema_text() -> str:
+    """The JSON Schema of a config."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schema(out: Path) -> None:
+    """Write it to a file of its own, or over an older one.
+
+    Raises:
+        InputError: If there is something else.
+    """
+    if out.exists() and not _is_ours(out):
+        raise InputError(f"{out}: expected no file, or a schema of ours, got something else")
+    try:
+        write_text(out, schema_text())
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    say_written(console(), [out])
+
+
+def _is_ours(schema: Path) -> bool:
+    try:
+        return bool(json.loads(schema.read_text("utf-8")).get("$id") == SCHEMA_ID)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def drafted(wanted: Wanted, out: Path) -> tuple[Draft, list[str]]:
+    """Look at models and tasks, and write down what was found.
+
+    Args:
+        wanted: By the user.
+        out: Where the config will be; paths in it are relative to its folder.
+
+    Returns:
+        The draft, and sentences for the user.
+
+    Raises:
+        InputError: With everything that is wrong with models and tasks.
+    """
+    problems: list[str] = []
+    models = named(wanted.models, problems)
+    tasks, folders = _tasks(wanted, problems)
+    if not models:
+        problems.append("models: expected at least one location, got none")
+    if not tasks:
+        problems.append("--task: expected at least one task's name or file, got none")
+    if problems:
+        raise InputError(problems)
+    remarks: list[str] = []
+    base = wanted.base if wanted.base is not None else _declared_base(models, remarks)
+    plain: dict[str, Any] = {"models": models, "tasks": [{"name": name} for name in tasks]}
+    plain |= {"base": base} if base is not None else {}
+    plain |= {"include_path": folders} if folders else {}
+    config, checkpoints, survey = _inspected(plain, remarks)
+    facts = {name: ModelFacts.of(one) for name, one in checkpoints.items()}
+    remarks += [f"{line[0].upper()}{line[1:]}." for line in differences(facts)]
+    return _draft(wanted, config, facts, survey, out=out, remarks=remarks), remarks
+
+
+def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
+    """Locations by name: the one before ``=``, else the last part of the location."""
+    found: dict[str, str] = {}
+    for text in locations:
+        name, given, location = text.partition("=")
+        if not given or Path(text).exists():
+            location = text
+            stem = name = short_name(text.rstrip("/"))
+            stem = name = "parent" if name == BASE else name
+            number = 2
+            while name in found:
+                name, number = f"{stem}-{number}", number + 1
+        if name in found:
+            problems.append(f"models: expected each name once, got {name!r} twice")
+        found[name] = location
+    return found
+
+
+def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
+    """Names of the tasks, and the folders that their files are in."""
+    names: list[str] = []
+    folders = list(wanted.include_path)
+    for given in wanted.tasks:
+        path = Path(given)
+        if path.is_dir():
+            inside = task_files(path.resolve())
+            names += sorted(inside)
+            if not inside:
+                problems.append(f"--task {given}: expected lm-eval task files there, got none")
+            folders.append(given)
+        elif path.suffix in (".yaml", ".yml"):
+            name = _task_name(path, problems)
+            names += [name] if name is not None else []
+            folders.append(str(path.parent))
+        else:
+            names.append(given)
+    return list(dict.fromkeys(names)), list(dict.fromkeys(folders))
+
+
+def _task_name(path: Path, problems: list[str]) -> str | None:
+    """The name that an lm-eval task file gives its task."""
+    if not path.is_file():
+        problems.append(f"--task {path}: expected an lm-eval task file, got no such file")
+        return None
+    found = task_files(path.parent.resolve())
+    for name, file in found.items():
+        if file == path.resolve():
+            return name
+    problems.append(f"--task {path}: expected an lm-eval task file with a key 'task', got none")
+    return None
+
+
+def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
+    """The base that the models' cards name, if all that name one name the same."""
+    said: dict[str, str] = {}
+    for name, location in models.items():
+        try:
+            folder = Checkpoint.open(location, name=name).folder
+        except CheckpointError:
+            return None  # reported when all are opened
+        declared = _card_base(folder)
+        if declared is not None:
+            said[name] = declared
+    if len(set(said.values())) != 1:
+        if not said:
+            remarks.append(
+                "No base is given, and the models' cards name none: methods that need one "
+                "(task_arithmetic, ties, dare) are left out. Give it with --base."
+            )
+        else:
+            named = ", ".join(f"{name}: {base}" for name, base in said.items())
+            remarks.append(f"The models' cards name different bases ({named}); none is used.")
+        return None
+    (base,) = set(said.values())
+    try:
+        Checkpoint.open(base, name=BASE)
+    except CheckpointError:
+        remarks.append(
+            f"The models' cards name the base {base}, which is not on this machine; download it "
+            "and give it with --base."
+        )
+        return None
+    remarks.append(f"The base is {base}, as the models' cards say.")
+    return base
+
+
+def _card_base(folder: Path) -> str | None:
+    """``base_model`` of a model card's front matter."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        parts = text.split("---\n", 2)
+        front = yaml.safe_load(parts[1]) if text.startswith("---\n") and len(parts) > 2 else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    found = front.get("base_model") if isinstance(front, dict) else None
+    if isinstance(found, list):
+        found = found[0] if len(found) == 1 else None
+    return found if isinstance(found, str) and found else None
+
+
+def _inspected(
+    values: dict[str, Any], remarks: list[str]
+) -> tuple[RunConfig, dict[str, Checkpoint], Survey]:
+    """Open models and tasks; ask for a union of vocabularies where only that is in the way."""
+    from evaluators.harness import survey
+
+    problems: list[str] = []
+    checkpoints: dict[str, Checkpoint] = {}
+    config = _config(values)
+    try:
+        checkpoints = open_inputs(config)
+    except ConfigError as error:
+        joint = _config({**values, "output": {"vocabulary": UNION}})
+        try:
+            checkpoints, config = open_inputs(joint), joint
+            remarks.append(
+                "The vocabularies differ; output.vocabulary: union gives the results the tokens "
+                "of all models."
+            )
+        except ConfigError:
+            problems += error.problems
+    found = Survey(catalogue=Catalogue(tasks=(), questions=()))
+    try:
+        found = survey(config.harness_spec())
+    except EvaluatorError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return config, checkpoints, found
+
+
+def _config(values: Mapping[str, Any]) -> RunConfig:
+    try:
+        return RunConfig.from_text(
+            yaml.safe_dump(dict(values), sort_keys=False), name="init", folder=Path.cwd()
+        )
+    except ConfigError as error:
+        raise InputError([line.partition(": ")[2] for line in error.problems]) from error
+
+
+def _draft(
+    wanted: Wanted,
+    config: RunConfig,
+    facts: Mapping[str, ModelFacts],
+    survey: Survey,
+    *,
+    out: Path,
+    remarks: list[str],
+) -> Draft:
+    folder = out.parent
+    share = _share(survey, remarks)
+    values: dict[str, Any] = {
+        "models": {name: located(_given(wanted, name, config), folder) for name in config.models},
+        "tasks": [
+            {"name": task.name, "metric": task.metric, "weight": task.weight}
+            for task in survey.catalogue.tasks
+        ],
+        "harness": {"apply_chat_template": False, "batch_size": "auto"},
+        "held_out": share,
+        "space": {"methods": list(config.methods), "order": "any"},
+        "search": {"hours": wanted.hours} if wanted.hours is not None else {},
+        "workers": {"count": "auto"},
+        "output": config.output.model_dump(exclude_defaults=True),
+    }
+    if wanted.trials is not None or wanted.hours is None:
+        values["search"]["trials"] = wanted.trials or 300
+    if config.base is not None:
+        base = wanted.base if wanted.base is not None else config.base
+        values = {"base": located(base, folder), **values}
+    if config.include_path:
+        values["include_path"] = [located(f, folder) for f in _folders(wanted)]
+    notes = _notes(facts, survey, based=config.base is not None)
+    known = [task for task in survey.tasks if task.known is not None]
+    if known:
+        names = ", ".join(f"{task.name} ({task.known})" for task in known)
+        values["search"]["allow_test_sets"] = False
+        notes["search.allow_test_sets"] = [
+            f"{names}: a test set, which a run refuses to be led by.",
+            "Search on a train or dev split instead; true confirms it all the same.",
+        ]
+        remarks.append(
+            f"A run will refuse well-known test sets: {names}. See search.allow_test_sets."
+        )
+    head = [
+        f"Written by `search init`. Next: `search check {out}`, then `search run {out}`.",
+        "Lines that are commented out show further keys with their defaults or an example.",
+    ]
+    return Draft(values=values, head=head, notes=notes)
+
+
+def _folders(wanted: Wanted) -> list[str]:
+    return _tasks(wanted, [])[1]
+
+
+def _given(wanted: Wanted, name: str, config: RunConfig) -> str:
+    """A model's location as the user gave it."""
+    return named(wanted.models, []).get(name, config.models[name])
+
+
+def _share(survey: Survey, remarks: list[str]) -> float:
+    """The share of questions to hold out, so that enough of every task are."""
+    for share in SHARES:
+        questions = divide(survey.catalogue, share, seed=0)
+        if not held_out_problems(questions, survey.catalogue, share):
+            return share
+    remarks.append(
+        "A task has too few questions to hold any out: the winner's score will flatter it. "
+        "Hold out a whole task instead (held_out: [NAME]), or add questions."
+    )
+    return 0.0
+
+
+def _notes(
+    facts: Mapping[str, ModelFacts], survey: Survey, *, based: bool
+) -> dict[str, Sequence[str]]:
+    """What is said above each key."""
+    notes: dict[str, Sequence[str]] = {
+        "models": ["What to merge, by short name."],
+        "tasks": ["lm-eval tasks that the search is led by, with the metric and its share."],
+        "include_path": ["Folders with further lm-eval task files."],
+        "harness": ["How questions are put to the models; passed through to lm-eval."],
+        "harness.apply_chat_template": _template_note(facts),
+        "held_out": [
+            "Share of the questions that the search never sees; the winner is checked on them."
+        ],
+        "space": ["What may be drawn."],
+        "search": ["How long, and with what: whichever budget is spent first ends the search."],
+        "workers": ["Who evaluates: one worker per GPU, or per core where there is none."],
+        "output": ["What the merged models look like."],
+    }
+    for name, one in facts.items():
+        key = BASE if name == BASE and based else f"models.{name}"
+        notes[key] = [_model_note(one)]
+    if based:
+        notes[BASE] = ["What the models were fine-tuned from.", *notes[BASE]]
+    else:
+        notes[BASE] = [
+            "base: ./path/or/hub-id",
+            "What the models were fine-tuned from; without it task_arithmetic, ties and dare",
+            "cannot be searched.",
+        ]
+    for at, task in enumerate(survey.tasks):
+        asked = sum(question.task == task.name for question in survey.catalogue.questions)
+        notes[f"tasks.{at}"] = [
+            f"{asked} questions ({task.dataset}:{task.split}), {task.kind}, {task.shots} examples; "
+            f"metrics: {' | '.join(task.metrics)}"
+        ]
+    return notes
+
+
+def _model_note(one: ModelFacts) -> str:
+    return (
+        f"{one.architecture}, {one.layers} layers, {one.parameters / 1e6:,.1f} M weights, "
+        f"{'/'.join(one.dtypes)}, {gigabytes(one.bytes)}"
+    )
+
+
+def _template_note(facts: Mapping[str, ModelFacts]) -> list[str]:
+    having = [name for name, one in facts.items() if one.chat_template]
+    if not having:
+        return ["No model has a chat template."]
+    if len(having) == len(facts):
+        return ["All models have a chat template: true for chat models."]
+    return [f"{', '.join(having)} have a chat template, the others have none."]
+
+
+def asks() -> bool:
+    """Whether there is somebody at a terminal to be asked for what is missing."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

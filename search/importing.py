@@ -1,0 +1,113 @@
+"""``search import``: a mergekit-evolve config as one of ours, a mergekit YAML as a seed recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from merging.checkpoint import widest_dtype
+from merging.plan import plan
+from runs import document
+from runs.config import ConfigError, RunConfig, load_config, open_inputs
+from runs.files import write_text
+from search.book import read_book, resolve_book
+from search.building import open_models
+from search.config_page import Draft, located, text_of
+from search.drafting import check_free, write_config
+from search.errors import InputError
+from search.evolve_config import evolve_draft
+from search.reading import console, say_written
+from spaces.mergekit import from_yaml, to_yaml
+
+CONFIG = Path("search.yaml")
+"""Where a config goes if nothing else is said."""
+
+
+def import_file(
+    path: Path, *, out: Path | None, config: Path | None, include_path: tuple[str, ...], force: bool
+) -> None:
+    """Turn a file of mergekit's into one of ours; see ``search import --help``."""
+    text = _text(path)
+    parsed = document.parse(text, str(path))
+    if parsed.data is not None and not isinstance(parsed.data, dict):
+        raise InputError(parsed.messages(list(parsed.problems)))
+    if isinstance(parsed.data, dict) and "genome" in parsed.data:
+        if config is not None:
+            raise InputError(
+                f"{path}: expected a merge (a recipe) with --config, got a mergekit-evolve config"
+            )
+        target = CONFIG if out is None else out
+        check_free(target, force=force)
+        draft, remarks = evolve_draft(parsed, out=target, include_path=include_path)
+        _check_draft(draft, path)
+        written = write_config(draft, target)
+        remarks.append(f"Next: `search check {target}`; the comments in it say what maps to what.")
+    else:
+        target = Path(f"seed-{path.stem}.yaml") if out is None else out
+        check_free(target, force=force)
+        written, remarks = [target], _import_recipe(path, text, target, config)
+    screen = console()
+    say_written(screen, written)
+    for remark in remarks:
+        screen.print(remark, markup=False, soft_wrap=True)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"{path}: expected a mergekit-evolve config or a mergekit YAML: {reason}"
+        ) from error
+
+
+def _check_draft(draft: Draft, path: Path) -> None:
+    """Make sure that what is written can be read.
+
+    Raises:
+        InputError: With what a config does not take, such as bounds that leave nothing to draw.
+    """
+    try:
+        RunConfig.from_text(text_of(draft), name=str(path))
+    except ConfigError as error:
+        lines = [line.split(": ", 1)[-1] for line in error.problems]
+        raise InputError([f"{path}: {line}" for line in lines]) from error
+
+
+def _import_recipe(path: Path, text: str, target: Path, config: Path | None) -> list[str]:
+    """Write a recipe that was checked against its models; what to say of it comes back."""
+    found = from_yaml(text, name=str(path))
+    checkpoints = open_models(found, path)
+    planned = plan(found.recipe, checkpoints)
+    folder = target.parent
+    content = to_yaml(
+        found.recipe,
+        {name: located(checkpoints[name].location, folder) for name in found.recipe.needed},
+        inputs_dtype=widest_dtype(checkpoints.values()),
+    )
+    remarks = [f"note: {line}" for line in found.ignored]
+    remarks.append(
+        f"The recipe ({found.recipe.title}, key {found.recipe.key}) can be built: "
+        f"{len(planned.jobs)} tensors."
+    )
+    write_text(target, content)
+    if config is None:
+        remarks.append(f"Try it first in a search with search.seeds: [defaults, {target}].")
+    else:
+        remarks += _fits(target, config)
+    return remarks
+
+
+def _fits(seed: Path, config: Path) -> list[str]:
+    """Whether a run could try the recipe, and how."""
+    try:
+        read = load_config(config).replaced({"search.seeds": [str(seed.resolve())]})
+        checkpoints = open_inputs(read)
+    except ConfigError as error:
+        raise InputError(error.problems) from error
+    layers = next(iter(checkpoints.values())).layers
+    space = read.space(layers.count if layers is not None else 1)
+    _, notes = resolve_book(read_book(read), read, space, checkpoints)
+    if not notes:
+        notes = (f"{config}: its space has this recipe; the search can learn from it.",)
+    return [*notes, f"Add it there: search.seeds: [defaults, {seed}]."]
