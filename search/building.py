@@ -19,8 +19,13 @@ from search.errors import InputError, RunFailed
 from spaces.mergekit import Document, from_yaml
 
 
-def build(recipe: Path, out: Path, *, shard_bytes: int) -> None:
-    """Build the model of a recipe; see ``search build --help``."""
+def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | None]:
+    """Build the model of a recipe; see ``search build --help``.
+
+    Returns:
+        The fingerprint of its weights, and whether they are those that were scored; ``None`` where
+        the recipe does not say.
+    """
     console = Console(highlight=False)
     document = read_recipe(recipe)
     for line in document.ignored:
@@ -32,13 +37,14 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> None:
     console.print(f"Wrote {out}, fingerprint {fingerprint}", markup=False, soft_wrap=True)
     expected = _expected(document)
     if expected is None:
-        return
+        return fingerprint, None
     if fingerprint != expected:
         raise RunFailed(
             f"{out}: expected the weights that were scored ({expected}), got others "
             f"({fingerprint}): a model or the recipe changed since"
         )
     console.print("The weights are those that were scored.")
+    return fingerprint, True
 
 
 def read_recipe(recipe: Path) -> Document:

@@ -20,28 +20,26 @@ from runs.store import Store
 from search.errors import InputError, RunFailed
 from search.monitor import monitor
 from search.overrides import Overrides
-from search.reading import config_of, console, kept_budget, opened, say_written
+from search.reading import STUDY, config_of, console, kept_budget, opened, say_written
 from search.session import Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
 from search.workers import Setting, make_pool, prepare_statistics
 from spaces.space import Space
 
-STUDY = "study.db"
-"""Name of the study's file in a run's folder."""
-
 _BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
 
 
 def run(
-    config: Path,
+    config: Path | RunConfig,
     *,
     out: Path | None,
     overrides: Overrides,
     storage: str | None = None,
     dry_run: bool = False,
-) -> None:
-    """Start a search; see ``search run --help``."""
-    folder = out if out is not None else Path(config.stem)
+) -> str:
+    """Start a search; see ``search run --help``. Where its study is comes back."""
+    named = Path(config.stem) if isinstance(config, Path) else Path("run")
+    folder = out if out is not None else named
     study = storage if storage is not None else str(folder / STUDY)
     check_new(study)
     if folder.exists() and not folder.is_dir():
@@ -63,6 +61,7 @@ def run(
             notes = store.hold()
             store.set_fact("folder", str(folder.resolve()))
             _drive(store, setting, pool, Session.run, notes=(*prepared.notes, *notes))
+    return study
 
 
 def resume(study: str, *, overrides: Overrides) -> None:

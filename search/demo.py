@@ -14,6 +14,7 @@ from search.building import build
 from search.errors import InputError
 from search.family import Family, make_family
 from search.overrides import Overrides
+from search.reading import STUDY
 from search.summary import judge_run
 
 MERGED = "merged"
@@ -29,7 +30,7 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder or nothing, got a file; use --out")
     family = _family(out / "family", seed=seed, console=console)
-    study = out / commands.STUDY
+    study = out / STUDY
     overrides = Overrides(trials=trials, workers=workers)
     if study.exists():
         commands.resume(str(study), overrides=overrides)

@@ -12,12 +12,16 @@ from rich.console import Console
 from runs.config import RunConfig
 from runs.database import DATABASE_ERRORS
 from runs.leaderboard import ranked
+from runs.records import Record
 from runs.report import FORMATS, write_report
 from runs.store import Store
 from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
 from search.summary import make_report, show_status, write_recipe_of
+
+STUDY = "study.db"
+"""Name of the study's file in a run's folder."""
 
 
 @contextmanager
@@ -53,14 +57,29 @@ def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
 
 def export(study: str, *, rank: int, out: Path | None) -> None:
     """Write a found recipe as YAML; see ``search export --help``."""
+    say_written(console(), [write_ranked(study, rank=rank, out=out)])
+
+
+def write_ranked(study: str, *, rank: int, out: Path | None) -> Path:
+    """Write the recipe at a place of the leaderboard; the file comes back."""
     with opened(Store.open(study)) as store:
-        order = ranked(judged(store))
-        if rank > len(order):
-            raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
+        record = at_rank(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
-        write_recipe_of(order[rank - 1], store.manifest, config_of(store, Overrides()), path=path)
-        say_written(console(), [path])
+        write_recipe_of(record, store.manifest, config_of(store, Overrides()), path=path)
+        return path
+
+
+def at_rank(store: Store, rank: int) -> Record:
+    """The candidate at a place of the leaderboard, from 1.
+
+    Raises:
+        InputError: If there is none.
+    """
+    order = ranked(judged(store))
+    if not 1 <= rank <= len(order):
+        raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
+    return order[rank - 1]
 
 
 def config_of(store: Store, overrides: Overrides) -> RunConfig:

@@ -1,0 +1,263 @@
+"""merge-search from Python: what the commands do, as functions.
+
+``import search`` has all of it: ``search.run("search.yaml")``. Nothing heavy is imported before it
+is needed. Errors are ``search.UserError`` (something that was given cannot be used; its
+``problems`` are lines for people) and ``search.RunFailed``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runs.config import RunConfig
+from runs.config import load_config as _load
+from search.errors import RunFailed
+from search.overrides import Overrides
+from spaces.problems import UserError
+from spaces.recipe import Recipe
+from spaces.yaml_reader import Document
+
+if TYPE_CHECKING:  # what brings torch or pandas is imported when it is called
+    from search.handle import Run
+    from search.preflight import Preflight
+    from search.scoring import Part, Scored
+
+__all__ = [
+    "Built",
+    "Recipe",
+    "RunConfig",
+    "RunFailed",
+    "UserError",
+    "build",
+    "check",
+    "load_config",
+    "load_recipe",
+    "open_run",
+    "resume",
+    "run",
+    "score",
+    "validate",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """A model that was built.
+
+    Attributes:
+        folder: Where it is.
+        fingerprint: Hash of its weights.
+        verified: Whether they are the weights that a search has scored; ``None`` where the recipe
+            does not say.
+    """
+
+    folder: Path
+    fingerprint: str
+    verified: bool | None
+
+    def _repr_html_(self) -> str:
+        said = "the weights are those that were scored" if self.verified else "not from a search"
+        return f"<p>{escape(str(self.folder))}: {escape(self.fingerprint)}, {said}</p>"
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Read a config; paths in it are relative to its folder.
+
+    ``config.replaced({"search.trials": 50})`` gives one with other values.
+
+    Raises:
+        UserError: With every problem there is.
+    """
+    return _load(Path(path))
+
+
+def check(
+    config: str | Path | RunConfig,
+    *,
+    weights: bool = True,
+    smoke: bool = True,
+    allow_test_sets: bool = False,
+) -> Preflight:
+    """What there is to know before a run, as ``search check``.
+
+    Args:
+        config: A config, or its file.
+        weights: Whether to sample the models' weights.
+        smoke: Whether to try a candidate.
+        allow_test_sets: Confirms well-known test sets.
+
+    Raises:
+        UserError: With everything that a run would refuse.
+    """
+    from search.checking import preflight
+    from search.preflight import Depth
+
+    overrides = Overrides(allow_test_sets=allow_test_sets or None)
+    depth = Depth(weights=weights, smoke=smoke)
+    return preflight(_given(config), overrides=overrides, depth=depth)
+
+
+def run(
+    config: str | Path | RunConfig,
+    *,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    trials: int | None = None,
+    questions: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    dry_run: bool = False,
+    allow_test_sets: bool = False,
+) -> Run:
+    """Search, as ``search run``: it comes back when the budget is spent.
+
+    Args:
+        config: A config, or its file.
+        out: Folder for the run; by default named after the file, ``run`` for a config.
+        storage: Where the study goes, by default ``study.db`` in that folder.
+        trials: Replaces the config's value, as all that follow.
+        questions: Likewise.
+        hours: Likewise.
+        gpu_hours: Likewise.
+        workers: Likewise.
+        ray_address: Likewise.
+        dry_run: Made-up scores instead of models.
+        allow_test_sets: Confirms well-known test sets.
+
+    Raises:
+        UserError: With everything that is wrong with what was given.
+        RunFailed: If not one candidate could be scored, or it was stopped at once.
+    """
+    from search import commands
+    from search.handle import Run
+
+    overrides = Overrides(
+        trials=trials,
+        questions=questions,
+        hours=hours,
+        gpu_hours=gpu_hours,
+        workers=workers,
+        ray_address=ray_address,
+        allow_test_sets=allow_test_sets or None,
+    )
+    folder = None if out is None else Path(out)
+    study = commands.run(
+        _given(config), out=folder, overrides=overrides, storage=storage, dry_run=dry_run
+    )
+    return Run(study)
+
+
+def resume(
+    study: str | Path,
+    *,
+    trials: int | None = None,
+    questions: int | None = None,
+    hours: float | None = None,
+    gpu_hours: float | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> Run:
+    """Go on with a search, as ``search resume``.
+
+    Args:
+        study: ``study.db``, its folder, or the URL of a database.
+        trials: A larger budget, which stays, as the three that follow.
+        questions: Likewise.
+        hours: Likewise.
+        gpu_hours: Likewise.
+        workers: For this time.
+        ray_address: For this time.
+    """
+    from search import commands
+    from search.handle import Run, study_in
+
+    overrides = Overrides(
+        trials=trials,
+        questions=questions,
+        hours=hours,
+        gpu_hours=gpu_hours,
+        workers=workers,
+        ray_address=ray_address,
+    )
+    place = study_in(study)
+    commands.resume(place, overrides=overrides)
+    return Run(place)
+
+
+def validate(study: str | Path, *, top: int = 3, workers: int | None = None) -> Run:
+    """Score the best recipes and all baselines on held-out questions, as ``search validate``."""
+    from search import commands
+    from search.handle import Run, study_in
+
+    place = study_in(study)
+    commands.validate(place, top=top, overrides=Overrides(workers=workers))
+    return Run(place)
+
+
+def open_run(study: str | Path) -> Run:
+    """A run to read: ``study.db``, its folder, or the URL of a database."""
+    from search.handle import Run, study_in
+
+    return Run(study_in(study))
+
+
+def load_recipe(path: str | Path) -> Document:
+    """Read a recipe file, ours or mergekit's: ``.recipe``, ``.locations``, ``.meta``."""
+    from search.building import read_recipe
+
+    return read_recipe(Path(path))
+
+
+def build(recipe: str | Path, out: str | Path, *, shard_size: float = 5.0) -> Built:
+    """Build the model of a recipe file, as ``search build``.
+
+    Args:
+        recipe: Recipe or mergekit YAML.
+        out: Model folder to make; must not exist.
+        shard_size: Largest weight file, in GB.
+
+    Raises:
+        UserError: If the recipe or a model cannot be used.
+        RunFailed: If the disk is full, or the weights are not those that were scored.
+    """
+    from search.building import build as build_model
+
+    fingerprint, verified = build_model(Path(recipe), Path(out), shard_bytes=int(shard_size * 1e9))
+    return Built(folder=Path(out), fingerprint=fingerprint, verified=verified)
+
+
+def score(
+    config: str | Path | RunConfig,
+    what: str | Path | Recipe,
+    *,
+    questions: Part = "held-out",
+    limit: int | None = None,
+    allow_test_sets: bool = False,
+) -> Scored:
+    """Score a model or a recipe on the questions of a config, in this process.
+
+    Args:
+        config: A config, or its file.
+        what: A model's name in it, a model folder or hub id, a recipe file, or a recipe with the
+            config's names.
+        questions: ``search``, ``held-out`` or ``all``.
+        limit: Most questions; the first ones in the run's order.
+        allow_test_sets: Confirms well-known test sets.
+
+    Raises:
+        UserError: If something that was given cannot be used.
+        RunFailed: If it could not be scored.
+    """
+    from search.scoring import score as score_one
+
+    overrides = Overrides(allow_test_sets=allow_test_sets or None)
+    return score_one(_given(config), what, questions=questions, limit=limit, overrides=overrides)
+
+
+def _given(config: str | Path | RunConfig) -> Path | RunConfig:
+    return Path(config) if isinstance(config, str) else config

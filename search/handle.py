@@ -1,0 +1,138 @@
+"""A run as an object: what its study holds, for scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from runs.leaderboard import best, leaderboard, ranked
+from runs.records import Record
+from runs.report import FORMATS, write_report
+from runs.store import Store
+from runs.verdict import Verdict
+from search import reading
+from search.errors import InputError
+from search.overrides import Overrides
+from search.posterior import judged
+from search.summary import judge_run, make_report, recipe_text
+from spaces.recipe import Recipe
+
+HEAD = 10
+"""Rows of the leaderboard in a notebook."""
+
+SHOWN = ("rank", "score", "stderr", "held_out", "method", "origin", "key")
+"""Columns of the leaderboard in a notebook, besides the tasks."""
+
+
+class Run:
+    """A finished, stopped or running search; reads its study anew whenever it is asked.
+
+    Args:
+        study: Path of ``study.db``, or the URL of a database.
+
+    Raises:
+        UserError: If there is no such study.
+    """
+
+    def __init__(self, study: str | Path) -> None:
+        self._study = str(study)
+        with self._store():
+            pass
+
+    @property
+    def study(self) -> str:
+        """Where the study is."""
+        return self._study
+
+    @property
+    def folder(self) -> Path:
+        """Where reports go by default."""
+        with self._store() as store:
+            return store.folder
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Every candidate, best first; ``docs/report.md`` has the columns and their dtypes."""
+        with self._store() as store:
+            return leaderboard(judged(store), store.manifest.catalogue.tasks)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The winner against its baselines on held-out questions; ``None`` before there is one."""
+        with self._store() as store:
+            return judge_run(store, judged(store))
+
+    def recipe(self, rank: int = 1) -> Recipe:
+        """A found recipe.
+
+        Args:
+            rank: Its place in the leaderboard, from 1.
+
+        Raises:
+            UserError: If there is none at that place.
+        """
+        with self._store() as store:
+            return reading.at_rank(store, rank).recipe
+
+    def recipe_yaml(self, rank: int = 1) -> str:
+        """A found recipe as YAML that mergekit and ``search.build`` run."""
+        with self._store() as store:
+            record = reading.at_rank(store, rank)
+            return recipe_text(record, store.manifest, reading.config_of(store, Overrides()))
+
+    def export(self, rank: int = 1, *, out: str | Path | None = None) -> Path:
+        """Write a found recipe to a file; by default beside the study."""
+        return reading.write_ranked(self._study, rank=rank, out=None if out is None else Path(out))
+
+    def report(
+        self, *, out: str | Path | None = None, formats: Sequence[str] = tuple(FORMATS)
+    ) -> list[Path]:
+        """Write the report; the files come back."""
+        with self._store() as store:
+            content = make_report(store, reading.config_of(store, Overrides()))
+        return write_report(content, self.folder if out is None else Path(out), formats)
+
+    def __repr__(self) -> str:
+        with self._store() as store:
+            records = judged(store)
+        return f"<Run {self._study}: {_summary(records)}>"
+
+    def _repr_html_(self) -> str:
+        frame = self.leaderboard().head(HEAD)
+        columns = [name for name in frame.columns if name in SHOWN or name.startswith("task:")]
+        verdict = self.verdict
+        said = "" if verdict is None else f"<p><strong>{escape(verdict.sentence)}.</strong></p>"
+        table = frame[columns].to_html(
+            index=False, escape=True, na_rep="", float_format="{:.4f}".format
+        )
+        with self._store() as store:
+            summary = _summary(judged(store))
+        return f"<p>{escape(self._study)}: {escape(summary)}</p>{said}{table}"
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        with reading.opened(Store.open(self._study)) as store:
+            yield store
+
+
+def _summary(records: tuple[Record, ...]) -> str:
+    winner = best(records)
+    count = f"{len(records)} candidates, {len(ranked(records))} scored"
+    return count if winner is None else f"{count}, best {winner.recipe.title}"
+
+
+def study_in(place: str | Path) -> str:
+    """A study's file, also if the run's folder is given.
+
+    Raises:
+        InputError: If the folder has none.
+    """
+    path = Path(place)
+    if not path.is_dir():
+        return str(place)
+    if not (path / reading.STUDY).is_file():
+        raise InputError(f"{path}: expected a run's folder with {reading.STUDY}, got one without")
+    return str(path / reading.STUDY)
