@@ -8,10 +8,11 @@ import shutil
 import socket
 import string
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -86,6 +87,33 @@ def tiny_family(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory)
         for number, name in enumerate(("math", "code", "text"), start=1)
     }
     return {"base": base, **tuned}
+
+
+class Done(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Done]:
+    """Runs a command line in this process, in ``tmp_path``: no second import of everything."""
+    from search.cli import main
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code = stop.value.code
+        return Done(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return run
 
 
 def _model_config(family: str, tied: bool, layers: int, hidden: int, vocab: int) -> Any:

@@ -1,10 +1,8 @@
 """A project as a user has it: models, tasks, a config."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
@@ -70,30 +68,3 @@ def project(
         return path
 
     return write
-
-
-class Done(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Done]:
-    """Runs a command line in this process, in ``tmp_path``: no second import of everything."""
-    from search.cli import main
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["search", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        code = stop.value.code
-        return Done(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run
