@@ -92,6 +92,10 @@ class RunConfig(Section):
     include_path: Folders = Field(
         default=(), description="Folders with further lm-eval task files."
     )
+    evaluator: Text | None = Field(
+        default=None,
+        description="Evaluator of your own: file.py:NAME or module:NAME; omit for lm-eval's tasks.",
+    )
     harness: Annotated[HarnessSection, _section_or_nothing(HarnessSection)] = HarnessSection()
     held_out: HeldOut = Field(
         default=0.3,

@@ -34,6 +34,10 @@ def located(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         result["include_path"] = [
             _absolute(path, folder) if isinstance(path, str) and path else path for path in paths
         ]
+    evaluator = data.get("evaluator")
+    if isinstance(evaluator, str) and ".py:" in evaluator:
+        file, _, name = evaluator.rpartition(":")
+        result["evaluator"] = f"{_absolute(file, folder)}:{name}"
     search = data.get("search")
     if isinstance(search, dict) and isinstance(search.get("seeds"), list):
         seeds = [

@@ -16,8 +16,8 @@ SCHEMA_FILE = "search.schema.json"
 """Name of the JSON Schema beside a config."""
 
 _KEYS = (
-    "base", "models", "tasks", "include_path", "harness", "held_out", "space", "search",
-    "workers", "output",
+    "base", "models", "tasks", "include_path", "evaluator", "harness", "held_out", "space",
+    "search", "workers", "output",
 )  # fmt: skip
 
 _OFFERED = {

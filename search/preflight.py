@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from search.model_facts import ModelFacts, differences
 from search.overrides import Overrides
 from search.session import Prepared, prepare
 from search.smoke import Smoke, try_out
-from search.workers import Setting, worker_memory
+from search.workers import Setting, evaluator_factory, worker_memory
 from spaces.domains import Choices
 from spaces.draw import parameters
 from spaces.order import count as orders
@@ -253,12 +252,10 @@ def _affinity(prepared: Prepared, depth: Depth, progress: Progress) -> Affinity:
 
 
 def _smoke(prepared: Prepared, setting: Setting, depth: Depth, progress: Progress) -> Smoke:
-    from evaluators.harness import HarnessEvaluator
-
     # What is computed of the models is not kept: a check writes nothing.
     spec = replace(setting.harness_spec(), statistics=None)
     return try_out(
-        partial(HarnessEvaluator, spec),
+        evaluator_factory(prepared.config, spec),
         prepared.manifest.seeds,
         base=BASE if prepared.config.base is not None else None,
         device=str(choose_devices(spec.device, spec.gpus)[0]),

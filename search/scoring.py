@@ -15,6 +15,7 @@ from search.building import open_models, read_recipe
 from search.errors import InputError, RunFailed
 from search.overrides import Overrides
 from search.session import prepare
+from search.workers import evaluator_factory
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 Part = Literal["search", "held-out", "all"]
@@ -73,8 +74,6 @@ def score(
         InputError: If it, the config, its models or its tasks cannot be used.
         RunFailed: If it could not be scored.
     """
-    from evaluators.harness import HarnessEvaluator
-
     prepared = prepare(config, overrides=overrides, dry_run=False)
     name, recipe, spec = _target(prepared.config, what)
     split = prepared.manifest.questions
@@ -85,7 +84,7 @@ def score(
     if not asked:
         raise InputError(f"questions: expected {questions} questions in this config, got none")
     try:
-        evaluator = HarnessEvaluator(spec)
+        evaluator = evaluator_factory(prepared.config, spec)()
     except EvaluatorError as error:
         raise InputError(error.problems) from error
     try:

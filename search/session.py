@@ -32,7 +32,7 @@ from search.overrides import Overrides
 from search.posterior import kept_fits
 from search.samplers import Sampler
 from search.stop import Stop, on_signals
-from search.workers import fake_factory
+from search.workers import evaluator_factory, fake_factory
 from spaces.space import Space, SpaceError
 
 PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
@@ -156,9 +156,30 @@ def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
 def _survey(config: RunConfig, *, dry_run: bool) -> Survey:
     if dry_run:
         return Survey(catalogue=fake_factory(config)().catalogue())
+    if config.evaluator is not None:
+        return _own_survey(config, config.evaluator)
     from evaluators.harness import survey
 
     return survey(config.harness_spec())
+
+
+def _own_survey(config: RunConfig, evaluator: str) -> Survey:
+    """The questions of a user's own evaluator; it loads no model for them."""
+    made = evaluator_factory(config, config.harness_spec())()
+    try:
+        catalogue = made.catalogue()
+    finally:
+        made.close()
+    return Survey(
+        catalogue=catalogue,
+        tasks=tuple(
+            TaskFacts(
+                name=task.name, kind="own", dataset=evaluator, split="", metrics=(task.metric,),
+                shots=0, known=None,
+            )
+            for task in catalogue.tasks
+        ),
+    )  # fmt: skip
 
 
 def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]:

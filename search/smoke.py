@@ -6,9 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from evaluators.base import Candidate, Catalogue, Evaluator, EvaluatorError, Failure
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    Evaluator,
+    EvaluatorError,
+    EvaluatorFactory,
+    Failure,
+)
 from search.errors import InputError
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 from spaces.seeds import Seed
@@ -27,6 +34,7 @@ FIRST = 16
 Progress = Callable[[str], None]
 
 
+@runtime_checkable
 class Loser(Evaluator, Protocol):
     """An evaluator that also gives losses."""
 
@@ -108,7 +116,7 @@ class Smoke:
 
 
 def try_out(
-    make: Callable[[], Loser],
+    make: EvaluatorFactory,
     seeds: Sequence[Seed],
     *,
     base: str | None,
@@ -126,7 +134,8 @@ def try_out(
         base: Name of the base; ``None`` without one.
         device: Where it works, for the record.
         search: Ids of the search questions, in the run's order.
-        per_task: Questions of each task for the losses; 0 leaves them out.
+        per_task: Questions of each task for the losses, which a user's own evaluator has none of;
+            0 leaves them out.
         seconds: How long the candidate that is timed may be asked, about.
         progress: Told what is being done.
 
@@ -145,14 +154,16 @@ def try_out(
         pace = replace(_pace(evaluator, seeds, search, seconds), device=device, setup=setup)
         points: tuple[Point, ...] = ()
         asked = _first_of_each(evaluator.catalogue(), search, per_task)
-        if asked and not pace.failure:
+        if asked and not pace.failure and isinstance(evaluator, Loser):
             points = tuple(_points(evaluator, seeds, base=base, asked=asked, progress=progress))
         return Smoke(pace=pace, points=points, questions=per_task if points else 0)
     finally:
         evaluator.close()
 
 
-def _pace(evaluator: Loser, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float) -> Pace:
+def _pace(
+    evaluator: Evaluator, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float
+) -> Pace:
     """Time one candidate after another that warms everything up."""
     first = evaluator.evaluate(Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
     if isinstance(first, Failure):

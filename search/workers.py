@@ -148,6 +148,20 @@ def prepare_statistics(setting: Setting, console: Console) -> None:
 def _factory(setting: Setting) -> EvaluatorFactory:
     if setting.dry_run:
         return fake_factory(setting.config)
+    return evaluator_factory(setting.config, setting.harness_spec())
+
+
+def evaluator_factory(config: RunConfig, spec: HarnessSpec) -> EvaluatorFactory:
+    """Makes the evaluators of a config: lm-eval's tasks, or the user's own.
+
+    Args:
+        config: Says which.
+        spec: What it is made with.
+    """
+    if config.evaluator is not None:
+        from evaluators.own import OwnFactory
+
+        return OwnFactory(reference=config.evaluator, spec=spec)
     from evaluators.harness import HarnessEvaluator
 
-    return partial(HarnessEvaluator, setting.harness_spec())
+    return partial(HarnessEvaluator, spec)

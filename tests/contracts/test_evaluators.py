@@ -11,9 +11,18 @@ from typing import Any
 
 import pytest
 
-from evaluators.base import Candidate, Evaluator, Failure, FailureKind, Score, combine
+from evaluators.base import (
+    Candidate,
+    Evaluator,
+    EvaluatorError,
+    Failure,
+    FailureKind,
+    Score,
+    combine,
+)
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.harness import HarnessEvaluator, check
+from evaluators.own import ModelEvaluator, OwnFactory
 from evaluators.spec import HarnessSpec, TaskSpec
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -143,3 +152,93 @@ class TestHarness(EvaluatorContract):
     def test_driver_and_worker_agree(self, evaluator: Evaluator, spec: HarnessSpec) -> None:
         assert check(spec) == evaluator.catalogue()
         assert check(replace(spec, batch_size=3)) == evaluator.catalogue()
+
+
+class Letters(ModelEvaluator):
+    """How likely a model finds a letter; two tasks, one of them about being unlikely."""
+
+    def questions(self) -> dict[str, list[str]]:
+        return {"pick": [f"{n}=" for n in range(12)], "text": [f"{n}>" for n in range(9)]}
+
+    def answer(self, model: Any, tokenizer: Any, task: str, questions: Any) -> list[float]:
+        if questions == ["fail"]:
+            raise RuntimeError("no")
+        target = tokenizer("a" if task == "pick" else "b", add_special_tokens=False)["input_ids"][0]
+        found = []
+        for text in questions:
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+            logits = model(input_ids=ids).logits[0, -1]
+            found.append(float(logits.log_softmax(-1)[target]))
+        return found
+
+
+class TestOwn(EvaluatorContract):
+    @pytest.fixture(scope="class")
+    def spec(self, tiny_family: dict[str, Path]) -> HarnessSpec:
+        return HarnessSpec(
+            models=tuple((name, str(tiny_family[name])) for name in ("base", "math", "code")),
+            tasks=(TaskSpec(name="pick"), TaskSpec(name="text", weight=0.5, lower_is_better=True)),
+        )
+
+    @pytest.fixture(scope="class")
+    def evaluator(self, spec: HarnessSpec) -> Iterator[Evaluator]:
+        made = Letters(spec)
+        yield made
+        made.close()
+        made.close()
+
+    def test_weights_are_those_that_the_harness_builds(
+        self, evaluator: Evaluator, spec: HarnessSpec, tmp_path: Path
+    ) -> None:
+        (tmp_path / "pick.yaml").write_text(
+            "task: pick\ndataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}\n"
+            'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{{q}}"\n'
+            'doc_to_choice: ["0", "1"]\ndoc_to_target: right\n'
+        )
+        (tmp_path / "data.jsonl").write_text('{"q": "1", "right": 0}\n{"q": "2", "right": 1}\n')
+        asked = replace(spec, tasks=(TaskSpec(name="pick"),), include_path=(str(tmp_path),))
+        harness = HarnessEvaluator(asked)
+        made = recipe(math=0.3, code=0.9)
+        ids = tuple(question.id for question in harness.catalogue().questions)
+        theirs = self.ask(harness, made, ids)
+        harness.close()
+        own = tuple(question.id for question in evaluator.catalogue().questions)
+        assert self.ask(evaluator, made, own).fingerprint == theirs.fingerprint
+
+    @pytest.mark.parametrize(
+        ("reference", "words"),
+        [
+            ("nothing.here:Name", "No module named"),
+            ("evaluators.own:Nothing", "has no attribute"),
+            ("/nowhere/judge.py:Name", "No such file"),
+            ("Name", "expected file.py:NAME or module:NAME"),
+            ("evaluators.own:__name__", "expected something to call"),
+            ("evaluators.own:ModelEvaluator", "cannot be made"),
+            ("builtins:repr", "expected an object with catalogue"),
+        ],
+    )
+    def test_what_cannot_be_made_is_one_line(
+        self, spec: HarnessSpec, reference: str, words: str
+    ) -> None:
+        with pytest.raises(EvaluatorError, match=words) as error:
+            OwnFactory(reference=reference, spec=spec)()
+        assert len(error.value.problems) == 1
+
+    def test_tasks_are_those_of_the_class(self, spec: HarnessSpec) -> None:
+        few = Letters(replace(spec, tasks=(TaskSpec(name="pick", limit=3),)))
+        assert len(few.catalogue().questions) == 3
+        with pytest.raises(EvaluatorError, match=r"task other: expected .* \(one of pick, text\)"):
+            Letters(replace(spec, tasks=(TaskSpec(name="other"),)))
+
+    @pytest.mark.parametrize("answer", [[1.0], [float("nan")] * 12, "no"])
+    def test_wrong_answers_are_failures(
+        self, spec: HarnessSpec, answer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Letters, "answer", lambda *_: answer)
+        made = Letters(replace(spec, tasks=(TaskSpec(name="pick"),)))
+        ids = tuple(question.id for question in made.catalogue().questions)
+        result = made.evaluate(Candidate(id=0, recipe=recipe(math=1.0), questions=ids))
+        assert isinstance(result, Failure)
+        assert result.kind in (FailureKind.TASK, FailureKind.NON_FINITE)
+        assert result.fingerprint
+        made.close()

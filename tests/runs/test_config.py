@@ -264,7 +264,7 @@ def test_all_problems_at_once(golden) -> None:
         # (what follows the minimal config from line 3 on, the only problem)
         ("spaces: {}", "3: spaces: unknown key; did you mean 'space'?"),
         ("lambda: [1, 2]", "3: lambda: unknown key here; did you mean space.lambda?"),
-        ("zeta: 1", "3: zeta: unknown key; expected one of base, harness, held_out, include"),
+        ("zeta: 1", "3: zeta: unknown key; expected one of base, evaluator, harness, held_out"),
         ("space: {scale: [1, 2]}", "3: space.scale: unknown key; expected one of density, depth"),
         ("space:\n  weight: [1.5, 0]", "4: space.weight: expected a range low <= high, got [1.5"),
         ("space: {weight: 1}", "3: space.weight: expected a range [low, high] of two finite"),

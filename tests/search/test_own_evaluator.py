@@ -1,0 +1,55 @@
+"""An evaluator of a user's own: the page's example is checked, searched and scored."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import search
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own-evaluator.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def judged(tiny_family: dict[str, Path], tmp_path: Path) -> Path:
+    """The page's files, with models where it has them."""
+    (tmp_path / "models").mkdir()
+    for name in ("base", "math", "code"):
+        (tmp_path / "models" / name).symlink_to(tiny_family[name])
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    (tmp_path / "judge.py").write_text(code)
+    (tmp_path / "judged.yaml").write_text(text + "workers: {ray: false}\n")
+    return tmp_path / "judged.yaml"
+
+
+def test_the_page_from_check_to_score(judged: Path, command: Callable[..., Any]) -> None:
+    done = command("check", judged)
+    assert done.returncode == 0, done.stderr
+    assert "Copying," in done.stdout
+    done = command("run", judged, "--trials", 8)
+    assert done.returncode == 0, done.stderr
+    run = search.open_run(judged.parent / "judged")
+    frame = run.leaderboard()
+    assert (frame["state"] == "complete").all()
+    assert frame["held_out"].notna().any()
+    scored = search.score(judged, run.recipe(), questions="search")
+    assert scored.value == pytest.approx(frame["score"][0], abs=1e-9)
+    # other code is another metric
+    code = judged.parent / "judge.py"
+    code.write_text(code.read_text() + "\n# changed\n")
+    done = command("resume", judged.parent / "judged" / "study.db", "--trials", 9)
+    assert done.returncode == 2
+    assert "tasks: expected the questions that the study was made with" in done.stderr
+
+
+def test_what_is_missing_is_one_line(judged: Path, command: Callable[..., Any]) -> None:
+    values = yaml.safe_load(judged.read_text())
+    for change in ({"evaluator": "./none.py:Copying"}, {"tasks": ["other"]}):
+        judged.write_text(yaml.safe_dump(values | change))
+        done = command("check", judged, "--quick")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
