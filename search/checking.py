@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from runs.config import RunConfig
 from runs.files import write_text
 from search.errors import InputError
+from search.inspecting import check as look
 from search.overrides import Overrides
 from search.preflight import Depth, Preflight
 from search.preflight import Progress as Told
-from search.preflight import check as look
 from search.preflight_page import page
 from search.preflight_screen import show
 from search.reading import console, say_written

@@ -37,7 +37,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
     """Write a commented config for models and tasks, from what is found in them."""
-    from search.drafting import Wanted, asks, check_free
+    from search.config_files import check_free
+    from search.drafting import Wanted, asks
     from search.drafting import init as write
 
     check_free(out, force=force)
@@ -86,7 +87,7 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
 ) -> None:
     """Print the JSON Schema of a config, for editors."""
-    from search.drafting import schema_text, write_schema
+    from search.config_files import schema_text, write_schema
 
     if out is None:
         typer.echo(schema_text(), nl=False)

@@ -11,8 +11,8 @@ from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.files import write_text
 from search.book import read_book, resolve_book
 from search.building import open_models
+from search.config_files import check_free, write_config
 from search.config_page import Draft, located, text_of
-from search.drafting import check_free, write_config
 from search.errors import InputError
 from search.evolve_config import evolve_draft
 from search.reading import console, say_written

@@ -15,9 +15,9 @@ from merging.affinity import Affinity, Sums
 from search.advice import advise
 from search.forecast import Crew, Forecast, forecast
 from search.heat_map import heat_map
+from search.inspecting import check as look
 from search.overrides import Overrides
 from search.preflight import Depth, Preflight
-from search.preflight import check as look
 from search.preflight_page import fragment, page
 from search.preflight_screen import sparkline
 from search.session import prepare
