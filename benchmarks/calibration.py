@@ -174,7 +174,7 @@ def _difference_holds(run: Run) -> bool:
     winner = run.verdict.finalists[0]
     if winner.parents is None:
         return True
-    truth = run.truth[winner.name] - run.truth[winner.parents.best]
+    truth = run.truth[winner.name] - _best_parent(run)
     return _within(winner.parents.difference, truth)
 
 

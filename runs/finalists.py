@@ -9,14 +9,25 @@ from the same questions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+import numpy as np
 
 from evaluators.base import TaskInfo, TaskScore, combine
 from runs.records import Role
 from runs.resampling import Interval, Resampling
-from runs.statistics import Comparison, Outcomes, Scores, combined, holm, paired, score
+from runs.statistics import (
+    Comparison,
+    Outcomes,
+    Scores,
+    combined,
+    difference,
+    holm,
+    paired,
+    score,
+)
 
 
 class Standing(StrEnum):
@@ -54,20 +65,18 @@ class Against:
 
     Attributes:
         best: The member that does best on the questions that both answered.
+        difference: Finalist minus the best member, whichever that is in truth: the interval allows
+            for it being known from the same questions only.
         comparisons: Finalist minus member by the member's name, at least one.
         p_value: One-sided, that the finalist is better than none or not all of them.
         adjusted: The p-value corrected for the number of finalists.
     """
 
     best: str
+    difference: Interval
     comparisons: Mapping[str, Comparison]
     p_value: float
     adjusted: float
-
-    @property
-    def difference(self) -> Interval:
-        """Finalist minus the best member."""
-        return self.comparisons[self.best].difference
 
     def standing(self, confidence: float) -> Standing:
         """How the finalist, by itself, compares with the group."""
@@ -163,12 +172,51 @@ def _against(
     if not known:
         return None
     p_value = max(item.p_value for item in known.values())
+    best = min(known, key=lambda name: known[name].difference.value)
+    outcomes = {member.name: member.outcomes for member in members if member.name in known}
+
+    def at(name: str, confidence: float) -> Interval:
+        wider = replace(how, confidence=confidence)
+        return difference(entry.outcomes, outcomes[name], asked, how=wider)
+
     return Against(
-        best=min(known, key=lambda name: known[name].difference.value),
+        best=best,
+        difference=_to_best({name: c.difference for name, c in known.items()}, best, at, how),
         comparisons=known,
         p_value=p_value,
         adjusted=p_value,
     )
+
+
+def _to_best(
+    known: Mapping[str, Interval],
+    best: str,
+    at: Callable[[str, float], Interval],
+    how: Resampling,
+) -> Interval:
+    """The difference to the best of several, whichever that is in truth.
+
+    It is the smallest of the differences, so the lower end is the smallest of the lower ends. The
+    smallest of several upper ends would be too small where several members may be the best: each of
+    theirs is taken at its share of the error rate (Bonferroni). A member that is below another
+    beyond doubt is not counted.
+
+    Args:
+        known: Difference to each member.
+        best: The member with the smallest.
+        at: Difference to a member with an interval of another confidence.
+        how: Confidence of the interval.
+    """
+    error = 1.0 - how.confidence
+    wide = {name: at(name, 1.0 - error / len(known)) for name in known}
+    ceiling = np.min([item.high for item in wide.values()])  # NaN where one is not known
+    rivals = [name for name in known if not wide[name].low > ceiling]
+    highs = [
+        known[name].high if len(rivals) == 1 else at(name, 1.0 - error / len(rivals)).high
+        for name in rivals
+    ]
+    low = np.min([item.low for item in known.values()])
+    return replace(known[best], low=float(low), high=float(np.min(highs)))
 
 
 def _finalist(

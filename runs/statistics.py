@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -153,21 +153,33 @@ def paired(
         The difference, combined and per task. The order of questions does not matter.
     """
     rng = how.generator()
-    differences = [(task, *_differences(first, second, task)) for task in tasks]
-    compared = [(task, values, smooth) for task, values, smooth in differences if len(values)]
-    total = sum(task.weight for task, _, _ in compared)
-    strata = [Stratum(task.weight / total, values, smooth) for task, values, smooth in compared]
+    compared = _strata(first, second, tasks)
+    strata = list(compared.values())
     return Comparison(
         difference=interval_of(strata, rng, how.confidence, how.resamples),
         p_value=flip_p_value(strata, rng, how.resamples),
         tasks={
-            task.name: interval_of(
-                [Stratum(1.0, values, smooth)], rng, how.confidence, how.resamples
-            )
-            for task, values, smooth in compared
+            name: interval_of([replace(stratum, share=1.0)], rng, how.confidence, how.resamples)
+            for name, stratum in compared.items()
         },
-        left_out=tuple(task.name for task, values, _ in differences if not len(values)),
+        left_out=tuple(task.name for task in tasks if task.name not in compared),
     )
+
+
+def difference(
+    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT
+) -> Interval:
+    """The combined difference of ``paired`` alone."""
+    strata = list(_strata(first, second, tasks).values())
+    return interval_of(strata, how.generator(), how.confidence, how.resamples)
+
+
+def _strata(first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo]) -> dict[str, Stratum]:
+    """The differences of every task with common questions, with its share in the combined mean."""
+    found = {task.name: _differences(first, second, task) for task in tasks}
+    weights = {task.name: task.weight for task in tasks if len(found[task.name][0])}
+    total = sum(weights.values())
+    return {name: Stratum(weight / total, *found[name]) for name, weight in weights.items()}
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

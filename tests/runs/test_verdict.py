@@ -313,3 +313,19 @@ def test_judge_without_any_score(run_records, catalogue) -> None:
 )
 def test_role_of_an_origin(origin: str, role: Role) -> None:
     assert role_of(origin) is role
+
+
+def test_the_difference_to_the_best_parent_allows_for_not_knowing_which_it_is() -> None:
+    """The best of tied parents on the same questions looks better than it is."""
+    clear = decide(winner=80, math=60, code=20).finalists[0].parents
+    tied = decide(winner=80, math=60, code=59).finalists[0].parents
+    assert clear is not None
+    assert tied is not None
+    assert clear.difference == clear.comparisons["parent math"].difference
+    alone = tied.comparisons["parent math"].difference
+    assert (tied.difference.value, tied.difference.low) == (alone.value, alone.low)
+    assert tied.difference.high > alone.high
+    few = decide(winner=1, math=0, code=0, of=1).finalists[0].parents
+    assert few is not None
+    assert math.isnan(few.difference.low)
+    assert math.isnan(few.difference.high)
