@@ -45,6 +45,7 @@ class _Task:
         values: ``(candidates, questions)``, 0 where not answered; larger is better.
         asked: ``(candidates, questions)``, 1 where answered.
         whole: Values of metrics that exist for the task as a whole only, by candidate.
+        right: Whether all values are 0 or 1, which are their own squares.
     """
 
     info: TaskInfo
@@ -52,6 +53,7 @@ class _Task:
     values: Array = field(init=False)
     asked: Array = field(init=False)
     whole: dict[int, Estimate] = field(default_factory=dict)
+    right: bool = True
 
     def __post_init__(self) -> None:
         self.values = np.zeros((0, len(self.column)))
@@ -76,19 +78,21 @@ class _Task:
         + 2 u) times that, with the task's mean ``u`` over the others.
         """
         values, asked = self.values[:rows], self.asked[:rows]
-        given, total = asked.sum(axis=0), values.sum(axis=0)
-        counts, right = asked.sum(axis=1), values.sum(axis=1)
+        one = np.ones(rows)
+        given, total = one @ asked, one @ values
+        counts, right = asked @ np.ones(len(given)), values @ np.ones(len(given))
         u = IMAGINED * (total.sum() - right) / np.maximum(given.sum() - counts, 1.0)
         e, f = 1.0 / (given + IMAGINED - 1.0), 1.0 / (given + IMAGINED)
         own = 1.0 + e  # what is left of an answer after the difficulty, which is without it
         by_asked = asked @ np.column_stack([e, e * total, e**2, e**2 * total, (e * total) ** 2,
                                             f, f * total])  # fmt: skip
-        by_value = values @ np.column_stack([e, own, own * e, own * e * total])
+        by_value = values @ np.column_stack([e, own**2, own * e, own * e * total])
         ones, sums, twos, mixed, squares, absent, absent_sums = by_asked.T
         difficulty = sums - by_value[:, 0] + u * ones  # of the questions asked, summed
         elsewhere = (f * total).sum() - absent_sums + u * (f.sum() - absent)
         left = right - difficulty
-        square = (values**2) @ own**2 - 2.0 * (by_value[:, 3] + u * by_value[:, 2])
+        squared = by_value[:, 1] if self.right else (values**2) @ own**2
+        square = squared - 2.0 * (by_value[:, 3] + u * by_value[:, 2])
         square += squares + 2.0 * u * mixed + u**2 * twos
         with np.errstate(divide="ignore", invalid="ignore"):
             level = left / counts
@@ -96,15 +100,17 @@ class _Task:
             # The candidate's own level, which it shows in all its answers, is no noise.
             noise = np.nansum(square - counts * level**2)
             freedom = max(1.0, counts.sum() - np.count_nonzero(counts))
-            variance = max(noise / freedom, LEAST_RESIDUAL * self._spread(values, given.sum()))
+            variance = max(
+                noise / freedom, LEAST_RESIDUAL * self._spread(values, given.sum(), total.sum())
+            )
             return estimate, np.where(counts > 0, variance / counts, math.nan)
 
-    @staticmethod
-    def _spread(values: Array, count: float) -> float:
-        """Variance of all answers."""
+    def _spread(self, values: Array, count: float, total: float) -> float:
+        """Variance of all answers, which are so many and sum up to that."""
         if not count:
             return math.nan
-        return float((values**2).sum() / count - (values.sum() / count) ** 2)
+        squares = total if self.right else float((values**2).sum())
+        return squares / count - (total / count) ** 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +195,9 @@ class Answers:
             if task.info.mean:
                 here = (places[:, 0] == number) & np.isfinite(values)
                 sign = 1.0 if task.info.higher_is_better else -1.0
-                task.values[row, places[here, 1]] = sign * values[here]
+                oriented = sign * values[here]
+                task.values[row, places[here, 1]] = oriented
+                task.right = task.right and bool(np.isin(oriented, (0.0, 1.0)).all())
                 task.asked[row, places[here, 1]] = 1.0
         self._found = None
 

@@ -7,14 +7,14 @@ use, since what is learned from the one then tells about the other. So the colum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.layout import Group, Layout, Mix
 from spaces.dials import DRAWN, in_recipes, range_of
+from spaces.draw import SMALLEST_SUM
 from spaces.methods import METHODS, BaseRule
 from spaces.ranges import RANGES
 from spaces.recipe import (
@@ -30,41 +30,12 @@ from spaces.recipe import (
 )
 from spaces.space import Space
 
+__all__ = ["Features", "Group", "Look"]
+
 Array = NDArray[np.float64]
 
-MAX_DEPTHS = 8
-"""Most depths at which values that vary over the layers are looked at."""
-
-SMALLEST_TOTAL = 1e-3
-"""Sums of weights below this are not divided by."""
-
-
-TUNING = ("gamma", "epsilon", "select_topk", "nearswap_t", "ram_epsilon", "ram_r", "ram_alpha")
-"""Drawn parameters that say how a method works, and nothing about how much comes in."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Columns that belong together and share a length scale.
-
-    Attributes:
-        name: ``method``, ``share``, ``scale``, ``density``, ``tuning``, ``tree`` or ``slices``.
-        start: First column.
-        end: The column after the last.
-    """
-
-    name: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Mix:
-    """What one node of the merge tree holds; arrays are parents x cells."""
-
-    shares: Array
-    density: Array
-    leaves: tuple[int, ...]
+_NOTHING: Array = np.empty((1, 0))
+"""A table for recipes that stand for themselves."""
 
 
 class Features:
@@ -91,59 +62,30 @@ class Features:
 
     Args:
         space: What recipes are drawn from; only recipes of it have features.
-
-    Attributes:
-        cells: Number of cells.
-        groups: The groups that the space has, in the order of their columns.
-        columns: Number of columns.
-        tuning: Names of the parameters in the columns of ``tuning``.
     """
 
     def __init__(self, space: Space) -> None:
-        self._space = space
-        self._number = {name: at for at, name in enumerate(space.parents)}
-        self._method = {name: at for at, name in enumerate(space.methods)}
-        self._pairs = list(combinations(range(len(space.parents)), 2)) or [(0, 0)]
-        self._positions = _positions(space)
-        cases = (*space.filters, None)
-        # A filter group is looked at through the first case that takes it, as when merging.
-        self._cases = [
-            next(at for at, case in enumerate(cases) if case is None or case in name)
-            for name in (*space.filters, "")
-        ]
-        self._anchors: dict[int, NDArray[np.intp] | None] = {}
-        self.tuning = [name for name in TUNING if _varies(space, name)]
-        self.cells = len(self._cases) * len(self._positions)
-        self._leaves = {name: self._leaf(name) for name in space.parents}
-        self.groups = self._layout()
-        self.columns = self.groups[-1].end
+        self._layout = Layout(space)
 
-    def _layout(self) -> tuple[Group, ...]:
-        space, parents, pairs = self._space, len(self._space.parents), len(self._pairs)
-        sizes = {
-            "method": pairs * len(space.methods) if len(space.methods) > 1 else 0,
-            "share": parents * self.cells,
-            "scale": self.cells,
-            "density": parents * self.cells
-            if any(METHODS[name].parameter("density") is not None for name in space.methods)
-            else 0,
-            "tuning": len(self.tuning),
-            "tree": pairs if space.pairwise else 0,
-            "slices": self._stacked_columns(),
-        }
-        groups, start = [], 0
-        for name, size in sizes.items():
-            if size:
-                groups.append(Group(name=name, start=start, end=start + size))
-                start += size
-        return tuple(groups)
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of the columns."""
+        return self._layout.groups
 
-    def _stacked_columns(self) -> int:
-        stacking = self._space.stacking
-        if stacking is None:
-            return 0
-        sources = 0 if stacking.sources == "merged" else len(self._space.parents) + 1
-        return 2 * MAX_DEPTHS + 1 + sources * MAX_DEPTHS
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self._layout.columns
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return self._layout.cells
+
+    @property
+    def tuning(self) -> tuple[str, ...]:
+        """Names of the parameters in the columns of ``tuning``."""
+        return tuple(self._layout.tuning)
 
     def matrix(self, recipes: Sequence[Recipe]) -> Array:
         """The vectors of several recipes, ``(len(recipes), columns)``."""
@@ -152,148 +94,200 @@ class Features:
 
     def vector(self, recipe: Recipe) -> Array:
         """The features of a recipe that the space can draw, ``(columns,)``."""
-        root = recipe.root
-        merged = next((node for node in _runs_of(root) if isinstance(node, Merge)), None)
-        pairs, cells = len(self._pairs), self.cells
-        method = np.zeros((pairs, len(self._method)))
-        together = np.ones(pairs)
-        mix = self._stacked(root, method, together)
-        parts = {
+        row: Array = self.look(recipe).rows(_NOTHING)[0]
+        return row
+
+    def look(self, recipe: Recipe, columns: Mapping[float, int] | None = None) -> Look:
+        """What a recipe's features are, or those of all recipes built like it.
+
+        Args:
+            recipe: One that the space can draw.
+            columns: Which of its numbers stand for others, and where those are to be found.
+        """
+        return Look(self._layout, recipe.root, columns or {})
+
+
+class Look:
+    """The features of recipes that differ in numbers alone: one look at how they are built.
+
+    Args:
+        layout: The columns of the space.
+        root: How they are built.
+        columns: Which numbers in it stand for others, and the column of a table that has those.
+    """
+
+    def __init__(self, layout: Layout, root: Merge, columns: Mapping[float, int]) -> None:
+        self._layout, self._root, self._columns = layout, root, columns
+        pairs = len(layout.pairs)
+        method, together = np.zeros((pairs, len(layout.methods))), np.ones(pairs)
+        self._runs = _runs_of(root)
+        self._nodes = list(dict.fromkeys(self._runs))
+        for node in self._nodes:
+            self._note_pairs(node, method, together)
+        self._fixed = {
             "method": method.ravel() / np.sqrt(pairs),
-            "share": mix.shares.ravel() / np.sqrt(cells),
-            "scale": mix.shares.sum(axis=0) / np.sqrt(cells),
-            "density": mix.density.ravel() / np.sqrt(mix.density.size),
-            "tuning": self._tuned(merged),
             "tree": together / np.sqrt(pairs),
         }
-        if self._space.stacking is not None:
-            parts["slices"] = self._slices(root)
-        return np.concatenate([parts[group.name] for group in self.groups])
+        if layout.space.stacking is not None:
+            self._fixed["slices"] = layout.slices(root, self._runs)
 
-    def _stacked(self, root: Merge, method: Array, together: Array) -> _Mix:
+    def rows(self, table: Array) -> Array:
+        """The features with the numbers of every row of a table, ``(n, columns)``."""
+        numbers = _Numbers(self._layout, self._columns, table)
+        mix = self._stacked(numbers)
+        count, cells = len(table), self._layout.cells
+        varying = {
+            "share": mix.shares.reshape(-1, mix.shares.shape[-1]) / np.sqrt(cells),
+            "scale": mix.shares.sum(axis=0) / np.sqrt(cells),
+            "density": mix.density.reshape(-1, mix.density.shape[-1])
+            / np.sqrt(len(mix.density) * cells),
+        }
+        if self._layout.tuning:
+            varying["tuning"] = self._tuned(numbers)
+        result = np.empty((count, self._layout.columns))
+        for group in self._layout.groups:
+            fixed = self._fixed.get(group.name)
+            part = varying[group.name].T if fixed is None else fixed
+            result[:, group.start : group.end] = part
+        return result
+
+    def _stacked(self, numbers: _Numbers) -> Mix:
         """What all runs of layers hold together, each by its part of the output."""
-        nodes = _runs_of(root)
-        mixes = {node: self._mix(node, method, together) for node in dict.fromkeys(nodes)}
+        mixes = {node: self._mix(node, numbers) for node in self._nodes}
         if len(mixes) == 1:
-            return mixes[nodes[0]]
-        lengths = np.array([part.length for part in root.slices], dtype=np.float64)
-        parts = list(zip(lengths / lengths.sum(), (mixes[node] for node in nodes), strict=True))
-        return _Mix(
+            return mixes[self._nodes[0]]
+        lengths = np.array([part.length for part in self._root.slices], dtype=np.float64)
+        shares = lengths / lengths.sum()
+        parts = list(zip(shares, (mixes[node] for node in self._runs), strict=True))
+        return Mix(
             np.asarray(sum(part * mix.shares for part, mix in parts)),
             np.asarray(sum(part * mix.density for part, mix in parts)),
             tuple(sorted({leaf for mix in mixes.values() for leaf in mix.leaves})),
         )
 
-    def _mix(self, node: Model | Merge, method: Array, together: Array) -> _Mix:
-        """Shares below a node; ``method`` and ``together`` are filled in on the way."""
+    def _mix(self, node: Model | Merge, numbers: _Numbers) -> Mix:
+        """Shares and densities below a node."""
         if isinstance(node, Model):
-            return self._leaves.get(node.name) or self._leaf(node.name)
-        count = len(self._number)
-        inputs = [self._mix(source.of, method, together) for source in node.sources]
-        shares, density = np.zeros((count, self.cells)), np.ones((count, self.cells))
-        for source, mix, factor in zip(node.sources, inputs, self._factors(node), strict=True):
+            return self._layout.leaf(node.name)
+        inputs = [self._mix(source.of, numbers) for source in node.sources]
+        shape = (len(self._layout.parents), self._layout.cells, numbers.count)
+        shares, density = np.zeros(shape), np.ones(shape)
+        for source, mix, factor in zip(node.sources, inputs, numbers.factors(node), strict=True):
             shares += factor * mix.shares
             kept = _given(source, node, "density", 1.0)
-            over = 1.0 if kept == 1.0 else self._over(kept)
+            over = 1.0 if kept == 1.0 else numbers.over(kept)
             for leaf in mix.leaves:
                 density[leaf] = mix.density[leaf] * over
         leaves = tuple(sorted({leaf for mix in inputs for leaf in mix.leaves}))
-        self._note_pairs(node, [mix.leaves for mix in inputs], method, together)
-        return _Mix(shares, density, leaves)
+        return Mix(shares, density, leaves)
 
-    def _leaf(self, name: str) -> _Mix:
-        """A parent as it is; a model that is none, such as the base, has no share."""
-        count = len(self._number)
-        shares = np.zeros((count, self.cells))
-        at = self._number.get(name)
-        if at is not None:
-            shares[at] = 1.0
-        return _Mix(shares, np.ones((count, self.cells)), () if at is None else (at,))
-
-    def _note_pairs(
-        self, node: Merge, inputs: list[tuple[int, ...]], method: Array, together: Array
-    ) -> None:
+    def _note_pairs(self, node: Model | Merge, method: Array, together: Array) -> tuple[int, ...]:
+        """Which pairs of parents a node brings together, and how; the parents below it."""
+        if isinstance(node, Model):
+            return self._layout.leaf(node.name).leaves
+        inputs = [self._note_pairs(source.of, method, together) for source in node.sources]
         side = {leaf: at for at, leaves in enumerate(inputs) for leaf in leaves}
-        for at, (one, other) in enumerate(self._pairs):
+        for at, (one, other) in enumerate(self._layout.pairs):
             # A merge of one input has no pairs; what it does not take in, it leaves out.
             if len(inputs) == 1 or (
                 one in side and other in side and (side[one] != side[other] or one == other)
             ):
-                method[at, self._method[node.method]] = 1.0
+                method[at, self._layout.methods[node.method]] = 1.0
                 together[at] = 2.0 / max(len(side), 2)
+        return tuple(sorted(side))
 
-    def _factors(self, node: Merge) -> list[Array | float]:
+    def _tuned(self, numbers: _Numbers) -> Array:
+        """The parameters of ``TUNING`` that vary, ``(parameters, n)``."""
+        space = self._layout.space
+        found: dict[str, list[Array]] = {name: [] for name in self._layout.tuning}
+        root = next((node for node in self._runs if isinstance(node, Merge)), None)
+        for node in () if root is None else merges(root):
+            for name in found.keys() & set(DRAWN[node.method]):
+                bounds = range_of(space, name)
+                ends = np.array([bounds.low, bounds.high])
+                values = numbers.over(dict(node.parameters)[in_recipes(name)])
+                if RANGES[name].log:
+                    ends, values = np.log(ends), np.log(values)
+                found[name].append(((values - ends[0]) / (ends[1] - ends[0])).mean(axis=0))
+        nothing = np.full(numbers.count, 0.5)
+        rows = [np.mean(np.broadcast_arrays(nothing, *v)[1:], axis=0) if v else nothing
+                for v in found.values()]  # fmt: skip
+        return np.array(rows)
+
+
+class _Numbers:
+    """The numbers of many recipes that are built alike, ``(cells, n)`` each.
+
+    Attributes:
+        count: Number of recipes.
+    """
+
+    def __init__(self, layout: Layout, columns: Mapping[float, int], table: Array) -> None:
+        self._layout, self._columns, self._table = layout, columns, table
+        self.count = len(table)
+
+    def factors(self, node: Merge) -> list[Array]:
         """By how much each input comes in, per cell."""
         shared = dict(node.parameters)
         if METHODS[node.method].base is BaseRule.ENDPOINT:
             # Only slerp's t is a position; the others take entries from either side by themselves.
-            t = self._over(shared["t"] if node.method == "slerp" else 0.5)
+            t = self.over(shared["t"] if node.method == "slerp" else 0.5)
             return [1.0 - t if source.of == node.base else t for source in node.sources]
         if node.method == "passthrough":
-            return [self._over(_given(source, node, "scale", 1.0)) for source in node.sources]
-        weights = [self._over(_given(source, node, "weight", 1.0)) for source in node.sources]
-        factor = self._over(shared.get("lambda", 1.0))
+            return [self.over(_given(source, node, "scale", 1.0)) for source in node.sources]
+        weights = [self.over(_given(source, node, "weight", 1.0)) for source in node.sources]
+        factor = self.over(shared.get("lambda", 1.0))
         spec = METHODS[node.method].parameter("normalize")
         if shared.get("normalize", spec is not None and spec.default):
-            total = sum(weights, np.zeros(self.cells))
-            factor = factor / np.where(np.abs(total) < SMALLEST_TOTAL, 1.0, total)
+            factor = factor / self._divisor(node, sum(weights[1:], weights[0]))
         return [factor * weight for weight in weights]
 
-    def _tuned(self, root: Merge | None) -> Array:
-        """The parameters of ``TUNING`` that vary, one column each."""
-        found: dict[str, list[float]] = {name: [] for name in self.tuning}
-        for node in () if root is None else merges(root):
-            for name in found.keys() & set(DRAWN[node.method]):
-                bounds = range_of(self._space, name)
-                ends = np.array([bounds.low, bounds.high])
-                values = self._over(dict(node.parameters)[in_recipes(name)])
-                if RANGES[name].log:
-                    ends, values = np.log(ends), np.log(values)
-                found[name].append(float(np.mean((values - ends[0]) / (ends[1] - ends[0]))))
-        return np.array([np.mean(values) if values else 0.5 for values in found.values()])
+    def _divisor(self, node: Merge, total: Array) -> Array:
+        """The sums of weights, 1 where weights are not divided: ``draw`` decides by all layers."""
+        clear = 2.0 * SMALLEST_SUM
+        unclear = ~((total >= clear).all(axis=0) | (total <= -clear).all(axis=0))
+        if not unclear.any():
+            return total
+        everywhere = sum(
+            self._everywhere(_given(source, node, "weight", 1.0)) for source in node.sources
+        )
+        kept = (np.abs(everywhere) >= SMALLEST_SUM).all(axis=0) | ~unclear
+        return np.where(kept & (np.abs(total) >= SMALLEST_SUM), total, 1.0)
 
-    def _over(self, value: Parameter) -> Array:
-        """A parameter in every cell, ``(cells,)``: filter groups, and the depths of each."""
+    def _everywhere(self, value: Parameter) -> Array:
+        """A parameter in every layer, and for every filter, ``(values, n)``."""
+        levels = [case.value for case in value.cases] if isinstance(value, ByFilter) else [value]
+        rows = [
+            self._layout.in_layers(self._numbers(level.anchors))
+            if isinstance(level, Gradient)
+            else self._numbers((float(level),))
+            for level in levels
+        ]
+        return np.concatenate(rows)
+
+    def over(self, value: Parameter) -> Array:
+        """A parameter in every cell: filter groups, and the depths of each."""
         if isinstance(value, ByFilter):
-            return np.concatenate([self._level(value.cases[at].value) for at in self._cases])
+            cases = self._layout.cases
+            return np.concatenate([self._level(value.cases[at].value) for at in cases])
         if not isinstance(value, Gradient):
-            return np.full(self.cells, float(value))
-        return np.concatenate([self._level(value)] * len(self._cases))
+            return self._numbers((float(value),))
+        levels = [self._level(value)] * len(self._layout.cases)
+        return levels[0] if len(levels) == 1 else np.concatenate(levels)
 
     def _level(self, value: Level) -> Array:
+        depths = self._layout.depths
         if not isinstance(value, Gradient):
-            return np.full(len(self._positions), float(value))
-        anchors: Array = np.array(value.anchors, dtype=np.float64)
-        meets = self._meets(len(anchors))
-        if meets is not None:
-            met: Array = anchors[meets]
-            return met
-        return np.interp(self._positions * (len(anchors) - 1), np.arange(len(anchors)), anchors)
+            return np.broadcast_to(self._numbers((float(value),)), (depths, self.count))
+        return self._layout.between(self._numbers(value.anchors))
 
-    def _meets(self, anchors: int) -> NDArray[np.intp] | None:
-        """Which of so many anchors lies at each depth; ``None`` unless one does at every depth."""
-        if anchors not in self._anchors:
-            scaled = self._positions * (anchors - 1)
-            nearest = scaled.round().astype(np.intp)
-            self._anchors[anchors] = nearest if np.array_equal(scaled, nearest) else None
-        return self._anchors[anchors]
-
-    def _slices(self, root: Merge) -> Array:
-        layers = self._space.layers
-        runs = [part.sources[0].layers or (0, 0) for part in root.slices] or [(0, layers)]
-        used = np.concatenate([np.arange(start, end) for start, end in runs])
-        at = np.linspace(0, len(used) - 1, MAX_DEPTHS).round().astype(int)
-        parts = np.bincount(used * MAX_DEPTHS // layers, minlength=MAX_DEPTHS) / layers
-        along = used[at] / layers
-        columns = [parts * np.sqrt(MAX_DEPTHS), along / np.sqrt(MAX_DEPTHS), [len(used) / layers]]
-        if self._space.stacking is not None and self._space.stacking.sources != "merged":
-            number: dict[Model | Merge, int] = {
-                Model(name): at for name, at in self._number.items()
-            }
-            taken = [number.get(node, len(number)) for node in _runs_of(root)]
-            each = np.repeat(taken, [end - start for start, end in runs])[at]
-            columns.append(np.eye(len(number) + 1)[each].ravel() / np.sqrt(MAX_DEPTHS))
-        return np.concatenate(columns)
+    def _numbers(self, anchors: Sequence[float]) -> Array:
+        """``(len(anchors), n)``, or ``(len(anchors), 1)`` where none stands for others."""
+        at = [self._columns[anchor] for anchor in anchors if anchor in self._columns]
+        if not at:
+            return np.array(anchors, dtype=np.float64)[:, None]
+        numbers: Array = self._table.T[at]
+        return numbers
 
 
 def _runs_of(root: Merge) -> list[Model | Merge]:
@@ -307,19 +301,3 @@ def _given(source: Source, node: Merge, name: str, default: float) -> Parameter:
             if known == name:
                 return value
     return default
-
-
-def _varies(space: Space, parameter: str) -> bool:
-    """Whether a space draws a parameter, and has more than one value for it."""
-    bounds = range_of(space, parameter)
-    return bounds.low < bounds.high and any(parameter in DRAWN[name] for name in space.methods)
-
-
-def _positions(space: Space) -> Array:
-    """Depths in [0, 1] that show every value over depth, or an even choice of many."""
-    values = space.depth.values
-    looked_at = min(values, MAX_DEPTHS)
-    if space.depth.groups is None:
-        return np.linspace(0.0, 1.0, looked_at) if values > 1 else np.zeros(1)
-    middle = ((np.arange(looked_at) + 0.5) * space.layers / looked_at).astype(int)
-    return middle / max(space.layers - 1, 1)

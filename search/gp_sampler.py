@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from runs.front import front
 from runs.records import Estimate
-from search.candidates import Cube, Option
+from search.candidates import Cube
 from search.features import Features
-from search.surrogate import FEWEST, Data, Fits, Surrogate, variances
+from search.sketches import Sketches
+from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Surrogate, representative, variances
 from spaces.draw import Choices, Domain, Fixed, Floats, NotInSpace, draw, parameters
 from spaces.space import Space
 
@@ -45,6 +45,18 @@ OPTIMISM = 1.5
 
 LEADERS = 6
 """Recipes with the best posterior mean whose neighbourhoods are looked at."""
+
+RANDOM_OPTIONS = 150
+"""Random points that a proposal is chosen from."""
+
+NEAR_LEADER = 16
+"""Changes of every leader at each scale."""
+
+REFINED = 5
+"""Options whose neighbourhoods are looked at in the second round."""
+
+NEAR_OPTION = 12
+"""Changes of each of them at each scale."""
 
 MAX_REPEATS = 3
 """Known recipes in a row after which the next one is random: the space is all but exhausted."""
@@ -82,6 +94,11 @@ class _History:
     pending: Array
     keys: frozenset[str]
     repeats: int
+
+    @property
+    def telling(self) -> NDArray[np.intp]:
+        """The trials that the models know."""
+        return representative(self.y, MAX_POINTS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,8 +162,9 @@ class GaussianProcessSampler(BaseSampler):
         self._estimates = estimates if estimates is not None else {}
         self._features = Features(space)
         self._cube = Cube(space)
+        self._sketches = Sketches(space, self._cube, self._features)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
-        self._vectors: dict[tuple[Any, ...], tuple[str, Array] | None] = {}
+        self._vectors: dict[int, tuple[str, Array]] = {}  # of finished trials
         self._fits = list(fits or ())
 
     def infer_relative_search_space(
@@ -194,28 +212,45 @@ class GaussianProcessSampler(BaseSampler):
     ) -> Array:
         """The point with the largest bound in a random direction, from two rounds of options."""
         models, cube = self._models(history), self._cube
-        means = _predict(models, history.x)[0]
+        keep = history.telling
+        means = np.column_stack([model.means for model in models])[: len(keep)]
         direction = _Direction.random(means, whither)
         order = np.argsort(-direction.of(means), kind="stable")[:LEADERS]
-        leaders = [cube.point(history.trials[at].params, rng) for at in order]
+        leaders = [cube.point(history.trials[at].params, rng) for at in keep[order]]
         first = np.vstack(
-            [cube.random(rng, 150), cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=16)]
+            [
+                cube.random(rng, RANDOM_OPTIONS),
+                cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=NEAR_LEADER),
+            ]
         )
-        options = self._ranked(cube.options(first), models, direction)
-        best = list(islice((o for o in options if o.recipe.key not in history.keys), 5))
-        near = cube.near([option.point for option in best], rng, scales=(0.02, 0.06), each=12)
-        last = options[:1]
-        if best:
-            last = self._ranked([*best, *cube.options(near)], models, direction)
-        return next((o for o in last if o.recipe.key not in history.keys), last[0]).point
+        bounds = self._bounds(first, models, direction)
+        best = self._new(first, bounds, history.keys, count=REFINED)
+        if not len(best):
+            chosen: Array = first[int(np.argmax(bounds))]
+            return chosen
+        near = cube.near(list(first[best]), rng, scales=(0.02, 0.06), each=NEAR_OPTION)
+        last = np.vstack([first[best], near])
+        bounds = np.append(bounds[best], self._bounds(near, models, direction))
+        chosen = last[self._new(last, bounds, history.keys, count=1)[0]]
+        return chosen
 
-    def _ranked(
-        self, options: Sequence[Option], models: Sequence[Surrogate], direction: _Direction
-    ) -> list[Option]:
-        x = self._features.matrix([option.recipe for option in options])
-        mean, deviation = _predict(models, x)
-        order = np.argsort(-direction.of(mean + OPTIMISM * deviation), kind="stable")
-        return [options[at] for at in order]
+    def _bounds(self, points: Array, models: Sequence[Surrogate], direction: _Direction) -> Array:
+        """Upper confidence bounds, ``(n,)``."""
+        mean, deviation = _predict(models, self._sketches.matrix(points))
+        return direction.of(mean + OPTIMISM * deviation)
+
+    def _new(
+        self, points: Array, bounds: Array, known: frozenset[str], *, count: int
+    ) -> NDArray[np.intp]:
+        """Which points have the largest bounds and recipes that are not known."""
+        found: list[int] = []
+        for at in np.argsort(-bounds, kind="stable"):
+            (option,) = self._cube.options(points[at : at + 1])
+            if option.recipe.key not in known:
+                found.append(int(at))
+                if len(found) == count:
+                    break
+        return np.array(found, dtype=np.intp)
 
     def _models(self, history: _History) -> list[Surrogate]:
         """A model for each objective."""
@@ -226,8 +261,9 @@ class GaussianProcessSampler(BaseSampler):
 
     def _model(self, history: _History, objective: int) -> Surrogate:
         y, noise = history.y[:, objective], history.noise[:, objective]
-        scored = Data(x=history.x, y=y, noise=noise)
-        hyper = self._fits[objective].of(scored)
+        hyper = self._fits[objective].of(Data(x=history.x, y=y, noise=noise))
+        keep = history.telling
+        scored = Data(x=history.x[keep], y=y[keep], noise=noise[keep])
         usual = float(np.median(noise))
         if len(history.failed):
             count, doubt = len(history.failed), DOUBT * float(np.var(y))
@@ -286,16 +322,18 @@ class GaussianProcessSampler(BaseSampler):
 
     def _known(self, trial: FrozenTrial) -> tuple[str, Array] | None:
         """Key and features of a trial's recipe; ``None`` where it has none (yet)."""
+        if trial.number in self._vectors:
+            return self._vectors[trial.number]
         if trial.state in (TrialState.WAITING, TrialState.PRUNED):
             return None
-        values = tuple(sorted(trial.params.items()))
-        if values not in self._vectors:
-            try:
-                recipe = draw(self._space, Fixed(trial.params))
-            except NotInSpace:
-                return None
-            self._vectors[values] = recipe.key, self._features.vector(recipe)
-        return self._vectors[values]
+        try:
+            recipe = draw(self._space, Fixed(trial.params))
+        except NotInSpace:
+            return None
+        found = recipe.key, self._features.vector(recipe)
+        if trial.state.is_finished():
+            self._vectors[trial.number] = found
+        return found
 
 
 def _predict(models: Sequence[Surrogate], x: Array) -> tuple[Array, Array]:

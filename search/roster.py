@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluators.base import Failure, Score
@@ -77,6 +77,7 @@ class Roster:
         self._fits = fits if fits is not None else [Fits(groups) for _ in range(objectives)]
         self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
+        self._means: Mapping[int, tuple[float, ...]] | None = None
         for record in store.records():
             self._take_over(record, still_open)
 
@@ -125,7 +126,7 @@ class Roster:
 
     def take(self, number: int, outcome: Score | Failure) -> None:
         """What came back from a candidate."""
-        self._expected = None
+        self._expected = self._means = None
         if isinstance(outcome, Score):
             self._answers.add(number, outcome.outcomes, outcome.tasks)
 
@@ -150,19 +151,24 @@ class Roster:
             for number, failed in self.failed.items()
         )
         if any(fits.due(scored) for fits in self._fits):
-            self.expected()
+            self._ahead()
 
     def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
         """What to expect of scored candidates in each objective, by all that is known now."""
         if self._expected is None:
             estimates = self.estimates()
-            inside = {
-                number: self.recipes[number]
-                for number in estimates
-                if self.trial_of[number] is not None
-            }
-            self._expected = self._posterior.of(inside, estimates)
+            self._expected = self._posterior.of(self._inside(estimates), estimates)
         return self._expected
+
+    def _ahead(self) -> Mapping[int, tuple[float, ...]]:
+        """The means of ``expected``, of those who may be the best."""
+        if self._means is None:
+            estimates = self.estimates()
+            self._means = self._posterior.means(self._inside(estimates), estimates)
+        return self._means
+
+    def _inside(self, estimates: Iterable[int]) -> dict[int, Recipe]:
+        return {n: self.recipes[n] for n in estimates if self.trial_of[n] is not None}
 
     def estimates(self) -> dict[int, tuple[Estimate, ...]]:
         """Every objective's score of the candidates that did not fail."""
@@ -196,7 +202,10 @@ class Roster:
         if by_scores:
             values = {n: score for n, score in self.scores.items() if not self.failed[n]}
         else:
-            values = {number: self._combined(known) for number, known in self.expected().items()}
+            scores = self.estimates()
+            known = {n: [one.value for one in scores[n]] for n in self._parents & scores.keys()}
+            known |= {n: list(means) for n, means in self._ahead().items()}
+            values = {number: self._combined(means) for number, means in known.items()}
         best = max(values, key=lambda number: (values[number], -number), default=None)
         parents = [values[number] for number in self._parents if number in values]
         return Lead(
@@ -205,17 +214,17 @@ class Roster:
             best_parent=max(parents, default=math.nan),
         )
 
-    def _combined(self, objectives: Sequence[Estimate]) -> float:
+    def _combined(self, objectives: Sequence[float]) -> float:
         """The score that values of the objectives come to: their weighted mean."""
         weights = [task.weight for task in self._answers.tasks] if self.pareto else [1.0]
-        total = math.fsum(w * one.value for w, one in zip(weights, objectives, strict=True))
+        total = math.fsum(w * value for w, value in zip(weights, objectives, strict=True))
         return total / math.fsum(weights)
 
     def leader(self) -> int | None:
         """Who may be promoted, and is raced against: of a front, who was asked the least."""
-        expected = self.expected()
-        means = [[objective.value for objective in found] for found in expected.values()]
-        ahead = [number for number, best in zip(expected, front(means), strict=True) if best]
+        means = self._ahead()
+        best = front(list(means.values()))
+        ahead = [number for number, it in zip(means, best, strict=True) if it]
         return min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
 
     def behind(self, number: int, *, size: int) -> bool:

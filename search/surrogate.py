@@ -46,6 +46,9 @@ REACH = 3.0
 MAX_FIT_POINTS = 256
 """Points that hyper-parameters are fitted to; more would make the fit slow and change little."""
 
+MAX_POINTS = 512
+"""Points that the posterior is computed from; its cost grows with their cube."""
+
 FEWEST = 6
 """Points that must be there before the model is trusted."""
 
@@ -134,8 +137,23 @@ def _scaled(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
 def kernel(one: Array, other: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
     """Covariances of the process, ``(len(one), len(other))``."""
     a, b = _scaled(one, hyper, groups), _scaled(other, hyper, groups)
-    squares = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1)[None] - 2.0 * (a @ b.T)
-    return hyper.signal * matern(np.maximum(squares, 0.0))[0]
+    # In place, since tables as large as these take longer to allocate than to compute.
+    root = a @ b.T
+    root *= -2.0
+    root += np.sum(a * a, axis=1)[:, None]
+    root += np.sum(b * b, axis=1)[None]
+    np.maximum(root, 0.0, out=root)
+    root *= 5.0
+    np.sqrt(root, out=root)
+    result: Array = root * root
+    result /= 3.0
+    result += root
+    result += 1.0
+    np.negative(root, out=root)
+    np.exp(root, out=root)
+    result *= root
+    result *= hyper.signal
+    return result
 
 
 class Surrogate:
@@ -145,6 +163,9 @@ class Surrogate:
         data: At least one point.
         hyper: Hyper-parameters, for values with mean 0 and standard deviation 1.
         groups: Groups of the columns.
+
+    Attributes:
+        means: ``(n,)`` posterior means at the points.
     """
 
     def __init__(self, data: Data, *, hyper: Hyper, groups: Sequence[Group]) -> None:
@@ -158,6 +179,8 @@ class Surrogate:
         covariance[np.diag_indices_from(covariance)] += noise
         self._lower: Array = cholesky(covariance, lower=True, check_finite=False)
         self._mean, self._weights = _solve_mean(self._lower, y)
+        # Covariances times weights: what is left of the values once the noise is taken away.
+        self.means: Array = self.centre + self.spread * (y - noise * self._weights)
         self._pending = np.empty((0, data.x.shape[1]))
 
     def predict(self, x: Array) -> tuple[Array, Array]:
@@ -319,16 +342,22 @@ def _solve_mean(lower: Array, y: Array) -> tuple[float, Array]:
 
 def _for_fitting(data: Data) -> Data:
     """All points, or the best half and an even choice of the others."""
-    keep = representative(data.y, MAX_FIT_POINTS)
+    keep = representative(data.y[:, None], MAX_FIT_POINTS)
     return Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])
 
 
-def representative(y: Array, most: int) -> NDArray[np.intp]:
-    """Positions of all values, or of the best ``most / 2`` and an even choice of the others."""
-    count = len(y)
+def representative(values: Array, most: int) -> NDArray[np.intp]:
+    """The points that say most about the best, ascending: the best half, and others evenly.
+
+    Args:
+        values: ``(n, objectives)``, larger is better.
+        most: How many at most.
+    """
+    count = len(values)
     if count <= most:
         return np.arange(count)
-    order = np.argsort(-y, kind="stable")
+    places = np.argsort(np.argsort(-values, axis=0, kind="stable"), axis=0, kind="stable")
+    order = np.argsort(places.min(axis=1), kind="stable")
     half = most // 2
     others = np.sort(order[half:])
     even = others[np.linspace(0, len(others) - 1, most - half).astype(int)]

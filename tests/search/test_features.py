@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from search.candidates import Cube
 from search.features import Features
+from search.sketches import Sketches
 from spaces.draw import Choices, Fixed, draw, parameters, params
 from spaces.space import Depth, Order, Range, Space, Stacking
 
@@ -191,3 +192,15 @@ def test_mutations_stay_near_and_keep_most_words() -> None:
     assert np.abs(near[:, ~words] - 0.5).max() < 0.25
     assert 0.3 < (near[:, ~words] != 0.5).mean() < 0.8
     assert 0.05 < (near[:, words] != 0.5).mean() < 0.15
+
+
+@settings(max_examples=100)
+@given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
+def test_many_at_once_have_the_features_of_each(space: Space, seed: int) -> None:
+    cube, features, rng = Cube(space), Features(space), np.random.default_rng(seed)
+    sketches = Sketches(space, cube, features)
+    points = cube.random(rng, 4)
+    points = np.vstack([points, cube.near(list(points[:2]), rng, scales=(0.1,), each=3)])
+    one_by_one = features.matrix([option.recipe for option in cube.options(points)])
+    for _ in range(2):  # also with sketches that are known
+        np.testing.assert_allclose(sketches.matrix(points), one_by_one, rtol=1e-9, atol=1e-12)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from evaluators.fake import contributions
 from runs.records import Estimate
-from search import surrogate
+from search import gp_sampler, surrogate
 from search.gp_sampler import GaussianProcessSampler
 from search.surrogate import FEWEST, milestone
 from spaces.draw import Fixed, draw, params
@@ -244,3 +244,19 @@ def test_two_objectives_it_covers_the_front_better_than_chance() -> None:
     ours = [hypervolume(GaussianProcessSampler(TWO, seed=seed)) for seed in range(3)]
     chance = [hypervolume(optuna.samplers.RandomSampler(seed=seed)) for seed in range(3)]
     assert min(ours) > max(chance)
+
+
+def test_a_long_history_is_cut_to_what_says_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proposals are the same function of the history, and still climb."""
+    monkeypatch.setattr(gp_sampler, "MAX_POINTS", 12)
+    drawn = []
+    for anew in (False, True):
+        study = study_with(GaussianProcessSampler(LINE, seed=4))
+        for _ in range(30):
+            if anew:
+                study.sampler = GaussianProcessSampler(LINE, seed=4)
+            trial, _ = ask(study, LINE)
+            study.tell(trial, hill(trial))
+        drawn.append([trial.params for trial in study.trials])
+        assert study.best_value > 0.999
+    assert drawn[0] == drawn[1]

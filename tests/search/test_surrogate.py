@@ -15,6 +15,7 @@ from search.surrogate import (
     fit,
     kernel,
     matern,
+    representative,
 )
 
 GROUPS = (Group(name="method", start=0, end=2), Group(name="share", start=2, end=5))
@@ -184,3 +185,23 @@ def test_scores_that_are_all_equal_and_points_that_repeat_are_no_trouble() -> No
     mean, deviation = Surrogate(known, hyper=fitted, groups=GROUPS).predict(known.x)
     np.testing.assert_allclose(mean, 0.25)
     assert np.isfinite(deviation).all()
+
+
+def test_means_at_the_points_need_no_predicting() -> None:
+    known = data(60)
+    model = Surrogate(known, hyper=hyper(), groups=GROUPS)
+    np.testing.assert_allclose(model.means, model.predict(known.x)[0], rtol=1e-9)
+
+
+def test_of_too_many_points_those_that_say_most_are_kept() -> None:
+    values = np.random.default_rng(1).normal(size=(1000, 2))
+    assert representative(values, 1000).tolist() == list(range(1000))
+    kept = representative(values[:, :1], 100)
+    assert len(set(kept.tolist())) == 100
+    assert (np.diff(kept) > 0).all()
+    best = np.argsort(-values[:, 0])[:50]
+    assert set(best.tolist()) <= set(kept.tolist())
+    assert np.diff(kept).max() < 60  # the others are spread over the history
+    both = set(representative(values, 100).tolist())
+    for objective in (0, 1):
+        assert set(np.argsort(-values[:, objective])[:20].tolist()) <= both
