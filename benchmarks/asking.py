@@ -52,6 +52,10 @@ class LandscapeEvaluator:
         )
         self._place = {question.id: at for at, question in enumerate(self._catalogue.questions)}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def catalogue(self) -> Catalogue:
         return self._catalogue
 
@@ -133,6 +137,10 @@ class Meter:
     def spent(self) -> bool:
         """Whether the last check is done."""
         return len(self.found) == len(self.checks)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.evaluator.notes
 
     def catalogue(self) -> Catalogue:
         return self.evaluator.catalogue()

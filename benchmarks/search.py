@@ -2,7 +2,7 @@
 
     python -m benchmarks.search                                  # made-up families, 20 of them
     python -m benchmarks.search --arms "CMA-ES dare_ties" TPE --families 4
-    python -m benchmarks.search --show results.json              # the tables again
+    python -m benchmarks.search --show --results benchmarks/results/search.json --plot search.svg
 
 Every strategy pays for the questions it asks plus a fixed number for every build. Costs are counted
 in full evaluations: all search questions and one build. Regret is the true score of the best recipe
@@ -66,9 +66,9 @@ def run(arm: str, family: int, *, last: int) -> dict[str, Any]:
     start = time.perf_counter()
     ARMS[arm](problem, meter)
     return {
-        "truth": [world.truth(check.leader) for check in meter.found],
+        "truth": [round(world.truth(check.leader), 5) for check in meter.found],
         "candidates": [check.candidates for check in meter.found],
-        "seconds": time.perf_counter() - start,
+        "seconds": round(time.perf_counter() - start, 1),
     }
 
 
@@ -86,8 +86,16 @@ def load(path: Path) -> Results:
 
 
 def save(path: Path, results: Results) -> None:
+    """A line for each run, so that results can be kept and compared."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
-    draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    arms = [
+        f"{json.dumps(name)}: {{\n"
+        + ",\n".join(f" {json.dumps(f)}: {json.dumps(known)}" for f, known in found.items())
+        + "\n}"
+        for name, found in results.items()
+    ]
+    draft.write_text("{\n" + ",\n".join(arms) + "\n}\n", encoding="utf-8")
     draft.replace(path)
 
 
@@ -123,6 +131,24 @@ def show(results: Results) -> None:
         print(f"| {arm} | {' | '.join(cells)} | {recipes:.0f} | {len(families)} |")
 
 
+def plot(results: Results, path: Path) -> None:
+    """A picture of regrets against full evaluations, ours first."""
+    from benchmarks.plot import Axes, draw
+
+    curves = {}
+    for arm in sorted(ARMS, key=lambda name: name != OURS):
+        families = [family for family in results.get(arm, {}) if family in results["top"]]
+        if families:
+            table = regrets(results, arm, families)
+            curves[arm] = np.array(CHECKS[: table.shape[1]], dtype=np.float64), table
+    axes = Axes(
+        x="questions asked and builds, in full evaluations",
+        y="regret of the recommended recipe, points",
+        title=f"{len(results['top'])} made-up families: median, band from quartile to quartile",
+    )
+    draw(path, curves, axes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
@@ -130,7 +156,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--last", type=int, default=CHECKS[-1])
     parser.add_argument("--results", type=Path, default=Path("search_results.json"))
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     results = load(args.results)
@@ -150,6 +177,8 @@ def main() -> None:
                     flush=True,
                 )
     show(results)
+    if args.plot is not None:
+        plot(results, args.plot)
 
 
 if __name__ == "__main__":

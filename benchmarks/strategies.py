@@ -71,6 +71,17 @@ class _Quiet:
         """Nothing to do."""
 
 
+class _Quick(Store):
+    """A study whose Optuna trials are kept in memory: to write them takes longer than all else."""
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study, which is lost with the process."""
+        if self._study is None:
+            self._study = optuna.create_study(direction="maximize")
+        return self._study
+
+
 class _Watched(SerialPool):
     """A pool of one that looks at its meter before every candidate and ends the run in time."""
 
@@ -88,7 +99,7 @@ class _Watched(SerialPool):
 def product(
     problem: Problem, meter: Meter, *, sampler: str, seeded: bool = True, growing: bool = False
 ) -> None:
-    """The product's own loop, ledger and database, with one of its samplers.
+    """The product's own loop and ledger, with one of its samplers.
 
     Args:
         problem: What is searched.
@@ -108,7 +119,7 @@ def product(
         created="",
     )
     with tempfile.TemporaryDirectory() as folder:
-        store = Store.create(str(Path(folder) / "study.db"), manifest)
+        store = _Quick.create(str(Path(folder) / "study.db"), manifest)
         store.lock.acquire()
         ledger = Ledger(
             store,
