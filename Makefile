@@ -37,16 +37,20 @@ install: $(VENV)/.installed
 pictures: $(VENV)/.installed-dev
 	PICTURES=docs/images REPORT=demo/report.html $(BIN)/python -m pytest -q tests/browser -k pictures
 
+# compat: with the newer kind of editable install, a run's folder called search/ in the working
+# directory would hide the package of that name.
+EDITABLE := --config-settings editable_mode=compat
+
 # torch first and by its exact version: left to the resolver, pip may choose a build with gigabytes
 # of CUDA libraries.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e ".[dev]"
 	touch $@
 
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 PACKAGES = ("spaces", "merging", "evaluators", "runs", "search")
@@ -16,7 +17,7 @@ def shadowed() -> str | None:
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            return f"package {name!r}: expected it in {home}, got none; install merge-search again"
+            return f"package {name!r}: expected it in {home}, got {_instead(spec)}"
         found = Path(spec.origin).resolve().parent
         if found.parent != home:
             return (
@@ -24,6 +25,14 @@ def shadowed() -> str | None:
                 "install merge-search into an environment of its own"
             )
     return None
+
+
+def _instead(spec: ModuleSpec | None) -> str:
+    """What stands in a package's place: a folder of that name, such as a run's, or nothing."""
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if folders:
+        return f"the folder {folders[0]}; start from another folder, or rename it"
+    return "none; install merge-search again"
 
 
 def _owner(name: str) -> str:

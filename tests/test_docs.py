@@ -160,7 +160,7 @@ def test_commands_shown_run(
 
 def in_a_shell(words: list[str], folder: Path) -> str:
     """Run a command as a user does; what it prints comes back."""
-    line = [sys.executable, "-m", "search", *words]
+    line = [str(Path(sys.executable).parent / "search"), *words]
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout

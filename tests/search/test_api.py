@@ -1,11 +1,13 @@
 """The Python API: its names are pinned, its page runs, and it is light."""
 
+import importlib.util
 import inspect
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ import pytest
 import search
 from search import api
 from search.handle import Run
+from search.installation import shadowed
 from search.scoring import Scored
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
@@ -103,3 +106,13 @@ def test_what_cannot_be_used(project: Project, tmp_path: Path) -> None:
         search.open_run(tmp_path / "study.db")
     with pytest.raises(search.UserError, match="expected a recipe file"):
         search.load_recipe(tmp_path / "none.yaml")
+
+
+def test_a_folder_of_its_name_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's folder may be called as a package is; the message says so."""
+    (tmp_path / "search").mkdir()
+    spec = PathFinder.find_spec("search", [str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    line = shadowed()
+    assert line is not None
+    assert f"got the folder {tmp_path / 'search'}" in line
