@@ -7,6 +7,7 @@ import traceback
 import torch
 
 from evaluators.base import Failure, FailureKind
+from evaluators.probe import DegenerateError
 from evaluators.resident import ResidentError
 from merging.build import BuildError, NonFiniteError
 from merging.checkpoint import CheckpointError
@@ -33,6 +34,8 @@ def failure_from(error: Exception, *, other: FailureKind, fingerprint: str = "")
     """
     if isinstance(error, NonFiniteError | NonFiniteScoreError):
         kind = FailureKind.NON_FINITE
+    elif isinstance(error, DegenerateError):
+        kind = FailureKind.DEGENERATE
     elif is_out_of_memory(error):
         kind = FailureKind.OUT_OF_MEMORY
     elif isinstance(error, _BUILD):

@@ -50,6 +50,7 @@ from evaluators.isolation import quiet, seeded
 from evaluators.losses import losses, right_answer
 from evaluators.metrics import MetricError, choose_metric
 from evaluators.preparing import plan_memory, prepare_builds, spread_over
+from evaluators.probe import PROMPTS, check_hears
 from evaluators.questions import questions_of
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec, TaskSpec
@@ -74,6 +75,8 @@ BY_ITEM = (
 """Aggregations other than the mean that mean something for a single item."""
 
 CPU = torch.device("cpu")
+
+_BROKEN = "the merged model gives logits that are NaN or infinite"
 
 
 def check(spec: HarnessSpec) -> Catalogue:
@@ -307,9 +310,12 @@ class HarnessEvaluator:
         try:
             asked = self._asked(candidate.questions)
             started = time.perf_counter()
+            known = self._current is not None and self._current.key == candidate.recipe.key
             ready, fingerprint = self._built(candidate.recipe)
             built = time.perf_counter()
             other = FailureKind.TASK
+            if not known:
+                self._look(candidate.recipe, ready, asked)
             tasks, outcomes = self._answer(ready, asked)
             done = time.perf_counter()
         except Exception as error:
@@ -472,18 +478,47 @@ class HarnessEvaluator:
             requests.sort(key=lambda request: request.idx)
         return result
 
+    def _look(self, recipe: Recipe, ready: _Ready, asked: Mapping[str, Sequence[int]]) -> None:
+        """Make sure that the model is worth asking; parents are always asked.
+
+        Raises:
+            DegenerateError: If it says the same whatever it is asked.
+        """
+        if not self._spec.check_degenerate or len(recipe.models) < 2:
+            return
+        names = [
+            task.questions[position].id
+            for task in self._tasks
+            for position in asked.get(task.info.name, ())
+        ]
+        some = names[:: max(1, len(names) // PROMPTS)]
+        with _isolated(self._device):
+            lm = self._lm(ready.skeleton, ready.desk)
+            texts = [_words(ready.desk.requests[name][0]) for name in some]
+            prompts = [ids for text in dict.fromkeys(texts) if (ids := lm.tok_encode(text))]
+            check_hears(ready.skeleton.model, prompts, self._device)
+        if ready.skeleton.broken:
+            raise NonFiniteScoreError(_BROKEN)
+
     def _answer(
         self, ready: _Ready, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
-        """Ask the model as it is now; smaller batches if memory runs out and none was set."""
+        """Ask the model as it is now; in smaller batches, for good, if memory runs out.
+
+        Where not even single sequences fit, the batch size is not what is wrong: it stays.
+        """
         # lm-eval draws a bar per batch there, whatever it is told.
         bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
+        before = self._batch
         while True:
             with _isolated(self._device, bars=bars):
                 try:
                     return self._ask_once(ready, asked)
-                except torch.OutOfMemoryError:
-                    if self._spec.batch_size != "auto" or self._batch == 1:
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if self._batch <= 1:
+                        self._batch = before
                         raise
                     self._batch //= 2
             self._resident.free()
@@ -501,7 +536,7 @@ class HarnessEvaluator:
         try:
             respond(self._lm(ready.skeleton, ready.desk), everything)
             if ready.skeleton.broken:
-                raise NonFiniteScoreError("the merged model gives logits that are NaN or infinite")
+                raise NonFiniteScoreError(_BROKEN)
             marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
         finally:
             for request in everything:  # they are used again
@@ -512,6 +547,13 @@ class HarnessEvaluator:
             if not math.isfinite(score.value):
                 raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
         return scores, tuple(item for _, outcomes in marks for item in outcomes)
+
+
+def _words(request: Any) -> str:
+    """What the model reads for a request: the prompt, and the answer that is to be rated."""
+    if request.request_type == "loglikelihood":
+        return str(request.args[0]) + str(request.args[1])
+    return str(request.args[0])
 
 
 def _open(models: Sequence[tuple[str, str]], problems: list[str]) -> dict[str, Checkpoint]:

@@ -60,6 +60,7 @@ class HarnessSpec:
         trees: Whether merges of merges are drawn.
         threads: torch threads of a worker; ``None`` leaves torch's default.
         seed: For few-shot sampling.
+        check_degenerate: Look at every merged model before its tasks are paid for.
         trust_remote_code: Let models and tasks run code of their own.
         statistics: Folder for what is computed once of the models, shared by the workers of a
             node; ``None``, or one that a node cannot make, keeps it in each worker's memory.
@@ -84,6 +85,7 @@ class HarnessSpec:
     trees: bool = False
     threads: int | None = None
     seed: int = 0
+    check_degenerate: bool = True
     trust_remote_code: bool = False
     statistics: str | None = None
     warm_up: tuple[str, ...] | None = None

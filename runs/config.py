@@ -280,6 +280,7 @@ class RunConfig(Section):
             parents_on_device=workers.parents_on_device,
             threads=max(1, int(workers.cpus)) if isinstance(threads, str) else threads,
             seed=harness.seed,
+            check_degenerate=harness.check_degenerate,
             trust_remote_code=harness.trust_remote_code,
         )
 

@@ -153,6 +153,10 @@ class HarnessSection(Section):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the choice of few-shot examples."
     )
+    check_degenerate: bool = Field(
+        default=True,
+        description="Fail models that say the same whatever they are asked, before their tasks.",
+    )
     trust_remote_code: bool = Field(
         default=False, description="Let models and tasks run code of their own."
     )
@@ -338,6 +342,13 @@ class WorkersSection(Section):
     )
     retries: int = Field(
         default=1, ge=0, description="How often a candidate whose worker was lost is tried again."
+    )
+    wait: Positive = Field(
+        default=600.0,
+        description="Longest wait for a node of a cluster while no worker is left, in seconds.",
+    )
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict, description="Ray's runtime environment of the workers."
     )
 
 

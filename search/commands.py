@@ -49,6 +49,7 @@ def run(
         config=prepared.config,
         space=prepared.space,
         checkpoints=prepared.checkpoints,
+        catalogue=prepared.manifest.catalogue,
         folder=folder,
         dry_run=dry_run,
     )
@@ -99,6 +100,7 @@ def _setting(store: Store, config: RunConfig) -> Setting:
         config=config,
         space=Space.from_dict(store.manifest.space),
         checkpoints=check_unchanged(store, config),
+        catalogue=store.manifest.catalogue,
         folder=store.folder,
         dry_run=store.manifest.dry_run,
     )

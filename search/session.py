@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 
 from evaluators.base import Catalogue, EvaluatorError
+from evaluators.inspection import versions
 from evaluators.pool import Pool
 from evaluators.task_facts import Survey, TaskFacts
 from evaluators.test_sets import unconfirmed
@@ -34,9 +33,6 @@ from search.samplers import Sampler
 from search.stop import Stop, on_signals
 from search.workers import evaluator_factory, fake_factory
 from spaces.space import Space, SpaceError
-
-PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
-"""Packages whose versions a study remembers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,11 +130,6 @@ def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> 
         notes=notes,
         tasks=survey.tasks,
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    return {"python": python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:

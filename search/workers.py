@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from evaluators.base import EvaluatorError, EvaluatorFactory
+from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
 from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.inspection import NodeCheck
 from evaluators.pool import Pool, SerialPool
 from evaluators.spec import HarnessSpec
 from merging.cache import Statistics
@@ -40,6 +41,7 @@ class Setting:
         config: As the user gave it, with the command line's values.
         space: What may be drawn.
         checkpoints: The models, opened by their headers.
+        catalogue: What can be asked.
         folder: The run's.
         dry_run: Whether candidates are only pretended.
     """
@@ -47,6 +49,7 @@ class Setting:
     config: RunConfig
     space: Space
     checkpoints: Mapping[str, Checkpoint]
+    catalogue: Catalogue
     folder: Path
     dry_run: bool
 
@@ -89,6 +92,10 @@ def make_pool(setting: Setting) -> Pool:
             address=workers.ray_address,
             timeout=workers.timeout,
             retries=workers.retries,
+            wait=workers.wait,
+            runtime_env=workers.runtime_env,
+            inspect=_node_check(setting),
+            make_for=None if setting.dry_run else partial(_with_gpus, setting.harness_spec()),
         )
     except EvaluatorError as error:
         raise InputError(error.problems) from error
@@ -143,6 +150,22 @@ def prepare_statistics(setting: Setting, console: Console) -> None:
             )
     finally:
         torch.set_num_threads(threads)
+
+
+def _node_check(setting: Setting) -> NodeCheck:
+    """What every node of a cluster has to have."""
+    return NodeCheck(
+        spec=None if setting.dry_run else setting.harness_spec(),
+        inputs={name: one.input_hash for name, one in setting.checkpoints.items()},
+        catalogue=setting.catalogue,
+    )
+
+
+def _with_gpus(spec: HarnessSpec, gpus: float) -> EvaluatorFactory:
+    """The factory of workers with other GPUs than the spec's."""
+    from evaluators.harness import HarnessEvaluator
+
+    return partial(HarnessEvaluator, replace(spec, gpus=gpus))
 
 
 def _factory(setting: Setting) -> EvaluatorFactory:

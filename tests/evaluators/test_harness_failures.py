@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def models(tiny_family: dict[str, Path], tiny_model: Any, tmp_path_factory: Any)
         **tiny_family,
         "huge": changed("huge", 1e38, "mlp.down_proj"),
         "loud": changed("loud", 3e38, "lm_head"),
+        "still": changed("still", 0.01, "embed_tokens"),
         "other": tiny_model(root / "other", layers=3),
     }
 
@@ -140,7 +142,8 @@ class _Narrow:
 
     def __call__(self, module: Any, arguments: Any, named: dict[str, Any]) -> None:
         ids = arguments[0] if arguments else named["input_ids"]
-        self.tried.append(len(ids))
+        if len(ids) > 1:
+            self.tried.append(len(ids))
         if len(ids) > self.fits:
             raise torch.OutOfMemoryError("out of memory (a test's)")
 
@@ -175,15 +178,56 @@ def test_out_of_memory_halves_an_automatic_batch(
     assert max(narrow.tried) == 8  # learnt once
 
 
-@pytest.mark.parametrize(("batch", "fits"), [(8, 4), ("auto", 0)])
-def test_out_of_memory_is_a_failure(
-    make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch, batch: Any, fits: int
+def test_out_of_memory_shrinks_a_batch_of_the_users_own(
+    make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _narrow(monkeypatch, fits)
-    result = ask(HarnessEvaluator(make_spec("tiny_pick", batch_size=batch)), mix(math=1.0))
+    narrow = _narrow(monkeypatch, 4)
+    evaluator = HarnessEvaluator(make_spec("tiny_pick", batch_size=8))
+    assert isinstance(ask(evaluator, mix(math=1.0)), Score)
+    assert narrow.tried[:2] == [8, 4]
+    narrow.tried.clear()
+    assert isinstance(ask(evaluator, mix(math=1.0, code=1.0)), Score)
+    assert max(narrow.tried) == 4
+
+
+@pytest.mark.parametrize("batch", [8, "auto"])
+def test_out_of_memory_is_a_failure(
+    make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch, batch: Any
+) -> None:
+    """Where single sequences do not fit either; the batch size is then as it was."""
+    narrow = _narrow(monkeypatch, 0)
+    evaluator = HarnessEvaluator(make_spec("tiny_pick", batch_size=batch))
+    result = ask(evaluator, mix(math=1.0))
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.OUT_OF_MEMORY
     assert result.fingerprint
+    narrow.fits = 1_000
+    narrow.tried.clear()
+    assert isinstance(ask(evaluator, mix(math=1.0)), Score)
+    assert max(narrow.tried) == (8 if batch == 8 else 32)
+
+
+def test_a_model_that_says_the_same_always(
+    make_spec: Any, mix: Any, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = make_spec("tiny_pick", "tiny_write", models=models)
+    evaluator = HarnessEvaluator(wanted)
+    asked: list[Any] = []
+    monkeypatch.setattr("evaluators.harness.respond", lambda *args: asked.append(args))
+    result = ask(evaluator, mix(still=1.0, math=0.0))
+    assert isinstance(result, Failure)
+    assert result.kind is FailureKind.DEGENERATE
+    assert result.fingerprint
+    assert "says the same whatever it is asked" in result.message
+    assert not asked  # its tasks were not paid for
+    monkeypatch.undo()
+    assert isinstance(ask(evaluator, mix(math=1.0, code=1.0)), Score)
+    alone = ask(evaluator, mix(still=1.0))
+    assert isinstance(alone, Score)  # a parent is always asked
+    lenient = HarnessEvaluator(replace(wanted, check_degenerate=False))
+    unlooked = ask(lenient, mix(still=1.0, math=0.0))
+    assert isinstance(unlooked, Score)
+    assert unlooked.fingerprint == result.fingerprint
 
 
 def test_interrupts_pass_through(make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_every_key_is_documented_with_its_default(key: str) -> None:
     assert values
     expected = default_of(key)
     if expected is ...:
-        assert default == "required" or key == "harness.gen_kwargs"
+        assert default == "required" or key in ("harness.gen_kwargs", "workers.runtime_env")
     elif expected is None:
         assert default.startswith("none")
     else:

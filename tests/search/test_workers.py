@@ -15,7 +15,13 @@ from merging.cache import Statistics
 from merging.plan import plan
 from runs.config import load_config, open_inputs
 from search import workers
-from search.workers import WORKER_BYTES, Setting, prepare_statistics, worker_memory
+from search.workers import (
+    WORKER_BYTES,
+    Setting,
+    fake_factory,
+    prepare_statistics,
+    worker_memory,
+)
 from spaces.recipe import Recipe
 
 TIES = {
@@ -34,6 +40,7 @@ def make(project: Callable[..., Path], tmp_path: Path) -> Callable[..., Setting]
             config=config,
             space=config.space(4),
             checkpoints=open_inputs(config),
+            catalogue=fake_factory(config)().catalogue(),
             folder=tmp_path / "run",
             dry_run=False,
         )

@@ -1,0 +1,219 @@
+"""The files of examples/cluster: scripts that run, a manifest that KubeRay takes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
+SCRIPT = FOLDER / "slurm.sbatch"
+
+# The fields of a ray.io/v1 RayJob that the manifest uses, as KubeRay documents them.
+TEXT = {"type": "string"}
+COUNT = {"type": "integer", "minimum": 0}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+
+
+def fields(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def each(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1}
+
+
+AMOUNTS = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": r"^[0-9.]+([numkMGTPE]|[KMGTPE]i)?$"},
+}
+CONTAINER = fields(
+    ("name", "image"),
+    name=TEXT,
+    image=TEXT,
+    env=each(fields(("name",), name=TEXT, value=TEXT)),
+    resources=fields(limits=AMOUNTS, requests=AMOUNTS),
+    volumeMounts=each(
+        fields(("name", "mountPath"), name=TEXT, mountPath=TEXT, readOnly={"type": "boolean"})
+    ),
+)
+CLAIM = fields(("claimName",), claimName=TEXT, readOnly={"type": "boolean"})
+POD = fields(
+    ("spec",),
+    spec=fields(
+        ("containers",),
+        containers=each(CONTAINER),
+        volumes=each(fields(("name",), name=TEXT, persistentVolumeClaim=CLAIM)),
+        terminationGracePeriodSeconds=COUNT,
+    ),
+)
+GROUP = {"rayStartParams": TEXTS, "template": POD}
+RAY_JOB = fields(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=fields(("name",), name=TEXT),
+    spec=fields(
+        ("entrypoint", "rayClusterSpec"),
+        entrypoint=TEXT,
+        runtimeEnvYAML=TEXT,
+        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
+        shutdownAfterJobFinishes={"type": "boolean"},
+        ttlSecondsAfterFinished=COUNT,
+        backoffLimit=COUNT,
+        rayClusterSpec=fields(
+            ("headGroupSpec",),
+            rayVersion=TEXT,
+            enableInTreeAutoscaling={"type": "boolean"},
+            headGroupSpec=fields(("template",), **GROUP),
+            workerGroupSpecs=each(
+                fields(
+                    ("groupName", "template"),
+                    groupName=TEXT,
+                    replicas=COUNT,
+                    minReplicas=COUNT,
+                    maxReplicas=COUNT,
+                    **GROUP,
+                )
+            ),
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def manifest() -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / "rayjob.yaml").read_text("utf-8"))
+
+
+def test_the_manifest_is_a_ray_job(manifest: dict[str, Any]) -> None:
+    jsonschema.validate(manifest, RAY_JOB)
+    jsonschema.Draft202012Validator.check_schema(RAY_JOB)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest | {"spec": {**manifest["spec"], "entryPoint": "x"}}, RAY_JOB)
+
+
+def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
+    cluster = manifest["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        mounts = [mount for one in pod["containers"] for mount in one["volumeMounts"]]
+        assert {mount["name"] for mount in mounts} == volumes
+        assert "/shared" in {mount["mountPath"] for mount in mounts}
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    assert cluster["rayVersion"] == installed("ray")
+    assert isinstance(yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])["env_vars"], dict)
+
+
+def installed(package: str) -> str:
+    constraints = (FOLDER.parent.parent / "constraints.txt").read_text("utf-8").splitlines()
+    return next(line.split("==")[1] for line in constraints if line.startswith(f"{package}=="))
+
+
+def test_the_entrypoint_is_a_command_of_ours(manifest: dict[str, Any], tmp_path: Path) -> None:
+    text = manifest["spec"]["entrypoint"].replace("/runs/night", str(tmp_path))
+    stub(tmp_path / "search", 'echo "$@"')
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = [*["bash", "-c"], text]
+    first = subprocess.run(run, capture_output=True, text=True, env=environment, check=True)
+    expected = f"run /shared/search.yaml --out {tmp_path} --ray-address auto"
+    assert first.stdout.strip() == expected
+    (tmp_path / "study.db").touch()
+    again = subprocess.run(run, capture_output=True, text=True, env=environment, check=True)
+    assert again.stdout.strip() == f"resume {tmp_path}/study.db --ray-address auto"
+
+
+def test_the_script_is_clean() -> None:
+    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def stub(path: Path, body: str) -> None:
+    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """An environment in which SLURM, Ray and the search only write down how they were called."""
+    tools = tmp_path / "tools"
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    tools.mkdir()
+    (tmp_path / "env" / "bin" / "activate").touch()
+    stub(tools / "scontrol", "printf 'node1\\nnode2\\nnode3\\n'")
+    stub(
+        tools / "srun",
+        'echo "srun $*" >> "$CALLS"\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"',
+    )
+    stub(tools / "hostname", "echo '10.0.0.1 fe80::1'")
+    stub(tools / "ray", '[[ $1 == status ]] || echo "ray $*" >> "$CALLS"')
+    stub(
+        tools / "search",
+        'echo "search $*" >> "$CALLS"\ntrap "echo stopped >> $CALLS; exit 0" TERM\n'
+        'for _ in $(seq "${SLEEPS:-1}"); do sleep 0.1; done\nexit "${CODE:-0}"',
+    )
+    return {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "MERGE_SEARCH_ENV": str(tmp_path / "env"),
+        "SLURM_JOB_NODELIST": "node[1-3]",
+        "SLURM_CPUS_PER_TASK": "32",
+        "SLURM_GPUS_ON_NODE": "8",
+    }
+
+
+def sbatch(environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["bash", SCRIPT, "search.yaml", folder], env=environment)
+
+
+def calls(environment: dict[str, str]) -> list[str]:
+    path = Path(environment["CALLS"])
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def test_the_script_starts_ray_on_every_node_and_a_search_on_the_first(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "night"
+    assert sbatch({**slurm, "CODE": "1"}, folder).wait(60) == 1  # the search's own exit code
+    said = calls(slurm)
+    heads = [line for line in said if line.startswith("ray start") and " --head " in line]
+    others = [line for line in said if line.endswith("--address=10.0.0.1:6379")]
+    assert len(heads) == 1
+    assert {line.split("--nodelist=")[1].split()[0] for line in others if "srun" in line} == {
+        "node2",
+        "node3",
+    }
+    assert f"search run search.yaml --out {folder} --ray-address 10.0.0.1:6379" in said
+    folder.mkdir()
+    (folder / "study.db").touch()
+    assert sbatch(slurm, folder).wait(60) == 0
+    assert f"search resume {folder}/study.db --ray-address 10.0.0.1:6379" in calls(slurm)
+
+
+def test_the_script_lets_a_search_finish(slurm: dict[str, str], tmp_path: Path) -> None:
+    job = sbatch({**slurm, "SLEEPS": "300"}, tmp_path / "night")
+    end = time.monotonic() + 60
+    while not any(line.startswith("search") for line in calls(slurm)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 0
+    assert calls(slurm)[-1] == "stopped"
