@@ -1,0 +1,286 @@
+"""How long the driver takes for a candidate, and how busy it keeps its workers.
+
+    python -m benchmarks.loop trials --trials 1000 --sampler random
+    python -m benchmarks.loop workers --workers 64 --seconds 2
+    python -m benchmarks.loop reading --trials 10000
+
+``trials`` runs the loop on an evaluator that answers from a table in no time and times what the
+driver does for each candidate: ask, record, tell. ``workers`` runs real Ray actors that sleep.
+``reading`` makes a large study and times ``search status`` and ``search report`` on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import optuna
+
+from evaluators.base import Candidate, Outcome, Score, TaskScore, combine
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.pool import Pool, Result, SerialPool
+from runs.config import RunConfig
+from runs.manifest import Manifest
+from runs.split import divide
+from runs.store import Store
+from runs.utilisation import attended, busy_share
+from search.book import read_book, resolve_book
+from search.ledger import Ledger
+from search.monitor import Standing
+from search.session import Session, objectives
+
+CONFIG = """
+base: ./base
+models: {a: ./a, b: ./b, c: ./c}
+tasks: [one, two]
+held_out: 0
+space: {methods: [dare_ties, ties], depth: {knots: 3}, order: all-at-once}
+search: {trials: TRIALS, sampler: SAMPLER, asking: ASKING, seed: 1}
+"""
+"""Three parents with weights at three depths and a density: about 20 parameters a trial."""
+
+QUESTIONS = 100
+"""Questions of each of the two tasks."""
+
+
+class Silent:
+    """A monitor that says nothing."""
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        del standing, result
+
+    def note(self, text: str) -> None:
+        print(f"  {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def spec(seconds: float = 0.0) -> FakeSpec:
+    return FakeSpec(
+        parents=("a", "b", "c"),
+        tasks=(("one", 1.0), ("two", 1.0)),
+        questions=QUESTIONS,
+        seconds=seconds,
+    )
+
+
+def settings(trials: int, sampler: str, asking: str) -> RunConfig:
+    text = CONFIG.replace("TRIALS", str(trials)).replace("SAMPLER", sampler)
+    return RunConfig.from_text(text.replace("ASKING", asking))
+
+
+def make_study(folder: Path, config: RunConfig) -> Store:
+    catalogue = FakeEvaluator(spec()).catalogue()
+    space, split = config.space(4), divide(catalogue, config.held_out, seed=1)
+    manifest = Manifest(
+        config=config.to_yaml(),
+        space=space.to_dict(),
+        inputs={},
+        inputs_dtype="float32",
+        catalogue=catalogue,
+        questions=split,
+        versions={},
+        created="2026-01-01T00:00:00+00:00",
+        dry_run=True,
+        objectives=objectives(config, catalogue, split),
+        seeds=resolve_book(read_book(config), config, space, {})[0],
+    )
+    return Store.create(str(folder / "study.db"), manifest)
+
+
+@dataclass(kw_only=True)
+class Stopwatch:
+    """Times of the ledger's two steps, and of all that is between two results."""
+
+    ask: list[float] = field(default_factory=list)
+    finish: list[float] = field(default_factory=list)
+
+    def watch(self, ledger: Ledger) -> None:
+        """Have a ledger's steps timed."""
+        for name, times in (("next", self.ask), ("finish", self.finish)):
+            setattr(ledger, name, partial(_timed, getattr(ledger, name), times))
+
+
+def _timed(step, times, *arguments):  # noqa: ANN001, ANN002, ANN202 - any step
+    started = time.perf_counter()
+    try:
+        return step(*arguments)
+    finally:
+        times.append(time.perf_counter() - started)
+
+
+class Quick(FakeEvaluator):
+    """Made-up answers at the price of a few draws: what is timed is the driver."""
+
+    def __init__(self) -> None:
+        super().__init__(spec())
+
+    def evaluate(self, candidate: Candidate) -> Score:
+        draws = random.Random(candidate.recipe.key)
+        level = 0.3 + 0.4 * draws.random()
+        outcomes = tuple(
+            Outcome(question=name, value=float(draws.random() < level))
+            for name in candidate.questions
+        )
+        by_task: dict[str, list[float]] = {}
+        for one in outcomes:
+            by_task.setdefault(one.question.partition("/")[0], []).append(one.value)
+        tasks = []
+        for task, values in by_task.items():
+            mean = sum(values) / len(values)
+            stderr = math.sqrt(mean * (1 - mean) / max(1, len(values) - 1))
+            tasks.append(TaskScore(task=task, value=mean, stderr=stderr, n=len(values)))
+        value, stderr = combine(tasks, self.catalogue().tasks)
+        return Score(
+            value=value,
+            stderr=stderr,
+            tasks=tuple(tasks),
+            outcomes=outcomes,
+            fingerprint=candidate.recipe.key,
+            build_seconds=0.5,
+            score_seconds=1.5,
+        )
+
+
+def run(store: Store, config: RunConfig, pool: Pool, watch: Stopwatch | None = None) -> float:
+    """Drive a study to its end; the seconds it took."""
+    optuna.logging.set_verbosity(logging.ERROR)
+    store.lock.acquire()
+    session = Session(store, config, pool=pool, monitor=Silent())
+    if watch is not None:
+        watch.watch(session._ledger)  # a benchmark may look inside
+    started = time.perf_counter()
+    session.run()
+    return time.perf_counter() - started
+
+
+def trials(options: argparse.Namespace) -> None:
+    print("| sampler | asking | trials | ask ms | record and tell ms | in all ms |")
+    print("|---|---|---|---|---|---|")
+    for sampler in options.sampler:
+        watch, config = Stopwatch(), settings(options.trials, sampler, options.asking)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            store = make_study(Path(folder), config)
+            wall = run(store, config, SerialPool(Quick), watch)
+            store.close()
+        last = max(1, options.trials // 10)
+        ask, finish = (1e3 * sum(t[-last:]) / last for t in (watch.ask, watch.finish))
+        whole = 1e3 * wall / options.trials
+        print(
+            f"| {sampler} | {options.asking} | {options.trials} | {ask:.1f} | {finish:.1f} | "
+            f"{ask + finish:.1f} (mean of the run with all else: {whole:.1f}) |",
+            flush=True,
+        )
+
+
+def workers(options: argparse.Namespace) -> None:
+    from evaluators.ray_pool import RayPool
+
+    count, rounds = options.workers, options.rounds
+    config = settings(count * rounds, options.sampler[0], options.asking)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        store = make_study(Path(folder), config)
+        started = time.perf_counter()
+        make = partial(FakeEvaluator, spec(options.seconds))
+        pool = RayPool(make, workers=count, gpus=0.0, cpus=0.01)
+        try:
+            while sum(one.left is None for one in pool.attendance()) < count:
+                time.sleep(0.5)
+            ready = time.perf_counter() - started
+            wall = run(store, config, pool)
+            memory = _memory()
+        finally:
+            pool.close()
+        _say_busy(store, wall, ready, memory, options)
+        store.close()
+
+
+def _say_busy(
+    store: Store, wall: float, ready: float, memory: float, options: argparse.Namespace
+) -> None:
+    records = store.records()
+    spans = [
+        (evaluation.started.timestamp(), evaluation.finished.timestamp())
+        for record in records
+        for evaluation in record.evaluations.values()
+        if evaluation.finished is not None
+    ]
+    first, last = min(at for at, _ in spans), max(at for _, at in spans)
+    # Until the last candidate was handed out: at the end of any budget workers run out of work.
+    end = max(at for at, _ in spans)
+    busy = sum(max(0.0, min(done, end) - at) for at, done in spans)
+    asleep = options.seconds * len(spans)
+    print("| workers | candidate s | candidates | busy % | asleep % | set-up s | run s | GB |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {options.workers} | {options.seconds:g} | {len(spans)} | "
+        f"{100 * busy / (options.workers * (end - first)):.1f} | "
+        f"{100 * asleep / (options.workers * (last - first)):.1f} | "
+        f"{ready:.0f} | {wall:.1f} | {memory:.1f} |"
+    )
+    print(f"busy by attendance, ends included: {100 * busy_share(attended(store)):.1f} %")
+
+
+def _memory() -> float:
+    """Gigabytes of this process and its children, shared pages counted once."""
+    import psutil
+
+    own = psutil.Process()
+    total = 0
+    for process in (own, *own.children(recursive=True)):
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.Error, AttributeError):
+            continue
+    return total / 1e9
+
+
+def reading(options: argparse.Namespace) -> None:
+    folder = Path(options.folder or tempfile.mkdtemp()) / f"reading-{options.trials}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "study.db").exists():
+        config = settings(options.trials, "random", options.asking)
+        store = make_study(folder, config)
+        print(f"made in {run(store, config, SerialPool(Quick)):.0f} s", file=sys.stderr)
+        store.lock.release()
+        store.close()
+    print("| command | candidates | s |")
+    print("|---|---|---|")
+    for command in (["status"], ["report", "--out", str(folder / "report")]):
+        times = []
+        for _ in range(options.repeats):
+            started = time.perf_counter()
+            line = [sys.executable, "-m", "search", command[0], str(folder / "study.db")]
+            subprocess.run([*line, *command[1:]], check=True, capture_output=True)
+            times.append(time.perf_counter() - started)
+        print(f"| search {command[0]} | {options.trials} | {median(times):.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("trials", "workers", "reading"))
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--sampler", nargs="+", default=["random"])
+    parser.add_argument("--asking", choices=("all", "growing"), default="all")
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a candidate")
+    parser.add_argument("--rounds", type=int, default=30, help="candidates for each worker")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", help="where studies are made and, for reading, kept")
+    options = parser.parse_args()
+    {"trials": trials, "workers": workers, "reading": reading}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
