@@ -34,6 +34,7 @@ from runs.lock import Lock
 from runs.manifest import FORMAT, Manifest
 from runs.migration import migrated
 from runs.tables import FACTS, LOCK, METADATA
+from runs.trials import TrialBook
 from spaces.problems import RunFailed, UserError
 
 STUDY_NAME = "merge-search"
@@ -58,6 +59,7 @@ class RunDatabase:
         self._manifest: Manifest | None = None
         self._study: optuna.Study | None = None
         self._storage: optuna.storages.RDBStorage | None = None
+        self._book: TrialBook | None = None
         self.lock = Lock(engine, LOCK)
 
     @classmethod
@@ -144,7 +146,7 @@ class RunDatabase:
         self.lock.release()
         if self._storage is not None:
             self._storage.engine.dispose()
-            self._storage = self._study = None
+            self._storage = self._book = self._study = None
         self._engine.dispose()
         if wrote and self._path is not None:
             end_writing(self._engine)
@@ -187,7 +189,8 @@ class RunDatabase:
         """The Optuna study; its sampler is set by who asks for trials."""
         if self._study is None:
             self._storage = optuna_storage(self.url)
-            self._study = optuna.load_study(study_name=STUDY_NAME, storage=self._storage)
+            self._book = TrialBook(self._storage, STUDY_NAME)
+            self._study = optuna.load_study(study_name=STUDY_NAME, storage=self._book)
         return self._study
 
     # Facts that change during a run.

@@ -73,6 +73,8 @@ class Store(RunDatabase):
             The id of the candidate. Its search evaluation is begun in the same transaction.
         """
         planned = planned or self.manifest.questions.search
+        if self._book is not None:
+            self._book.flush()
         with self._writing() as connection:
             last = connection.execute(sa.select(sa.func.max(CANDIDATES.c.id))).scalar()
             number = 0 if last is None else last + 1
