@@ -11,6 +11,9 @@ from runs.records import Evaluation, Part, Split, State
 NOT_ITS_OWN = (FailureKind.LOST_WORKER, FailureKind.NODE_GONE, FailureKind.TIMEOUT)
 """Failures that say nothing about a candidate which has answered other questions."""
 
+QUARANTINED = (FailureKind.OUT_OF_MEMORY, FailureKind.LOST_WORKER)
+"""Failures of recipes that were tried again already, and cost a worker its memory or its life."""
+
 
 def whole(split: Split, parts: Sequence[Part], tasks: Sequence[TaskInfo]) -> Evaluation:
     """The evaluation that its parts come to.

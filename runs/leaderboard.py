@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from evaluators.base import TaskInfo
+from runs.evaluations import QUARANTINED
 from runs.front import front
 from runs.records import Evaluation, Record, Split, State
 
@@ -50,6 +51,7 @@ FAILURE_COLUMNS = {
     "candidate": "int64",
     "split": "str",
     "kind": "str",
+    "quarantined": "bool",
     "message": "str",
     "method": "str",
     "origin": "str",
@@ -121,6 +123,7 @@ def failures(records: Sequence[Record]) -> pd.DataFrame:
                 | {
                     "split": split.value,
                     "kind": _kind(evaluation),
+                    "quarantined": evaluation.failure_kind in QUARANTINED,
                     "message": evaluation.failure_message,
                     "worker": evaluation.worker,
                     "attempts": evaluation.attempts,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from evaluators.pool import Attendance
 from runs.budget import Budget, Cost, cost_of
 from runs.config import RunConfig
 from runs.content import Details, Report
+from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
 from runs.manifest import Manifest
@@ -118,8 +120,10 @@ def show_result(store: Store, console: Console) -> None:
     console.print(_table(store, records))
     failed = _failed(records)
     if failed:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
-        console.print(f"{failed.total()} failed: {kinds}", markup=False)
+        console.print(f"{failed.total()} failed: {_kinds(failed)}", markup=False)
+    attendances = attended(store)
+    if attendances:
+        console.print(f"Workers: {_attendance(attendances)}", markup=False)
     if store.manifest.dry_run:
         console.print(DRY)
     verdict = judge_run(store, records)
@@ -159,8 +163,10 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     lines["held-out"] = f"{held_out} candidates asked"
     failed = _failed(records)
     if failed:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
-        lines["failed"] = f"{failed.total()}: {kinds}"
+        lines["failed"] = f"{failed.total()}: {_kinds(failed)}"
+    attendances = attended(store)
+    if attendances:
+        lines["workers"] = _attendance(attendances)
     finished = [e.finished.timestamp() for e in search if e.finished is not None]
     if finished:
         lines["last result"] = f"{max(0.0, time.time() - max(finished)):.0f} s ago"
@@ -175,6 +181,31 @@ def _failed(records: tuple[Record, ...]) -> Counter[str]:
         for record in records
         if (evaluation := record.evaluations[Split.SEARCH]).failure_kind is not None
     )
+
+
+def _kinds(failed: Counter[str]) -> str:
+    """Counts by kind, such as ``3 out_of_memory (quarantined), 1 task``."""
+    return ", ".join(
+        f"{count} {kind}" + (" (quarantined)" if kind in QUARANTINED else "")
+        for kind, count in failed.most_common()
+    )
+
+
+def _attendance(attendances: Sequence[Attendance]) -> str:
+    """Such as ``8 on 2 nodes, busy 97.5 % of the time that they were there``."""
+    nodes = len({one.node for one in attendances})
+    where = "" if nodes == 1 else f" on {nodes} nodes"
+    busy = busy_share(attendances)
+    share = "" if math.isnan(busy) else f", busy {100 * busy:.1f} % of the time they were there"
+    return f"{len(attendances)}{where}{share}"
+
+
+def _busy_shares(attendances: Sequence[Attendance]) -> dict[str, str | int | float | None]:
+    """How busy each worker was; ``None`` where that is not known."""
+    return {
+        one.worker: None if math.isnan(share := busy_share([one])) else round(share, 4)
+        for one in attendances
+    }
 
 
 def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
@@ -249,6 +280,7 @@ def _facts(
             "worker utilisation": _busy(store, timeline),
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
+        "busy share by worker": _busy_shares(attended(store)),
         "models": dict(config.locations),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
