@@ -103,6 +103,32 @@ class PoolContract:
         with pytest.raises(EvaluatorError, match="questions: expected at least 1, got 0"):
             open_pool(spec(questions=0)).catalogue()
 
+    def test_what_nobody_began_is_withdrawn(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=0.3))
+        for candidate in candidates(pool, 6):
+            pool.submit(candidate)
+        back = {candidate.id for candidate in pool.withdraw()}
+        found = drain(pool)
+        assert len(back) >= 4 - (pool.size > 1)
+        assert back | set(found) == set(range(6))
+        assert not back & set(found)
+        assert pool.pending == 0
+        assert pool.withdraw() == ()
+
+    def test_attendance(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=0.05))
+        before = time.time()
+        for candidate in candidates(pool, 6):
+            pool.submit(candidate)
+        found = drain(pool)
+        there = pool.attendance()
+        assert sum(one.candidates for one in there) == 6
+        assert sum(one.busy for one in there) >= 6 * 0.05
+        assert {result.worker for result in found.values()} <= {one.worker for one in there}
+        for result in found.values():
+            assert before <= result.began <= result.ended - 0.05 <= time.time()
+        assert all(one.left is None and one.node for one in there)
+
     def test_close_twice_and_with_work_left(self, open_pool: MakePool) -> None:
         pool = open_pool(spec(seconds=0.2))
         for candidate in candidates(pool, 3):
@@ -116,6 +142,21 @@ class PoolContract:
 def _even_key(made: Recipe) -> bool:
     # Travels to workers by value; this file is no module that they could import.
     return int(made.key, 16) % 2 == 0
+
+
+class Sticking(FakeEvaluator):
+    """Never comes back from the first candidate that any worker has, or from all without a file."""
+
+    def __init__(self, wanted: FakeSpec, first: str) -> None:
+        super().__init__(wanted)
+        self._first = first
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        if not self._first or not Path(self._first).exists():
+            if self._first:
+                Path(self._first).touch()
+            time.sleep(1000)
+        return super().evaluate(candidate)
 
 
 class TestSerialPool(PoolContract):
@@ -223,6 +264,53 @@ class TestRayPool(PoolContract):
         assert "limit: 0.5 s" in result.outcome.message
         pool.submit(other)  # the place has a new worker
         assert pool.next(timeout=20) is not None
+
+    def test_a_worker_is_kept_for_more_of_the_same(self, open_pool: MakePool) -> None:
+        pool = open_pool(spec(seconds=0.2))
+        first, second, third, fourth = candidates(pool, 4)
+        pool.submit(first, keep=True)
+        pool.submit(second)
+        pool.submit(third)
+        result = pool.next(timeout=60)
+        if result is not None and result.candidate.id != first.id:
+            result = pool.next(timeout=60)
+        assert result is not None
+        assert result.candidate.id == first.id
+        pool.submit(fourth, near=result.worker)  # before third, though it came later
+        rest = drain(pool)
+        assert rest[fourth.id].worker == result.worker
+        assert rest[fourth.id].began < rest[third.id].ended
+
+    def test_a_straggler_is_overtaken(self, open_pool: MakePool, tmp_path: Path) -> None:
+        make = partial(Sticking, spec(seconds=0.05), str(tmp_path / "first"))
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        pool = RayPool(make, workers=2, gpus=0.0, cpus=0.5, straggler=1.0)
+        try:
+            for candidate in candidates(pool, 5):
+                pool.submit(candidate)
+            pool.hurry(True)
+            started = time.monotonic()
+            found = drain(pool)
+            assert time.monotonic() - started < 30
+            assert all(isinstance(result.outcome, Score) for result in found.values())
+            assert sorted(found) == list(range(5))
+            assert len({result.worker for result in found.values()}) == 1
+        finally:
+            pool.close()
+
+    def test_nobody_is_waited_for_twice(self, open_pool: MakePool) -> None:
+        make = partial(Sticking, spec(), "")
+        pool = RayPool(make, workers=2, gpus=0.0, cpus=0.5, straggler=0.5)
+        try:
+            pool.submit(candidates(pool, 1)[0])
+            pool.hurry(True)
+            result = pool.next(timeout=30)
+            assert result is not None
+            assert isinstance(result.outcome, Failure)
+            assert result.outcome.kind is FailureKind.TIMEOUT
+            assert "from 2 workers" in result.outcome.message
+        finally:
+            pool.close()
 
     def test_more_than_there_is(self, open_pool: MakePool) -> None:
         with pytest.raises(EvaluatorError, match="expected 64 CPU for each of 1, got a machine or"):
