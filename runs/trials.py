@@ -66,12 +66,11 @@ class TrialBook(InMemoryStorage):
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         done = super().set_trial_state_values(trial_id, state, values)
+        written = trial_id not in self._unwritten
+        if done and written:
+            self._kept.set_trial_state_values(self._row(trial_id), state, values)
         if done and state.is_finished():
-            if trial_id in self._unwritten:
-                self.flush()
-            else:
-                self._kept.set_trial_state_values(self._row(trial_id), state, values)
-                self.flush()
+            self.flush()
         return done
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:

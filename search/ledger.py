@@ -22,7 +22,7 @@ from runs.store import Store
 from search import racing
 from search.roster import Lead, Roster
 from search.rotation import Rotation
-from search.samplers import Sampler
+from search.samplers import Sampler, weighs_scores
 from search.surrogate import Fits
 from spaces.draw import draw
 from spaces.recipe import Recipe
@@ -223,7 +223,9 @@ class Ledger:
         return trial
 
     def _teach(self) -> None:
-        """Let the sampler know what is known by now."""
+        """Let the sampler know what is known by now; others go by what the study was told."""
+        if not weighs_scores(self._sampler.name):
+            return
         self._sampler.learn(
             {
                 known: estimate
