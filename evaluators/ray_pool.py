@@ -369,15 +369,19 @@ class RayPool:
         running = {id(post.job): post.job for post in self._crew.posts if post.job is not None}
         for job in running.values():
             limit = self._pace.limit(questions=len(job.candidate.questions))
-            if job.done or any(now - post.since < limit for post in job.posts):
+            slow = [post for post in job.posts if now - post.since >= limit]
+            if len(slow) < len(job.posts):
                 continue
-            if len(job.posts) > 1:
-                for post in list(job.posts):
-                    self._give_up(
-                        post,
-                        f"no result after {limit:.0f} s from {len(job.posts)} workers, where "
-                        f"others took {self._pace.usual:.1f} s and the budget was spent",
-                    )
+            if job.done:  # somebody else has done it: the place is needed for others
+                for post in slow:
+                    self._crew.renew(post)
+            elif len(slow) > 1:
+                message = (
+                    f"no result after {limit:.0f} s from {len(slow)} workers, where others took "
+                    f"{self._pace.usual:.1f} s and the budget was spent"
+                )
+                for post in slow:
+                    self._give_up(post, message)
             elif free:
                 self._give(free.pop(), job)
 
