@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # its parts are loaded when they are used: scipy.stats takes a second
 
 Numbers = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def wilson(values: Numbers, confidence: float) -> Interval:
     stderr = Stratum(1.0, values).stderr
     if math.isnan(stderr):
         return Interval(value=mean, stderr=stderr, low=stderr, high=stderr, n=n)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(mean * (1 - mean) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
     # Rounding must not take the limits past 0, 1 or the mean itself.
@@ -194,7 +194,7 @@ def interval_of(
         (part / variance) ** 2 / (stratum.n - 1)
         for part, stratum in zip(variances, strata, strict=True)
     )
-    tail = float(stats.norm.cdf(stats.t.ppf((1 - confidence) / 2, freedom)))
+    tail = float(scipy.stats.norm.cdf(scipy.stats.t.ppf((1 - confidence) / 2, freedom)))
     deviations = sum(_deviations(stratum, rng, resamples) for stratum in strata)
     low, high = np.quantile(deviations, (tail, 1 - tail))
     return Interval(

@@ -33,7 +33,7 @@ from runs.tables import (
     storable,
     unpack,
 )
-from spaces.recipe import Recipe
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 __all__ = ["Store", "StoreError"]
 
@@ -42,6 +42,14 @@ Values = npt.NDArray[np.float64]
 
 UNKNOWN = (math.nan, math.nan)
 """The span of an evaluation of which nobody took the time."""
+
+_NONE = Recipe(
+    root=Merge(
+        method="linear",
+        sources=(Source(of=Model("none"), parameters=parameters(weight=1.0)),),
+    )
+)
+"""Stands in for recipes that were not read."""
 
 
 class Store(RunDatabase):
@@ -200,8 +208,13 @@ class Store(RunDatabase):
             if further:
                 self._begin(connection, candidate, split, further)
 
-    def records(self) -> tuple[Record, ...]:
-        """Every candidate with its evaluations, by id."""
+    def records(self, *, recipes: bool = True) -> tuple[Record, ...]:
+        """Every candidate with its evaluations, by id.
+
+        Args:
+            recipes: Whether to read their recipes, which takes most of the time; without, all have
+                the same made-up one.
+        """
         tasks = self.manifest.catalogue.tasks
         with self._reading() as connection:
             candidates = connection.execute(
@@ -217,7 +230,7 @@ class Store(RunDatabase):
             return tuple(
                 Record(
                     id=row["id"],
-                    recipe=Recipe.from_dict(json.loads(row["recipe"])),
+                    recipe=Recipe.from_dict(json.loads(row["recipe"])) if recipes else _NONE,
                     origin=row["origin"],
                     trial=row["trial"],
                     planned=self._ids(row["planned"]),
@@ -236,6 +249,12 @@ class Store(RunDatabase):
         with self._engine.connect() as connection:
             rows = connection.execute(query).mappings()
             return tuple((row["candidate"], Split(row["split"]), part(row)) for row in rows)
+
+    def recipe(self, candidate: int) -> Recipe:
+        """The recipe of one candidate."""
+        query = sa.select(CANDIDATES.c.recipe).where(CANDIDATES.c.id == candidate)
+        with self._engine.connect() as connection:
+            return Recipe.from_dict(json.loads(connection.execute(query).scalar_one()))
 
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
         """What each question gave in all complete parts of an evaluation, in the order asked."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -33,6 +34,9 @@ from spaces.space import Space
 
 SHOWN = 10
 """Rows of the leaderboard that a command prints."""
+
+JUDGED = 1_000
+"""Candidates up to which the status judges each in the light of all others."""
 
 DRY = "dry run: the scores are made up, no model was read"
 """What every output of a dry run says first."""
@@ -134,12 +138,26 @@ def show_result(store: Store, console: Console) -> None:
 
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
-    """Where a run stands, a line per fact."""
-    records = judged(store)
+    """Where a run stands, a line per fact.
+
+    Of many candidates the best by their scores are shown: what to expect of each in the light of
+    all others takes a while, and is for the report.
+    """
+    records = store.records(recipes=False)
+    records = judged(store) if len(records) <= JUDGED else _with_recipes(store, records)
     for name, value in _standing(store, config, records).items():
         console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
     if ranked(records):
         console.print(_table(store, records))
+
+
+def _with_recipes(store: Store, records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """The same, with the recipes of those that are shown."""
+    shown = {record.id for record in _shown(ranked(records))}
+    return tuple(
+        replace(record, recipe=store.recipe(record.id)) if record.id in shown else record
+        for record in records
+    )
 
 
 def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
@@ -225,7 +243,7 @@ def _saved(records: tuple[Record, ...]) -> int:
 
 def _table(store: Store, records: tuple[Record, ...]) -> Group:
     order = ranked(records)
-    shown = [*order[:SHOWN], *(record for record in order[SHOWN:] if record.is_baseline)]
+    shown = _shown(order)
     places = {record.id: place for place, record in enumerate(order, start=1)}
     table = Table(title=f"{store.title}: {len(order)} scored", title_justify="left")
     for name in ("rank", "search", "held-out"):
@@ -246,6 +264,11 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
             record.recipe.key,
         )
     return Group(table)
+
+
+def _shown(order: Sequence[Record]) -> list[Record]:
+    """The best, and whom they are compared with."""
+    return [*order[:SHOWN], *(record for record in order[SHOWN:] if record.is_baseline)]
 
 
 def _score(record: Record, split: Split) -> str:
