@@ -71,7 +71,8 @@ class NodeCheck:
         return (*self._models(self.spec), *self._tasks(self.spec))
 
     def _program(self) -> list[str]:
-        here, problems = versions(), []
+        here = versions()
+        problems: list[str] = []
         if code_hash() != self.code:
             problems.append(
                 f"merge-search: expected the source files of the driver's machine (version "
