@@ -90,7 +90,7 @@ class NodeCheck:
     def _models(self, spec: HarnessSpec) -> list[str]:
         from merging.checkpoint import Checkpoint, CheckpointError
 
-        problems = []
+        problems: list[str] = []
         for name, location in spec.models:
             try:
                 found = Checkpoint.open(location, name=name).input_hash
