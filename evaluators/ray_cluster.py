@@ -121,6 +121,7 @@ class Cluster:
         self._asked = False
         if self._owned:
             _connect(address, cores, dict(runtime_env or {}))
+        self._worker = ray.remote(Worker)
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that are alive."""
@@ -128,16 +129,12 @@ class Cluster:
 
     def start(self, node: Node, *, cpus: float, gpus: float) -> Any:
         """A handle of a new worker on a node; it comes to life when the node has room for it."""
-        return (
-            ray.remote(Worker)
-            .options(
-                num_cpus=cpus,
-                num_gpus=gpus,
-                max_restarts=0,  # a new one is started by the pool, which knows what it was at
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            )
-            .remote()
-        )
+        return self._worker.options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,  # a new one is started by the pool, which knows what it was at
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote()
 
     def call(self, worker: Any, method: str, argument: Any, listener: Listener) -> None:
         """Call a method of a worker; returns at once."""
@@ -145,13 +142,13 @@ class Cluster:
 
     def run_on(self, node: Node, function: Callable[[], Any], listener: Listener) -> None:
         """Call a function on a node, in a process that ends with it; returns at once."""
-        remote = ray.remote(function).options(
+        remote = ray.remote(_call).options(
             num_cpus=0,
             max_retries=0,
             max_calls=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         )
-        _listen(remote.remote(), listener)
+        _listen(remote.remote(function), listener)
 
     def kill(self, worker: Any) -> None:
         """End a worker; one that is gone already is fine."""
@@ -214,6 +211,10 @@ def _node(info: Mapping[str, Any]) -> Node:
         gpus=resources.get("GPU", 0.0),
         memory=resources.get("memory", 0.0),
     )
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 def _listen(reference: Any, listener: Listener) -> None:

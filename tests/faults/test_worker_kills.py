@@ -19,6 +19,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
+from evaluators.base import EvaluatorError
 from evaluators.ray_pool import RayPool
 from runs.records import Split
 from runs.store import Store
@@ -149,6 +150,13 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
+def looked_at(note: str) -> tuple[str, ...]:
+    """What a node lacks: nothing, but it notes that it was asked."""
+    with Path(note).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return ()
+
+
 def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
@@ -161,7 +169,9 @@ def test_nodes_join_are_killed_and_cut_off(
     location, log = str(tmp_path / "study.db"), tmp_path / "log"
     make_study(location, CONFIG.replace("TRIALS", "150").replace("ASKING", "all")).close()
     nodes = [cluster.add_node(**NODE)]
-    options = {"address": cluster.address, "cpus": 1.0, "wait": 120.0}
+    nodes_seen = tmp_path / "nodes"
+    look = partial(looked_at, str(nodes_seen))
+    options = {"address": cluster.address, "cpus": 1.0, "wait": 120.0, "inspect": look}
     driver = FORKED.Process(target=work, args=(location, str(log), 0.3, options))
     driver.start()
     assert wait_for(lambda: len(at_work(log)) == 1, driver)
@@ -188,6 +198,25 @@ def test_nodes_join_are_killed_and_cut_off(
     store = Store.open(location)
     found = check(store, log, trials=150, kills=kills, in_flight=2, earlier=earlier)
     assert len({one.node for one in attended(store)}) >= 5
+    assert len(nodes_seen.read_text().splitlines()) >= 5  # each was looked at, the head was not
     assert not [r.id for r in store.records() if r.evaluations[Split.SEARCH].failure_kind]
     store.close()
     say(capsys, f"{kills} nodes lost: {found.asked_again} asked again, {found.lost} twice")
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_something_is_named(cluster: Cluster) -> None:
+    """Before the first candidate, in a process of its own: this one may have another Ray."""
+    cluster.add_node(**NODE)
+    child = FORKED.Process(target=refused, args=(cluster.address,))
+    child.start()
+    finish(child, 60.0)
+
+
+def refused(address: str) -> None:
+    with pytest.raises(EvaluatorError, match=r"node \S+ \(\w{8}\): model 'a' at /nowhere"):
+        RayPool(partial(witness, SPEC, os.devnull), gpus=0.0, address=address, inspect=lacking)
+
+
+def lacking() -> tuple[str, ...]:
+    return ("model 'a' at /nowhere: expected a folder, got none",)
