@@ -6,8 +6,6 @@ nothing other than it was.
 """
 
 import json
-import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,60 +14,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from evaluators.base import Candidate, Catalogue, Evaluator, Failure, Score
 from runs.records import Split, State
 from runs.store import Store
-
-
-class Witness:
-    """An evaluator that writes down what it is asked and what it answers.
-
-    Args:
-        inner: What evaluates.
-        log: File to append to; shared by all workers, since a line is written at once.
-    """
-
-    def __init__(self, inner: Evaluator, log: Path) -> None:
-        self._inner = inner
-        self._log = log
-
-    def catalogue(self) -> Catalogue:
-        return self._inner.catalogue()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._inner.notes
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def evaluate(self, candidate: Candidate) -> Score | Failure:
-        self._note("begin", candidate)
-        outcome = self._inner.evaluate(candidate)
-        answers = (
-            {item.question: item.value for item in outcome.outcomes}
-            if isinstance(outcome, Score)
-            else {}
-        )
-        kind = "" if isinstance(outcome, Score) else outcome.kind.value
-        self._note("end", candidate, answers=answers, failure=kind)
-        return outcome
-
-    def _note(self, event: str, candidate: Candidate, **more: Any) -> None:
-        line = {
-            "event": event,
-            "time": time.time(),
-            "pid": os.getpid(),
-            "candidate": candidate.id,
-            "key": candidate.recipe.key,
-            "questions": list(candidate.questions),
-            **more,
-        }
-        handle = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, (json.dumps(line) + "\n").encode())
-        finally:
-            os.close(handle)
 
 
 def lines(log: Path) -> Iterator[dict[str, Any]]:

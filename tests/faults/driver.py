@@ -5,7 +5,6 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import optuna
 from rich.console import Console
@@ -21,7 +20,7 @@ from search.monitor import LogMonitor
 from search.overrides import Overrides
 from search.reading import config_of, opened
 from search.session import Session, objectives
-from tests.faults.checker import Witness
+from tests.faults.witness import witness
 
 # What Optuna loads late, loaded before drivers are forked.
 optuna.create_study(storage="sqlite:///:memory:").ask()
@@ -50,11 +49,6 @@ def make_study(location: str, config: str) -> Store:
         seeds=resolve_book(read_book(settings), settings, space, {})[0],
     )
     return Store.create(location, manifest)
-
-
-def witness(spec: FakeSpec, log: str) -> Witness:
-    """What a worker makes for itself."""
-    return Witness(FakeEvaluator(spec), Path(log))
 
 
 def drive(location: str, log: str, workers: int) -> None:

@@ -29,8 +29,9 @@ from search.overrides import Overrides
 from search.reading import config_of, opened
 from search.session import Session
 from tests.faults.checker import Seen, check, lines
-from tests.faults.driver import SPEC, make_study, witness
+from tests.faults.driver import SPEC, make_study
 from tests.faults.test_driver_kills import FORKED, say
+from tests.faults.witness import lacking, looked_at, witness
 
 CONFIG = """
 base: ./base
@@ -150,13 +151,6 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
-def looked_at(note: str) -> tuple[str, ...]:
-    """What a node lacks: nothing, but it notes that it was asked."""
-    with Path(note).open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    return ()
-
-
 def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
@@ -216,7 +210,3 @@ def test_a_node_that_lacks_something_is_named(cluster: Cluster) -> None:
 def refused(address: str) -> None:
     with pytest.raises(EvaluatorError, match=r"node \S+ \(\w{8}\): model 'a' at /nowhere"):
         RayPool(partial(witness, SPEC, os.devnull), gpus=0.0, address=address, inspect=lacking)
-
-
-def lacking() -> tuple[str, ...]:
-    return ("model 'a' at /nowhere: expected a folder, got none",)
