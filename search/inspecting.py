@@ -53,6 +53,7 @@ def check(
     folder = Path(given.stem) if isinstance(given, Path) else Path()
     setting = Setting(
         config=prepared.config, space=prepared.space, checkpoints=prepared.checkpoints,
+        catalogue=prepared.manifest.catalogue,
         folder=folder, dry_run=False,
     )  # fmt: skip
     facts = {name: ModelFacts.of(one) for name, one in prepared.checkpoints.items()}
