@@ -50,6 +50,7 @@ _NOT_SEARCH = (
     "search.hours",
     "search.gpu_hours",
     "search.validate",
+    "output.loggers",
 )
 
 

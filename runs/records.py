@@ -20,6 +20,10 @@ SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random
 """Names a config may give for the sampler; the origin of what it proposes."""
 
 
+LOGGERS = ("tensorboard", "mlflow", "wandb")
+"""Names a config may give for loggers."""
+
+
 class Role(StrEnum):
     """What a candidate is in a run."""
 

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from runs.document import shown
-from runs.records import SAMPLERS
+from runs.records import LOGGERS, SAMPLERS
 from spaces.bounds import VARIABLE, Range
 from spaces.methods import METHODS
 
@@ -369,6 +369,11 @@ class OutputSection(Section):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE, DELLA)."
     )
+    loggers: Annotated[
+        tuple[Annotated[str, _known(LOGGERS)], ...],
+        Field(strict=False),
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    ] = Field(default=(), description="Who else is told of the run: tensorboard, mlflow, wandb.")
 
 
 Tasks = Annotated[

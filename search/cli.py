@@ -154,11 +154,19 @@ def validate(
 
 
 @app.command()
-def status(study: Study) -> None:
-    """Show where a run stands; works beside a running search."""
+def status(
+    study: Study,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep showing it until it is over; Ctrl-C stops.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks, with --watch.")
+    ] = 5.0,
+) -> None:
+    """Show where a run stands; works beside a running search, and only reads."""
     from search import reading
 
-    reading.status(study)
+    reading.status(study, watched=watch, interval=interval)
 
 
 @app.command()

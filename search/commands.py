@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from runs.leaderboard import ranked
 from runs.lock import LockLostError
 from runs.run_database import check_new
 from runs.store import Store
+from search.callbacks import Callback, Telling
 from search.errors import InputError, RunFailed
+from search.loggers import loggers
 from search.monitor import monitor
 from search.overrides import Overrides
 from search.reading import STUDY, config_of, console, kept_budget, opened, say_written
@@ -36,6 +38,7 @@ def run(
     overrides: Overrides,
     storage: str | None = None,
     dry_run: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> str:
     """Start a search; see ``search run --help``. Where its study is comes back."""
     named = Path(config.stem) if isinstance(config, Path) else Path("run")
@@ -45,6 +48,7 @@ def run(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     prepared = prepare(config, overrides=overrides, dry_run=dry_run)
+    told = (*callbacks, *loggers(prepared.config.output.loggers))
     setting = Setting(
         config=prepared.config,
         space=prepared.space,
@@ -59,13 +63,13 @@ def run(
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
         with opened(Store.create(study, prepared.manifest)) as store:
-            notes = store.hold()
+            notes = (*prepared.notes, *store.hold())
             store.set_fact("folder", str(folder.resolve()))
-            _drive(store, setting, pool, Session.run, notes=(*prepared.notes, *notes))
+            _drive(store, setting, pool, Session.run, told=told, notes=notes)
     return study
 
 
-def resume(study: str, *, overrides: Overrides) -> None:
+def resume(study: str, *, overrides: Overrides, callbacks: Sequence[Callback] = ()) -> None:
     """Go on with a search; see ``search resume --help``."""
     with opened(Store.open(study)) as store:
         config = config_of(store, overrides)
@@ -75,8 +79,10 @@ def resume(study: str, *, overrides: Overrides) -> None:
         budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
         if budget:
             store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+        told, missing = _loggers_there(config)
         with _quiet_libraries(), _workers(setting) as pool:
-            _drive(store, setting, pool, Session.run, notes=notes)
+            notes = (*notes, *missing)
+            _drive(store, setting, pool, Session.run, told=(*callbacks, *told), notes=notes)
 
 
 def validate(study: str, *, top: int, overrides: Overrides) -> None:
@@ -92,6 +98,14 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
         notes = store.hold()
         with _quiet_libraries(), _workers(setting) as pool:
             _drive(store, setting, pool, lambda session: session.validate(top), notes=notes)
+
+
+def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:
+    """The loggers of a study's config; one missing here is a note, as the config is fixed."""
+    try:
+        return loggers(config.output.loggers), ()
+    except InputError as error:
+        return (), error.problems
 
 
 def _setting(store: Store, config: RunConfig) -> Setting:
@@ -112,27 +126,37 @@ def _drive(
     pool: Pool,
     work: Callable[[Session], bool],
     *,
+    told: Sequence[Callback] = (),
     notes: tuple[str, ...] = (),
 ) -> None:
     """Do the work, then write and show what there is, also when it was stopped."""
     config, screen = setting.config, console()
-    view = monitor(screen)
+    folder, view = store.folder, Telling(monitor(screen), told)
+    written: list[Path] = []
+    ended, verdict = False, ""
     try:
+        view.start(store, config, folder)
         for note in (*notes, *pool.notes):
             view.note(note)
         prepare_statistics(setting, screen)
         ended = work(Session(store, config, pool=pool, monitor=view))
+        view.close()
+        written, report = write_outputs(store, config, folder)
+        verdict = "" if report.verdict is None else report.verdict.sentence
+        say_written(screen, written)
+        show_result(store, report, screen)
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
     except (WriteError, LockLostError):
         raise  # there is nothing to read from, or another driver's study
     except RunFailed:
-        say_written(screen, write_outputs(store, config, store.folder))
+        view.close()
+        written, _ = write_outputs(store, config, folder)
+        say_written(screen, written)
         raise
     finally:
         view.close()
-    say_written(screen, write_outputs(store, config, store.folder))
-    show_result(store, screen)
+        view.finish(complete=ended, verdict=verdict, files=written)
     if not ended:
         screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
 

@@ -16,7 +16,7 @@ from runs.utilisation import Register
 from search.ahead import Ahead
 from search.errors import RunFailed
 from search.ledger import Ledger
-from search.monitor import Monitor, Standing
+from search.monitor import Active, Monitor, Standing
 from search.spending import Spending, Watch
 from search.stop import Stop
 
@@ -45,6 +45,7 @@ class Loop:
         self._register = Register(store)
         self._ahead = Ahead()
         self._ranked = -math.inf
+        self._active: dict[int, Active] = {}
         scored = any(math.isfinite(score_of(record)) for record in store.records())
         self._hope: set[FailureKind] | None = None if scored else set()
 
@@ -123,6 +124,7 @@ class Loop:
             while waiting and self._pool.pending < self._pool.size and not self._stop.requested:
                 candidate = waiting.pop(0)()
                 if candidate is not None:
+                    self._note_active(candidate)
                     self._pool.submit(candidate)
             if self._pool.pending == 0:
                 break
@@ -130,7 +132,16 @@ class Loop:
         self._save()
 
     def _submit(self, candidate: Candidate, *, near: str = "") -> None:
+        self._note_active(candidate)
         self._pool.submit(candidate, near=near, keep=self._ledger.may_continue(candidate))
+
+    def _note_active(self, candidate: Candidate) -> None:
+        self._active[candidate.id] = Active(
+            candidate=candidate.id,
+            what=candidate.recipe.title,
+            questions=len(candidate.questions),
+            since=time.time(),
+        )
 
     def _take(self, standing: Standing, *, last: bool) -> Result | None:
         """Wait a moment for a result, record it, and ask on where there is reason to.
@@ -141,10 +152,12 @@ class Loop:
         """
         standing.workers = self._pool.size
         standing.running = min(self._pool.pending, standing.workers)
+        standing.active = dict(self._active)
         self._monitor.update(standing)
         self._pool.hurry(last)
         result = self._pool.next(timeout=1.0)
         if result is not None:
+            self._active.pop(result.candidate.id, None)
             with self._ahead.thinking():
                 further = self._ledger.finish(result)
             self._ahead.note(result.ended - result.began)
@@ -164,6 +177,11 @@ class Loop:
 
     def _count(self, standing: Standing, result: Result, *, ended: bool) -> None:
         standing.running = min(self._pool.pending, self._pool.size)
+        standing.active = dict(self._active)
+        if isinstance(result.outcome, Score):
+            standing.questions += len(result.outcome.outcomes)
+        else:
+            standing.fail(result.outcome.kind.value)
         if standing.phase == "search":
             standing.done = self._ledger.decided
             # Looking at all candidates anew takes a moment, and is for people's eyes only.
@@ -171,7 +189,6 @@ class Loop:
                 self._rank(standing)
         else:
             standing.done += 1
-        standing.failures += not isinstance(result.outcome, Score)
 
     def _rank(self, standing: Standing) -> None:
         lead, self._ranked = self._ledger.lead(), time.monotonic()
@@ -179,12 +196,14 @@ class Loop:
         standing.best_parent = lead.best_parent
 
     def _standing(self, phase: str, total: int | None) -> Standing:
-        standing = Standing(phase=phase, total=total, workers=self._pool.size)
+        standing = Standing(
+            phase=phase, total=total, title=self._store.title, workers=self._pool.size
+        )
         self._rank(standing)
         if phase == "search":
             standing.done = self._ledger.decided
-            standing.failures = sum(
-                record.evaluations[Split.SEARCH].state is State.FAILED
-                for record in self._store.records()
-            )
+            for record in self._store.records():
+                evaluation = record.evaluations[Split.SEARCH]
+                if evaluation.state is State.FAILED and evaluation.failure_kind is not None:
+                    standing.fail(evaluation.failure_kind.value)
         return standing

@@ -19,6 +19,7 @@ from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
 from search.summary import make_report, show_status, write_recipe_of
+from search.watching import watch
 
 STUDY = "study.db"
 """Name of the study's file in a run's folder."""
@@ -40,10 +41,13 @@ def opened(store: Store) -> Iterator[Store]:
         store.close()
 
 
-def status(study: str) -> None:
+def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
     """Show where a run stands; see ``search status --help``."""
     with opened(Store.open(study)) as store:
-        show_status(store, config_of(store, Overrides()), console())
+        config = config_of(store, Overrides())
+        if watched:
+            watch(store, config, console(), interval=interval)
+        show_status(store, config, console())
 
 
 def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:

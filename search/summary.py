@@ -107,20 +107,21 @@ def write_recipe_of(record: Record, manifest: Manifest, config: RunConfig, *, pa
     )
 
 
-def write_outputs(store: Store, config: RunConfig, folder: Path) -> list[Path]:
-    """Reports and the best recipe, into the run's folder."""
-    written = write_report(make_report(store, config), folder)
-    winner = best(judged(store))
+def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[Path], Report]:
+    """Reports and the best recipe, into the run's folder; the files, and what the reports hold."""
+    report = make_report(store, config)
+    written = write_report(report, folder)
+    winner = None if report.details is None else best(report.details.records)
     if winner is not None:
         path = folder / "best.yaml"
         write_recipe_of(winner, store.manifest, config, path=path)
         written.append(path)
-    return written
+    return written, report
 
 
-def show_result(store: Store, console: Console) -> None:
+def show_result(store: Store, report: Report, console: Console) -> None:
     """The head of the leaderboard, what failed, and the verdict."""
-    records = judged(store)
+    records = () if report.details is None else report.details.records
     console.print(_table(store, records))
     failed = _failed(records)
     if failed:
@@ -130,7 +131,7 @@ def show_result(store: Store, console: Console) -> None:
         console.print(f"Workers: {_attendance(attendances)}", markup=False)
     if store.manifest.dry_run:
         console.print(DRY)
-    verdict = judge_run(store, records)
+    verdict = report.verdict
     if verdict is not None:
         console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"), soft_wrap=True)
         for note in verdict.notes:

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
-from search.monitor import LiveMonitor, LogMonitor, Standing, monitor
+from search.live_view import Active, Pace, Standing, view
+from search.monitor import LiveMonitor, LogMonitor, monitor
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 RECIPE = Recipe(
@@ -53,6 +54,7 @@ def test_lines_say_progress_best_and_lead() -> None:
     line = text.getvalue()
     assert "search 7/60  best 0.6100 (ties), +0.1100 over the best parent" in line
     assert "last 0.6100 ± 0.0100 in 1.5 s on node/1" in line
+    assert "busy 0/1" in line
 
 
 def test_lines_are_rare_but_news_is_told() -> None:
@@ -73,15 +75,49 @@ def test_lines_are_rare_but_news_is_told() -> None:
 def test_the_live_view_shows_the_standing() -> None:
     console, text = lines(terminal=True)
     view = LiveMonitor(console)
-    standing = Standing(phase="search", total=10, done=4, failures=1, running=2, workers=2)
+    standing = Standing(phase="search", total=10, title="mix", done=4, running=2, workers=2)
+    standing.fail("timeout")
+    standing.active = {7: Active(candidate=7, what="dare_ties", questions=840, since=0.0)}
     view.update(standing)
     view.update(standing, result(None))
     view.close()
     shown = text.getvalue()
-    assert "4/10" in shown
+    assert "mix · search" in shown
+    assert "4 of 10" in shown
+    assert "40 %" in shown
     assert "no score yet" in shown
-    assert "2/2 workers busy" in shown
+    assert "2 of 2 busy" in shown
+    assert "1 failed: 1 timeout" in shown
+    assert "candidate 7" in shown
     assert "[red]boom[/red]" in shown
+
+
+def test_it_fits_a_terminal_of_80_columns() -> None:
+    standing = Standing(phase="search", total=None, title="a" * 200, budget="b " * 100)
+    standing.active = {
+        n: Active(candidate=n, what="linear+" * 20, questions=10**6, since=0.0) for n in range(30)
+    }
+    console = Console(file=(text := io.StringIO()), width=80)
+    console.print(view(standing, Pace()))
+    assert max(len(line) for line in text.getvalue().splitlines()) == 80
+    assert "and 22 more" in text.getvalue()
+
+
+def test_the_pace_is_that_of_the_last_minutes() -> None:
+    pace, standing = Pace(), Standing(phase="search", total=100)
+    for minute in range(20):
+        # one a minute at first, then ten a minute
+        standing.done += 1 if minute < 12 else 10
+        standing.questions += 60 if minute < 12 else 600
+        pace.see(standing, now=60.0 * minute)
+    assert standing.done == 92
+    assert pace.questions_per_second() == pytest.approx(10.0)
+    assert pace.left(standing) == pytest.approx(8 / 10 * 60)
+    assert pace.rate_text() == "10.0 questions/s"
+    standing.phase = "held-out"
+    pace.see(standing, now=2000.0)
+    assert math.isnan(pace.questions_per_second())
+    assert math.isnan(pace.left(standing))
 
 
 @pytest.mark.parametrize("parent", [math.nan, 0.2])
