@@ -64,7 +64,7 @@ def _columns(
     """Header, whether numeric, and cells of each column that has anything to show."""
     yield "#", True, texts(frame["rank"])
     if not _blank(frame["front"], frame):
-        yield "front", False, ["yes" if one is True else "" for one in frame["front"]]
+        yield "front", False, yes(frame["front"])
     yield "score", True, _scores(frame["score"], frame["stderr"])
     for task in tasks:
         values, stderr = frame[f"task:{task.name}"], frame[f"task_stderr:{task.name}"]
@@ -204,6 +204,11 @@ def tasks_table(tasks: Sequence[TaskInfo]) -> Table:
 def _blank(values: pd.Series[Any], frame: pd.DataFrame) -> bool:
     """Whether a column says nothing; an empty table keeps its columns."""
     return len(frame) > 0 and bool(values.isna().all())
+
+
+def yes(values: pd.Series[Any]) -> list[str]:
+    """``yes`` where it is so, empty where it is not or not known."""
+    return ["yes" if not pd.isna(value) and bool(value) else "" for value in values]
 
 
 def task_title(task: TaskInfo) -> str:

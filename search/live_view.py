@@ -221,7 +221,7 @@ def _facts(standing: Standing, pace: Pace) -> Iterator[tuple[str, Text]]:
 
 def _active(standing: Standing) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    table.add_column("under way", no_wrap=True)
+    table.add_column("under way", no_wrap=True, min_width=16)
     table.add_column("recipe", no_wrap=True, overflow="ellipsis")
     table.add_column("questions", justify="right")
     table.add_column("for", justify="right")

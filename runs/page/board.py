@@ -14,7 +14,7 @@ import pandas as pd
 from evaluators.base import TaskInfo
 from runs.leaderboard import ranked
 from runs.page.figure import Json, rounded
-from runs.page_tables import score_text, seconds_text, task_title, texts
+from runs.page_tables import score_text, seconds_text, task_title, texts, yes
 from runs.records import Record, Role, role_of
 
 KINDS = {
@@ -85,8 +85,8 @@ def _columns(
     )
     yield "origin", "Where the recipe comes from", texts(frame["origin"]), None
     if frame["front"].notna().any():
-        front = ["yes" if one is True else "" for one in frame["front"]]
-        yield "front", "Whether it is on the Pareto front of the tasks", front, None
+        words = "Whether it is on the Pareto front of the tasks"
+        yield "front", words, yes(frame["front"]), None
     asked = frame["questions"]
     yield "questions", "Search questions answered", texts(asked), _keys(asked)
     yield "id", "Number of the candidate", texts(frame["candidate"]), _keys(frame["candidate"])

@@ -251,7 +251,9 @@ async function open(number) {
   document.getElementById("drawer-title").textContent = `Candidate ${board.candidate[number]}`;
   const facts = board.columns.map((column) => [column.name, column.cells[number]]);
   for (const [name, cells] of Object.entries(board.more)) facts.push([name, cells[number]]);
-  body.replaceChildren(listing(facts), ...commands(number), element("h3", "Recipe"));
+  const place = element("p", "…");
+  body.replaceChildren(...commands(number), element("h3", "Recipe"), place, element("h3", "What is known"), listing(facts));
+  body.parentElement.scrollTop = 0;
   if (!drawer.open) drawer.showModal();
   let text;
   try {
@@ -259,7 +261,8 @@ async function open(number) {
   } catch {
     text = undefined; // a browser that cannot decompress
   }
-  body.append(text ? code(text) : element("p", "Not in this page: the first command above writes it."));
+  const rank = board.rank[number] === null ? "." : ": the first command above writes it.";
+  place.replaceWith(text ? code(text) : element("p", "Not in this page" + rank));
 }
 
 drawer.addEventListener("click", (event) => event.target === drawer && drawer.close());

@@ -216,6 +216,14 @@ def test_json_is_as_its_schema_says(given: str, request: pytest.FixtureRequest) 
     assert set(data) == set(schema["properties"])
 
 
+def test_the_front_is_marked(report: Report) -> None:
+    front = pd.array([True, False, *[pd.NA] * (len(report.frame) - 2)], dtype="boolean")
+    marked = replace(report, frame=report.frame.assign(front=front))
+    assert "| 1 | yes |" in to_markdown(marked)
+    assert "| 2 |  |" in to_markdown(marked)
+    assert '"cells":["yes","",' in to_html(marked)
+
+
 def test_long_leaderboards_are_cut_in_markdown_only(report: Report) -> None:
     many = pd.concat([report.frame.iloc[[0]]] * 80 + [report.frame.iloc[[4]]], ignore_index=True)
     text = to_markdown(replace(report, frame=many))

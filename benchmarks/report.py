@@ -1,0 +1,113 @@
+"""How long a report takes, and how large it is, by the number of candidates.
+
+Makes a study of made-up scores (random recipes of a space with depths, filters and merge trees,
+two tasks) and writes its report; times are also given as a ratio to reading the study's records,
+which is the least that any report has to do.
+
+    python -m benchmarks.report --candidates 2000 10000
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+
+from evaluators.base import Candidate
+from evaluators.fake import FakeEvaluator, FakeSpec
+from runs.config import RunConfig
+from runs.manifest import Manifest
+from runs.records import Split
+from runs.report import FORMATS, write_report
+from runs.split import divide
+from runs.store import Store
+from search.overrides import Overrides
+from search.reading import config_of
+from search.session import versions
+from search.summary import make_report
+from spaces.draw import draw
+
+CONFIG = """
+base: ./base
+models: {math: ./math, code: ./code, text: ./text}
+tasks: [one, two]
+space:
+  methods: [linear, ties, slerp, dare_ties, task_arithmetic]
+  depth: {knots: 3}
+  filters: [self_attn, mlp]
+search: {sampler: random}
+"""
+
+
+def make(path: Path, count: int) -> None:
+    """A study of so many candidates, every twentieth of which failed."""
+    config = RunConfig.from_text(CONFIG)
+    spec = FakeSpec(
+        parents=("math", "code", "text"),
+        tasks=(("one", 1.0), ("two", 1.0)),
+        questions=200,
+        fail_rate=0.05,
+    )
+    evaluator, space = FakeEvaluator(spec), config.space(32)
+    catalogue = evaluator.catalogue()
+    manifest = Manifest(
+        config=config.to_yaml(),
+        space=space.to_dict(),
+        inputs={},
+        inputs_dtype="bfloat16",
+        catalogue=catalogue,
+        questions=divide(catalogue, 0.3, seed=0),
+        versions=versions(),
+        created="2026-01-01T00:00:00+00:00",
+        dry_run=True,
+    )
+    store = Store.create(str(path), manifest)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    asked = manifest.questions.search
+    for at in range(count):
+        recipe = draw(space, study.ask())
+        number = store.add(recipe, origin="random", trial=at)
+        outcome = evaluator.evaluate(Candidate(id=number, recipe=recipe, questions=asked))
+        store.finish(number, Split.SEARCH, outcome, worker=f"node/{at % 8}")
+    store.close()
+
+
+def measured(path: Path, out: Path) -> tuple[float, float]:
+    """Seconds to read the records, and to write the whole report."""
+    store = Store.open(str(path))
+    started = time.perf_counter()
+    store.records()
+    read = time.perf_counter() - started
+    started = time.perf_counter()
+    write_report(make_report(store, config_of(store, Overrides())), out)
+    taken = time.perf_counter() - started
+    store.close()
+    return read, taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--candidates", type=int, nargs="+", default=[2000, 10000])
+    parser.add_argument("--folder", type=Path, help="keeps the studies, and uses those there")
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or Path(scratch)
+        print("| candidates | report s | reading s | ratio | page MB |")
+        print("|---|---|---|---|---|")
+        for count in arguments.candidates:
+            study = folder / str(count) / "study.db"
+            study.parent.mkdir(parents=True, exist_ok=True)
+            if not study.exists():
+                make(study, count)
+            out = study.parent / "report"
+            read, taken = measured(study, out)
+            size = (out / FORMATS["html"].file).stat().st_size / 1e6
+            print(f"| {count:,} | {taken:.1f} | {read:.1f} | {taken / read:.1f} | {size:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
