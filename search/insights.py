@@ -26,13 +26,13 @@ from spaces.space import Space
 
 Array = NDArray[np.float64]
 
-MOST_POINTS = 500
+MOST_POINTS = 300
 """Recipes that the model is made from: the result is for eyes, and more would hardly change it."""
 
 MOST_DIALS = 2500
 """Recipes whose mixes are given, evenly chosen of more."""
 
-ROUNDS = 5
+ROUNDS = 4
 """How often the values of a part are exchanged."""
 
 LEAST_POINTS = 20

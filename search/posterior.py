@@ -28,7 +28,7 @@ from spaces.space import Space
 
 Array = NDArray[np.float64]
 
-MOST_POINTS = 1500
+MOST_POINTS = 1000
 """Candidates that the process of a leaderboard is conditioned on, the best half among them: its
 cost grows with the cube of their number. With more, what is expected of the others follows from
 these."""
