@@ -95,9 +95,14 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
         config = config_of(store, overrides)
         store.lock.check_free()
         setting = _setting(store, config)
-        notes = store.hold()
+        told, missing = _loggers_there(config)
+        notes = (*store.hold(), *missing)
         with _quiet_libraries(), _workers(setting) as pool:
-            _drive(store, setting, pool, lambda session: session.validate(top), notes=notes)
+
+            def work(session: Session) -> bool:
+                return session.validate(top)
+
+            _drive(store, setting, pool, work, told=told, notes=notes)
 
 
 def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:
