@@ -60,25 +60,44 @@ class Spent:
 
 
 def compare_on_disk(
-    recipes: Mapping[str, Recipe], folders: Mapping[str, Path], *, repeats: int, threads: int
+    recipes: Mapping[str, Recipe],
+    folders: Mapping[str, Path],
+    *,
+    repeats: int,
+    threads: int,
+    compiled: bool,
 ) -> None:
-    """Print a table of both, runs in turn."""
+    """Print a table of both and of writing the file, runs in turn.
+
+    Args:
+        recipes: By method.
+        folders: Of the models.
+        repeats: Of each; medians are printed.
+        threads: Of either.
+        compiled: Let ours find compiled passes, as after a search; else it finds none.
+    """
     print(
-        "| method | ours s | mergekit s | faster by | with imports s | mergekit | GB | mergekit |"
+        "| method | ours s | writing s | times writing | mergekit s | faster by "
+        "| with imports s | mergekit | GB | mergekit |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    size = (folders["base"] / "model.safetensors").stat().st_size
     for method, recipe in recipes.items():
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "recipe.yaml"
             text = to_yaml(recipe, {name: str(at) for name, at in folders.items()})
             file.write_text(text, encoding="utf-8")
-            runs = [
-                [_run(code, file, Path(folder) / "out", threads) for code in (_SEARCH, _MERGEKIT)]
-                for _ in range(repeats)
-            ]
+            none = {} if compiled else {"TORCHINDUCTOR_CACHE_DIR": folder}
+            out, runs, writes = Path(folder) / "out", [], []
+            for _ in range(repeats):
+                ours = _run(_SEARCH, file, out, threads, **none)
+                writes.append(_write(Path(folder) / "written", size))
+                runs.append((ours, _run(_MERGEKIT, file, out, threads)))
         ours, theirs = (_median([run[at] for run in runs]) for at in range(2))
+        written = stats.median(writes)
         print(
-            f"| {method} | {ours.seconds:.2f} | {theirs.seconds:.2f} "
+            f"| {method} | {ours.seconds:.2f} | {written:.2f} | {ours.seconds / written:.1f} "
+            f"| {theirs.seconds:.2f} "
             f"| {theirs.seconds / ours.seconds:.1f} | {ours.whole:.1f} | {theirs.whole:.1f} "
             f"| {ours.memory / 1e9:.2f} | {theirs.memory / 1e9:.2f} |",
             flush=True,
@@ -94,8 +113,21 @@ def mergekit_seconds(recipe: Recipe, folders: Mapping[str, Path]) -> float:
         return _run(_MERGEKIT, file, Path(folder) / "out", torch.get_num_threads()).seconds
 
 
-def _run(code: str, file: Path, out: Path, threads: int) -> Spent:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def _write(file: Path, size: int) -> float:
+    """Seconds of writing so many bytes from memory to the disk itself."""
+    content = bytes(size)
+    began = time.perf_counter()
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    spent = time.perf_counter() - began
+    file.unlink()
+    return spent
+
+
+def _run(code: str, file: Path, out: Path, threads: int, **variables: str) -> Spent:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
     began, memory = time.perf_counter(), 0
     with subprocess.Popen(
         [sys.executable, "-c", code, str(file), str(out)],

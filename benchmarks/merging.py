@@ -13,7 +13,7 @@ import platform
 import statistics as stats
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,21 @@ def main() -> None:
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
             print()
-            compare_on_disk(recipes, folders, repeats=asked.repeats, threads=asked.threads)
+            if not asked.eager:  # so that they are kept where `search build` looks for them
+                _compile(recipes.values(), folders)
+            compare_on_disk(
+                recipes,
+                folders,
+                repeats=asked.repeats,
+                threads=asked.threads,
+                compiled=not asked.eager,
+            )
+
+
+def _compile(recipes: Iterable[Recipe], folders: Mapping[str, Path]) -> None:
+    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
+    for recipe in recipes:
+        compiled.warm_up(variants_of(plan(recipe, checkpoints)))
 
 
 def recipe_of(method: str, models: Sequence[str] | Mapping[str, Path]) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -149,8 +150,8 @@ def write_model(
 ) -> str:
     """Write the merged model as a folder that transformers loads.
 
-    Tensors are streamed; no more than one is in memory. Everything is written beside ``out`` and
-    renamed at the end, so that ``out`` is either a whole model or not there.
+    Tensors are streamed: one is written while the next is made. Everything lies beside ``out`` and
+    is renamed at the end, so that ``out`` is either a whole model or not there.
 
     Args:
         plan: What to build.
@@ -173,15 +174,23 @@ def write_model(
     """
     lines, mapped = [], Mapped(statistics)
     try:
-        with ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer:
+        with (
+            ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer,
+            ThreadPoolExecutor(1, thread_name_prefix="writer") as thread,
+        ):
+            writing: Future[None] | None = None
             for done, job in enumerate(writer.order, start=1):
                 made = torch.empty(job.shape, dtype=job.dtype, device=device)
                 with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
                     want = _want(job, checkpoints, made.device)
                     lines.append(_run(job, want, mapped.tensors(want), made, None))
-                writer.add(made)
+                if writing is not None:
+                    writing.result()
+                writing = thread.submit(writer.add, made)
                 if progress is not None:
                     progress(done, len(plan.jobs))
+            if writing is not None:
+                writing.result()
             extra = extra_files(fingerprint(lines)) if callable(extra_files) else extra_files
             writer.finish(extra or {})
     except WriteError as error:

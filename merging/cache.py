@@ -17,45 +17,98 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-FORMAT = "1"
+FORMAT = "2"
 """Version of the files' content and of how it is computed."""
 
 SPARE_DISK = 1 << 30
 """Bytes of the folder's disk that mapped tensors leave free."""
 
 _NUMBERS = "numbers"
+_PARTS = "bits", "counts", "places"
+_LARGEST = 0x7F800000  # the bits of infinity
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+PLACE_STEP = 16
+"""Every so manieth entry of a magnitude has its place noted."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Magnitudes:
-    """How often each magnitude occurs in a tensor.
+    """How often each magnitude occurs in a tensor, and where.
 
     Attributes:
         bits: ``(m,)`` int32: the float32 bits of magnitudes, descending; each the start of a bin.
         counts: ``(m,)`` int64: entries in this bin and those before it.
+        places: ``(k,)`` int32 or int64, bin after bin: the indices of every ``PLACE_STEP``-th
+            entry of the bin, ascending; none where bins are wider than 1.
         width: Bits in a bin; 1 where every magnitude has its own.
         norm: Sum of the magnitudes.
     """
 
     bits: Tensor
     counts: Tensor
+    places: Tensor
     width: int
     norm: float
 
+    @property
+    def largest(self) -> float:
+        """What no magnitude is larger than."""
+        top = min(int(self.bits[0]) + self.width - 1, _LARGEST)
+        return float(np.array([top], np.int32).view(np.float32)[0])
+
     def find(self, count: int) -> tuple[int, int, int]:
         """The bin of the ``count``-th largest: its start, entries before it, and in it."""
-        at = int(torch.searchsorted(self.counts, count))
-        before = int(self.counts[at - 1]) if at else 0
-        return int(self.bits[at]), before, int(self.counts[at]) - before
+        at, before, here = self._bin(count)
+        return int(self._bits[at]), before, here
+
+    def place(self, count: int) -> tuple[int, int]:
+        """Where to look for the ``count``-th largest; of equals, the one of the largest index.
+
+        Returns:
+            An index, and how many entries of its magnitude lie from there on up to it; 0 if it is
+            the one before this index.
+        """
+        at, before, _ = self._bin(count)
+        passed, rest = divmod(count - before, PLACE_STEP)
+        if self.width > 1 or passed == 0:
+            return 0, count - before
+        return int(self._places[self._first[at] + passed - 1]) + 1, rest
+
+    def _bin(self, count: int) -> tuple[int, int, int]:
+        at = int(np.searchsorted(self._counts, count))
+        before = int(self._counts[at - 1]) if at else 0
+        return at, before, int(self._counts[at]) - before
+
+    @cached_property
+    def _bits(self) -> npt.NDArray[np.int32]:
+        return self.bits.numpy()
+
+    @cached_property
+    def _counts(self) -> npt.NDArray[np.int64]:
+        return self.counts.numpy()
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.signedinteger[Any]]:
+        return self.places.numpy()
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.int64]:
+        """Of the places of each bin."""
+        noted = np.diff(self._counts, prepend=0) // PLACE_STEP
+        return np.cumsum(noted) - noted
 
 
 class Statistics:
@@ -166,12 +219,11 @@ class Statistics:
         try:
             with safe_open(file, "pt") as stored:
                 said = stored.metadata() or {}
-                bits, counts = stored.get_tensor("bits"), stored.get_tensor("counts")
-            if said.get("name") != name or said.get("sum") != _sum(bits, counts, said):
+                parts = {part: stored.get_tensor(part) for part in _PARTS}
+            if said.get("name") != name or said.get("sum") != _sum(parts, said):
                 return None
             return Magnitudes(
-                bits=bits,
-                counts=counts,
+                **parts,
                 width=int(said["width"]),
                 norm=float.fromhex(said["norm"]),
             )
@@ -183,8 +235,9 @@ class Statistics:
         if file is None:
             return
         said = {"name": name, "width": str(found.width), "norm": found.norm.hex()}
-        said["sum"] = _sum(found.bits, found.counts, said)
-        self._replace(file, save({"bits": found.bits, "counts": found.counts}, metadata=said))
+        parts = {part: getattr(found, part) for part in _PARTS}
+        said["sum"] = _sum(parts, said)
+        self._replace(file, save(parts, metadata=said))
 
     def _replace(self, file: Path | None, content: bytes) -> None:
         """Write a file at once; a folder that cannot be written to costs only time later."""
@@ -230,9 +283,9 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _sum(bits: Tensor, counts: Tensor, said: dict[str, str]) -> str:
+def _sum(parts: dict[str, Tensor], said: dict[str, str]) -> str:
     """Checks a file's content against accidents."""
     digest = hashlib.blake2b(f"{said.get('width')} {said.get('norm')}".encode(), digest_size=16)
-    for part in (bits, counts):
-        digest.update(part.numpy().tobytes())
+    for part in _PARTS:
+        digest.update(parts[part].numpy().tobytes())
     return digest.hexdigest()

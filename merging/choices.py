@@ -14,13 +14,13 @@ def changed(delta: Tensor, epsilon: Tensor | float) -> Tensor:
 
 
 def ram_mean(
-    inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+    inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
     """Base plus the mean of the deltas over the inputs that changed an entry.
 
     Floats: epsilon, and what is added to 1 where an input alone changed the entry.
     """
-    del ints
+    del at, ints
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
     active = [changed(delta, floats[0, 0]).to(torch.float32) for delta in deltas]
@@ -35,20 +35,20 @@ def ram_mean(
 
 
 def sce_mean(
-    inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+    inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
     """Base plus the mean by share of the deltas with the sign of their sum.
 
     Floats: the least sum of shares, and the shares.
     """
-    del ints
+    del at, ints
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
     out.copy_(_agreed(deltas, floats) + origin)
 
 
 def sce_selected(
-    inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+    inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
     """As ``sce_mean``, of the entries whose variance is above a limit.
 
@@ -56,20 +56,19 @@ def sce_selected(
     """
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
-    at = torch.arange(origin.shape[0], dtype=torch.int32, device=origin.device)
     limit = torch.where(at < ints[0, 0], floats[2, 0], floats[3, 0])
     keep = (variance(deltas) > limit).to(torch.float32)
     out.copy_(_agreed([delta * keep for delta in deltas], floats) + origin)
 
 
 def near_pair(
-    inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+    inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
     """The first input, moved to the last one where the two are near.
 
     Floats: t, and the difference that smaller ones count as.
     """
-    del base, ints
+    del base, at, ints
     start, end = inputs[0].to(torch.float32), inputs[-1].to(torch.float32)
     apart = torch.maximum((start - end).abs(), floats[1, 0])
     share = (floats[0, 0] / apart).clamp(0.0, 1.0)
@@ -101,7 +100,6 @@ def _agreed(deltas: Sequence[Tensor], floats: Tensor) -> Tensor:
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
         agreeing = delta * sign
-        opposed = agreeing <= 0.0  # NaN is not
-        mixed = mixed + torch.where(opposed, 0.0, agreeing * floats[1, index])
-        divisor = divisor + torch.where(opposed, 0.0, floats[1, index])
+        mixed = mixed + agreeing.relu() * floats[1, index]  # NaN stays
+        divisor = divisor + torch.where(agreeing <= 0.0, 0.0, floats[1, index])
     return mixed / torch.maximum(divisor, floats[0, 0]) * sign

@@ -1,15 +1,18 @@
 """Passes compiled ahead of time into libraries, which are kept on disk and loaded when warmed up.
 
-torch's compiler (AOTInductor) makes one library per variant, for any length of the tensors and any
-number of threads; a library cannot be compiled anew, and calling it costs a few microseconds.
+torch's compiler (AOTInductor) makes one library per variant, for any number of whole blocks and of
+threads; a library cannot be compiled anew, and calling it costs a few microseconds.
 Libraries lie in torch's code cache (``TORCHINDUCTOR_CACHE_DIR``), named by all they depend on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import hashlib
 import inspect
 import logging
+import os
 import platform
 import tempfile
 import time
@@ -24,11 +27,13 @@ import torch
 from torch import Tensor
 
 from merging import choices, counters, looks, passes
-from merging.looks import BLOCK, IN_BLOCKS, LOOKS
+from merging.looks import BLOCK, LOOKS
 from merging.passes import FLOAT_ROWS, INT_ROWS, MERGES, RANKED
 
-LOOK_FLOATS, LOOK_INTS = 2, 3
+LOOK_FLOATS, LOOK_INTS = 3, 3
 """Lengths of the numbers that passes without output take."""
+
+_NEVER = 1 << 20  # operations and reads after which the compiler keeps a result in memory
 
 _OPTIONS: dict[str, Any] = {
     "aot_inductor.compile_wrapper_opt_level": "O0",  # its loops are elsewhere; half the time
@@ -36,6 +41,9 @@ _OPTIONS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off",  # a fused multiply-add rounds once, not twice
     "cpp.enable_unsafe_math_opt_flag": False,
     "emulate_precision_casts": True,
+    "realize_opcount_threshold": _NEVER,
+    "realize_reads_threshold": _NEVER,
+    "realize_acc_reads_threshold": _NEVER,
 }
 
 _log = logging.getLogger(__name__)
@@ -63,7 +71,7 @@ class FusedError(RuntimeError):
 
 
 Library = Callable[[list[Tensor]], Sequence[Tensor]]
-"""A compiled pass: takes all tensors, the output included, in the order of ``called``."""
+"""A compiled pass: takes all tensors, of whole blocks, in the order of ``called``."""
 
 _loaded: dict[Variant, Library] = {}  # of this process, like torch's own code cache
 
@@ -106,9 +114,27 @@ def try_warm_up(variants: Iterable[Variant]) -> bool:
     return True
 
 
+def load(variants: Iterable[Variant]) -> list[Variant]:
+    """Load the passes that are kept on disk; those that are not come back."""
+    missing = []
+    for variant in dict.fromkeys(variants):
+        file = _file(variant)
+        if variant not in _loaded and file.is_file():
+            with contextlib.suppress(RuntimeError, OSError):  # cut off, or altered: not there
+                _loaded[variant] = _opened(file)
+        if variant not in _loaded:
+            missing.append(variant)
+    return missing
+
+
 def cool_down() -> None:
     """Forget what was loaded in this process; builds run eagerly from here on."""
     _loaded.clear()
+
+
+def loaded() -> list[Variant]:
+    """What was loaded in this process."""
+    return list(_loaded)
 
 
 def library(variant: Variant) -> Library | None:
@@ -117,17 +143,22 @@ def library(variant: Variant) -> Library | None:
 
 
 def called(name: str, tensors: list[Tensor]) -> Sequence[Tensor]:
-    """Run a pass as Python; tensors as for a ``Library``."""
+    """Run a pass as Python; tensors as for a ``Library``, but of any length."""
+    first = tensors[0]
+    return _run(name, tensors, torch.arange(len(first), dtype=torch.int32, device=first.device))
+
+
+def _run(name: str, tensors: list[Tensor], at: Tensor) -> Sequence[Tensor]:
     if name in LOOKS:
         *read, floats, ints = tensors
-        return LOOKS[name](read, floats, ints)
+        return LOOKS[name](read, at, floats, ints)
     *read, base, out, floats, ints = tensors
-    MERGES[name](read, base, out, floats, ints)
+    MERGES[name](read, base, out, at, floats, ints)
     return ()
 
 
 def _load(variant: Variant) -> Library:
-    file = _folder() / f"{variant.name}-{_digest(variant)}.pt2"
+    file = _file(variant)
     if file.is_file():
         try:
             return _opened(file)
@@ -142,15 +173,15 @@ def _load(variant: Variant) -> Library:
 
 
 def _opened(file: Path) -> Library:
-    # the model's own __call__ flattens and checks arguments, which takes four times the call
-    run: Library = torch._inductor.aoti_load_package(str(file)).loader.run
-    return run
+    # What torch._inductor.aoti_load_package wraps: importing that takes seconds, and its __call__,
+    # which flattens and checks arguments, four times the call.
+    run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", False, 1, -1).run
+    columns = _columns()
+    return lambda tensors: run([*tensors, columns])
 
 
 def _compile(variant: Variant, file: Path) -> None:
-    length = torch.export.Dim("length", min=1)
-    if variant.name in IN_BLOCKS:
-        length = BLOCK * torch.export.Dim("blocks", min=1)
+    length = BLOCK * torch.export.Dim("blocks", min=1)
     tensors = _examples(variant)
     shapes = [{0: length} if tensor.numel() > BLOCK else None for tensor in tensors]
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
@@ -167,36 +198,56 @@ def _examples(variant: Variant) -> list[Tensor]:
     """Tensors like those that the library will be given."""
     whole = 3 * BLOCK
     read = [torch.zeros(whole, dtype=variant.read) for _ in range(variant.inputs)]
-    ranks = [torch.zeros(whole, dtype=torch.int32) for _ in read]
     if variant.name in LOOKS:
         if variant.name in RANKED:
-            read[-1] = ranks[-1]
-        return [*read, torch.zeros(LOOK_FLOATS), torch.zeros(LOOK_INTS, dtype=torch.int32)]
+            read[2] = torch.zeros(whole)
+        numbers = torch.zeros(LOOK_FLOATS), torch.zeros(LOOK_INTS, dtype=torch.int32)
+        return [*read, *numbers, _columns()]
     return [
         *read,
-        *(ranks if variant.name in RANKED else ()),
+        *(torch.zeros(whole) for _ in range(variant.inputs if variant.name in RANKED else 0)),
         torch.zeros(whole, dtype=variant.read),
         torch.zeros(whole, dtype=variant.written),
         torch.zeros(FLOAT_ROWS, variant.inputs),
         torch.zeros(INT_ROWS, variant.inputs, dtype=torch.int32),
+        _columns(),
     ]
 
 
+@cache
+def _columns() -> Tensor:
+    return torch.arange(BLOCK, dtype=torch.int32)
+
+
 class _Module(torch.nn.Module):
-    """A pass in the form that torch exports."""
+    """A pass in the form that torch exports: over rows of a block each.
+
+    The index within a block comes as a tensor: reading it is several times cheaper than what the
+    compiler writes to count up.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self._name = variant.name
 
     def forward(self, tensors: list[Tensor]) -> Sequence[Tensor]:
-        return called(self._name, tensors)
+        *large, floats, ints, columns = tensors
+        rows = [one.view(-1, BLOCK) for one in large]
+        at = torch.arange(rows[0].shape[0], dtype=torch.int32)[:, None] * BLOCK + columns[None, :]
+        return _run(self._name, [*rows, floats, ints], at)
+
+
+def _file(variant: Variant) -> Path:
+    return _folder() / f"{variant.name}-{_digest(variant)}.pt2"
 
 
 def _folder() -> Path:
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    return Path(cache_dir()) / "merge-search"
+    """Within torch's code cache; torch's own function for it takes seconds to import."""
+    kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if kept is None:
+        with contextlib.suppress(KeyError, OSError, ImportError):  # a user without a name
+            kept = str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")
+    return Path(kept or tempfile.gettempdir()) / "merge-search"
 
 
 def _digest(variant: Variant) -> str:

@@ -20,7 +20,7 @@ def kept(at: Tensor, mask: Tensor) -> Tensor:
     """1 where the hash of an index is at most a limit, both read as unsigned; else 0.
 
     Args:
-        at: ``(n,)`` int32 indices.
+        at: int32 indices.
         mask: Odd multiplier, what is added, and the largest hash kept, with its highest bit
             flipped: then signed numbers sort so.
     """
@@ -31,8 +31,8 @@ def kept_by_rank(at: Tensor, ranks: Tensor, counter: Tensor, bounds: Tensor) -> 
     """1 where a uniform number of 24 bits is below ``least + slope * rank``; else 0.
 
     Args:
-        at: ``(n,)`` int32 indices.
-        ranks: ``(n,)`` whole numbers from 0.
+        at: int32 indices.
+        ranks: Whole numbers from 0, as float32; of the indices' shape.
         counter: Odd multiplier, and what is added.
         bounds: ``least`` and ``slope``, float32.
     """

@@ -1,8 +1,9 @@
 """Fingerprints: a hash over the weights of a model that does not depend on how they are read.
 
 Per tensor, every four bytes are taken as an int32, mixed with their position by a bijection, and
-summed up twice: once as they are, once mixed further. Whole numbers that wrap have no order, so
-device, chunking and threads do not matter. The result hashes names, dtypes and shapes in.
+summed up twice: once as they are, once mixed further. Zeros count by the shape alone. Whole numbers
+that wrap have no order, so device, chunking and threads do not matter. The result hashes names,
+dtypes and shapes in.
 """
 
 from __future__ import annotations

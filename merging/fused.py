@@ -69,18 +69,22 @@ def merge(
     run, size = _chosen(kind, out.device), _CONVERTED_CHUNK if ranks else _COMPILED_CHUNK
     if run is None:
         run, size, kind = _chosen(wide, out.device), _CONVERTED_CHUNK, wide
+    compiled = run is not None
     if run is None:
         run, size = _eager(name), _EAGER_CHUNK
     numbers = _table(floats, FLOAT_ROWS, len(inputs), torch.float32, out.device)
-    for first, last in spans(out.numel(), _chunk(chunk, out.device, size)):
-        *parts, origin = [_part(one, first, last, out.device, kind.read) for one in tensors]
-        parts += [_part(one, first, last, out.device, torch.int32) for one in ranks]
+    for first, last in spans(out.numel(), _chunk(chunk, out.device, size), whole=compiled):
+        fit = _padded_part if compiled and last - first < BLOCK else _part
+        *parts, origin = [fit(one, first, last, out.device, kind.read) for one in tensors]
+        parts += [fit(one, first, last, out.device, torch.float32) for one in ranks]
         words = _table(ints(first), INT_ROWS, len(inputs), torch.int32, out.device)
         target = out[first:last]
-        made = target if out.dtype == kind.written else torch.empty_like(target, dtype=kind.written)
+        made = target
+        if out.dtype != kind.written or len(origin) != len(target):
+            made = torch.empty_like(origin, dtype=kind.written)
         run([*parts, origin, made, numbers, words])
         if made is not target:
-            target.copy_(made)
+            target.copy_(made[: len(target)])
 
 
 def look(
@@ -96,7 +100,7 @@ def look(
 
     Args:
         name: In ``merging.looks.LOOKS``; those in blocks leave out the end that is no whole block.
-        tensors: ``(n,)`` each, of floats or of whole numbers that int32 holds.
+        tensors: ``(n,)`` each: of floats, or of whole numbers: words alone, and ranks after floats.
         device: Where to compute.
         floats: The pass's numbers.
         ints: Its whole numbers, as int32 values.
@@ -106,15 +110,19 @@ def look(
         What the pass returns for each chunk, in order.
     """
     inputs = [one for one in tensors if one.dtype.is_floating_point]
-    read = _read(inputs) if inputs else torch.int32
+    read, ranks = (_read(inputs), torch.float32) if inputs else (torch.int32, torch.int32)
     run = _chosen(Variant(name=name, inputs=len(tensors), read=read), device)
     total, large = tensors[0].numel(), _COMPILED_CHUNK
     if name in IN_BLOCKS:
         total, large = total // BLOCK * BLOCK, _BLOCKS_CHUNK
+    if len(tensors) > len(inputs) > 0:
+        large = _CONVERTED_CHUNK
     numbers = _padded(floats, LOOK_FLOATS, torch.float32, device)
-    for first, last in spans(total, _chunk(chunk, device, _EAGER_CHUNK if run is None else large)):
+    size = _chunk(chunk, device, _EAGER_CHUNK if run is None else large)
+    for first, last in spans(total, size, whole=True):
+        fit = _padded_part if run is not None and last - first < BLOCK else _part
         parts = [
-            _part(one, first, last, device, read if one.dtype.is_floating_point else torch.int32)
+            fit(one, first, last, device, read if one.dtype.is_floating_point else ranks)
             for one in tensors
         ]
         words = _padded(ints(first), LOOK_INTS, torch.int32, device)
@@ -142,14 +150,21 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
     return (low + (high << 32)) % (1 << 64), largest
 
 
-def spans(count: int, chunk: int) -> Iterator[tuple[int, int]]:
+def spans(count: int, chunk: int, *, whole: bool = False) -> Iterator[tuple[int, int]]:
     """Half-open ranges that cover ``count`` elements; all but the last have whole blocks.
 
     None goes beyond a multiple of 2**32, where random masks change.
+
+    Args:
+        count: Elements.
+        chunk: Elements of a range, rounded up to whole blocks.
+        whole: Let the end that is no whole block have a range of its own.
     """
     step, start = max(1, -(-chunk // BLOCK)) * BLOCK, 0
     while start < count:
         stop = min(count, start + step, (start // _PERIOD + 1) * _PERIOD)
+        if whole and stop - start > BLOCK:
+            stop -= (stop - start) % BLOCK
         yield start, stop
         start = stop
 
@@ -190,6 +205,15 @@ def _part(flat: Tensor, start: int, stop: int, device: torch.device, dtype: torc
     if part.dtype != dtype:
         part = part.to(dtype)
     return part.contiguous()
+
+
+def _padded_part(
+    flat: Tensor, start: int, stop: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The end of a tensor as a whole block, zeros behind it."""
+    made = torch.zeros(BLOCK, dtype=dtype, device=device)
+    made[: stop - start].copy_(flat[start:stop])
+    return made
 
 
 def _chunk(asked: int | None, device: torch.device, on_cpu: int) -> int:

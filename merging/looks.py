@@ -1,7 +1,7 @@
 """The passes that look at tensors without writing any, as pure functions of flat chunks.
 
-As ``merging.passes``: the same bits eager and compiled. Sums over elements are of whole numbers, or
-follow one fixed tree.
+As ``merging.passes``: the same bits eager and compiled. Sums over entries are of whole numbers,
+which have no order.
 """
 
 from __future__ import annotations
@@ -15,47 +15,56 @@ from merging.choices import changed
 from merging.counters import kept, kept_by_rank, mix
 
 BLOCK = 4096
-"""Elements whose sum is one tree of halvings."""
-LANES = 256
-"""Partial sums of a block that a pass leaves; the last halvings are done elsewhere."""
+"""Entries of which passes find what depends on order: sums of floats, and positions."""
 
 _STEP = 0x9E3779B9 - (1 << 32)  # odd, so that positions do not collide
 _FOLD = 0x85EBCA6B - (1 << 32)
+_TO_WHOLE = 1.5 * 2**23  # float32 numbers of this size are whole: adding it rounds
 
-Look = Callable[[Sequence[Tensor], Tensor, Tensor], tuple[Tensor, ...]]
-"""Tensors of one length, and small tensors of floats and ints."""
+Look = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+"""Tensors of one shape, their int32 indices, and small tensors of floats and ints.
+
+Zeros after the end of all tensors add nothing to a sum.
+"""
 
 
-def kept_norm(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
-    """Partial sums of |tensor - minus| over what a random mask keeps: ``(n / BLOCK, LANES)``.
+def kept_norm(
+    tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
+) -> tuple[Tensor, ...]:
+    """Sums of |tensor - minus| over what a random mask keeps: see ``_parts_of_sums``.
 
-    Ints: see ``kept``.
+    Floats: a factor that makes numbers up to 2**11 of them. Ints: see ``kept``.
     """
-    del floats
-    size = _size(tensors)
-    at = torch.arange(size.shape[0], dtype=torch.int32, device=size.device)
-    return (_halved(size * kept(at, ints)),)
+    return _parts_of_sums(_size(tensors) * kept(at, ints) * floats[0])
 
 
-def ranked_norm(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
-    """As ``kept_norm``, for a mask that likes high ranks: tensor, minus, ranks."""
-    size = _size(tensors)
-    at = torch.arange(size.shape[0], dtype=torch.int32, device=size.device)
-    return (_halved(size * kept_by_rank(at, tensors[2], ints, floats)),)
+def ranked_norm(
+    tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
+) -> tuple[Tensor, ...]:
+    """As ``kept_norm``, for a mask that likes high ranks: tensor, minus, ranks.
+
+    Floats: the factor, then the bounds of ``kept_by_rank``.
+    """
+    mask = kept_by_rank(at, tensors[2], ints, floats[1:3])
+    return _parts_of_sums(_size(tensors) * mask * floats[0])
 
 
-def equal_counts(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
+def equal_counts(
+    tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
+) -> tuple[Tensor, ...]:
     """How many |tensor - minus| equal ``floats[0]``, per block: ``(n / BLOCK,)`` int32."""
-    del ints
+    del at, ints
     return ((_size(tensors) == floats[0]).view(-1, BLOCK).sum(dim=1, dtype=torch.int32),)
 
 
-def overlaps(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
+def overlaps(
+    tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
+) -> tuple[Tensor, ...]:
     """Per input, entries that it and others changed, then those it changed alone: int64.
 
     The base comes last; floats: the change that does not count as one.
     """
-    del ints
+    del at, ints
     origin = tensors[-1].to(torch.float32)
     active = [changed(one.to(torch.float32) - origin, floats[0]) for one in tensors[:-1]]
     count = active[0].to(torch.int32)
@@ -66,11 +75,12 @@ def overlaps(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[T
     return (*shared, *((one & alone).sum(dtype=torch.int64) for one in active))
 
 
-def seal(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
+def seal(tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor) -> tuple[Tensor, ...]:
     """Hash sums over words and their positions, and the largest exponent field.
 
     Args:
-        tensors: ``(n,)`` int32: the bits of the weights.
+        tensors: int32: the bits of the weights.
+        at: Indices of the words.
         floats: Unused.
         ints: Position of the first word, and the masks of the exponents that a word holds in its
             low and high half.
@@ -80,8 +90,8 @@ def seal(tensors: Sequence[Tensor], floats: Tensor, ints: Tensor) -> tuple[Tenso
     """
     del floats
     (words,) = tensors
-    at = torch.arange(words.shape[0], dtype=torch.int32, device=words.device)
-    first = mix(words + (at + ints[0]) * _STEP)
+    # zeros add nothing, so that any number of them may follow
+    first = torch.where(words == 0, 0, mix(words + (at + ints[0]) * _STEP))
     second = (first ^ ((first >> 15) & 0x1FFFF)) * _FOLD
     exponent = torch.maximum(words & ints[1], (words >> 16) & ints[2])
     return first.sum(dtype=torch.int64), second.sum(dtype=torch.int64), exponent.amax()
@@ -91,14 +101,16 @@ def _size(tensors: Sequence[Tensor]) -> Tensor:
     return (tensors[0].to(torch.float32) - tensors[1].to(torch.float32)).abs()
 
 
-def _halved(values: Tensor) -> Tensor:
-    """``(n,)`` float32 in whole blocks to ``(n / BLOCK, LANES)`` float64: the first halvings."""
-    parts = values.view(-1, BLOCK // LANES, LANES)
-    rows = [parts[:, index].double() for index in range(BLOCK // LANES)]
-    while len(rows) > 1:
-        half = len(rows) // 2
-        rows = [rows[index] + rows[index + half] for index in range(half)]
-    return rows[0]
+def _parts_of_sums(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over blocks of numbers up to 2**11: of whole numbers, and of 2**-12 of the rest.
+
+    Both are of at most 2**11 each, so that float32 holds any sum over a block exactly, in any
+    order; what the second leaves of a number is below 2**-13.
+    """
+    rows = values.view(-1, min(BLOCK, values.shape[-1]))
+    whole = (rows + _TO_WHOLE) - _TO_WHOLE
+    rest = ((rows - whole) * 4096.0 + _TO_WHOLE) - _TO_WHOLE
+    return whole.sum(dim=1), rest.sum(dim=1)
 
 
 LOOKS: Mapping[str, Look] = {
@@ -107,5 +119,5 @@ LOOKS: Mapping[str, Look] = {
 }
 """The passes by name."""
 
-IN_BLOCKS = frozenset({"kept_norm", "ranked_norm", "equal_counts"})
+IN_BLOCKS = frozenset({"equal_counts"})
 """Passes that take whole blocks only."""

@@ -31,6 +31,7 @@ class MappedFiles:
         self._folder = folder
         self._headers = headers
         self._maps: dict[Path, mmap.mmap] = {}
+        self._views: dict[TensorInfo, Tensor] = {}
 
     def tensor(self, info: TensorInfo) -> Tensor:
         """A stored tensor: a view of its file; it must not be written to.
@@ -38,6 +39,9 @@ class MappedFiles:
         Raises:
             MappingError: If the file has changed since its header was read.
         """
+        found = self._views.get(info)
+        if found is not None:
+            return found
         if info.numel == 0:
             return torch.empty(info.shape, dtype=info.dtype)
         mapped = self._map(info.file)
@@ -48,7 +52,8 @@ class MappedFiles:
                 raw = torch.frombuffer(mapped, dtype=torch.uint8, count=size, offset=info.start)
                 return raw.clone().view(info.dtype).view(info.shape)
             flat = torch.frombuffer(mapped, dtype=info.dtype, count=info.numel, offset=info.start)
-        return flat.view(info.shape)
+        self._views[info] = flat.view(info.shape)
+        return self._views[info]
 
     def samples(self) -> bytes:
         """Names, sizes and headers of the files, and a few bytes of every tensor, for hashing."""

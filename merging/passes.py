@@ -1,4 +1,4 @@
-"""The passes that write an output, as pure functions of flat chunks.
+"""The passes that write an output, as pure functions of chunks, entry by entry.
 
 Each function is written once and run in two ways, eager or compiled (``merging.fused``). Both give
 the same bits: only single additions, subtractions, multiplications, divisions and comparisons of
@@ -16,18 +16,21 @@ from torch import Tensor
 from merging.choices import near_pair, ram_mean, sce_mean, sce_selected
 from merging.counters import kept, kept_by_rank
 
-Merge = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor, Tensor], None]
-"""Inputs, base, output to overwrite, and the tables of floats and ints."""
+Merge = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor], None]
+"""Inputs, base, output to overwrite, indices of its entries, and the tables of floats and ints.
+
+All but the tables have one shape; indices are int32.
+"""
 
 FLOAT_ROWS, INT_ROWS = 7, 3
 """Rows of the tables; passes that need fewer numbers leave the rest alone."""
 
 
 def weighted_sum(
-    inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+    inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
     """``out = sum(w x)``; floats: weights."""
-    del base, ints
+    del base, at, ints
     total = inputs[0].to(torch.float32) * floats[0, 0]
     for index in range(1, len(inputs)):
         total = total + inputs[index].to(torch.float32) * floats[0, index]
@@ -95,9 +98,8 @@ def _vote(deltas: Sequence[Tensor], divisors: Tensor) -> Tensor:
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
         agreeing = delta * sign
-        opposed = agreeing <= 0.0  # NaN is not
-        mixed = mixed + torch.where(opposed, 0.0, agreeing)
-        divisor = divisor + torch.where(opposed, 0.0, divisors[index])
+        mixed = mixed + agreeing.relu()  # NaN stays
+        divisor = divisor + torch.where(agreeing <= 0.0, 0.0, divisors[index])
     return mixed / torch.where(divisor == 0.0, 1.0, divisor) * sign
 
 
@@ -109,10 +111,14 @@ def _task_vectors(thin: _Thin, mix: Callable[[Sequence[Tensor], Tensor], Tensor]
     """
 
     def merge(
-        inputs: Sequence[Tensor], base: Tensor, out: Tensor, floats: Tensor, ints: Tensor
+        inputs: Sequence[Tensor],
+        base: Tensor,
+        out: Tensor,
+        at: Tensor,
+        floats: Tensor,
+        ints: Tensor,
     ) -> None:
         origin, count = base.to(torch.float32), floats.shape[1]
-        at = torch.arange(base.shape[0], dtype=torch.int32, device=base.device)
         deltas = []
         for index in range(count):
             delta = inputs[index].to(torch.float32) - origin
@@ -142,4 +148,4 @@ MERGES: Mapping[str, Merge] = {
 """The passes by name."""
 
 RANKED = frozenset({"ranked_sum", "ranked_vote", "ranked_norm"})
-"""Passes that read ranks, as int32, beside the inputs."""
+"""Passes that read ranks, as float32, beside the inputs."""

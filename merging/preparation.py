@@ -126,4 +126,4 @@ def _prepare(tensors: Sequence[Tensor], base: Tensor | None, needs: Needs) -> No
         gram(deltas, chunk=_CHUNK)
     if needs.magnitudes:
         for delta in deltas:
-            known_magnitudes(delta, chunk=_CHUNK)
+            known_magnitudes(delta)

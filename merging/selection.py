@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from merging import fused
+from merging import fused, known
 from merging.choices import variance
 from merging.combination import line_sums
 from merging.fused import spans
@@ -171,14 +171,35 @@ def arcee_fusion(operands: Operands, out: Tensor, chunk: int) -> None:
     if len(operands.inputs) == 1:
         _as_it_is(operands, out)
         return
-    start, end = operands.inputs
-    scores = importance(operands, out.device, chunk)
-    threshold = outlier_threshold(scores, chunk=chunk)
-    for at, stop in spans(out.numel(), chunk):
-        first, second = (load(x, at, stop, out.device) for x in (start, end))
+    divergences, threshold = _known_fusion(operands, out.device, chunk)
+    start, end, result = (as_lines(x, operands.shape, -1) for x in (*operands.inputs, out))
+    step = max(1, chunk // start.shape[1])
+    for at in range(0, len(start), step):
+        first, second = (load(x, at, at + step, out.device) for x in (start, end))
+        move = second - first
+        scores = move.abs().mul_(divergences[at : at + step, None].to(out.device))
         # NaN counts as important, so that it is not lost
-        taken = (scores[at:stop] < threshold).logical_not_().to(torch.float32)
-        out[at:stop].copy_(first + (second - first) * taken)
+        taken = (scores < threshold).logical_not_().to(torch.float32)
+        result[at : at + step].copy_(first + move * taken)
+
+
+def _known_fusion(operands: Operands, device: torch.device, chunk: int) -> tuple[Tensor, float]:
+    """The divergence of every row, and the threshold; found once where the inputs are known."""
+    scope, names = known.active(), list[str | None]()
+    if scope is not None:
+        names = [scope.name(one, None) for one in operands.inputs]
+
+    def rows() -> Tensor:
+        return row_divergences(operands, device, chunk)
+
+    def threshold(of: Tensor) -> float:
+        return outlier_threshold(importance(operands, of, chunk), chunk=chunk)
+
+    if scope is None or not all(names):
+        return (found := rows()), threshold(found)
+    name = " > ".join(map(str, names)) + f" in {list(operands.shape or ())}"
+    found = scope.statistics.mapped("divergences", name, rows)
+    return found, scope.statistics.number("fusion", name, lambda: threshold(found))
 
 
 def _as_it_is(operands: Operands, out: Tensor) -> None:
@@ -187,21 +208,34 @@ def _as_it_is(operands: Operands, out: Tensor) -> None:
     fused.merge("weighted_sum", operands.inputs, None, out, floats=[[1.0]], chunk=chunk)
 
 
-def importance(operands: Operands, device: torch.device, chunk: int) -> Tensor:
-    """Arcee Fusion's importance of every entry: ``(n,)`` float32.
+def row_divergences(operands: Operands, device: torch.device, chunk: int) -> Tensor:
+    """How far the rows (along the last axis) of two inputs diverge, read as logits: ``(m,)``.
 
-    The difference of the two inputs times the divergence of their rows (along the last axis), read
-    as logits: KL of the second from the first, computed in float64.
+    KL of the second from the first, computed in float64; float32.
     """
     rows = [as_lines(x, operands.shape, -1) for x in operands.inputs]
-    count, length = rows[0].shape
-    scores = torch.empty((count, length), dtype=torch.float32, device=device)
-    step = max(1, chunk // length)
-    for start in range(0, count, step):
-        stop = min(count, start + step)
-        first, second = (load(x, start, stop, device) for x in rows)
-        divergence = line_divergence(second, first).to(torch.float32)
-        scores[start:stop] = (second - first).abs_().mul_(divergence[:, None])
+    step = max(1, chunk // rows[0].shape[1])
+    found = []
+    for start in range(0, len(rows[0]), step):
+        first, second = (load(x, start, start + step, device) for x in rows)
+        found.append(line_divergence(second, first).to(torch.float32))
+    return torch.cat(found)
+
+
+def importance(operands: Operands, divergences: Tensor, chunk: int) -> Tensor:
+    """Arcee Fusion's importance of every entry: ``(n,)`` float32.
+
+    The difference of the two inputs times the divergence of their rows.
+    """
+    rows = [as_lines(x, operands.shape, -1) for x in operands.inputs]
+    device = divergences.device
+    scores = torch.empty(rows[0].shape, dtype=torch.float32, device=device)
+    step = max(1, chunk // rows[0].shape[1])
+    for start in range(0, len(scores), step):
+        first, second = (load(x, start, start + step, device) for x in rows)
+        scores[start : start + step] = (
+            (second - first).abs_().mul_(divergences[start : start + step, None])
+        )
     return scores.view(-1)
 
 

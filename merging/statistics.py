@@ -1,22 +1,22 @@
 """Sums over whole tensors: norms of what is kept, and inner products.
 
-Every result is the same for any chunk size, thread count and device: sums are float64 additions in
-one fixed order (halving over blocks of ``BLOCK`` elements, then an exactly rounded sum of the
-blocks).
+Every result is the same for any chunk size, thread count and device: sums are of whole numbers, or
+float64 additions in one fixed order (halving over blocks of ``BLOCK`` elements, then an exactly
+rounded sum of the blocks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from torch import Tensor
+import math
+from collections.abc import Sequence
 
 from merging import fused, known
 from merging.fused import spans
-from merging.looks import BLOCK
 from merging.series import BlockSum, Series
 from merging.thinnings import Dropped, Ranked, Thinning
 from merging.thresholds import known_magnitudes
+
+_NO_NORM = 1e-7
 
 
 def norm_ratio(series: Series, thinning: Thinning, *, chunk: int) -> float:
@@ -24,35 +24,47 @@ def norm_ratio(series: Series, thinning: Thinning, *, chunk: int) -> float:
 
     1 where either norm is below 1e-7, as in mergekit.
     """
-    found = known_magnitudes(series, chunk=chunk)
-    before, after, begin = BlockSum(), BlockSum(), 0
-    for rows in _kept_rows(series, thinning):
-        after.add_rows(rows)
-        begin += rows.shape[0] * BLOCK
-    for start, stop in spans(series.tensor.numel(), chunk):
-        if found is None or stop > begin:
-            part = series.part(start, stop)
-            size = part.abs()
-            if found is None:
-                before.add(size)
-            if stop > begin:  # the end that is no whole block, or all of it
-                rest = max(0, begin - start)
-                after.add(size[rest:] * thinning.keep(part[rest:], start + rest))
-    whole, kept = before.total() if found is None else found.norm, after.total()
-    return 1.0 if whole < 1e-7 or kept < 1e-7 else whole / kept
+    found = known_magnitudes(series)
+    if found is None:
+        whole, largest = _norm_and_largest(series, chunk)
+    else:
+        whole, largest = found.norm, found.largest
+    if not math.isfinite(whole):
+        return math.nan
+    if whole < _NO_NORM:
+        return 1.0
+    kept = _kept_norm(series, thinning, largest, chunk)
+    return 1.0 if kept < _NO_NORM else whole / kept
 
 
-def _kept_rows(series: Series, thinning: Thinning) -> Iterator[Tensor]:
-    """Partial sums of what a random mask keeps, for whole blocks; nothing for other thinnings."""
+def _norm_and_largest(series: Series, chunk: int) -> tuple[float, float]:
+    whole, largest = BlockSum(), 0.0
+    for _, part in series.parts(chunk):
+        size = part.abs()
+        whole.add(size)
+        largest = max(largest, float(size.max()))
+    return whole.total(), largest
+
+
+def _kept_norm(series: Series, thinning: Thinning, largest: float, chunk: int) -> float:
+    """The L1 norm of what is kept: exact but for rounding to 2**-24 of the largest entry."""
     if series.minus is None or not isinstance(thinning, Dropped | Ranked):
-        return
-    name, tensors, floats = "kept_norm", [series.tensor, series.minus], list[float]()
+        kept = BlockSum()
+        for start, part in series.parts(chunk):
+            kept.add(part.abs() * thinning.keep(part, start))
+        return kept.total()
+    power = 11 - math.frexp(largest)[1]
+    name, tensors, floats = "kept_norm", [series.tensor, series.minus], [2.0**power]
     if isinstance(thinning, Ranked):
-        name, tensors, floats = "ranked_norm", [*tensors, thinning.ranks], [*thinning.bounds]
-    for (rows,) in fused.look(
+        name, tensors = "ranked_norm", [*tensors, thinning.ranks]
+        floats += thinning.bounds
+    whole = rest = 0.0
+    for parts in fused.look(
         name, tensors, floats=floats, ints=thinning.numbers, device=series.device
     ):
-        yield rows
+        more, rests = (float(one.double().sum()) for one in parts)  # whole: in any order
+        whole, rest = whole + more, rest + rests
+    return math.ldexp(whole + rest / 4096, -power)
 
 
 def inner_products(first: Series, second: Series, *, chunk: int) -> tuple[float, float, float]:

@@ -130,5 +130,5 @@ _INTS: Mapping[str, Callable[[Thinning | None, int], tuple[int, ...]]] = {
 
 def _ranks(thinnings: Sequence[Thinning | None], out: Tensor) -> list[Tensor]:
     """Those of each input; zeros for inputs that are not thinned."""
-    none = torch.zeros(1, dtype=torch.int32).expand(out.numel())
+    none = torch.zeros(1, dtype=torch.int16).expand(out.numel())
     return [one.ranks if isinstance(one, Ranked) else none for one in thinnings]

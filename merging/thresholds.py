@@ -6,14 +6,15 @@ selection. Counts are whole numbers, so chunks, threads and devices change nothi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from merging import fused, known
-from merging.cache import Magnitudes
-from merging.fused import spans
+from merging.cache import PLACE_STEP, Magnitudes
 from merging.looks import BLOCK
 from merging.series import BlockSum, Series, float_of, magnitude_bits
 from merging.thinnings import Trimmed
@@ -21,9 +22,11 @@ from merging.thinnings import Trimmed
 Bits = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 
-_COUNTED = 1 << 20  # elements sorted in one go
 _INFINITY = 0x7F800000
 _SAMPLE = 1 << 15  # entries looked at to guess a threshold
+_INDEX_BITS = 20  # of an index into what is sorted in one go
+_COUNTED = 1 << _INDEX_BITS
+_NEAREST, _FARTHEST = 1 << 9, 1 << 15  # entries looked at one by one from a noted place on
 _LOW_BITS = 16  # a float32 without its sign: 15 high bits, then 16 low ones
 
 
@@ -39,7 +42,8 @@ def trim(series: Series, count: int, *, chunk: int) -> Trimmed:
         count: Number kept, 1 to the number of elements.
         chunk: Elements at a time.
     """
-    found = known_magnitudes(series, chunk=chunk)
+    found = known_magnitudes(series)
+    begin, near = 0, BLOCK
     if found is None:
         bits, before, equal = _select(series, count, chunk=chunk)
     else:
@@ -50,43 +54,94 @@ def trim(series: Series, count: int, *, chunk: int) -> Trimmed:
     wanted = count - before
     if bits == 0 or bits > _INFINITY or wanted == equal:  # what is not finite shows anyway
         return Trimmed(bits=bits, cutoff=series.tensor.numel())
-    return Trimmed(bits=bits, cutoff=_position(series, bits, wanted, chunk))
+    if found is not None and found.width == 1:
+        begin, wanted = found.place(count)
+        near = min(max(_NEAREST, 2 * PLACE_STEP * series.tensor.numel() // equal), _FARTHEST)
+    cutoff = _position(series, bits, wanted, begin=begin, near=near, chunk=chunk)
+    return Trimmed(bits=bits, cutoff=cutoff)
 
 
-def known_magnitudes(series: Series, *, chunk: int) -> Magnitudes | None:
+def known_magnitudes(series: Series) -> Magnitudes | None:
     """The magnitudes of a tensor that has a name here, computed if need be; else ``None``."""
     scope = known.active()
     name = None if scope is None else scope.name(series.tensor, series.minus)
     if scope is None or name is None:
         return None
-    return scope.statistics.magnitudes(name, lambda: count_magnitudes(series, chunk=chunk))
+    return scope.statistics.magnitudes(name, lambda: count_magnitudes(series))
 
 
-def count_magnitudes(series: Series, *, chunk: int) -> Magnitudes:
+def count_magnitudes(series: Series, *, chunk: int = _COUNTED) -> Magnitudes:
     """Count how often each magnitude occurs, and sum them up; one pass.
 
     Where there are too many different ones to be worth keeping (as in float32), those that share
     the 15 highest bits are counted together.
     """
     most = max(BLOCK, series.tensor.numel() // 16)
-    norm, values, counts = BlockSum(), np.empty(0, np.int32), np.empty(0, np.int64)
-    shift = 0
-    for _, part in series.parts(max(chunk, _COUNTED)):
+    norm, shift = BlockSum(), 0
+    values, counts, places = np.empty(0, np.int32), np.empty(0, np.int64), Places()
+    for start, part in series.parts(min(chunk, _COUNTED)):
         norm.add(part.abs())
-        bits = np.sort(magnitude_bits(part).cpu().numpy() >> shift)
-        values, counts = _merged(values, counts, *_runs(bits))
+        bits = magnitude_bits(part).cpu().numpy()
+        if shift:
+            found, times = _runs(np.sort(bits >> shift))
+        else:
+            order = np.sort((bits.astype(np.int64) << _INDEX_BITS) | np.arange(len(bits)))
+            found, times = _runs((order >> _INDEX_BITS).astype(np.int32))
+            places.add(order & (_COUNTED - 1), start, found, times, _before(values, counts, found))
+        values, counts = _merged(values, counts, found, times)
         if len(values) > most and shift == 0:
             shift = _LOW_BITS
-            starts, places = np.unique(values >> shift, return_inverse=True)
-            counts = np.bincount(places, weights=counts).astype(np.int64)
+            starts, bins = np.unique(values >> shift, return_inverse=True)
+            counts = np.bincount(bins, weights=counts).astype(np.int64)
             values = starts
-    order = slice(None, None, -1)
+    descending = slice(None, None, -1)
     return Magnitudes(
-        bits=torch.from_numpy((values[order] << shift).astype(np.int32)),
-        counts=torch.from_numpy(np.cumsum(counts[order])),
+        bits=torch.from_numpy((values[descending] << shift).astype(np.int32)),
+        counts=torch.from_numpy(np.cumsum(counts[descending])),
+        places=torch.from_numpy(np.empty(0, np.int32) if shift else places.by_bin()),
         width=1 << shift,
         norm=norm.total(),
     )
+
+
+class Places:
+    """Where every ``PLACE_STEP``-th entry of each magnitude lies, noted chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._bits: list[Bits] = []
+        self._at: list[Counts] = []
+
+    def add(self, order: Counts, start: int, bits: Bits, times: Counts, before: Counts) -> None:
+        """Take the next chunk.
+
+        Args:
+            order: Its indices, by magnitude and then index.
+            start: The index that it begins at.
+            bits: The magnitudes in it, ascending.
+            times: How often each occurs in it.
+            before: How often each occurred before it.
+        """
+        skipped = -(before + 1) % PLACE_STEP  # entries up to the first one to note
+        noted = np.maximum(0, (times - skipped + PLACE_STEP - 1) // PLACE_STEP)
+        begins = np.cumsum(times) - times + skipped
+        number = np.arange(noted.sum()) - np.repeat(np.cumsum(noted) - noted, noted)
+        self._at.append(start + order[np.repeat(begins, noted) + number * PLACE_STEP])
+        self._bits.append(np.repeat(bits, noted))
+
+    def by_bin(self) -> npt.NDArray[np.signedinteger[Any]]:
+        """All of them, magnitudes descending, indices of each ascending."""
+        order = np.argsort(-np.concatenate(self._bits), kind="stable")
+        places: Counts = np.concatenate(self._at)[order]
+        return places.astype(np.int32) if places.max(initial=0) < 1 << 31 else places
+
+
+def _before(values: Bits, counts: Counts, found: Bits) -> Counts:
+    """How often each of these was counted so far."""
+    if not len(values):
+        return np.zeros(len(found), np.int64)
+    at = np.minimum(np.searchsorted(values, found), len(values) - 1)
+    before: Counts = np.where(values[at] == found, counts[at], 0)
+    return before
 
 
 def _runs(ordered: Bits) -> tuple[Bits, Counts]:
@@ -172,31 +227,36 @@ def _bin_of(histogram: Tensor, count: int) -> tuple[int, int]:
     return index, int(from_top[place]) - int(histogram[index])
 
 
-def _position(series: Series, bits: int, wanted: int, chunk: int) -> int:
-    """The index after the ``wanted``-th entry of exactly this magnitude."""
-    begin = 0
-    if series.minus is not None:
-        begin, before = _block_of(series, bits, wanted)
-        wanted -= before
-    for start, stop in spans(series.tensor.numel() - begin, BLOCK if begin else chunk):
-        part = series.part(begin + start, begin + stop)
-        found = torch.nonzero(magnitude_bits(part) == bits).flatten()
+def _position(series: Series, bits: int, wanted: int, *, begin: int, near: int, chunk: int) -> int:
+    """The index after the ``wanted``-th entry of exactly this magnitude from ``begin`` on.
+
+    It most likely lies among the ``near`` next entries.
+    """
+    if wanted == 0:
+        return begin
+    total, step = series.tensor.numel(), near
+    while begin < total:
+        stop = min(total, begin + step)
+        found = torch.nonzero(magnitude_bits(series.part(begin, stop)) == bits).flatten()
         if found.numel() >= wanted:
-            return begin + start + int(found[wanted - 1]) + 1
-        wanted -= found.numel()
+            return begin + int(found[wanted - 1]) + 1
+        wanted, begin, step = wanted - found.numel(), stop, chunk
+        if series.minus is not None:  # it is far away
+            begin, before = _block_of(series, bits, wanted, begin=begin)
+            wanted, step = wanted - before, BLOCK
     raise AssertionError("fewer entries at the threshold than were counted")  # pragma: no cover
 
 
-def _block_of(series: Series, bits: int, wanted: int) -> tuple[int, int]:
+def _block_of(series: Series, bits: int, wanted: int, *, begin: int) -> tuple[int, int]:
     """Where the block begins that has the ``wanted``-th such entry, and how many lie before it.
 
-    The part after the last whole block if none of the whole ones has it.
+    Blocks are counted from ``begin``; the part after the last whole one if none has it.
     """
     assert series.minus is not None
-    value = float_of(bits)
-    begin, before = 0, 0
-    pair = [series.tensor, series.minus]
-    for (counts,) in fused.look("equal_counts", pair, floats=[value], device=series.device):
+    before, pair = 0, [series.tensor[begin:], series.minus[begin:]]
+    for (counts,) in fused.look(
+        "equal_counts", pair, floats=[float_of(bits)], device=series.device
+    ):
         here = int(counts.sum())
         if before + here >= wanted:
             running = counts.cumsum(0)

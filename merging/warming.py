@@ -16,6 +16,9 @@ from spaces.methods import METHODS
 LARGE = 20_000_000
 """Elements of a model from which compiling pays: below, a build takes less than the warm-up."""
 
+_GAINS = 150_000_000
+"""Elements whose build is faster by as much as it takes to compile one pass, about 10 seconds."""
+
 _WIDE = torch.float32
 _SUM = "weighted_sum", "whole_sum"  # without a base, with one
 
@@ -95,6 +98,11 @@ def variants_for(
 def large(plan: MergePlan) -> bool:
     """Whether compiling for builds of this size pays."""
     return sum(job.size // job.dtype.itemsize for job in plan.jobs) >= LARGE
+
+
+def pays_at_once(plan: MergePlan, missing: int) -> bool:
+    """Whether compiling so many passes takes less than one build of this size gains by it."""
+    return sum(job.size // job.dtype.itemsize for job in plan.jobs) >= _GAINS * missing
 
 
 _SEAL = Variant(name="seal", inputs=1, read=torch.int32)

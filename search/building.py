@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from merging.build import BuildError, NoSpaceError, write_model
 from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
+from merging.compiled import load, try_warm_up
 from merging.plan import MergePlan, plan
+from merging.warming import large, pays_at_once, variants_of
 from runs.export import model_card
 from search.errors import InputError, RunFailed
 from spaces.mergekit import Document, from_yaml
@@ -32,6 +34,7 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | Non
         console.print(f"note: {line}", markup=False)
     checkpoints = open_models(document, recipe)
     planned = plan(document.recipe, checkpoints)
+    _warm_up(planned, console)
     with _interruptible(out):
         fingerprint = _write(planned, checkpoints, document, out, shard_bytes, console)
     console.print(f"Wrote {out}, fingerprint {fingerprint}", markup=False, soft_wrap=True)
@@ -45,6 +48,18 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | Non
         )
     console.print("The weights are those that were scored.")
     return fingerprint, True
+
+
+def _warm_up(planned: MergePlan, console: Console) -> None:
+    """Load compiled passes that are there; compile others where one build gains by it."""
+    if not large(planned):
+        return
+    missing = load(variants_of(planned))
+    if missing and pays_at_once(planned, len(missing)):
+        console.print(
+            f"Compiling {len(missing)} passes, which takes less than building such a model without"
+        )
+        try_warm_up(missing)
 
 
 def read_recipe(recipe: Path) -> Document:

@@ -13,7 +13,7 @@ import torch
 
 from merging import known
 from merging.build import NonFiniteError, build_into
-from merging.cache import Magnitudes, Statistics
+from merging.cache import PLACE_STEP, Magnitudes, Statistics
 from merging.checkpoint import Checkpoint
 from merging.looks import BLOCK
 from merging.masks import MaskKey
@@ -51,6 +51,7 @@ def made(seed: float) -> Magnitudes:
     return Magnitudes(
         bits=torch.tensor([9, 5], dtype=torch.int32),
         counts=torch.tensor([1, 4]),
+        places=torch.empty(0, dtype=torch.int64),
         width=1,
         norm=seed,
     )
@@ -125,6 +126,23 @@ def test_kept_in_a_folder(tmp_path: Path) -> None:
 def test_find() -> None:
     assert made(0).find(1) == (9, 0, 1)
     assert made(0).find(2) == made(0).find(4) == (5, 1, 3)
+
+
+@pytest.mark.parametrize("chunk", [BLOCK, 10**6])
+def test_places_are_those_of_a_stable_sort(chunk: int) -> None:
+    """As found chunk by chunk; looking on from one finds any entry of its magnitude."""
+    series = delta(torch.bfloat16, 10 * BLOCK + 5)
+    found = count_magnitudes(series, chunk=chunk)
+    sizes = series.part(0, series.tensor.numel()).abs()
+    order = sizes.argsort(descending=True, stable=True)
+    noted = 0
+    for count in range(1, series.tensor.numel(), 37):
+        begin, rest = found.place(count)
+        assert rest < PLACE_STEP
+        place, noted = int(order[count - 1]), noted + (begin > 0)
+        between = sizes[begin : place + 1] == sizes[place]
+        assert place + 1 == begin if rest == 0 else int(between.sum()) == rest
+    assert noted > 100
 
 
 def truncated(file: Path) -> None:
@@ -217,9 +235,12 @@ def test_two_processes_at_once(tiny_family: dict[str, Path], tmp_path: Path) -> 
 
 
 DELLA = TIES | {"method": "della"}
+FUSION = {"method": "arcee_fusion", "base": "math", "sources": [{"of": "math"}, {"of": "code"}]}
 
 
-@pytest.mark.parametrize("merge", [TIES, SLERP, DELLA], ids=["ties", "slerp", "della"])
+@pytest.mark.parametrize(
+    "merge", [TIES, SLERP, DELLA, FUSION], ids=["ties", "slerp", "della", "arcee_fusion"]
+)
 def test_builds_with_and_without(merge: Any, tiny_family: dict[str, Path], tmp_path: Path) -> None:
     checkpoints = {n: Checkpoint.open(str(at), name=n) for n, at in tiny_family.items()}
     planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)

@@ -17,10 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from merging import compiled
 from merging.build import NoSpaceError, write_model
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
 from merging.plan import plan
+from search import building
 from search.building import build
 from search.errors import InputError, RunFailed
 from spaces.mergekit import from_yaml
@@ -365,3 +367,28 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "search", *map(str, words)], capture_output=True, text=True,
         cwd=str(folder), check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_passes_that_were_compiled_are_used(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Compiled where it pays, loaded where they are, and the same weights as without."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "passes"))
+    monkeypatch.setattr(building, "large", lambda _: True)
+    plain = fingerprint_checkpoint(Checkpoint.open(str(made(recipe, tmp_path / "a")), name="a"))
+    assert not (tmp_path / "passes").exists()  # a small model: compiling would take longer
+    monkeypatch.setattr(building, "pays_at_once", lambda *_: True)
+    try:
+        for name in ("b", "c"):
+            compiled.cool_down()
+            found = made(recipe, tmp_path / name)
+            assert fingerprint_checkpoint(Checkpoint.open(str(found), name=name)) == plain
+            said = "Compiling 2 passes" in capsys.readouterr().out
+            assert said == (name == "b")
+            assert {one.name for one in compiled.loaded()} == {"weighted_sum", "seal"}
+    finally:
+        compiled.cool_down()
