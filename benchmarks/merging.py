@@ -71,11 +71,12 @@ def main() -> None:
         metavar="METHOD",
         help="let mergekit make the same merge after each repeat of these methods",
     )
-    parser.add_argument("--folder", type=Path, help="where models are made and kept")
+    parser.add_argument("--folder", type=Path, help="where models and statistics are made and kept")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as made:
-        folders = make_family(asked.folder or Path(made), asked.size, parents=asked.parents)
+        place = asked.folder or Path(made)
+        folders = make_family(place, asked.size, parents=asked.parents)
         print(
             f"{asked.size}, base and {asked.parents} parents in bfloat16, {asked.threads} threads, "
             f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
@@ -87,6 +88,7 @@ def main() -> None:
             repeats=asked.repeats,
             warmed=not asked.eager,
             against=asked.mergekit,
+            known=Statistics(place / "statistics"),
         )
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
@@ -134,6 +136,7 @@ def in_memory(
     repeats: int,
     warmed: bool,
     against: Sequence[str],
+    known: Statistics,
 ) -> None:
     """Print a table of what a candidate costs after set-up."""
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
@@ -145,13 +148,12 @@ def in_memory(
     for method in methods:
         recipe = recipe_of(method, folders)
         compiled.cool_down()
-        with tempfile.TemporaryDirectory() as folder:
-            build = _Build(plan(recipe, checkpoints), checkpoints, Statistics(Path(folder)))
-            setup = build.set_up(warmed=warmed)
-            runs: list[Callable[[], float]] = [build.copy, build.run]
-            if method in against:
-                runs.append(partial(mergekit_seconds, recipe, folders))
-            copied, built, *theirs = alternate(runs, repeats)
+        build = _Build(plan(recipe, checkpoints), checkpoints, known)
+        setup = build.set_up(warmed=warmed)
+        runs: list[Callable[[], float]] = [build.copy, build.run]
+        if method in against:
+            runs.append(partial(mergekit_seconds, recipe, folders))
+        copied, built, *theirs = alternate(runs, repeats)
         moved = build.moved / built / 1e9
         row = [method, len(build.names), f"{setup:.1f}", f"{built:.3f}", f"{moved:.1f}"]
         row += [f"{built / copied:.1f}"]
