@@ -102,7 +102,8 @@ class Magnitudes:
 
     @cached_property
     def _places(self) -> npt.NDArray[np.signedinteger[Any]]:
-        return self.places.numpy()
+        places: npt.NDArray[np.signedinteger[Any]] = self.places.numpy()
+        return places
 
     @cached_property
     def _first(self) -> npt.NDArray[np.int64]:
