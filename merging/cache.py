@@ -102,14 +102,14 @@ class Magnitudes:
 
     @cached_property
     def _places(self) -> npt.NDArray[np.signedinteger[Any]]:
-        places: npt.NDArray[np.signedinteger[Any]] = self.places.numpy()
-        return places
+        return self.places.numpy()
 
     @cached_property
     def _first(self) -> npt.NDArray[np.int64]:
         """Of the places of each bin."""
         noted = np.diff(self._counts, prepend=0) // PLACE_STEP
-        return np.cumsum(noted) - noted
+        first: npt.NDArray[np.int64] = np.cumsum(noted) - noted
+        return first
 
 
 class Statistics:
