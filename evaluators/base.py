@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -51,6 +51,7 @@ class TaskInfo:
         higher_is_better: Direction of the metric.
         weight: Share in the combined score, above 0; shares need not sum to 1.
         mean: Whether the task's value is the plain mean over its questions.
+        written: Whether its questions are answered by text that the model writes.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TaskInfo:
     higher_is_better: bool
     weight: float
     mean: bool = True
+    written: bool = field(default=False, compare=False)  # earlier studies do not know it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,10 +93,13 @@ class Outcome:
         question: Id of the question.
         value: The metric for this item in the metric's own unit (1 or 0 for right or wrong); NaN
             where the metric exists only for a whole task.
+        length: Characters of the written answer, up to where it was told to stop; the mean where it
+            was given several times; ``None`` where none is written.
     """
 
     question: str
     value: float
+    length: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -95,7 +95,25 @@ def mark(
     mean, by_item = task.info.mean, task.by_item
     score = task_score(task.info.name, items, aggregate=task.aggregate, mean=mean)
     outcomes = [
-        outcome(name, items.get(name), aggregate=task.aggregate, mean=mean, by_item=by_item)
+        outcome(
+            name,
+            items.get(name),
+            aggregate=task.aggregate,
+            mean=mean,
+            by_item=by_item,
+            length=_length(chosen[name]),
+        )
         for name in ids
     ]
     return score, outcomes
+
+
+def _length(requests: Sequence[Any]) -> float | None:
+    """Characters of the answers written to a question, on average, if any is written."""
+    written = [
+        len(answer)
+        for request in requests
+        if request.request_type == "generate_until"
+        for answer in request.resps
+    ]
+    return sum(written) / len(written) if written else None

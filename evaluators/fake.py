@@ -141,7 +141,11 @@ class FakeEvaluator:
         shares = contributions(recipe.root)
         point = [shares.get(name, 0.0) for name in self._spec.parents]
         outcomes = tuple(
-            Outcome(question=question, value=self._answer(question, point))
+            Outcome(
+                question=question,
+                value=self._answer(question, point),
+                length=_length(question, shares),
+            )
             for question in candidate.questions
         )
         tasks = self._task_scores(outcomes)
@@ -290,6 +294,7 @@ def _catalogue(spec: FakeSpec) -> Catalogue:
             metric="acc,none",
             higher_is_better=name not in spec.lower_is_better,
             weight=weight,
+            written=True,
         )
         for name, weight in spec.tasks
     )
@@ -299,6 +304,12 @@ def _catalogue(spec: FakeSpec) -> Catalogue:
         for n in range(spec.questions)
     )
     return Catalogue(tasks=tasks, questions=questions)
+
+
+def _length(question: str, shares: Mapping[str, float]) -> float:
+    """Characters of an answer: the more is added up, the longer they get, by the question."""
+    total = sum(abs(share) for share in shares.values())
+    return float(round((20.0 + 40.0 * _fraction("length", question)) * (0.5 + total)))
 
 
 def _mean_score(task: str, values: list[float]) -> TaskScore:

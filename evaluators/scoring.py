@@ -85,7 +85,13 @@ def jackknife(items: Sequence[Any], aggregate: Aggregation, *, groups: int = GRO
 
 
 def outcome(
-    question: str, item: Any, *, aggregate: Aggregation, mean: bool, by_item: bool
+    question: str,
+    item: Any,
+    *,
+    aggregate: Aggregation,
+    mean: bool,
+    by_item: bool,
+    length: float | None = None,
 ) -> Outcome:
     """What one question gave, in the metric's own unit.
 
@@ -96,8 +102,10 @@ def outcome(
         mean: Whether that is the plain mean.
         by_item: Whether the aggregation of a single item means something (a perplexity does,
             a correlation does not).
+        length: Of the written answer, if there is one.
     """
     value = math.nan
     if item is not None and (mean or by_item):
         value = float(item) if mean else float(aggregate([item]))
-    return Outcome(question=question, value=value if math.isfinite(value) else math.nan)
+    value = value if math.isfinite(value) else math.nan
+    return Outcome(question=question, value=value, length=length)

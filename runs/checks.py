@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runs.document import Place, Problem, path_text, shown
+from runs.records import MEASURES, PARAMETERS, SCORE
 from runs.sections import one_of
 from spaces.methods import METHODS, BaseRule
 
@@ -241,18 +242,35 @@ def _worker_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    if _at(data, "search", "objective") != "pareto":
+    small = _at(data, "search", "minimize") or ()
+    pareto = _at(data, "search", "objective") == "pareto"
+    if not isinstance(small, list | tuple) or not (pareto or small):
         return
+    yield from _measure_problems(data, small)
     held_out = _at(data, "held_out")
     apart = held_out if isinstance(held_out, list | tuple) else ()
     searched = [name for name in _task_names(data) if name not in apart]
-    if len(searched) < 2:
+    if pareto and len(searched) < (1 if small else 2):
         text = f"expected two tasks or more to search on for pareto, got {len(searched)}; use sum"
         yield Problem(text=text, place=("search", "objective"))
     sampler = _at(data, "search", "sampler")
     if sampler in ONE_OBJECTIVE:
         text = f"expected a sampler for several objectives, got {shown(sampler)}; use auto or nsga2"
         yield Problem(text=text, place=("search", "sampler"))
+
+
+def _measure_problems(data: Mapping[str, Any], small: Sequence[Any]) -> Iterator[Problem]:
+    place: Place = ("search", "minimize")
+    if len(set(map(str, small))) < len(small):
+        yield Problem(text="expected each measure once, got one twice", place=place)
+    if PARAMETERS in small and not _at(data, "space", "slices"):
+        text = (
+            "expected parameters only with space.slices, without which all models are of one size"
+        )
+        yield Problem(text=text, place=place)
+    taken = [name for name in _task_names(data) if name in (SCORE, *MEASURES)]
+    for name in taken:
+        yield Problem(text=f"expected no task named {name!r} with further objectives", place=place)
 
 
 _SPACE_KEYS: dict[str, Place] = {

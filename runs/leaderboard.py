@@ -15,7 +15,7 @@ import pandas as pd
 from evaluators.base import TaskInfo
 from runs.evaluations import QUARANTINED
 from runs.front import front
-from runs.records import Evaluation, Record, Split, State
+from runs.records import ANSWER_LENGTH, PARAMETERS, Evaluation, Record, Split, State
 
 _FIRST = {
     "rank": "Int64",
@@ -31,6 +31,7 @@ _HELD_OUT = {
     "held_out_stderr": "float64",
     "held_out_questions": "Int64",
 }
+_MEASURES = {"answer_length": "float64", "answer_length_stderr": "float64", "parameters": "Int64"}
 _LAST = {
     "method": "str",
     "origin": "str",
@@ -80,7 +81,7 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
         posterior |= {f"posterior:{name}": "float64", f"posterior_stderr:{name}": "float64"}
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
-    return {**_FIRST, **posterior, **search, **_HELD_OUT, **held_out, **_LAST}
+    return {**_FIRST, **posterior, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
 
 
 def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
@@ -159,7 +160,7 @@ def contenders(records: Sequence[Record], *, objectives: Sequence[str]) -> tuple
 
 
 def fronts(records: Sequence[Record]) -> frozenset[int]:
-    """Ids of the candidates that no other is expected to match in every task and beat in one."""
+    """Ids of the candidates that no other is expected to match in all and beat in one."""
     known = [record for record in records if record.objectives]
     points = [[one.value for one in record.objectives.values()] for record in known]
     return frozenset(r.id for r, best in zip(known, front(points), strict=True) if best)
@@ -212,6 +213,10 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
         row["posterior_stderr"] = record.posterior.stderr
     for name, known in record.objectives.items():
         row |= {f"posterior:{name}": known.value, f"posterior_stderr:{name}": known.stderr}
+    if (length := record.measures.get(ANSWER_LENGTH)) is not None:
+        row |= {"answer_length": length.value, "answer_length_stderr": length.stderr}
+    if (size := record.measures.get(PARAMETERS)) is not None:
+        row["parameters"] = round(size.value)
     search = record.evaluations.get(Split.SEARCH)
     if search is not None:
         row |= {

@@ -10,6 +10,7 @@ from typing import Any
 from evaluators.base import Catalogue, Question, TaskInfo
 from runs.split import Questions
 from spaces.seeds import Seed
+from spaces.sizes import Sizes
 
 FORMAT = 2
 """Version of the tables and values of study.db; a study of another version is refused."""
@@ -29,9 +30,10 @@ class Manifest:
         versions: Versions of the packages that made the run.
         created: When, ISO 8601 with time zone.
         dry_run: Whether scores are made up instead of measured.
-        objectives: Tasks whose scores are objectives of their own; none where the weighted sum is
-            the one objective.
+        objectives: What is searched for at once: tasks, or ``score`` for their weighted sum, and
+            measures to be small; none where the weighted sum is the one objective.
         seeds: Recipes to try first, in order; files that they came from are not needed again.
+        sizes: What tells the number of parameters of a recipe's model; ``None`` if not known.
     """
 
     config: str
@@ -45,6 +47,7 @@ class Manifest:
     dry_run: bool = False
     objectives: tuple[str, ...] = ()
     seeds: tuple[Seed, ...] = ()
+    sizes: Sizes | None = None
 
     def to_rows(self) -> dict[str, str]:
         """The manifest as texts by key; ``from_rows`` is the inverse."""
@@ -64,6 +67,7 @@ class Manifest:
             "dry_run": json.dumps(self.dry_run),
             "objectives": json.dumps(self.objectives),
             "seeds": json.dumps([seed.to_dict() for seed in self.seeds]),
+            "sizes": json.dumps(self.sizes.to_dict() if self.sizes else None),
         }
 
     @classmethod
@@ -89,4 +93,7 @@ class Manifest:
             dry_run=json.loads(rows["dry_run"]),
             objectives=tuple(json.loads(rows.get("objectives", "[]"))),
             seeds=tuple(Seed.from_dict(seed) for seed in json.loads(rows["seeds"])),
+            sizes=Sizes.from_dict(sizes)
+            if (sizes := json.loads(rows.get("sizes", "null")))
+            else None,
         )

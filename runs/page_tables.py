@@ -76,6 +76,11 @@ def _columns(
             values, stderr = frame[f"held_out:{task.name}"], frame[f"held_out_stderr:{task.name}"]
             if not _blank(values, frame):
                 yield f"held-out {task_title(task)}", True, _scores(values, stderr)
+    lengths = frame["answer_length"]
+    if not _blank(lengths, frame):
+        yield "answer length", True, _scores(lengths, frame["answer_length_stderr"])
+    if frame["parameters"].nunique() > 1:  # it says nothing where all have the same
+        yield "parameters", True, [f"{n:,}" if not pd.isna(n) else "" for n in frame["parameters"]]
     yield "method", False, texts(frame["method"])
     yield "origin", False, texts(frame["origin"])
     if any(frame["state"] == "running"):

@@ -23,6 +23,14 @@ SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random
 LOGGERS = ("tensorboard", "mlflow", "wandb")
 """Names a config may give for loggers."""
 
+SCORE = "score"
+"""The objective that the weighted sum of the tasks' scores is."""
+
+ANSWER_LENGTH = "answer_length"
+PARAMETERS = "parameters"
+MEASURES = (ANSWER_LENGTH, PARAMETERS)
+"""What else of a candidate is known, and can be an objective: smaller is better."""
+
 
 class Role(StrEnum):
     """What a candidate is in a run."""
@@ -162,8 +170,11 @@ class Record:
         estimate: Search score made comparable between candidates that answered different
             questions; ``None`` where it was not computed, or there is no score.
         posterior: What is to be expected of the candidate in the light of all others; likewise.
-        objectives: The same for each task that is searched on, by its name, larger is better;
-            empty where there is one task only.
+        objectives: The same for each objective of the run, else for each task that is searched on,
+            by its name, larger is better (measures with a minus sign); empty where there is one
+            task only.
+        measures: What is known of the measures, by name: mean characters of a written answer to a
+            search question, made comparable like the score; number of parameters.
     """
 
     id: int
@@ -175,6 +186,7 @@ class Record:
     estimate: Estimate | None = None
     posterior: Estimate | None = None
     objectives: Mapping[str, Estimate] = field(default_factory=dict)
+    measures: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def is_baseline(self) -> bool:

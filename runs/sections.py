@@ -289,6 +289,15 @@ class SearchSection(Section):
         default="sum",
         description="The weighted sum of the tasks' scores, or pareto: each task for itself.",
     )
+    minimize: Annotated[
+        tuple[Literal["answer_length", "parameters"], ...],
+        Field(strict=False),
+        _expecting("a list of answer_length and parameters"),
+    ] = Field(
+        default=(),
+        description="What is to be small as well, as further objectives: answer_length (characters "
+        "of written answers), parameters (of the model).",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")
     seeds: Annotated[
         Literal["default", "none"] | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)],

@@ -192,7 +192,7 @@ class Store(RunDatabase):
                 "score_seconds": outcome.score_seconds,
                 # in the order they came, which need not be the order they were asked in
                 "asked": self._pack_positions([item.question for item in outcome.outcomes]),
-                "outcomes": pack(np.array([o.value for o in outcome.outcomes], dtype="<f8")),
+                "outcomes": pack(_numbers(outcome.outcomes)),
             }
         else:
             values |= {
@@ -260,9 +260,9 @@ class Store(RunDatabase):
         """What each question gave in all complete parts of an evaluation, in the order asked."""
         questions = self.manifest.catalogue.questions
         return tuple(
-            Outcome(question=questions[position].id, value=float(value))
-            for _, positions, values in self._answers(_is(candidate, split))
-            for position, value in zip(positions, values, strict=True)
+            Outcome(question=questions[position].id, value=float(value), length=_known(length))
+            for _, positions, numbers in self._answers(_is(candidate, split))
+            for position, value, length in zip(positions, *numbers, strict=True)
         )
 
     def fingerprint(self, candidate: int) -> str:
@@ -277,7 +277,8 @@ class Store(RunDatabase):
         """The outcomes of every complete part of a split, by candidate.
 
         Yields:
-            The candidate's id, ``(n,)`` places in the catalogue's questions, ``(n,)`` values.
+            The candidate's id, ``(n,)`` places in the catalogue's questions, ``(2, n)`` values and
+            lengths of written answers, NaN where there are none.
         """
         return self._answers(EVALUATIONS.c.split == split.value)
 
@@ -290,10 +291,14 @@ class Store(RunDatabase):
         with self._reading() as connection:
             count = len(self.manifest.catalogue.questions)
             for candidate, asked, outcomes in connection.execute(query):
-                positions, values = unpack(asked, "<u4"), unpack(outcomes, "<f8")
-                if len(positions) != len(values) or (positions >= count).any():
+                positions, flat = unpack(asked, "<u4"), unpack(outcomes, "<f8")
+                known = len(flat) in (len(positions), 2 * len(positions))
+                if not known or (positions >= count).any():
                     raise ValueError(f"candidate {candidate}: answers to no questions of the run")
-                yield candidate, positions, values
+                numbers = flat.reshape(-1, len(positions))
+                if len(numbers) == 1:  # nothing was written
+                    numbers = np.vstack([numbers, np.full_like(numbers, math.nan)])
+                yield candidate, positions, numbers
 
     def _ids(self, packed: bytes) -> tuple[str, ...]:
         questions = self.manifest.catalogue.questions
@@ -304,6 +309,17 @@ class Store(RunDatabase):
             known = self.manifest.catalogue.questions
             self._positions = {question.id: at for at, question in enumerate(known)}
         return pack(np.array([self._positions[name] for name in questions], dtype="<u4"))
+
+
+def _numbers(outcomes: Sequence[Outcome]) -> Values:
+    """Values of outcomes, and after them the lengths of the answers where any was written."""
+    pairs = [(one.value, math.nan if one.length is None else one.length) for one in outcomes]
+    numbers = np.array(pairs, dtype="<f8").reshape(-1, 2).T
+    return numbers[: 1 if np.isnan(numbers[1]).all() else 2].copy()
+
+
+def _known(length: float) -> float | None:
+    return None if math.isnan(length) else float(length)
 
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:

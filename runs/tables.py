@@ -44,7 +44,8 @@ EVALUATIONS = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("questions", sa.Integer, nullable=False),
-    # Positions as above, known from the start, and values (float64), each deflated.
+    # Positions as above, known from the start, and values (float64), each deflated; after the
+    # values as many lengths of answers, where any was written.
     sa.Column("asked", sa.LargeBinary, nullable=False),
     sa.Column("outcomes", sa.LargeBinary),
     sa.Column("started", sa.Float, nullable=False),

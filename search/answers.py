@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore
-from runs.records import Estimate, Record, Split
+from runs.records import ANSWER_LENGTH, Estimate, Record, Split
 from runs.store import Store
 
 Array = NDArray[np.float64]
@@ -68,6 +68,14 @@ class _Task:
                 new = more.copy()
                 new[: len(kept)] = kept
                 setattr(self, name, new)
+
+    def put(self, row: int, columns: NDArray[Any], values: Array) -> None:
+        """Answers of one candidate, in the metric's own direction; those not finite are none."""
+        known = np.isfinite(values)
+        oriented = values[known] * (1.0 if self.info.higher_is_better else -1.0)
+        self.values[row, columns[known]] = oriented
+        self.right = self.right and bool(np.isin(oriented, (0.0, 1.0)).all())
+        self.asked[row, columns[known]] = 1.0
 
     def estimates(self, rows: int) -> tuple[Array, Array]:
         """Estimate and variance for each of the first candidates; NaN for those without answers.
@@ -142,6 +150,11 @@ class Answers:
             for info in catalogue.tasks
             if info.name in columns
         }
+        self._lengths = {
+            name: _Task(info=_LENGTH, column=task.column)
+            for name, task in self._tasks.items()
+            if task.info.written
+        }
         number = {name: at for at, name in enumerate(self._tasks)}
         # by position in the catalogue: number of the task and column in it, -1 if it does not count
         self._place = np.array(
@@ -155,6 +168,7 @@ class Answers:
         ).reshape(-1, 2)
         self._row: dict[int, int] = {}
         self._found: _Found | None = _Found()
+        self._found_lengths: Mapping[int, Estimate] | None = {}
 
     @classmethod
     def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> Answers:
@@ -165,8 +179,8 @@ class Answers:
             records: Its records, where they were read already.
         """
         found = cls(store.manifest.catalogue, store.manifest.questions.search)
-        for candidate, positions, values in store.answers(Split.SEARCH):
-            found._take(candidate, positions, values)
+        for candidate, positions, numbers in store.answers(Split.SEARCH):
+            found._take(candidate, positions, numbers)
         for record in store.records() if records is None else records:
             if record.id in found._row:
                 found._take_scores(record.id, record.evaluations[Split.SEARCH].tasks)
@@ -184,22 +198,23 @@ class Answers:
         """
         positions = np.array([self._position[item.question] for item in outcomes], dtype=np.int64)
         values = np.array([item.value for item in outcomes], dtype=np.float64)
-        self._take(candidate, positions, values)
+        lengths = np.array([item.length for item in outcomes], dtype=np.float64)  # None: NaN
+        self._take(candidate, positions, np.vstack([values, lengths]))
         self._take_scores(candidate, scores)
 
-    def _take(self, candidate: int, positions: NDArray[Any], values: Array) -> None:
+    def _take(self, candidate: int, positions: NDArray[Any], numbers: Array) -> None:
         row = self._row.setdefault(candidate, len(self._row))
         places = self._place[positions]
-        for number, task in enumerate(self._tasks.values()):
+        values, lengths = numbers
+        for number, (name, task) in enumerate(self._tasks.items()):
             task.grow(row + 1)
+            here = places[:, 0] == number
             if task.info.mean:
-                here = (places[:, 0] == number) & np.isfinite(values)
-                sign = 1.0 if task.info.higher_is_better else -1.0
-                oriented = sign * values[here]
-                task.values[row, places[here, 1]] = oriented
-                task.right = task.right and bool(np.isin(oriented, (0.0, 1.0)).all())
-                task.asked[row, places[here, 1]] = 1.0
-        self._found = None
+                task.put(row, places[here, 1], values[here])
+            if name in self._lengths:
+                self._lengths[name].grow(row + 1)
+                self._lengths[name].put(row, places[here, 1], lengths[here])
+        self._found = self._found_lengths = None
 
     def _take_scores(self, candidate: int, scores: Iterable[TaskScore]) -> None:
         for score in scores:
@@ -250,6 +265,15 @@ class Answers:
         """The same candidates' estimates of each task in ``tasks``, larger is better."""
         return self._estimated().by_task
 
+    def lengths(self) -> Mapping[int, Estimate]:
+        """Mean characters of a written answer, made comparable like the scores, with a minus sign.
+
+        Of those candidates that wrote something in every task where answers are written.
+        """
+        if self._found_lengths is None:
+            self._found_lengths = self._estimate_lengths()
+        return self._found_lengths
+
     def _estimated(self) -> _Found:
         if self._found is None:
             self._found = self._estimate()
@@ -279,6 +303,27 @@ class Answers:
                 for name, row in scored
             },
         )
+
+    def _estimate_lengths(self) -> dict[int, Estimate]:
+        """Means over all questions that are answered in writing."""
+        if not self._lengths:
+            return {}
+        tasks, rows = self._lengths.values(), len(self._row)
+        shares = np.array([len(task.column) for task in tasks], dtype=np.float64)
+        parts = [task.estimates(rows) for task in tasks]
+        value = shares @ np.array([part for part, _ in parts]) / shares.sum()
+        variance = shares**2 @ np.array([doubt for _, doubt in parts])
+        stderr = np.sqrt(variance) / shares.sum()
+        return {
+            name: Estimate(value=float(value[row]), stderr=float(stderr[row]))
+            for name, row in self._row.items()
+            if math.isfinite(value[row])
+        }
+
+
+_LENGTH = TaskInfo(
+    name=ANSWER_LENGTH, metric="characters", higher_is_better=False, weight=1.0, mean=True
+)
 
 
 def _oriented(info: TaskInfo, value: float) -> float:

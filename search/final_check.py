@@ -8,6 +8,7 @@ from functools import partial
 from runs.budget import Budget
 from runs.config import RunConfig
 from runs.leaderboard import contenders, ranked
+from runs.manifest import Manifest
 from runs.records import Record, Split, State, is_known_good
 from runs.split import Questions
 from runs.store import Store
@@ -63,6 +64,15 @@ def budget_problems(config: RunConfig, questions: Questions, *, seeds: int) -> l
     ]
 
 
+def task_objectives(manifest: Manifest) -> tuple[str, ...]:
+    """Tasks that are objectives of their own: the best in each deserves a closer look.
+
+    The best in a measure is not among them: the smallest model is seldom a good one.
+    """
+    tasks = {task.name for task in manifest.catalogue.tasks}
+    return tuple(name for name in manifest.objectives if name in tasks)
+
+
 def finalists(top: int) -> int:
     """How many are asked all search questions at most, so that the best of them are sure."""
     return top + math.ceil(top / 2)
@@ -106,7 +116,7 @@ def to_validate(store: Store, *, top: int) -> list[int]:
     records = judged(store)
     order = ranked(records)
     known_good = [record for record in order if is_known_good(record.origin)]
-    best = contenders(records, objectives=store.manifest.objectives)[:top]
+    best = contenders(records, objectives=task_objectives(store.manifest))[:top]
     chosen = [*best, *known_good[:top], *(r for r in order if r.is_baseline)]
     numbers = dict.fromkeys(record.id for record in chosen)
     return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
@@ -114,7 +124,7 @@ def to_validate(store: Store, *, top: int) -> list[int]:
 
 def _best(store: Store, top: int) -> tuple[Record, ...]:
     """The recipes to check: of a front the best in each objective first, then by rank."""
-    return contenders(judged(store), objectives=store.manifest.objectives)[:top]
+    return contenders(judged(store), objectives=task_objectives(store.manifest))[:top]
 
 
 def _finished(record: Record, split: Split) -> bool:

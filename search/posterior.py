@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runs.records import Estimate, Record, Split, State
+from runs.records import MEASURES, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
 from search.features import Features
+from search.objectives import known_of
 from search.surrogate import (
     FEWEST,
     MAX_POINTS,
@@ -149,27 +150,45 @@ def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
 
 def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
-    records = store.records()
+    records, manifest = store.records(), store.manifest
     answers = Answers.of_study(store, records)
-    combined, by_task = answers.estimates(), answers.by_task()
-    names = [task.name for task in answers.tasks]
     scored = {r.id for r in records if r.evaluations[Split.SEARCH].state is not State.FAILED}
-    # One task is the score itself, but for its weight.
+    names = list(manifest.objectives)
+    if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
+        names = [task.name for task in answers.tasks]
+    looked_at = [SCORE, *(name for name in names if name != SCORE)]
+    all_names, sizes = {*looked_at, *MEASURES}, manifest.sizes
+    known = {
+        record.id: known_of(answers, record.id, record.recipe, sizes=sizes, names=all_names)
+        for record in records
+        if record.id in answers.estimates() and record.id in scored
+    }
     estimates = {
-        number: (combined[number], *(by_task[number] if len(names) > 1 else ()))
-        for number in combined
-        if number in scored
+        number: tuple(found[name] for name in looked_at)
+        for number, found in known.items()
+        if found.keys() >= set(looked_at)
     }
     inside = {record.id: record.recipe for record in records if record.trial is not None}
-    posterior = Posterior(Space.from_dict(store.manifest.space)).of(inside, estimates)
+    posterior = Posterior(Space.from_dict(manifest.space)).of(inside, estimates)
+    expected = {
+        number: dict(zip(looked_at, posterior[number], strict=True)) for number in estimates
+    }
     return tuple(
         replace(
             record,
-            estimate=estimates[record.id][0],
-            posterior=posterior[record.id][0],
-            objectives=dict(zip(names, posterior[record.id][1:], strict=False)),
+            estimate=known[record.id][SCORE],
+            posterior=expected[record.id][SCORE],
+            objectives={name: expected[record.id][name] for name in names},
+            measures=_measures(known[record.id]),
         )
-        if record.id in estimates
+        if record.id in expected
         else record
         for record in records
     )
+
+
+def _measures(known: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """What is known of the measures, without the minus sign."""
+    return {
+        name: replace(known[name], value=-known[name].value) for name in MEASURES if name in known
+    }

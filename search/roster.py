@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from evaluators.base import Failure, Score
 from runs.evaluations import NOT_ITS_OWN
 from runs.front import front
-from runs.records import PARENT, Estimate, Record, Split, State
+from runs.records import PARENT, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search import racing
 from search.answers import Answers
 from search.features import Features
+from search.objectives import known_of
 from search.posterior import Posterior
 from search.surrogate import Fits
 from spaces.recipe import Recipe
@@ -71,9 +72,11 @@ class Roster:
         self._tasks = store.manifest.catalogue.tasks
         self._total = len(store.manifest.questions.search)
         self._answers = Answers.of_study(store)
+        self._names = store.manifest.objectives or (SCORE,)
+        self._sizes = store.manifest.sizes
         self.pareto = bool(store.manifest.objectives)
         groups = Features(space).groups
-        objectives = max(1, len(store.manifest.objectives))
+        objectives = len(self._names)
         self._fits = fits if fits is not None else [Fits(groups) for _ in range(objectives)]
         self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
@@ -173,9 +176,9 @@ class Roster:
     def estimates(self) -> dict[int, tuple[Estimate, ...]]:
         """Every objective's score of the candidates that did not fail."""
         return {
-            number: self._objectives(number)
+            number: found
             for number in self._answers.estimates()
-            if self.failed.get(number) is False
+            if self.failed.get(number) is False and (found := self._objectives(number))
         }
 
     def values(self, number: int) -> list[float]:
@@ -189,9 +192,10 @@ class Roster:
         return []
 
     def _objectives(self, number: int) -> tuple[Estimate, ...]:
-        if self.pareto:
-            return self._answers.by_task()[number]
-        return (self._answers.estimates()[number],)
+        """What is known of each objective; nothing as long as one of them is not known."""
+        recipe, names = self.recipes[number], self._names
+        known = known_of(self._answers, number, recipe, sizes=self._sizes, names=names)
+        return tuple(known.values()) if len(known) == len(names) else ()
 
     def lead(self, *, by_scores: bool) -> Lead:
         """Who is ahead.
@@ -216,9 +220,12 @@ class Roster:
 
     def _combined(self, objectives: Sequence[float]) -> float:
         """The score that values of the objectives come to: their weighted mean."""
-        weights = [task.weight for task in self._answers.tasks] if self.pareto else [1.0]
-        total = math.fsum(w * value for w, value in zip(weights, objectives, strict=True))
-        return total / math.fsum(weights)
+        known = dict(zip(self._names, objectives, strict=True))
+        if SCORE in known:
+            return known[SCORE]
+        tasks = [task for task in self._answers.tasks if task.name in known]
+        total = math.fsum(task.weight * known[task.name] for task in tasks)
+        return total / math.fsum(task.weight for task in tasks)
 
     def leader(self) -> int | None:
         """Who may be promoted, and is raced against: of a front, who was asked the least."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evaluators.base import Catalogue, EvaluatorError
+from evaluators.base import EvaluatorError
 from evaluators.inspection import versions
 from evaluators.pool import Pool
 from evaluators.task_facts import Survey, TaskFacts
@@ -19,19 +19,27 @@ from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.leaderboard import score_of
 from runs.manifest import Manifest
 from runs.records import Split
-from runs.split import Questions, divide, held_out_problems
+from runs.split import divide, held_out_problems
 from runs.store import Store
 from search.book import read_book, resolve_book
 from search.errors import InputError, RunFailed
-from search.final_check import asks_all, budget_problems, final_check, reserve
+from search.final_check import (
+    asks_all,
+    budget_problems,
+    final_check,
+    reserve,
+    task_objectives,
+)
 from search.ledger import Ledger
 from search.loop import Loop
 from search.monitor import Monitor
+from search.objectives import objectives, sizes_of
 from search.overrides import Overrides
 from search.posterior import kept_fits
 from search.samplers import Sampler
 from search.stop import Stop, on_signals
 from search.workers import evaluator_factory, fake_factory
+from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
 
 
@@ -106,6 +114,10 @@ def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> 
     few = [] if dry_run else held_out_problems(questions, catalogue, held_out)
     if few:
         raise InputError([f"{path}: {problem}" for problem in few])
+    try:
+        searched_for = objectives(config, catalogue, questions)
+    except InputError as error:
+        raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
     small = budget_problems(config, questions, seeds=len(first))
     if small:
         raise InputError([f"{path}: {problem}" for problem in small])
@@ -119,8 +131,9 @@ def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> 
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dry_run=dry_run,
-        objectives=objectives(config, catalogue, questions),
+        objectives=searched_for,
         seeds=first,
+        sizes=sizes_of(seeds(space)[0], checkpoints),
     )
     return Prepared(
         config=config,
@@ -274,8 +287,8 @@ class Session:
             return not stop.requested
 
     def _top(self, asked: int) -> int:
-        """How many recipes to check: the best in every objective are among them."""
-        return max(asked, len(self._store.manifest.objectives)) if asked else 0
+        """How many recipes to check: the best in every task that is an objective are among them."""
+        return max(asked, len(task_objectives(self._store.manifest))) if asked else 0
 
     def _loop(self, stop: Stop) -> Loop:
         return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)
@@ -287,15 +300,6 @@ class Session:
             others=len(self._config.models) + 1 + min(top, self._seeds),
             all_at_once=asks_all(self._config),
         )
-
-
-def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) -> tuple[str, ...]:
-    """The tasks that a Pareto search has for objectives; none where it is for the weighted sum."""
-    if config.search.objective != "pareto":
-        return ()
-    searched = set(questions.search)
-    asked = {question.task for question in catalogue.questions if question.id in searched}
-    return tuple(task.name for task in catalogue.tasks if task.name in asked)
 
 
 def _check_any(store: Store) -> None:

@@ -6,6 +6,7 @@ from evaluators.base import Catalogue, Outcome, Question, Score, TaskInfo, TaskS
 from runs.manifest import Manifest
 from runs.split import divide
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from spaces.sizes import Sizes
 
 
 def recipe(weight: float) -> Recipe:
@@ -30,15 +31,19 @@ def manifest() -> Manifest:
         questions=divide(catalogue, 0.3, seed=0),
         versions={"torch": "2"},
         created="2026-01-01T00:00:00+00:00",
+        sizes=Sizes(outside=3, layers=(1, 2)),
     )
 
 
-def score(names: tuple[str, ...]) -> Score:
+def score(names: tuple[str, ...], *, lengths: tuple[float | None, ...] = (None,)) -> Score:
     return Score(
         value=0.1 + 0.2,
         stderr=0.05,
         tasks=(TaskScore(task="t", value=0.1 + 0.2, stderr=math.nan, n=len(names)),),
-        outcomes=tuple(Outcome(question=name, value=1 / 3) for name in names),
+        outcomes=tuple(
+            Outcome(question=name, value=1 / 3, length=lengths[at % len(lengths)])
+            for at, name in enumerate(names)
+        ),
         fingerprint="f" * 32,
         build_seconds=0.5,
         score_seconds=1.5,

@@ -70,6 +70,10 @@ def _columns(
          f"{task.metric} on the search questions, ± standard error")
         for task in tasks
     ]  # fmt: skip
+    pairs.append(
+        ("answer length", "answer_length", "answer_length_stderr",
+         "Mean characters of what it wrote in answer to a search question, ± standard error")
+    )  # fmt: skip
     for name, value, stderr, words in pairs:
         if frame[value].notna().any() or name == "score":
             cells = [
@@ -77,6 +81,10 @@ def _columns(
                 for one, error in zip(frame[value], frame[stderr], strict=True)
             ]
             yield name, words, cells, _keys(frame[value])
+    sizes = frame["parameters"]
+    if sizes.nunique() > 1:  # it says nothing where all have the same
+        cells = ["" if pd.isna(size) else f"{size:,}" for size in sizes]
+        yield "parameters", "Number of parameters of the model", cells, _keys(sizes)
     yield (
         "method",
         "How it is made; + joins the methods of a merge tree",
@@ -85,7 +93,7 @@ def _columns(
     )
     yield "origin", "Where the recipe comes from", texts(frame["origin"]), None
     if frame["front"].notna().any():
-        words = "Whether it is on the Pareto front of the tasks"
+        words = "Whether it is on the Pareto front of the objectives"
         yield "front", words, yes(frame["front"]), None
     asked = frame["questions"]
     yield "questions", "Search questions answered", texts(asked), _keys(asked)

@@ -14,7 +14,7 @@ from runs.content import Report
 from runs.leaderboard import fronts, ranked
 from runs.page.figure import Figure, Json, View, axis, bars, points, rounded, rows, text, thinned
 from runs.page_tables import score_text
-from runs.records import Record, Role, role_of
+from runs.records import MEASURES, SCORE, Record, Role, role_of
 from runs.resampling import Interval
 from runs.sentences import title
 
@@ -159,13 +159,26 @@ def _zooms(found: Sequence[Interval]) -> tuple[View, ...]:
     )
 
 
+OTHERS = {
+    name: TaskInfo(name=name, metric="", higher_is_better=name == SCORE, weight=1.0)
+    for name in (SCORE, *MEASURES)
+}
+"""Objectives that are no tasks, as if they were."""
+
+_FRONT_NOTE = (
+    "What is to be expected of each recipe in two tasks. Filled diamonds are the front: "
+    "no other recipe is expected to match them in every task and beat them in one."
+)
+
+
 def front_figure(report: Report, records: Sequence[Record]) -> Figure | None:
     """The tasks against each other; ``None`` unless there are several of them."""
     known = [record for record in ranked(records) if record.objectives]
     if not known or len(known[0].objectives) < 2:
         return None
     names = list(known[0].objectives)
-    tasks = {task.name: task for task in report.tasks}
+    tasks = OTHERS | {task.name: task for task in report.tasks}
+    apart = all(name not in OTHERS for name in names)
     pairs = list(combinations(names, 2))[:MOST_PAIRS]
     drawn = [_front(known, [tasks[name] for name in pair], line=len(names) == 2) for pair in pairs]
     views = tuple(
@@ -185,9 +198,8 @@ def front_figure(report: Report, records: Sequence[Record]) -> Figure | None:
     )
     return Figure(
         name="front",
-        title="Trade-off between the tasks",
-        note="What is to be expected of each recipe in two tasks. Filled diamonds are the front: "
-        "no other recipe is expected to match them in every task and beat them in one.",
+        title="Trade-off between the tasks" if apart else "Trade-off between the objectives",
+        note=_FRONT_NOTE if apart else _FRONT_NOTE.replace("task", "objective"),
         traces=tuple(drawn[0]),
         layout={
             f"{at}axis": _task_axis(tasks[name]) for at, name in zip("xy", pairs[0], strict=True)

@@ -52,10 +52,11 @@ def test_the_manifest_comes_back(store: Store, location: str) -> None:
     with_another.close()
 
 
-def test_a_score_comes_back_exactly(store: Store) -> None:
+@pytest.mark.parametrize("lengths", [(None,), (12.5, None, 0.0)])
+def test_a_score_comes_back_exactly(store: Store, lengths: tuple[float | None, ...]) -> None:
     number = store.add(recipe(0.25), origin="parent a", trial=7)
     names = store.manifest.questions.search
-    store.finish(number, Split.SEARCH, score(names), worker="node/1")
+    store.finish(number, Split.SEARCH, score(names, lengths=lengths), worker="node/1")
     (record,) = store.records()
     evaluation = record.evaluations[Split.SEARCH]
     assert (record.recipe, record.origin, record.trial) == (recipe(0.25), "parent a", 7)
@@ -63,7 +64,7 @@ def test_a_score_comes_back_exactly(store: Store) -> None:
     assert evaluation.value == 0.1 + 0.2
     assert evaluation.tasks[0].value == 0.1 + 0.2
     assert math.isnan(evaluation.tasks[0].stderr)
-    assert store.outcomes(number, Split.SEARCH) == score(names).outcomes
+    assert store.outcomes(number, Split.SEARCH) == score(names, lengths=lengths).outcomes
     assert store.outcomes(number, Split.HELD_OUT) == ()
     assert store.fingerprint(number) == "f" * 32
 

@@ -35,7 +35,7 @@ def answers_of(store: Store) -> Answers:
     found: Answers = {}
     names = [question.id for question in store.manifest.catalogue.questions]
     for split in Split:
-        for candidate, positions, values in store.answers(split):
+        for candidate, positions, (values, _) in store.answers(split):
             for position, value in zip(positions, values, strict=True):
                 place = (candidate, split.value, names[position])
                 assert place not in found, f"answered twice: {place}"

@@ -632,6 +632,28 @@ search: {objective: pareto}
 """
 
 
+def test_measures_to_minimize() -> None:
+    text = PARETO.replace("objective: pareto", "minimize: [answer_length, parameters]")
+    sliced = text + "space: {slices: {max_slices: 2}}\n"
+    assert RunConfig.from_text(sliced).search.minimize == ("answer_length", "parameters")
+    assert problems(text) == [
+        "search.yaml:3: search.minimize: expected parameters only with space.slices, without which "
+        "all models are of one size"
+    ]
+    assert problems(sliced.replace("two]", "score]").replace("_length", "")) == [
+        "search.yaml:3: search.minimize: expected a list of answer_length and parameters, "
+        "got ['answer', 'parameters']",
+        "search.yaml:3: search.minimize: expected no task named 'score' with further objectives",
+    ]
+    assert problems(sliced.replace("parameters]", "answer_length], sampler: cmaes")) == [
+        "search.yaml:3: search.minimize: expected each measure once, got one twice",
+        "search.yaml:3: search.sampler: expected a sampler for several objectives, got 'cmaes'; "
+        "use auto or nsga2",
+    ]
+    one = PARETO.replace("[one, two]", "[one]")
+    RunConfig.from_text(one.replace("pareto", "pareto, minimize: [answer_length]"))
+
+
 def test_a_search_for_a_front_has_two_tasks_and_a_sampler_that_can() -> None:
     assert RunConfig.from_text(PARETO).search.objective == "pareto"
     assert problems(PARETO.replace("tasks: [one, two]", "tasks: [one]")) == [

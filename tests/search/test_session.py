@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -18,7 +19,7 @@ from evaluators.base import Candidate, Catalogue, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
-from runs.leaderboard import fronts, ranked
+from runs.leaderboard import fronts, leaderboard, ranked
 from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
 from runs.split import divide
@@ -28,10 +29,12 @@ from search.errors import RunFailed
 from search.final_check import to_validate
 from search.ledger import Ledger
 from search.monitor import Standing
+from search.objectives import objectives
 from search.posterior import judged
 from search.samplers import Sampler
-from search.session import Session, objectives
+from search.session import Session
 from spaces.seeds import seeds
+from spaces.sizes import Sizes
 from spaces.space import Space
 
 CONFIG = """
@@ -71,6 +74,9 @@ def spec(**changes: object) -> FakeSpec:
     return FakeSpec(parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), **settings)
 
 
+SIZES = Sizes(outside=100, layers=(10, 20, 30, 40))
+
+
 def make_store(
     folder: Path, settings: RunConfig, space: Space | None = None, *, questions: int = 20
 ) -> Store:
@@ -89,6 +95,7 @@ def make_store(
         dry_run=True,
         objectives=objectives(settings, catalogue, split),
         seeds=resolve_book(read_book(settings), settings, space, {})[0],
+        sizes=SIZES,
     )
     return Store.create(str(folder / "study.db"), manifest)
 
@@ -566,6 +573,45 @@ def test_every_sampler_but_cmaes_searches_for_fronts(tmp_path: Path, sampler: st
             scores = [score.value for score in record.evaluations[Split.SEARCH].tasks]
             assert told == pytest.approx(scores)
     assert len(store.records()) == 18
+    store.close()
+
+
+@pytest.mark.parametrize(("objective", "sampler"), [("sum", "random"), ("pareto", "surrogate")])
+def test_measures_are_further_objectives(tmp_path: Path, objective: str, sampler: str) -> None:
+    settings = RunConfig.from_text(PARETO).replaced(
+        {
+            "search.objective": objective,
+            "search.sampler": sampler,
+            "search.questions": 5000,
+            "search.minimize": ["answer_length", "parameters"],
+            "space.slices": {"max_slices": 2, "min_layers": 3},
+        }
+    )
+    store = make_store(tmp_path, settings, questions=300)
+    drive(store, settings, questions=300)
+    records = [record for record in judged(store) if record.objectives]
+    names = ("score",) if objective == "sum" else ("one", "two")
+    whole = [r for r in records if r.evaluations[Split.SEARCH].questions == 420]
+    assert whole
+    for record in records:
+        assert tuple(record.objectives) == (*names, "answer_length", "parameters")
+        size = SIZES.of(record.recipe)
+        assert record.measures["parameters"].value == size
+        if record.trial is not None:
+            told = store.study.trials[record.trial].values
+            assert len(told) == len(names) + 2
+            assert told[-1] == -size
+    for record in whole:  # of all questions it is the plain mean, by what each was answered with
+        lengths = [outcome.length for outcome in store.outcomes(record.id, Split.SEARCH)]
+        assert record.measures["answer_length"].value == pytest.approx(np.mean(lengths))
+    if sampler == "random":
+        assert len({SIZES.of(record.recipe) for record in records}) > 2
+        smallest = min(records, key=lambda record: SIZES.of(record.recipe))
+        assert smallest.measures["parameters"].value < 200  # smaller than the parents
+    frame = leaderboard(judged(store), store.manifest.catalogue.tasks)
+    assert frame["parameters"].notna().sum() == len(records)
+    assert frame["answer_length"].notna().sum() == len(records)
+    assert 0 < frame["front"].sum() < len(records)
     store.close()
 
 
