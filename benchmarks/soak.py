@@ -27,9 +27,9 @@ import optuna
 import psutil
 
 from evaluators.base import Candidate, Catalogue, Failure, Score
-from evaluators.harness import HarnessEvaluator
 from evaluators.pool import Result
 from evaluators.ray_pool import RayPool
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec
 from runs.records import Split
 from runs.store import Store

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from benchmarks.asking import Meter
 from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
 from evaluators.base import Candidate, Score
-from evaluators.harness import HarnessEvaluator
+from evaluators.scorer import HarnessEvaluator
 from runs.config import load_config
 from runs.split import Questions, divide
 from search.family import make_family
@@ -55,6 +55,9 @@ GRANULARITY = 2
 """Layers that share their values in mergekit-evolve's way: as many depths as our space has."""
 
 OURS = "ours"
+
+LAST = {OURS: 40}
+"""Full evaluations after which a strategy ends, where that is not the last check."""
 
 ARMS: dict[str, Strategy] = {
     OURS: partial(product, sampler="surrogate", growing=True),
@@ -138,8 +141,7 @@ def measure(args: argparse.Namespace, results: Results) -> None:
         if str(seed) not in known:
             known[str(seed)] = world.baselines()
         for arm in missing:
-            last = args.ours if arm == OURS else CHECKS[-1]
-            results[arm][str(seed)] = world.run(arm, last=last)
+            results[arm][str(seed)] = world.run(arm, last=args.last or LAST.get(arm, CHECKS[-1]))
             save(args.results, results)
             print(seed, arm, json.dumps(results[arm][str(seed)]), flush=True)
         world.evaluator.close()
@@ -250,7 +252,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=("hard", "demo"), default="hard")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--ours", type=int, default=40, help="full evaluations for ours")
+    parser.add_argument("--last", type=int, choices=CHECKS, help="full evaluations at the end")
     parser.add_argument("--folder", type=Path, default=Path("tiny_families"))
     parser.add_argument("--results", type=Path, help="default: benchmarks/results/tiny_KIND.json")
     parser.add_argument("--show", action="store_true", help="only show the results")

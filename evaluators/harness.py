@@ -1,17 +1,14 @@
-"""lm-eval's tasks, asked of a resident model: the only module that imports lm_eval.
+"""lm-eval's tasks, prompts and language model: the only module that imports lm_eval.
 
-Tasks, prompts and requests are built once and used for every candidate; a candidate costs its
-forward passes and little else. Scores are those that ``lm_eval.simple_evaluate`` gives for the same
-weights, questions and batch size. docs/scoring.md says how all of it works.
+Tasks, prompts and requests are built once and used for every candidate (``evaluators/scorer.py``).
+Scores are those that ``lm_eval.simple_evaluate`` gives for the same weights, questions and batch
+size. docs/scoring.md says how all of it works.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,45 +19,26 @@ from lm_eval.api import metrics as lm_metrics
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.filters import build_filter_ensemble
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.tasks import TaskManager
+from torch import Tensor
+from transformers import StoppingCriteriaList
 
 from evaluators.base import (
-    Candidate,
     Catalogue,
     EvaluatorError,
-    Failure,
-    FailureKind,
-    Outcome,
-    Score,
     TaskInfo,
-    TaskScore,
-    combine,
 )
-from evaluators.batching import auto_batch_size
-from evaluators.desks import Desk, Desks
 from evaluators.encodings import Encodings
-from evaluators.examination import Asked, longest, mark, respond
-from evaluators.failures import (
-    NonFiniteScoreError,
-    device_is_lost,
-    failure_from,
-    is_out_of_memory,
-)
+from evaluators.examination import Asked
 from evaluators.isolation import quiet, seeded
-from evaluators.losses import losses, right_answer
 from evaluators.metrics import MetricError, choose_metric
-from evaluators.preparing import plan_memory, prepare_builds, spread_over
-from evaluators.probe import PROMPTS, check_hears
 from evaluators.questions import questions_of
-from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec, TaskSpec
+from evaluators.stopping import Settled
 from evaluators.task_facts import Survey, facts_of
 from evaluators.task_finder import TaskFinder, last_line
 from evaluators.task_setup import configure, reported
-from merging.build import build_into
-from merging.checkpoint import Checkpoint, CheckpointError
-from merging.plan import MergePlan, PlanError, plan
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 LOGGERS = ("lm_eval", "datasets", "transformers")
 """Whose warnings say nothing to a user of this program."""
@@ -76,7 +54,8 @@ BY_ITEM = (
 
 CPU = torch.device("cpu")
 
-_BROKEN = "the merged model gives logits that are NaN or infinite"
+_GREEDY = {"attention_mask", "do_sample", "temperature"}
+"""What is given for answers that take the likeliest token each."""
 
 
 def check(spec: HarnessSpec) -> Catalogue:
@@ -85,7 +64,7 @@ def check(spec: HarnessSpec) -> Catalogue:
     Raises:
         EvaluatorError: With everything that is wrong with the tasks.
     """
-    return _catalogue(load_tasks(spec))
+    return catalogue_of(load_tasks(spec))
 
 
 def survey(spec: HarnessSpec) -> Survey:
@@ -95,9 +74,9 @@ def survey(spec: HarnessSpec) -> Survey:
         EvaluatorError: With everything that is wrong with the tasks.
     """
     asked = load_tasks(spec)
-    with _isolated(CPU):
+    with isolated(CPU):
         facts = tuple(facts_of(task) for task in asked)
-    return Survey(catalogue=_catalogue(asked), tasks=facts)
+    return Survey(catalogue=catalogue_of(asked), tasks=facts)
 
 
 def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
@@ -110,7 +89,7 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
     if not all(Path(folder).is_dir() for folder in spec.include_path):
         raise EvaluatorError(problems)  # every task of theirs would be called unknown
     asked: list[Asked] = []
-    with _isolated(CPU):
+    with isolated(CPU):
         finder = _finder(spec)
         for task in {task.name: task for task in spec.tasks}.values():
             try:
@@ -122,7 +101,8 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
     return tuple(asked)
 
 
-def _catalogue(asked: Sequence[Asked]) -> Catalogue:
+def catalogue_of(asked: Sequence[Asked]) -> Catalogue:
+    """Tasks and questions of what is asked."""
     return Catalogue(
         tasks=tuple(task.info for task in asked),
         questions=tuple(question for task in asked for question in task.questions),
@@ -130,7 +110,7 @@ def _catalogue(asked: Sequence[Asked]) -> Catalogue:
 
 
 @contextmanager
-def _isolated(device: torch.device, *, bars: bool = True) -> Iterator[None]:
+def isolated(device: torch.device, *, bars: bool = True) -> Iterator[None]:
     """Seeds as ``simple_evaluate`` sets them, and nothing of it visible outside."""
     with (
         seeded(device, python=DEFAULT_RANDOM_SEED, others=DEFAULT_OTHER_SEED),
@@ -188,6 +168,7 @@ def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
             higher_is_better=own_direction if lower is None else not lower,
             weight=wanted.weight,
             mean=aggregate is lm_metrics.mean,
+            written=task.OUTPUT_TYPE == "generate_until",
         ),
         metric=metric,
         filter=chosen,
@@ -205,7 +186,7 @@ def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
     )
 
 
-class _Hflm(HFLM):  # type: ignore[misc]  # lm_eval has no types
+class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
     """lm-eval's transformers model, which remembers how a text was tokenized."""
 
     def __init__(self, *, known: Encodings, **options: Any) -> None:
@@ -220,349 +201,73 @@ class _Hflm(HFLM):  # type: ignore[misc]  # lm_eval has no types
         **kwargs: Any,
     ) -> list[int]:
         def encode() -> list[int]:
-            found: list[int] = super(_Hflm, self).tok_encode(
+            found: list[int] = super(LanguageModel, self).tok_encode(
                 string, add_special_tokens, left_truncate_len, **kwargs
             )
             return found
 
         return self._known.get(string, (add_special_tokens, left_truncate_len), encode)
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ready:
-    """What is needed to ask: a model, and the requests in its donor's words."""
-
-    skeleton: Skeleton
-    desk: Desk
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Current:
-    """What the resident model holds, once it was scored.
-
-    Attributes:
-        key: Of the recipe.
-        ready: The model and its requests.
-        fingerprint: Of its weights.
-    """
-
-    key: str
-    ready: _Ready
-    fingerprint: str
-
-
-class HarnessEvaluator:
-    """Builds recipes into a resident model and asks it lm-eval's questions.
-
-    Args:
-        spec: Models, tasks and how to ask.
-
-    Raises:
-        EvaluatorError: With everything that is wrong with models or tasks.
-    """
-
-    def __init__(self, spec: HarnessSpec) -> None:
-        if spec.threads is not None:
-            torch.set_num_threads(spec.threads)
-        self._spec = spec
-        problems: list[str] = []
-        self._checkpoints = _open(spec.models, problems)
-        try:
-            self._tasks = load_tasks(spec)
-            devices = choose_devices(spec.device, spec.gpus)
-        except (EvaluatorError, ResidentError) as error:
-            problems += error.problems
-        if problems:
-            raise EvaluatorError(problems)
-        self._catalogue = _catalogue(self._tasks)
-        self._place = {
-            question.id: (task, question.position)
-            for task in self._tasks
-            for question in task.questions
-        }
-        self._devices, self._device = devices, devices[0]
-        memory = plan_memory(spec, self._checkpoints, devices)
-        if self._device.type == "cuda" and memory.problems():
-            raise EvaluatorError(memory.problems())
-        self._notes = memory.lines() if self._device.type == "cuda" else ()
-        self._resident = Resident(
-            device=self._device,
-            spread=spread_over(memory, devices),
-            trust_remote_code=spec.trust_remote_code,
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], **options: Any
+    ) -> Tensor:
+        """As HFLM's, but a batch of greedy answers ends as soon as all of them are settled."""
+        if not self._ends_early(stop, options):
+            written: Tensor = super()._model_generate(context, max_length, stop, **options)
+            return written
+        ends = self.model.generation_config.eos_token_id
+        criterion = Settled(
+            stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0]),
+            tokenizer=self.tokenizer,
+            stops=stop,
+            start=context.shape[1],
+            ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
         )
-        self._desks = Desks(
-            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
+        done: Tensor = self.model.generate(
+            input_ids=context,
+            attention_mask=options.get("attention_mask"),
+            max_length=max_length,
+            stopping_criteria=StoppingCriteriaList([criterion]),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            do_sample=False,
         )
-        self._current: _Current | None = None
-        self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
-        self._prepared = prepare_builds(spec, self._checkpoints, memory=memory, devices=devices)
-        self._set_up()
+        return done
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
+    def _ends_early(self, stop: Sequence[str], options: Mapping[str, Any]) -> bool:
+        """Whether what comes after an answer's end is sure to be cut off, whatever it is.
 
-    def catalogue(self) -> Catalogue:
-        return self._catalogue
-
-    def evaluate(self, candidate: Candidate) -> Score | Failure:
-        fingerprint, other = "", FailureKind.ERROR
-        try:
-            asked = self._asked(candidate.questions)
-            started = time.perf_counter()
-            known = self._current is not None and self._current.key == candidate.recipe.key
-            ready, fingerprint = self._built(candidate.recipe)
-            built = time.perf_counter()
-            other = FailureKind.TASK
-            if not known:
-                self._look(candidate.recipe, ready, asked)
-            tasks, outcomes = self._answer(ready, asked)
-            done = time.perf_counter()
-        except Exception as error:
-            if device_is_lost(error):
-                raise EvaluatorError(
-                    [f"device {self._device}: lost: {last_line(error)}"]
-                ) from error
-            failure = failure_from(error, other=other, fingerprint=fingerprint)
-        else:
-            self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
-            value, stderr = combine(tasks, self._catalogue.tasks)
-            return Score(
-                value=value,
-                stderr=stderr,
-                tasks=tasks,
-                outcomes=outcomes,
-                fingerprint=fingerprint,
-                build_seconds=built - started,
-                score_seconds=done - built,
-            )
-        self._resident.free()
-        return failure
-
-    def losses(self, candidate: Candidate) -> Mapping[str, float] | Failure:
-        """Build a candidate and find how probable it thinks the right answers.
-
-        Args:
-            candidate: What to build, and the questions.
-
-        Returns:
-            By question the loss of its right answer in nats per token; questions without a known
-            one are left out. Or what went wrong.
+        Not where answers are drawn: the next batch goes on with the random numbers left.
         """
-        try:
-            asked = self._asked(candidate.questions)
-            ready, fingerprint = self._built(candidate.recipe)
-            answers: dict[str, Any] = {}
-            for task in (task for task in self._tasks if task.info.name in asked):
-                for position in asked[task.info.name]:
-                    name = task.questions[position].id
-                    request = right_answer(task, position, ready.desk.requests[name])
-                    answers |= {} if request is None else {name: request}
-            with _isolated(self._device):
-                found = losses(self._lm(ready.skeleton, ready.desk), answers)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
-            self._resident.free()
-            return failure_from(error, other=FailureKind.TASK)
-        self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
-        return found
-
-    def close(self) -> None:
-        self._current = None
-        self._resident.close()
-        self._desks.clear()
-
-    def _built(self, recipe: Recipe) -> tuple[_Ready, str]:
-        """A model with the weights of a recipe, and their fingerprint.
-
-        The recipe that was scored last is still there, and is not built again.
-        """
-        if self._current is not None and self._current.key == recipe.key:
-            ready, fingerprint = self._current.ready, self._current.fingerprint
-            self._current = None  # should answering fail, nothing is certain
-            return ready, fingerprint
-        self._current = None  # holds no model that has to make room
-        planned = plan(recipe, self._checkpoints)
-        ready = self._ready(planned)
-        fingerprint = build_into(
-            planned,
-            self._checkpoints,
-            ready.skeleton.targets(planned.jobs),
-            statistics=self._prepared.statistics,
-            supply=self._prepared.supply,
-        )
-        ready.skeleton.settle()
-        for device in self._devices:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-        return ready, fingerprint
-
-    def _set_up(self) -> None:
-        """Make an empty model of the first kind and all requests, so that what fails, fails now."""
-        first = next(iter(self._checkpoints))
-        source = Source(of=Model(first), parameters=parameters(weight=1.0))
-        try:
-            planned = plan(
-                Recipe(root=Merge(method="linear", sources=(source,))), self._checkpoints
-            )
-            self._ready(planned).skeleton.targets(planned.jobs)
-        except (PlanError, ResidentError) as error:
-            raise EvaluatorError([f"model {first}: {line}" for line in error.problems]) from error
-        except Exception as error:
-            what = "expected to fit" if is_out_of_memory(error) else "cannot be asked"
-            problem = f"model {first}: {what} on {self._device}: {last_line(error)}"
-            raise EvaluatorError([problem]) from error
-
-    def _asked(self, ids: Sequence[str]) -> dict[str, list[int]]:
-        """Positions of the questions asked, ascending, by task in the catalogue's order."""
-        unknown = [name for name in ids if name not in self._place]
-        if unknown or not ids or len(set(ids)) != len(ids):
-            raise ValueError(
-                "questions: expected ids of the catalogue, each once and at least one, got "
-                f"{unknown[:3] or 'none or some twice'}"
-            )
-        found: dict[str, list[int]] = {}
-        for name in ids:
-            task, position = self._place[name]
-            found.setdefault(task.info.name, []).append(position)
-        return {
-            task.info.name: sorted(found[task.info.name])
-            for task in self._tasks
-            if task.info.name in found
-        }
-
-    def _ready(self, planned: MergePlan) -> _Ready:
-        """The empty model for a plan, with lm-eval around it and the requests for its tokenizer."""
-        skeleton = self._resident.skeleton(planned, planned.folder)
-        desk = self._desks.of(planned.donor, planned.folder)
-        with _isolated(self._device):
-            lm = self._lm(skeleton, desk)
-            if not desk.requests:
-                desk.requests = self._requests(lm)
-            if not self._batch:
-                self._batch = auto_batch_size(
-                    self._device,
-                    config=skeleton.model.config,
-                    dtype=skeleton.model.dtype,
-                    tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
-                )
-        return _Ready(skeleton=skeleton, desk=desk)
-
-    def _lm(self, skeleton: Skeleton, desk: Desk) -> _Hflm:
-        return _Hflm(
-            known=desk.encodings,
-            pretrained=skeleton.model,
-            tokenizer=desk.tokenizer,
-            batch_size=self._batch or 1,
-            max_length=self._spec.max_length,
-            trust_remote_code=self._spec.trust_remote_code,
+        tokenizer = self.tokenizer
+        return (
+            options.get("do_sample") is False
+            and not options.keys() - _GREEDY
+            and (self.model.generation_config.num_beams or 1) == 1
+            and all(stop)
+            and tokenizer.pad_token_id in tokenizer.all_special_ids
+            and not tokenizer.clean_up_tokenization_spaces
         )
 
-    def _requests(self, lm: _Hflm) -> dict[str, list[Any]]:
-        """Every request of every task, by question id."""
-        spec = self._spec
-        chat = bool(spec.apply_chat_template)
-        result: dict[str, list[Any]] = {}
-        for asked in self._tasks:
-            asked.task.set_fewshot_seed(seed=spec.seed)
-            asked.task.build_all_requests(
-                limit=asked.spec.limit,
-                system_instruction=spec.system_instruction,
-                apply_chat_template=chat,
-                fewshot_as_multiturn=spec.fewshot_as_multiturn,
-                chat_template=lm.apply_chat_template if chat else None,
-            )
-            for request in asked.task.instances:
-                question = asked.questions[request.doc_id]
-                result.setdefault(question.id, []).append(request)
-        for requests in result.values():
-            requests.sort(key=lambda request: request.idx)
-        return result
 
-    def _look(self, recipe: Recipe, ready: _Ready, asked: Mapping[str, Sequence[int]]) -> None:
-        """Make sure that the model is worth asking; parents are always asked.
-
-        Raises:
-            DegenerateError: If it says the same whatever it is asked.
-        """
-        if not self._spec.check_degenerate or len(recipe.models) < 2:
-            return
-        names = [
-            task.questions[position].id
-            for task in self._tasks
-            for position in asked.get(task.info.name, ())
-        ]
-        some = names[:: max(1, len(names) // PROMPTS)]
-        with _isolated(self._device):
-            lm = self._lm(ready.skeleton, ready.desk)
-            texts = [_words(ready.desk.requests[name][0]) for name in some]
-            prompts = [ids for text in dict.fromkeys(texts) if (ids := lm.tok_encode(text))]
-            check_hears(ready.skeleton.model, prompts, self._device)
-        if ready.skeleton.broken:
-            raise NonFiniteScoreError(_BROKEN)
-
-    def _answer(
-        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
-    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
-        """Ask the model as it is now; in smaller batches, for good, if memory runs out.
-
-        Where not even single sequences fit, the batch size is not what is wrong: it stays.
-        """
-        # lm-eval draws a bar per batch there, whatever it is told.
-        bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
-        before = self._batch
-        while True:
-            with _isolated(self._device, bars=bars):
-                try:
-                    return self._ask_once(ready, asked)
-                except Exception as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    if self._batch <= 1:
-                        self._batch = before
-                        raise
-                    self._batch //= 2
-            self._resident.free()
-
-    def _ask_once(
-        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
-    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
-        tasks = [task for task in self._tasks if task.info.name in asked]
-        chosen = {
-            task.questions[position].id: ready.desk.requests[task.questions[position].id]
-            for task in tasks
-            for position in asked[task.info.name]
-        }
-        everything = [request for requests in chosen.values() for request in requests]
-        try:
-            respond(self._lm(ready.skeleton, ready.desk), everything)
-            if ready.skeleton.broken:
-                raise NonFiniteScoreError(_BROKEN)
-            marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
-        finally:
-            for request in everything:  # they are used again
-                request.resps = []
-                request.filtered_resps = {}
-        scores = tuple(score for score, _ in marks)
-        for score in scores:
-            if not math.isfinite(score.value):
-                raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
-        return scores, tuple(item for _, outcomes in marks for item in outcomes)
-
-
-def _words(request: Any) -> str:
-    """What the model reads for a request: the prompt, and the answer that is to be rated."""
-    if request.request_type == "loglikelihood":
-        return str(request.args[0]) + str(request.args[1])
-    return str(request.args[0])
-
-
-def _open(models: Sequence[tuple[str, str]], problems: list[str]) -> dict[str, Checkpoint]:
-    result = {}
-    for name, location in models:
-        try:
-            result[name] = Checkpoint.open(location, name=name)
-        except CheckpointError as error:
-            problems += error.problems
-    if not models:
-        problems.append("models: expected at least one, got none")
+def requests_of(
+    tasks: Sequence[Asked], lm: LanguageModel, spec: HarnessSpec
+) -> dict[str, list[Any]]:
+    """Every request of every task, by question id, in the words of a model's tokenizer."""
+    chat = bool(spec.apply_chat_template)
+    result: dict[str, list[Any]] = {}
+    for asked in tasks:
+        asked.task.set_fewshot_seed(seed=spec.seed)
+        asked.task.build_all_requests(
+            limit=asked.spec.limit,
+            system_instruction=spec.system_instruction,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=spec.fewshot_as_multiturn,
+            chat_template=lm.apply_chat_template if chat else None,
+        )
+        for request in asked.task.instances:
+            question = asked.questions[request.doc_id]
+            result.setdefault(question.id, []).append(request)
+    for requests in result.values():
+        requests.sort(key=lambda request: request.idx)
     return result

@@ -177,11 +177,12 @@ def _make(draft: Path, folder: Path, kind: dict[str, Any], *, progress: Progress
     tokenizer = make_tokenizer()
     for name, model in models.items():
         progress(f"saving {name}", _SAVING)
-        _save(model, tokenizer, draft / name)
+        save_model(model, tokenizer, draft / name)
     progress("family ready", 1.0)
 
 
-def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a model and its tokenizer; it answers with the likeliest token unless told else."""
     from transformers import GenerationConfig
     from transformers.utils import logging
 

@@ -122,7 +122,7 @@ def train_family(
     """
     meter = _Meter(course.steps, progress)
     with _one_thread():
-        base = _new_model(course, seed)
+        base = new_model(course, seed)
         taught = _school(base, course, seed=seed, avoid=avoid, step=lambda: meter.step(_BASE))
         meter.step(_BASE, course.most - taught)
         source = random.Random(f"habits {seed}")
@@ -165,8 +165,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _new_model(course: Course, seed: int) -> LlamaForCausalLM:
-    """An untrained model.
+def new_model(course: Course, seed: int) -> LlamaForCausalLM:
+    """An untrained model of a course's size.
 
     The initial weights are larger and the rotary periods shorter than usual: with texts of 15
     tokens, skills that depend on positions are then learnt in a third of the steps.

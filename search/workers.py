@@ -163,7 +163,7 @@ def _node_check(setting: Setting) -> NodeCheck:
 
 def _with_gpus(spec: HarnessSpec, gpus: float) -> EvaluatorFactory:
     """The factory of workers with other GPUs than the spec's."""
-    from evaluators.harness import HarnessEvaluator
+    from evaluators.scorer import HarnessEvaluator
 
     return partial(HarnessEvaluator, replace(spec, gpus=gpus))
 
@@ -185,6 +185,6 @@ def evaluator_factory(config: RunConfig, spec: HarnessSpec) -> EvaluatorFactory:
         from evaluators.own import OwnFactory
 
         return OwnFactory(reference=config.evaluator, spec=spec)
-    from evaluators.harness import HarnessEvaluator
+    from evaluators.scorer import HarnessEvaluator
 
     return partial(HarnessEvaluator, spec)

@@ -21,8 +21,9 @@ from evaluators.base import (
     combine,
 )
 from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
 from evaluators.own import ModelEvaluator, OwnFactory
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec, TaskSpec
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 

@@ -20,9 +20,10 @@ import ray
 
 from evaluators.base import Candidate, EvaluatorError, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
 from evaluators.pool import Pool, Result, SerialPool
 from evaluators.ray_pool import RayPool
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec, TaskSpec
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from evaluators.base import EvaluatorError
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import TaskSpec
 
 MakeSpec = Any

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.harness import HarnessEvaluator
+from evaluators.scorer import HarnessEvaluator
 from spaces.recipe import Merge, Model, Recipe, Slice, Source, parameters
 
 
@@ -213,7 +213,7 @@ def test_a_model_that_says_the_same_always(
     wanted = make_spec("tiny_pick", "tiny_write", models=models)
     evaluator = HarnessEvaluator(wanted)
     asked: list[Any] = []
-    monkeypatch.setattr("evaluators.harness.respond", lambda *args: asked.append(args))
+    monkeypatch.setattr("evaluators.scorer.respond", lambda *args: asked.append(args))
     result = ask(evaluator, mix(still=1.0, math=0.0))
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.DEGENERATE
@@ -233,7 +233,7 @@ def test_a_model_that_says_the_same_always(
 def test_interrupts_pass_through(make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = HarnessEvaluator(make_spec("tiny_pick"))
     with monkeypatch.context() as patch:
-        patch.setattr("evaluators.harness.build_into", _interrupt)
+        patch.setattr("evaluators.scorer.build_into", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             ask(evaluator, mix(math=1.0))
     assert isinstance(ask(evaluator, mix(math=1.0)), Score)

@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from evaluators.base import Candidate, Failure, Score, TaskScore
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec, TaskSpec
 from merging.build import build_into, write_model
 from merging.checkpoint import Checkpoint
@@ -188,6 +189,29 @@ def test_outcomes_are_in_the_metrics_unit(make_spec: Any, mix: Any) -> None:
         assert all(value >= 1.0 for value in values[name])  # perplexities, one a question
 
 
+def test_lengths_of_written_answers(
+    make_spec: Any, mix: Any, tiny_family: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec("tiny_write", "tiny_vote", "tiny_pick")
+    assert [task.written for task in check(spec).tasks] == [True, True, False]
+    score = evaluate(spec, mix(code=1.0))
+    monkeypatch.chdir(spec.include_path[0])
+    manager = TaskManager(include_path=list(spec.include_path), include_defaults=False)
+    found = simple_evaluate(
+        model=HFLM(pretrained=str(tiny_family["code"]), device="cpu", batch_size=spec.batch_size),
+        tasks=["tiny_write", "tiny_vote"],
+        task_manager=manager,
+        bootstrap_iters=0,
+    )
+    lengths = iter(score.outcomes)
+    for name in ("tiny_write", "tiny_vote"):
+        samples = {sample["doc_id"]: sample["resps"][0] for sample in found["samples"][name]}
+        for position in range(len(samples)):
+            expected = sum(map(len, samples[position])) / len(samples[position])
+            assert next(lengths).length == pytest.approx(expected), (name, position)
+    assert all(outcome.length is None for outcome in lengths)
+
+
 def test_donors_with_other_tokenizers_get_their_own_prompts(
     make_spec: Any, mix: Any, chat_family: dict[str, Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -218,7 +242,7 @@ def test_the_recipe_scored_last_is_not_built_again(
         built.append(build_into(planned, checkpoints, targets, **options))
         return built[-1]
 
-    monkeypatch.setattr("evaluators.harness.build_into", building)
+    monkeypatch.setattr("evaluators.scorer.build_into", building)
     evaluator = HarnessEvaluator(make_spec("tiny_pick", device="cpu"))
     ids = tuple(question.id for question in evaluator.catalogue().questions)
     first, second = mix(math=0.5, code=0.5), mix(math=0.2, code=0.8)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from evaluators.base import Candidate, EvaluatorError, Score
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
+from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec
 from runs.config import RunConfig
 from spaces.recipe import Recipe

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.base import Candidate, Score
-from evaluators.harness import HarnessEvaluator, check
+from evaluators.harness import check
+from evaluators.scorer import HarnessEvaluator
 from runs.config import load_config, open_inputs
 from search.errors import InputError
+from search.exam import config_text
 from search.family import MARKER, QUICK_QUESTIONS, Family, make_family
 from search.skills import (
     CHARACTERS,
@@ -32,7 +34,7 @@ from search.skills import (
     examination,
     exercise,
 )
-from search.training import QUICK, make_tokenizer, train_family
+from search.training import QUICK, Course, make_tokenizer, train_family
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 ANSWERS: dict[str, Callable[[str], str]] = {
@@ -264,6 +266,22 @@ class TestSeeds:
             for seed in (0, 1)
         )
         assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
+
+
+def test_another_curriculum(tmp_path: Path) -> None:
+    course = Course(
+        curriculum=FOUR, layers=1, hidden=16, least=1, most=2, habit_steps=1, special_steps=1
+    )
+    models = train_family(course, seed=0, avoid=frozenset(), progress=lambda *_: None)
+    assert tuple(models) == ("base", *FOUR.targets)
+    assert FOUR.habits.keys() <= set(FOUR.taught)
+    assert FOUR.rates.keys() == FOUR.habits.keys()
+    config = yaml.safe_load(config_text(FOUR, 3))
+    assert tuple(config["models"]) == FOUR.targets
+    assert {task["metric"] for task in config["tasks"]} == {"exact_match,none"}
+    with pytest.raises(InputError, match="hard: expected a family that is not quick as well"):
+        make_family(tmp_path / "family", quick=True, hard=True)
+    assert not (tmp_path / "family").exists()
 
 
 class TestSkills:

@@ -1,0 +1,368 @@
+"""The evaluator of real models: builds recipes into a resident model and asks it questions.
+
+A candidate costs one pass over the weights, its forward passes, and little else. Whatever goes
+wrong with one is a Failure of it. docs/scoring.md says how all of it works.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    EvaluatorError,
+    Failure,
+    FailureKind,
+    Outcome,
+    Score,
+    TaskScore,
+    combine,
+)
+from evaluators.batching import auto_batch_size
+from evaluators.desks import Desk, Desks
+from evaluators.examination import longest, mark, respond
+from evaluators.failures import (
+    NonFiniteScoreError,
+    device_is_lost,
+    failure_from,
+    is_out_of_memory,
+)
+from evaluators.harness import LanguageModel, catalogue_of, isolated, load_tasks, requests_of
+from evaluators.losses import losses, right_answer
+from evaluators.preparing import plan_memory, prepare_builds, spread_over
+from evaluators.probe import PROMPTS, check_hears
+from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
+from evaluators.spec import HarnessSpec
+from evaluators.task_finder import last_line
+from merging.build import build_into
+from merging.checkpoint import Checkpoint, CheckpointError
+from merging.plan import MergePlan, PlanError, plan
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+_BROKEN = "the merged model gives logits that are NaN or infinite"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    """What is needed to ask: a model, and the requests in its donor's words."""
+
+    skeleton: Skeleton
+    desk: Desk
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Current:
+    """What the resident model holds, once it was scored.
+
+    Attributes:
+        key: Of the recipe.
+        ready: The model and its requests.
+        fingerprint: Of its weights.
+    """
+
+    key: str
+    ready: _Ready
+    fingerprint: str
+
+
+class HarnessEvaluator:
+    """Builds recipes into a resident model and asks it lm-eval's questions.
+
+    Args:
+        spec: Models, tasks and how to ask.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with models or tasks.
+    """
+
+    def __init__(self, spec: HarnessSpec) -> None:
+        if spec.threads is not None:
+            torch.set_num_threads(spec.threads)
+        self._spec = spec
+        problems: list[str] = []
+        self._checkpoints = _open(spec.models, problems)
+        try:
+            self._tasks = load_tasks(spec)
+            devices = choose_devices(spec.device, spec.gpus)
+        except (EvaluatorError, ResidentError) as error:
+            problems += error.problems
+        if problems:
+            raise EvaluatorError(problems)
+        self._catalogue = catalogue_of(self._tasks)
+        self._place = {
+            question.id: (task, question.position)
+            for task in self._tasks
+            for question in task.questions
+        }
+        self._devices, self._device = devices, devices[0]
+        memory = plan_memory(spec, self._checkpoints, devices)
+        if self._device.type == "cuda" and memory.problems():
+            raise EvaluatorError(memory.problems())
+        self._notes = memory.lines() if self._device.type == "cuda" else ()
+        self._resident = Resident(
+            device=self._device,
+            spread=spread_over(memory, devices),
+            trust_remote_code=spec.trust_remote_code,
+        )
+        self._desks = Desks(
+            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
+        )
+        self._current: _Current | None = None
+        self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
+        self._prepared = prepare_builds(spec, self._checkpoints, memory=memory, devices=devices)
+        self._set_up()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
+
+    def catalogue(self) -> Catalogue:
+        return self._catalogue
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        fingerprint, other = "", FailureKind.ERROR
+        try:
+            asked = self._asked(candidate.questions)
+            started = time.perf_counter()
+            known = self._current is not None and self._current.key == candidate.recipe.key
+            ready, fingerprint = self._built(candidate.recipe)
+            built = time.perf_counter()
+            other = FailureKind.TASK
+            if not known:
+                self._look(candidate.recipe, ready, asked)
+            tasks, outcomes = self._answer(ready, asked)
+            done = time.perf_counter()
+        except Exception as error:
+            if device_is_lost(error):
+                raise EvaluatorError(
+                    [f"device {self._device}: lost: {last_line(error)}"]
+                ) from error
+            failure = failure_from(error, other=other, fingerprint=fingerprint)
+        else:
+            self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
+            value, stderr = combine(tasks, self._catalogue.tasks)
+            return Score(
+                value=value,
+                stderr=stderr,
+                tasks=tasks,
+                outcomes=outcomes,
+                fingerprint=fingerprint,
+                build_seconds=built - started,
+                score_seconds=done - built,
+            )
+        self._resident.free()
+        return failure
+
+    def losses(self, candidate: Candidate) -> Mapping[str, float] | Failure:
+        """Build a candidate and find how probable it thinks the right answers.
+
+        Args:
+            candidate: What to build, and the questions.
+
+        Returns:
+            By question the loss of its right answer in nats per token; questions without a known
+            one are left out. Or what went wrong.
+        """
+        try:
+            asked = self._asked(candidate.questions)
+            ready, fingerprint = self._built(candidate.recipe)
+            answers: dict[str, Any] = {}
+            for task in (task for task in self._tasks if task.info.name in asked):
+                for position in asked[task.info.name]:
+                    name = task.questions[position].id
+                    request = right_answer(task, position, ready.desk.requests[name])
+                    answers |= {} if request is None else {name: request}
+            with isolated(self._device):
+                found = losses(self._lm(ready.skeleton, ready.desk), answers)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
+            self._resident.free()
+            return failure_from(error, other=FailureKind.TASK)
+        self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
+        return found
+
+    def close(self) -> None:
+        self._current = None
+        self._resident.close()
+        self._desks.clear()
+
+    def _built(self, recipe: Recipe) -> tuple[_Ready, str]:
+        """A model with the weights of a recipe, and their fingerprint.
+
+        The recipe that was scored last is still there, and is not built again.
+        """
+        if self._current is not None and self._current.key == recipe.key:
+            ready, fingerprint = self._current.ready, self._current.fingerprint
+            self._current = None  # should answering fail, nothing is certain
+            return ready, fingerprint
+        self._current = None  # holds no model that has to make room
+        planned = plan(recipe, self._checkpoints)
+        ready = self._ready(planned)
+        fingerprint = build_into(
+            planned,
+            self._checkpoints,
+            ready.skeleton.targets(planned.jobs),
+            statistics=self._prepared.statistics,
+            supply=self._prepared.supply,
+        )
+        ready.skeleton.settle()
+        for device in self._devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return ready, fingerprint
+
+    def _set_up(self) -> None:
+        """Make an empty model of the first kind and all requests, so that what fails, fails now."""
+        first = next(iter(self._checkpoints))
+        source = Source(of=Model(first), parameters=parameters(weight=1.0))
+        try:
+            planned = plan(
+                Recipe(root=Merge(method="linear", sources=(source,))), self._checkpoints
+            )
+            self._ready(planned).skeleton.targets(planned.jobs)
+        except (PlanError, ResidentError) as error:
+            raise EvaluatorError([f"model {first}: {line}" for line in error.problems]) from error
+        except Exception as error:
+            what = "expected to fit" if is_out_of_memory(error) else "cannot be asked"
+            problem = f"model {first}: {what} on {self._device}: {last_line(error)}"
+            raise EvaluatorError([problem]) from error
+
+    def _asked(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Positions of the questions asked, ascending, by task in the catalogue's order."""
+        unknown = [name for name in ids if name not in self._place]
+        if unknown or not ids or len(set(ids)) != len(ids):
+            raise ValueError(
+                "questions: expected ids of the catalogue, each once and at least one, got "
+                f"{unknown[:3] or 'none or some twice'}"
+            )
+        found: dict[str, list[int]] = {}
+        for name in ids:
+            task, position = self._place[name]
+            found.setdefault(task.info.name, []).append(position)
+        return {
+            task.info.name: sorted(found[task.info.name])
+            for task in self._tasks
+            if task.info.name in found
+        }
+
+    def _ready(self, planned: MergePlan) -> _Ready:
+        """The empty model for a plan, with lm-eval around it and the requests for its tokenizer."""
+        skeleton = self._resident.skeleton(planned, planned.folder)
+        desk = self._desks.of(planned.donor, planned.folder)
+        with isolated(self._device):
+            lm = self._lm(skeleton, desk)
+            if not desk.requests:
+                desk.requests = requests_of(self._tasks, lm, self._spec)
+            if not self._batch:
+                self._batch = auto_batch_size(
+                    self._device,
+                    config=skeleton.model.config,
+                    dtype=skeleton.model.dtype,
+                    tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
+                )
+        return _Ready(skeleton=skeleton, desk=desk)
+
+    def _lm(self, skeleton: Skeleton, desk: Desk) -> LanguageModel:
+        return LanguageModel(
+            known=desk.encodings,
+            pretrained=skeleton.model,
+            tokenizer=desk.tokenizer,
+            batch_size=self._batch or 1,
+            max_length=self._spec.max_length,
+            trust_remote_code=self._spec.trust_remote_code,
+        )
+
+    def _look(self, recipe: Recipe, ready: _Ready, asked: Mapping[str, Sequence[int]]) -> None:
+        """Make sure that the model is worth asking; parents are always asked.
+
+        Raises:
+            DegenerateError: If it says the same whatever it is asked.
+        """
+        if not self._spec.check_degenerate or len(recipe.models) < 2:
+            return
+        names = [
+            task.questions[position].id
+            for task in self._tasks
+            for position in asked.get(task.info.name, ())
+        ]
+        some = names[:: max(1, len(names) // PROMPTS)]
+        with isolated(self._device):
+            lm = self._lm(ready.skeleton, ready.desk)
+            texts = [_words(ready.desk.requests[name][0]) for name in some]
+            prompts = [ids for text in dict.fromkeys(texts) if (ids := lm.tok_encode(text))]
+            check_hears(ready.skeleton.model, prompts, self._device)
+        if ready.skeleton.broken:
+            raise NonFiniteScoreError(_BROKEN)
+
+    def _answer(
+        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
+        """Ask the model as it is now; in smaller batches, for good, if memory runs out.
+
+        Where not even single sequences fit, the batch size is not what is wrong: it stays.
+        """
+        # lm-eval draws a bar per batch there, whatever it is told.
+        bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
+        before = self._batch
+        while True:
+            with isolated(self._device, bars=bars):
+                try:
+                    return self._ask_once(ready, asked)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if self._batch <= 1:
+                        self._batch = before
+                        raise
+                    self._batch //= 2
+            self._resident.free()
+
+    def _ask_once(
+        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+    ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
+        tasks = [task for task in self._tasks if task.info.name in asked]
+        chosen = {
+            task.questions[position].id: ready.desk.requests[task.questions[position].id]
+            for task in tasks
+            for position in asked[task.info.name]
+        }
+        everything = [request for requests in chosen.values() for request in requests]
+        try:
+            respond(self._lm(ready.skeleton, ready.desk), everything)
+            if ready.skeleton.broken:
+                raise NonFiniteScoreError(_BROKEN)
+            marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
+        finally:
+            for request in everything:  # they are used again
+                request.resps = []
+                request.filtered_resps = {}
+        scores = tuple(score for score, _ in marks)
+        for score in scores:
+            if not math.isfinite(score.value):
+                raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
+        return scores, tuple(item for _, outcomes in marks for item in outcomes)
+
+
+def _open(models: Sequence[tuple[str, str]], problems: list[str]) -> dict[str, Checkpoint]:
+    result = {}
+    for name, location in models:
+        try:
+            result[name] = Checkpoint.open(location, name=name)
+        except CheckpointError as error:
+            problems += error.problems
+    if not models:
+        problems.append("models: expected at least one, got none")
+    return result
+
+
+def _words(request: Any) -> str:
+    """What the model reads for a request: the prompt, and the answer that is to be rated."""
+    if request.request_type == "loglikelihood":
+        return str(request.args[0]) + str(request.args[1])
+    return str(request.args[0])
