@@ -99,7 +99,7 @@ def search(
 def optimum(space: Space, truth: Callable[[Recipe], float], *, draws: int, steps: int) -> float:
     """Best true score found by many random recipes and climbing from the best of them."""
     rng, cube = np.random.default_rng(0), Cube(space)
-    points = cube.random(rng, draws)
+    points = np.vstack([cube.random(rng, 1) for _ in range(draws)])  # each of a kind of its own
     values = np.array([truth(option.recipe) for option in cube.options(points)])
     best = -np.inf
     for at in np.argsort(-values)[:6]:
