@@ -7,6 +7,7 @@ is needed. Errors are ``search.UserError`` (something that was given cannot be u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -21,6 +22,7 @@ from spaces.recipe import Recipe
 from spaces.yaml_reader import Document
 
 if TYPE_CHECKING:  # what brings torch or pandas is imported when it is called
+    from search.callbacks import Callback
     from search.handle import Run
     from search.preflight import Preflight
     from search.scoring import Part, Scored
@@ -113,6 +115,7 @@ def run(
     ray_address: str | None = None,
     dry_run: bool = False,
     allow_test_sets: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Search, as ``search run``: it comes back when the budget is spent.
 
@@ -128,6 +131,7 @@ def run(
         ray_address: Likewise.
         dry_run: Made-up scores instead of models.
         allow_test_sets: Confirms well-known test sets.
+        callbacks: Told of the run as it goes on; see ``search.callbacks``.
 
     Raises:
         UserError: With everything that is wrong with what was given.
@@ -147,7 +151,12 @@ def run(
     )
     folder = None if out is None else Path(out)
     study = commands.run(
-        _given(config), out=folder, overrides=overrides, storage=storage, dry_run=dry_run
+        _given(config),
+        out=folder,
+        overrides=overrides,
+        storage=storage,
+        dry_run=dry_run,
+        callbacks=callbacks,
     )
     return Run(study)
 
@@ -161,6 +170,7 @@ def resume(
     gpu_hours: float | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Go on with a search, as ``search resume``.
 
@@ -172,6 +182,7 @@ def resume(
         gpu_hours: Likewise.
         workers: For this time.
         ray_address: For this time.
+        callbacks: Told of the run as it goes on.
     """
     from search import commands
     from search.handle import Run, study_in
@@ -185,7 +196,7 @@ def resume(
         ray_address=ray_address,
     )
     place = study_in(study)
-    commands.resume(place, overrides=overrides)
+    commands.resume(place, overrides=overrides, callbacks=callbacks)
     return Run(place)
 
 

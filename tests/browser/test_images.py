@@ -23,6 +23,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_png_and_svg_of_every_figure(report, study: Path, tmp_path: Path) -> None:
     write(str(study), out=tmp_path, formats=("svg", "csv"))
@@ -59,6 +60,7 @@ def test_a_browser_that_draws_nothing_is_one_line_too(
         write_report(report, tmp_path, ("png",))
 
 
+@pytest.mark.slow
 def test_pictures_for_the_docs(browser, pages, report, tmp_path: Path) -> None:
     """``make pictures`` sets PICTURES to docs/images, and REPORT to the page to take them of."""
     out = Path(os.environ.get("PICTURES", tmp_path))
