@@ -79,7 +79,7 @@ class Faulty:
         return self._inner.notes
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
-        from evaluators import harness
+        from evaluators import scorer
 
         fault = fault_of(candidate.id, self._seed)
         if fault == "exit":
@@ -87,11 +87,11 @@ class Faulty:
         if fault is None:
             return self._inner.evaluate(candidate)
         # The fault strikes where it would: between the build and the answers.
-        real, harness.respond = harness.respond, partial(_strike, fault)
+        real, scorer.respond = scorer.respond, partial(_strike, fault)
         try:
             return self._inner.evaluate(candidate)
         finally:
-            harness.respond = real
+            scorer.respond = real
 
     def close(self) -> None:
         self._inner.close()

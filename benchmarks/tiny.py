@@ -2,7 +2,7 @@
 
     python -m benchmarks.tiny                              # five families, every strategy
     python -m benchmarks.tiny --kind demo --arms ours "CMA-ES ties"
-    python -m benchmarks.tiny --show --plot docs/tiny.svg
+    python -m benchmarks.tiny --show --plot docs/images/search-tiny.svg
 
 Every family is trained from a seed of its own (``search/family.py``), merged and asked by lm-eval.
 Costs are counted as in ``benchmarks/search.py``: questions, and a fixed number for every build.
