@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
 
+from evaluators.base import EvaluatorError
 from evaluators.batching import sequence_bytes
 from evaluators.resident import free_bytes
 from evaluators.spec import HarnessSpec
@@ -119,13 +121,27 @@ def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> Spread |
     return Spread(devices=tuple(devices), sizes=sizes)
 
 
+def _config(checkpoint: Checkpoint, *, trust: bool) -> Any:
+    """The model's config as transformers reads it."""
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust)
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "custom code" in text and not trust:
+            text = "it brings code of its own; set harness.trust_remote_code if you trust it"
+        where = f"model {checkpoint.name}: {checkpoint.folder}"
+        raise EvaluatorError(
+            [f"{where}: expected a model that transformers knows: {text}"]
+        ) from error
+
+
 def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
     parents = tuple(Weights.of(checkpoint) for checkpoint in checkpoints.values())
     model = max(parents, key=lambda weights: weights.total)
     if spec.most_layers is not None:
         model = model.deepened(spec.most_layers)
     first = next(iter(checkpoints.values()))
-    config = AutoConfig.from_pretrained(first.folder, trust_remote_code=spec.trust_remote_code)
+    config = _config(first, trust=spec.trust_remote_code)
     tokens = spec.max_length or min(
         PLANNED_TOKENS, getattr(config.get_text_config(), "max_position_embeddings", PLANNED_TOKENS)
     )

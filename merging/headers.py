@@ -112,16 +112,24 @@ def _parse(file: Path, raw: bytes) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             raise ValueError("a name occurs twice")
+        for name in names:
+            name.encode("utf-8")  # half a character, which JSON can spell, is no name
         return dict(pairs)
 
+    def constant(text: str) -> None:
+        raise ValueError(f"{text} is no JSON")
+
     try:
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         raise HeaderError(
             f"{file}: expected a JSON header, got something else ({error})"
         ) from error
     if not isinstance(entries, dict):
         raise HeaderError(f"{file}: expected a JSON object as header, got {type(entries).__name__}")
+    notes = entries.get("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise HeaderError(f"{file}: __metadata__: expected texts by name, got {notes!r:.80}")
     return entries
 
 

@@ -47,8 +47,9 @@ TOKENIZER = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
 
 def evaluated(spec: HarnessSpec, recipe: Recipe) -> Any:
     evaluator = HarnessEvaluator(spec)
+    names = tuple(question.id for question in evaluator.catalogue().questions)
     try:
-        return evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=()))
+        return evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=names))
     finally:
         evaluator.close()
 
@@ -70,10 +71,11 @@ def test_a_model_with_code(
     spec = make_spec("tiny_pick", models=models)
     assert not spec.trust_remote_code
     try:
-        scored = isinstance(evaluated(spec, mix(math=0.5, code=0.5)), Score)
-    except EvaluatorError:
-        scored = False
-    assert scored or kind != "known"  # transformers has a class of its own for that one
+        outcome = evaluated(spec, mix(math=0.5, code=0.5))
+        scored = isinstance(outcome, Score)
+    except EvaluatorError as error:
+        outcome, scored = error.problems, False
+    assert scored or kind != "known", outcome  # transformers has a class of its own for it
     assert not scored or kind != "own"
     assert not mark.exists()
 

@@ -87,6 +87,10 @@ def _pool(log: str, workers: int) -> Pool:
     make = partial(witness, SPEC, log)
     if not workers:
         return SerialPool(make)
+    from ray._private.worker import global_worker
+
     from evaluators.ray_pool import RayPool
 
-    return RayPool(make, workers=workers, gpus=0.0, cpus=0.5)
+    pool = RayPool(make, workers=workers, gpus=0.0, cpus=0.5)
+    assert not global_worker.node.address_info["webui_url"], "expected no dashboard"
+    return pool

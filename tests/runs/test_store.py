@@ -15,6 +15,7 @@ from runs import journal
 from runs.filesystems import shared_over_network, type_of
 from runs.lock import LockedError
 from runs.manifest import FORMAT
+from runs.migration import STEPS
 from runs.records import Split, State
 from runs.store import Store, StoreError
 from spaces.problems import RunFailed
@@ -335,6 +336,10 @@ def test_a_study_of_format_1_becomes_one_of_today(old: Path) -> None:
     with sqlite3.connect(copy) as kept, sqlite3.connect(":memory:") as was:
         was.deserialize(before)
         assert list(kept.iterdump()) == list(was.iterdump())
+
+
+def test_every_earlier_format_can_be_brought_to_todays() -> None:
+    assert set(STEPS) == set(range(1, FORMAT))
 
 
 def test_a_format_1_study_in_use_is_left_alone(old: Path) -> None:
