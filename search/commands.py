@@ -77,12 +77,16 @@ def resume(study: str, *, overrides: Overrides, callbacks: Sequence[Callback] = 
         setting = _setting(store, config)
         notes = store.hold()
         budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
-        if budget:
-            store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+
+        def go_on(session: Session) -> bool:
+            if budget:  # kept only now that these workers are known to do with it
+                store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+            return session.run()
+
         told, missing = _loggers_there(config)
         with _quiet_libraries(), _workers(setting) as pool:
             notes = (*notes, *missing)
-            _drive(store, setting, pool, Session.run, told=(*callbacks, *told), notes=notes)
+            _drive(store, setting, pool, go_on, told=(*callbacks, *told), notes=notes)
 
 
 def validate(study: str, *, top: int, overrides: Overrides) -> None:

@@ -236,3 +236,27 @@ def test_a_run_writes_below_its_folder_only(project: Project, tmp_path: Path) ->
         "mix.yaml", "as_it_was", "here", "home", "tmp",
     }  # fmt: skip
     assert (tmp_path / "as_it_was" / "mix.yaml").read_bytes() == config.read_bytes()
+
+
+def test_a_larger_budget_in_any_unit_stays(project: Project, tmp_path: Path) -> None:
+    settings = {"questions": 2000, "asking": "all", "sampler": "random"}
+    config, study = project(search=settings, held_out=0), tmp_path / "run" / "study.db"
+    done = search("run", config, "--dry-run", "--out", study.parent)
+    assert done.code == 0, done.err
+    counts = []
+    for more in (("--questions", 3000), ("--hours", 0.5), (), ("--trials", 12), ("--trials", 30)):
+        done = search("resume", study, *more)
+        assert done.code == 0, done.err
+        store = Store.open(str(study))
+        counts.append(len(store.records()))
+        store.close()
+    first, kept, again, fewer, more = counts
+    assert first == kept == again == more > 12  # the limit of questions stays beside the others
+    assert fewer == first
+    status = search("status", study).out
+    assert "of 3,000 questions" in status
+    assert "of 30 recipes" in status
+    done = search("resume", study, "--gpu-hours", 2)
+    assert (done.code, len(done.lines)) == (2, 1)
+    assert "search.gpu_hours: expected workers with GPUs" in done.err
+    assert search("resume", study).code == 0  # a limit that was refused is not kept
