@@ -122,6 +122,7 @@ class Cluster:
         if self._owned:
             _connect(address, cores, dict(runtime_env or {}))
         self._worker = ray.remote(Worker)
+        self._caller = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_call)
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that are alive."""
@@ -142,13 +143,10 @@ class Cluster:
 
     def run_on(self, node: Node, function: Callable[[], Any], listener: Listener) -> None:
         """Call a function on a node, in a process that ends with it; returns at once."""
-        remote = ray.remote(_call).options(
-            num_cpus=0,
-            max_retries=0,
-            max_calls=1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        task = self._caller.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
         )
-        _listen(remote.remote(function), listener)
+        _listen(task.remote(function), listener)
 
     def kill(self, worker: Any) -> None:
         """End a worker; one that is gone already is fine."""
