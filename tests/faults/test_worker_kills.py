@@ -19,7 +19,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from evaluators.base import EvaluatorError
+from evaluators.base import EvaluatorError, EvaluatorFactory
 from evaluators.ray_pool import RayPool
 from runs.records import Split
 from runs.store import Store
@@ -31,7 +31,7 @@ from search.session import Session
 from tests.faults.checker import Seen, check, lines
 from tests.faults.driver import SPEC, make_study
 from tests.faults.test_driver_kills import FORKED, say
-from tests.faults.witness import lacking, looked_at, witness
+from tests.faults.witness import lacking, looked_at, slow_witness, witness
 
 CONFIG = """
 base: ./base
@@ -53,12 +53,12 @@ SOON = {
 """How soon a lost node is noticed; Ray's own values take longer than a test should."""
 
 
-def work(location: str, log: str, seconds: float, options: dict[str, Any]) -> None:
+def work(location: str, make: EvaluatorFactory, options: dict[str, Any]) -> None:
     """Resume a study as ``search resume`` does, with such workers."""
     with opened(Store.open(location)) as store:
         store.hold()
         pool = RayPool(
-            partial(witness, replace(SPEC, seconds=seconds), log),
+            make,
             gpus=0.0,
             retries=1000,  # no candidate is given up, however often its worker is killed
             **options,
@@ -111,7 +111,8 @@ def test_workers_are_killed(
     config = CONFIG.replace("TRIALS", "70").replace("ASKING", asking)
     make_study(location, config).close()
     options = {"workers": 2, "cpus": 0.5}
-    driver = FORKED.Process(target=work, args=(location, str(log), 0.15, options))
+    make = partial(witness, replace(SPEC, seconds=0.15), str(log))
+    driver = FORKED.Process(target=work, args=(location, make, options))
     driver.start()
     moments, dead, earlier = random.Random(asking), set[int](), []
     while len(dead) < kills:
@@ -166,7 +167,9 @@ def test_nodes_join_are_killed_and_cut_off(
     nodes_seen = tmp_path / "nodes"
     look = partial(looked_at, str(nodes_seen))
     options = {"address": cluster.address, "cpus": 1.0, "wait": 120.0, "inspect": look}
-    driver = FORKED.Process(target=work, args=(location, str(log), 0.3, options))
+    gate = tmp_path / "gate"
+    make = partial(slow_witness, replace(SPEC, seconds=0.0), str(log), str(gate), 2.0)
+    driver = FORKED.Process(target=work, args=(location, make, options))
     driver.start()
     assert wait_for(lambda: len(at_work(log)) == 1, driver)
     began = {line["pid"] for line in lines(log)}
@@ -187,6 +190,7 @@ def test_nodes_join_are_killed_and_cut_off(
         if kind == signal.SIGSTOP:  # it comes back to hear that it was given up
             os.kill(raylet(node), signal.SIGCONT)
         cluster.remove_node(node, allow_graceful=False)
+    gate.touch()
     finish(driver)
     assert kills == 5
     store = Store.open(location)

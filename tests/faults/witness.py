@@ -66,6 +66,40 @@ def witness(spec: FakeSpec, log: str) -> Witness:
     return Witness(FakeEvaluator(spec), Path(log))
 
 
+class Slow:
+    """An evaluator that takes its time until a file is there.
+
+    Args:
+        inner: What evaluates.
+        gate: The file.
+        seconds: What it takes for a candidate before.
+    """
+
+    def __init__(self, inner: Evaluator, gate: Path, seconds: float) -> None:
+        self._inner, self._gate, self._seconds = inner, gate, seconds
+
+    def catalogue(self) -> Catalogue:
+        return self._inner.catalogue()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        end = time.monotonic() + self._seconds
+        while time.monotonic() < end and not self._gate.exists():
+            time.sleep(0.02)
+        return self._inner.evaluate(candidate)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def slow_witness(spec: FakeSpec, log: str, gate: str, seconds: float) -> Witness:
+    """What a worker makes for itself where there has to be time for something to happen."""
+    return Witness(Slow(FakeEvaluator(spec), Path(gate), seconds), Path(log))
+
+
 def looked_at(note: str) -> tuple[str, ...]:
     """What a node lacks: nothing, but it notes that it was asked."""
     with Path(note).open("a") as file:
