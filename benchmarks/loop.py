@@ -156,7 +156,7 @@ class Quick(FakeEvaluator):
 def run(store: Store, config: RunConfig, pool: Pool, watch: Stopwatch | None = None) -> float:
     """Drive a study to its end; the seconds it took."""
     optuna.logging.set_verbosity(logging.ERROR)
-    store.lock.acquire()
+    store.hold()
     session = Session(store, config, pool=pool, monitor=Silent())
     if watch is not None:
         watch.watch(session._ledger)  # a benchmark may look inside

@@ -169,7 +169,7 @@ def soak(options: argparse.Namespace, folder: Path) -> None:
     memory = Memory()
     optuna.logging.set_verbosity(logging.ERROR)
     store = Store.create(str(folder / "study.db"), prepared.manifest)
-    store.lock.acquire()
+    store.hold()
     pool = RayPool(
         partial(Faulty, prepared.config.harness_spec(), options.seed),
         workers=options.workers,
