@@ -292,7 +292,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--profile", action="store_true", help="what the rest is made of")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         compare(args, Path(folder))
