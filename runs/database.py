@@ -179,7 +179,9 @@ def _tuned(engine: Engine, *, ours: bool) -> Engine:
     def configure(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         cursor = connection.cursor()
         logged = False
-        with suppress(sqlite3.Error):  # no database: whoever reads from it hears so
+        # No database, or a damaged one, which SQLite may call by a name that is no text: whoever
+        # reads from it hears so.
+        with suppress(sqlite3.Error, UnicodeDecodeError):
             cursor.execute("PRAGMA journal_mode")
             logged = cursor.fetchone() == ("wal",)
         cursor.execute(f"PRAGMA synchronous={'NORMAL' if logged and not ours else 'EXTRA'}")

@@ -107,7 +107,7 @@ class RunDatabase:
             version = store._fact("format")
             if version != str(FORMAT):
                 migrated(engine, store.lock, version, path=path, name=name)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UnicodeDecodeError) as error:  # SQLite may name what is no text
             engine.dispose()
             if path is None and isinstance(error, OperationalError):
                 raise StoreError(f"{name}: cannot be reached: {reason(error)}") from error

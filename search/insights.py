@@ -51,6 +51,8 @@ def insights(records: Sequence[Record], space: Space) -> Insights:
         space: What their recipes were drawn from.
     """
     known = [r for r in records if r.trial is not None and r.estimate is not None]
+    if not known:
+        return Insights()
     even = np.linspace(0, len(known) - 1, min(len(known), MOST_DIALS)).astype(int)
     known = [known[at] for at in even]
     features = Features(space)

@@ -94,7 +94,7 @@ def test_a_local_file_is_logged_while_it_is_written_and_plain_afterwards(store: 
     assert store.hold() == ()
     assert pragma(store, "journal_mode") == "wal"
     assert pragma(store, "synchronous") >= 2  # every commit of ours waits for the disk
-    with store.study._storage._backend.engine.connect() as connection:  # Optuna's: with our next
+    with store.study._storage._kept.engine.connect() as connection:  # Optuna's: with our next
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
     store.add(recipe(0.1), origin="tpe", trial=None)
     store.close()
@@ -111,7 +111,7 @@ def test_on_a_network_file_system_no_log_is_kept(
     (note,) = store.hold()
     assert "network file system (nfs4)" in note
     assert pragma(store, "journal_mode") == "delete"
-    with store.study._storage._backend.engine.connect() as connection:
+    with store.study._storage._kept.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() >= 2
     store.add(recipe(0.1), origin="tpe", trial=None)
     assert not Path(store.name + "-wal").exists()
@@ -183,6 +183,19 @@ def test_a_damaged_study_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="expected a sound database, got a damaged one"):
         store.hold()
     store.close()
+
+
+def test_a_schema_that_is_no_text_is_refused(store: Store) -> None:
+    """SQLite then says what is wrong in bytes that Python cannot read."""
+    with sqlite3.connect(store.name) as connection:
+        connection.execute("pragma writable_schema = on")
+        connection.execute(
+            "update sqlite_master set name = cast(X'E9E9' as text), sql = cast(X'E9E9' as text) "
+            "where name = 'merge_search_candidate'"
+        )
+    connection.close()
+    with pytest.raises(StoreError, match=r"study\.db: expected a study made by `search run`"):
+        Store.open(store.name)
 
 
 @pytest.mark.parametrize(
