@@ -234,9 +234,11 @@ class Store(RunDatabase):
                     origin=row["origin"],
                     trial=row["trial"],
                     planned=self._ids(row["planned"]),
+                    # In the order of the splits: rows of the same part come in any.
                     evaluations={
                         split: whole(split, done, tasks)
-                        for split, done in parts.get(row["id"], {}).items()
+                        for split in Split
+                        if (done := parts.get(row["id"], {}).get(split))
                     },
                 )
                 for row in candidates

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Collection
 from functools import partial
 
 from runs.budget import Budget
@@ -18,6 +20,9 @@ from search.posterior import judged
 from search.samplers import weighs_scores
 from search.stop import Stop
 
+FINALISTS = "finalists"
+"""The fact that says whom the check at the end has chosen so far."""
+
 
 def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:
     """Ask the best recipes what they have not been asked, then the held-out questions.
@@ -31,18 +36,41 @@ def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Sto
     """
     if not store.manifest.questions.held_out or top == 0:
         return
-    tried: list[int] = []
-    while len(tried) < finalists(top):  # with more answers others may turn out to be the best
-        best = [record.id for record in _best(store, top) if record.id not in tried]
-        best = best[: finalists(top) - len(tried)]
-        tried += best
-        asks: list[Asker] = [partial(ledger.complete, number) for number in best]
-        loop.ask("finals", asks, total=len(asks))
-        if not best or stop.requested:
-            break
-    asks = [partial(ledger.validate, number) for number in to_validate(store, top=top)]
+    _finals(store, ledger, loop, top=top, stop=stop)
+    asks: list[Asker] = [partial(ledger.validate, number) for number in to_validate(store, top=top)]
     if not stop.requested:
         loop.ask("held-out", asks, total=len(asks))
+
+
+def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:
+    """Ask the best all search questions; with the answers others may turn out to be the best.
+
+    Who was chosen is remembered: after a crash the choice goes on, and is not made anew with the
+    answers that some of the chosen gave before it.
+    """
+    this = {"top": top, "candidates": ledger.taken_up}  # another check, or one after more search
+    known = json.loads(store.fact(FINALISTS) or "{}")
+    tried: list[int] = known.pop("tried", [])
+    if known != this:
+        tried = []
+    chosen = _unfailed(store, tried)  # some of them may not have been asked before a crash
+    while True:
+        asks: list[Asker] = [partial(ledger.complete, number) for number in chosen]
+        if asks:
+            loop.ask("finals", asks, total=len(asks))
+        if stop.requested:
+            return
+        best = [record.id for record in _best(store, top) if record.id not in tried]
+        chosen = best[: max(0, finalists(top) - len(tried))]
+        if not chosen:
+            return
+        tried = [*tried, *chosen]
+        store.set_fact(FINALISTS, json.dumps(this | {"tried": tried}))
+
+
+def _unfailed(store: Store, numbers: Collection[int]) -> list[int]:
+    failed = {r.id for r in store.records() if r.evaluations[Split.SEARCH].state is State.FAILED}
+    return [number for number in numbers if number not in failed]
 
 
 def budget_problems(config: RunConfig, questions: Questions, *, seeds: int) -> list[str]:

@@ -109,6 +109,16 @@ def test_parts_add_up(store: Store) -> None:
     assert store.records()[0].evaluations[Split.SEARCH].questions == 5
 
 
+def test_the_search_comes_before_the_check_whatever_was_written_last(store: Store) -> None:
+    """PostgreSQL gives rows that were changed last, and sorts none that are equal."""
+    number = store.add(recipe(0.25), origin="parent a", trial=None)
+    store.begin(number, Split.HELD_OUT)
+    store.finish(number, Split.HELD_OUT, score(store.manifest.questions.held_out), worker="w")
+    store.finish(number, Split.SEARCH, score(store.manifest.questions.search), worker="w")
+    (record,) = store.records()
+    assert list(record.evaluations) == [Split.SEARCH, Split.HELD_OUT]
+
+
 def test_facts_can_change(store: Store, location: str) -> None:
     assert store.fact("seconds") is None
     store.set_fact("seconds", "1")

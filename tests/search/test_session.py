@@ -2,17 +2,20 @@
 
 import math
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from evaluators.base import Candidate, Catalogue, Failure, FailureKind, Score
@@ -24,6 +27,7 @@ from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
 from runs.split import divide
 from runs.store import Store
+from search import racing
 from search.book import read_book, resolve_book
 from search.errors import RunFailed
 from search.final_check import to_validate
@@ -534,6 +538,66 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     assert records[running.id].evaluations[Split.SEARCH].attempts == 2
     assert records[running.id].evaluations[Split.SEARCH].state is State.COMPLETE
     store.close()
+
+
+def copies_at_every_moment(store: Store, settings: RunConfig, *, questions: int) -> list[Path]:
+    """Run a study to its end; what was on disk before each of its transactions, in order."""
+    found: list[Path] = []
+
+    def copy(_: sa.Connection) -> None:
+        path = Path(store.name).with_name(f"moment-{len(found)}.db")
+        with closing(sqlite3.connect(store.name)) as here, closing(sqlite3.connect(path)) as there:
+            here.backup(there)
+            there.execute("DELETE FROM merge_search_lock")  # its holder lives on, in the test
+            there.commit()
+        found.append(path)
+
+    sa.event.listen(sa.engine.Engine, "commit", copy)
+    try:
+        drive(store, settings, questions=questions)
+    finally:
+        sa.event.remove(sa.engine.Engine, "commit", copy)
+    return found
+
+
+def asked_and_answered(store: Store) -> list[object]:
+    return [
+        (record.recipe.key, record.planned, split, evaluation.questions, evaluation.value)
+        for record in store.records()
+        for split, evaluation in record.evaluations.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trials", "races", "last"),
+    [
+        (14, False, 28),  # the final check
+        pytest.param(14, False, None, marks=pytest.mark.slow),
+        pytest.param(12, True, None, marks=pytest.mark.slow),
+    ],
+)
+def test_whenever_a_run_dies_it_asks_what_it_would_have_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, races: bool, last: int | None
+) -> None:
+    """Leaders asked on, candidates stopped, and finalists of whom others turn out to be better."""
+    if races:  # looks within the small blocks of a short run
+        monkeypatch.setattr(racing, "FIRST", 20)
+        monkeypatch.setattr(racing, "SHARED", 20)
+    settings = config(trials, "random").replaced(
+        {"search.asking": "growing", "search.validate": 2, "search.seed": 7}
+    )
+    store = make_store(tmp_path, settings, questions=120)
+    moments = copies_at_every_moment(store, settings, questions=120)
+    expected = asked_and_answered(store)
+    sizes = [r.evaluations[Split.SEARCH].questions for r in store.records()]
+    assert any(60 < size < 168 for size in sizes)  # asked on before the check
+    assert any(size < 60 for size in sizes) == races
+    store.close()
+    for moment in moments[-last if last else 0 :]:
+        resumed = Store.open(str(moment))
+        drive(resumed, settings, questions=120)
+        assert asked_and_answered(resumed) == expected, moment
+        resumed.close()
 
 
 PARETO = GROWING.replace("sampler: surrogate", "objective: pareto, validate: 1")
