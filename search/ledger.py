@@ -132,8 +132,7 @@ class Ledger:
         handed_out = [one for one in self._store.under_way() if one.split is Split.SEARCH]
         for asking in handed_out:
             self._store.begin(asking.candidate, asking.split)
-            if asking.candidate in self._roster.failed:  # decided on, so this is a promotion
-                self.promoted += len(asking.questions)
+            self.promoted += self._beyond(asking.candidate, asking.questions)
         return [self._ask(one.candidate, one.split, one.questions) for one in handed_out]
 
     def next(self) -> Candidate | None:
@@ -173,8 +172,16 @@ class Ledger:
         questions = self._rotation.more(self._roster.answered(leader))
         if not questions:
             return None
-        self.promoted += len(questions)
+        self.promoted += self._beyond(leader, questions)
         return self._continue(leader, questions)
+
+    def _beyond(self, number: int, questions: Sequence[str]) -> int:
+        """How many of them are more than a block; one that was stopped has some of its own left.
+
+        Counted from what is in the study alone, so that a resumed run comes to the same.
+        """
+        left = len(self._roster.planned[number]) - len(self._roster.answered(number))
+        return len(questions) - min(max(0, left), len(questions))
 
     def complete(self, number: int) -> Candidate | None:
         """A known candidate with the search questions it has not answered; ``None`` without any."""

@@ -81,10 +81,15 @@ class Roster:
         self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
         self._means: Mapping[int, tuple[float, ...]] | None = None
+        asked = {it.candidate: it for it in store.under_way() if it.split is Split.SEARCH}
         for record in store.records():
-            self._take_over(record, still_open)
+            if record.trial is not None:
+                first = record.trial in still_open
+            else:  # what goes beyond the block is asked of those that are done with it
+                first = record.id in asked and {*asked[record.id].questions} <= {*record.planned}
+            self._take_over(record, first=first)
 
-    def _take_over(self, record: Record, still_open: Collection[int]) -> None:
+    def _take_over(self, record: Record, *, first: bool) -> None:
         self.add(
             record.id,
             record.recipe,
@@ -94,9 +99,6 @@ class Roster:
         )
         evaluation = record.evaluations[Split.SEARCH]
         answered = evaluation.questions if evaluation.tasks else 0
-        first = (
-            answered < len(record.planned) if record.trial is None else record.trial in still_open
-        )
         if evaluation.state is not State.RUNNING or not first:
             self.failed[record.id] = evaluation.state is State.FAILED
         if answered == self._total and evaluation.state is State.COMPLETE:
