@@ -53,6 +53,8 @@ EXAMPLES = (1, 4)
 
 CHOICES = 4
 
+METHODS = ("linear", "task_arithmetic", "ties", "dare_ties")
+
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "choose": ("acc", {"output_type": "multiple_choice", "doc_to_choice": "choices"}),
     "expect": ("acc", {"output_type": "loglikelihood"}),
@@ -121,7 +123,7 @@ def recipes(count: int) -> list[Recipe]:
     """Different merges of all parents, by methods in turn."""
     source, found = random.Random(0), []
     for number in range(count):
-        method = ("linear", "task_arithmetic", "ties", "dare_ties")[number % 4]
+        method = METHODS[number % len(METHODS)]
         weights = {name: source.uniform(0.2, 1.0) for name in PARENTS}
         extra = {"density": 0.5} if "ties" in method else {}
         sources = tuple(
@@ -229,8 +231,10 @@ def compare(args: argparse.Namespace, root: Path) -> None:
     asked = tuple(question.id for question in evaluator.catalogue().questions)
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
     size = sum(math.prod(info.shape) for info in checkpoints["base"].tensors.values())
-    first, *rest = recipes(args.recipes + 1)
-    evaluator.evaluate(Candidate(id=0, recipe=first, questions=asked))  # warms up
+    drawn = recipes(len(METHODS) + args.recipes)
+    first, rest = drawn[: len(METHODS)], drawn[len(METHODS) :]
+    for recipe in first:  # a run computes what depends on the parents alone before it begins
+        evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=asked[:1]))
     for number, recipe in enumerate(rest):
         score = ours.add(watch, lambda at=number, one=recipe: ask(evaluator, at, one, asked))
         written = root / f"merged{number}"
@@ -288,7 +292,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=13)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--questions", type=int, default=60, help="of each kind")
-    parser.add_argument("--recipes", type=int, default=3)
+    parser.add_argument("--recipes", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
