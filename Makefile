@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Test processes; each takes up to 2 GB with its Ray.
 PROCESSES ?= 2
 
-.PHONY: demo test fast lint format install pictures clean
+.PHONY: demo test fast lint docs format install pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/search demo
