@@ -30,14 +30,12 @@ from evaluators.base import Candidate, Outcome, Score, TaskScore, combine
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
-from runs.manifest import Manifest
-from runs.split import divide
 from runs.store import Store
 from runs.utilisation import attended, busy_share
-from search.book import read_book, resolve_book
+from search.book import read_book
 from search.ledger import Ledger
 from search.monitor import Standing
-from search.session import Session, objectives
+from search.session import Session, manifest_of
 
 CONFIG = """
 base: ./base
@@ -81,20 +79,13 @@ def settings(trials: int, sampler: str, asking: str) -> RunConfig:
 
 
 def make_study(folder: Path, config: RunConfig) -> Store:
-    catalogue = FakeEvaluator(spec()).catalogue()
-    space, split = config.space(4), divide(catalogue, config.held_out, seed=1)
-    manifest = Manifest(
-        config=config.to_yaml(),
-        space=space.to_dict(),
-        inputs={},
-        inputs_dtype="float32",
-        catalogue=catalogue,
-        questions=split,
-        versions={},
-        created="2026-01-01T00:00:00+00:00",
+    manifest, _ = manifest_of(
+        config,
+        FakeEvaluator(spec()).catalogue(),
+        config.space(4),
+        book=read_book(config),
+        checkpoints={},
         dry_run=True,
-        objectives=objectives(config, catalogue, split),
-        seeds=resolve_book(read_book(config), config, space, {})[0],
     )
     return Store.create(str(folder / "study.db"), manifest)
 

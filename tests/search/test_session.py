@@ -18,25 +18,22 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from evaluators.base import Candidate, Catalogue, Failure, FailureKind, Score
+from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
 from runs.leaderboard import fronts, leaderboard, ranked
-from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
-from runs.split import divide
 from runs.store import Store
 from search import racing
-from search.book import read_book, resolve_book
+from search.book import read_book
 from search.errors import RunFailed
 from search.final_check import to_validate
 from search.ledger import Ledger
 from search.monitor import Standing
-from search.objectives import objectives
 from search.posterior import judged
 from search.samplers import Sampler
-from search.session import Session
+from search.session import Session, manifest_of
 from spaces.seeds import seeds
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -84,24 +81,15 @@ SIZES = Sizes(outside=100, layers=(10, 20, 30, 40))
 def make_store(
     folder: Path, settings: RunConfig, space: Space | None = None, *, questions: int = 20
 ) -> Store:
-    catalogue: Catalogue = FakeEvaluator(spec(questions=questions)).catalogue()
-    space = space or settings.space(4)
-    split = divide(catalogue, settings.held_out, seed=1)
-    manifest = Manifest(
-        config=settings.to_yaml(),
-        space=space.to_dict(),
-        inputs={},
-        inputs_dtype="float32",
-        catalogue=catalogue,
-        questions=split,
-        versions={},
-        created="2026-01-01T00:00:00+00:00",
+    manifest, _ = manifest_of(
+        settings,
+        FakeEvaluator(spec(questions=questions)).catalogue(),
+        space or settings.space(4),
+        book=read_book(settings),
+        checkpoints={},
         dry_run=True,
-        objectives=objectives(settings, catalogue, split),
-        seeds=resolve_book(read_book(settings), settings, space, {})[0],
-        sizes=SIZES,
     )
-    return Store.create(str(folder / "study.db"), manifest)
+    return Store.create(str(folder / "study.db"), replace(manifest, sizes=SIZES))
 
 
 def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes: object) -> Silent:
