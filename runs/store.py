@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,7 @@ class Store(RunDatabase):
                 the same made-up one.
         """
         tasks = self.manifest.catalogue.tasks
+        ids = cache(self._ids)  # of many candidates the same was planned
         with self._reading() as connection:
             candidates = connection.execute(
                 sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
@@ -233,7 +235,7 @@ class Store(RunDatabase):
                     recipe=Recipe.from_dict(json.loads(row["recipe"])) if recipes else _NONE,
                     origin=row["origin"],
                     trial=row["trial"],
-                    planned=self._ids(row["planned"]),
+                    planned=ids(row["planned"]),
                     # In the order of the splits: rows of the same part come in any.
                     evaluations={
                         split: whole(split, done, tasks)

@@ -72,9 +72,11 @@ class _Task:
     def put(self, row: int, columns: NDArray[Any], values: Array) -> None:
         """Answers of one candidate, in the metric's own direction; those not finite are none."""
         known = np.isfinite(values)
+        if not known.any():
+            return
         oriented = values[known] * (1.0 if self.info.higher_is_better else -1.0)
         self.values[row, columns[known]] = oriented
-        self.right = self.right and bool(np.isin(oriented, (0.0, 1.0)).all())
+        self.right = self.right and bool(((oriented == 0.0) | (oriented == 1.0)).all())
         self.asked[row, columns[known]] = 1.0
 
     def estimates(self, rows: int) -> tuple[Array, Array]:
