@@ -24,7 +24,7 @@ def front(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> tuple[bool
     if not len(points):
         return ()
     values = np.array(points, dtype=np.float64)
-    known: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
+    known = np.asarray(np.isfinite(values).all(axis=1))
     # What dominates a point comes before it in this order, and so does the one on the front that
     # dominates that: each has to be compared with the front so far only.
     order = np.lexsort(values[:, ::-1].T)[::-1]
