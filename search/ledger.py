@@ -233,13 +233,7 @@ class Ledger:
         """Let the sampler know what is known by now; others go by what the study was told."""
         if not weighs_scores(self._sampler.name):
             return
-        self._sampler.learn(
-            {
-                known: estimate
-                for number, estimate in self._roster.estimates().items()
-                if (known := self._roster.trial_of[number]) is not None
-            }
-        )
+        self._sampler.learn(self._roster.estimates_by_trial())
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)
