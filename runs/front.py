@@ -25,6 +25,9 @@ def front(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> tuple[bool
         return ()
     values = np.array(points, dtype=np.float64)
     known = np.asarray(np.isfinite(values).all(axis=1))
+    if values.shape[1] == 1:
+        largest = values[known].max(initial=-np.inf)
+        return tuple((values[:, 0] == largest).tolist())
     # What dominates a point comes before it in this order, and so does the one on the front that
     # dominates that: each has to be compared with the front so far only.
     order = np.lexsort(values[:, ::-1].T)[::-1]

@@ -47,8 +47,8 @@ class Estimates(Mapping[int, tuple[Estimate, ...]]):
         nothing = np.empty((0, quantities))
         return cls(np.empty(0, dtype=np.int64), nothing, nothing)
 
-    def only(self, keep: NDArray[np.bool_]) -> Estimates:
-        """Those of some rows."""
+    def only(self, keep: NDArray[np.bool_ | np.intp]) -> Estimates:
+        """Those of some rows, by a mask or their numbers."""
         return Estimates(self.numbers[keep], self.value[keep], self.stderr[keep])
 
     def aligned(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:

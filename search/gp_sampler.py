@@ -94,8 +94,7 @@ class _Direction:
     @classmethod
     def random(cls, means: Array, rng: np.random.Generator) -> _Direction:
         """A random one for a history with these posterior means, ``(n, objectives)``."""
-        ahead = means == means.max() if means.shape[1] == 1 else np.array([front(means)]).T
-        best = means[ahead[:, 0]]
+        best = means[list(front(means))]
         extent = np.ptp(best, axis=0)
         extent = np.where(extent > 0, extent, np.maximum(np.std(means, axis=0), 1e-12))
         slope = np.abs(rng.normal(size=means.shape[1]))

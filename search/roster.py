@@ -150,6 +150,7 @@ class Roster:
         Returns:
             Whether that is new: further questions may have been asked of one decided before.
         """
+        self._expected = self._means = None  # now it counts, or no more
         new = number not in self.failed
         self.failed[number] = isinstance(outcome, Failure) and not (
             number in self._answers and outcome.kind in NOT_ITS_OWN
