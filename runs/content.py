@@ -52,6 +52,7 @@ class Report:
         facts: What the run was made with: versions, input hashes, budget.
         best_yaml: The best recipe as YAML; ``None`` before there is one.
         reproduce: Commands that make the result again, one per line.
+        config: The run's config with every key, as YAML; may be empty.
         details: What the figures of the page are made from; ``None`` leaves them out.
     """
 
@@ -64,4 +65,5 @@ class Report:
     facts: Facts = field(default_factory=dict)
     best_yaml: str | None = None
     reproduce: tuple[str, ...] = ()
+    config: str = ""
     details: Details | None = None

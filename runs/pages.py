@@ -42,6 +42,8 @@ def markdown(report: Report) -> str:
         parts.append("## How to reproduce")
     if report.reproduce:
         parts.append(code_block("\n".join(report.reproduce), "sh"))
+    if report.config:
+        parts += ["config.yaml:", code_block(report.config, "yaml")]
     for section, values in report.facts.items():
         lines = [f"- {escaped(name)}: {escaped(_fact(value))}" for name, value in values.items()]
         parts.append("\n".join([f"**{escaped(section)}**", "", *lines]))

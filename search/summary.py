@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -59,9 +60,12 @@ def make_report(store: Store, config: RunConfig) -> Report:
         facts=_facts(store, config, records, timeline),
         best_yaml=None if winner is None else recipe_text(winner, manifest, config),
         reproduce=(
-            f"search export {store.name}",
-            f"search build {Path(store.title) / 'best.yaml'} merged",
+            f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}"
+            "  # config.yaml: see below",
+            f"search export {shlex.quote(store.name)}",
+            f"search build {shlex.quote(str(store.folder / 'best.yaml'))} merged",
         ),
+        config=manifest.config,
         details=Details(
             records=records,
             timeline=timeline,

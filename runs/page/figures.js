@@ -73,8 +73,8 @@ function narrowed(layout, width) {
   return layout;
 }
 
-function specified(figure, width) {
-  const view = figure.views[chosen.get(figure.name) || 0];
+function specified(figure, width, number = chosen.get(figure.name) || 0) {
+  const view = figure.views[number];
   let layout = merged(style(width), figure.layout);
   let traces = figure.data;
   if (view) {

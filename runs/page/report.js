@@ -34,18 +34,20 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw
 
 const CONFIG = { responsive: true, displayModeBar: "hover", displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
 
-function draw(place) {
+function draw(place, paper = 0, view = undefined) {
   const figure = figures.get(place.dataset.plot);
-  const { data: traces, layout } = specified(figure, place.clientWidth);
+  const { data: traces, layout } = specified(figure, paper || place.clientWidth, view);
   const config = { ...CONFIG, toImageButtonOptions: { format: "svg", filename: figure.name } };
   place.removeAttribute("role");
-  return Plotly.react(place, traces, layout, config);
+  if (!paper) return Plotly.react(place, traces, layout, config);
+  const height = Math.round(layout.height * (paper < PAPER ? 0.72 : 1));
+  return Plotly.react(place, traces, { ...layout, width: paper, height, autosize: false }, { staticPlot: true });
 }
 
 const places = [...document.querySelectorAll("[data-plot]")];
 
 function drawAll() {
-  return Promise.all(places.map(draw));
+  return Promise.all(places.map((place) => draw(place)));
 }
 
 async function drawInTurn() {
@@ -67,15 +69,43 @@ for (const group of document.querySelectorAll(".views")) {
   );
 }
 
+// On paper: light colours, figures as wide as the sheet whatever the window is, and what is behind
+// buttons on the screen. All of it is drawn before the browser lays out the pages.
+
+const PAPER = 656; // CSS pixels inside a card on A4; on Letter a little is left over
+const HALF = 320;
+
+function otherViews(place) {
+  const figure = figures.get(place.dataset.plot);
+  if (!figure.views.some((view) => view.data.length)) return; // the same points, only nearer
+  const box = element("div", undefined, { className: "paper" });
+  place.after(box);
+  figure.views.forEach((view, at) => {
+    if (at === (chosen.get(figure.name) || 0)) return;
+    const cell = box.appendChild(element("div"));
+    const half = element("div", undefined, { className: "plot" });
+    half.dataset.plot = figure.name;
+    cell.append(element("p", view.label), half);
+    draw(half, HALF, at);
+  });
+}
+
 let theme;
 addEventListener("beforeprint", () => {
   theme = root.dataset.theme;
   root.dataset.theme = "light";
-  drawAll();
+  for (const cell of document.querySelectorAll("th")) {
+    cell.classList.toggle("long", cell.textContent.split(/\s+/).some((word) => word.length > 12));
+  }
+  for (const place of places) {
+    draw(place, PAPER);
+    otherViews(place);
+  }
 });
 addEventListener("afterprint", () => {
   if (theme) root.dataset.theme = theme;
   else delete root.dataset.theme;
+  document.querySelectorAll(".paper").forEach((box) => box.remove());
   drawAll();
 });
 let width = innerWidth;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -14,6 +16,8 @@ from runs.page.page import figures
 from runs.report import to_html
 
 NASTY = "<script>window.hacked=1</script>"
+ROW = re.compile(r"^\d+ -?\d\.\d{3} ±", re.MULTILINE)
+"""A row of the leaderboard on paper: rank and expected score."""
 
 
 @pytest.fixture
@@ -163,12 +167,69 @@ def test_a_run_in_which_nothing_beats_the_best_parent_says_so(browser, pages, re
     assert browser.run("return document.querySelector('.verdict.baseline') !== null")
 
 
-def test_it_prints_in_light_colours_with_every_figure(page, tmp_path: Path) -> None:
+@pytest.fixture
+def printed(browser, pages, report):
+    """Pages of the report on paper, printed from a dark window that is wider than the paper."""
+    from pypdf import PdfReader
+
+    browser.show(pages("printed", to_html(report)), width=1600, dark=True)
+    browser.run("document.getElementById('more').click()")
+    found = browser.driver.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27,
+        "paperHeight": 11.69, "printBackground": False})  # fmt: skip
+    return PdfReader(io.BytesIO(base64.b64decode(found["data"]))).pages
+
+
+def test_nothing_is_cut_off_on_paper(printed) -> None:
+    """Figures of the screen's width, or a table wider than the sheet, would reach beyond it."""
+    for page in printed:
+        placed: list[tuple[str, float, float]] = []
+
+        def note(text, matrix, position, *_, placed=placed) -> None:
+            if text.strip() and matrix[0]:  # not what stands upright beside an axis
+                placed.append((text, position[4] * matrix[0] + matrix[4], matrix[0]))
+
+        page.extract_text(visitor_text=note)
+        width = float(page.mediabox.width)
+        assert placed
+        for text, left, scale in placed:
+            assert 20 < left < width - 20, text
+            assert scale == pytest.approx(0.75, abs=0.01), "the page was shrunk to fit"
+
+
+def test_paper_holds_what_is_behind_buttons_on_the_screen(printed, report) -> None:
+    whole = "\n".join(page.extract_text() for page in printed)
+    for axis in ("recipes scored", "search questions answered", "hours at work"):
+        assert axis in whole
+    for name in ("code", "text"):
+        assert f"weight of {name}" in whole
+    assert whole.count("Best recipe so far") == 1
+    boards = [text for page in printed if ROW.search(text := page.extract_text())]
+    assert len(boards) > 1
+    for text in boards:  # the headings stand on every sheet
+        assert re.search(r"expected\s+score", text)
+    assert "Click a heading" not in whole
+    assert report.reproduce[0] in whole
+
+
+def test_it_prints_in_light_colours_and_comes_back(page) -> None:
     page.run("document.documentElement.dataset.theme = 'dark'")
-    printed = page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
-    assert len(printed["data"]) > 50_000
     page.run("dispatchEvent(new Event('beforeprint'))")
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert page.run("return document.documentElement.dataset.theme") == "light"
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    assert page.run(ground) == "rgb(255, 255, 255)"
+    exact = "return getComputedStyle(document.querySelector('.mark')).printColorAdjust"
+    assert page.run(exact) == "exact"
+    hidden = "return [...document.querySelectorAll('.modebar, .copy, .bar, .filters')]"
+    assert page.run(f"{hidden}.every(e => getComputedStyle(e).display === 'none')")
+    assert page.run("return document.querySelectorAll('.paper svg.main-svg').length") > 4
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     page.run("dispatchEvent(new Event('afterprint'))")
     assert page.run("return document.documentElement.dataset.theme") == "dark"
+    assert page.run("return document.querySelectorAll('.paper').length") == 0
+    widths = (
+        "return [...document.querySelectorAll('[data-plot]')].map(p => "
+        "Math.abs(p.querySelector('svg.main-svg').clientWidth - p.clientWidth))"
+    )
+    assert max(page.run(widths)) <= 1
     assert page.errors() == []

@@ -74,6 +74,7 @@ def report(run_records, run_tasks) -> Report:
         },
         best_yaml="merge_method: ties\nnote: '<b>'\n",
         reproduce=("search export study.db", "search build best.yaml OUT"),
+        config="base: ./base\nmodels: {math: ./math}\n",
     )
 
 
