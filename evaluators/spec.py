@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from spaces.places import is_folder
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +101,7 @@ class HarnessSpec:
         found += [
             f"include_path: expected a folder, got {folder!r}, which is none"
             for folder in self.include_path
-            if not is_folder(folder)
+            if not Path(folder).is_dir()
         ]
         if isinstance(self.batch_size, str) and self.batch_size != "auto":
             found.append(f"batch_size: expected a number or auto, got {self.batch_size!r}")

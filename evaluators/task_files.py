@@ -19,14 +19,22 @@ _IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 @cache
 def task_files(folder: Path) -> dict[str, Path]:
-    """Task names and the files below ``folder`` that define them; the first in path order wins.
+    """Task names and the files below ``folder`` that define them.
 
-    Files whose name is not given literally (made by an include) are not found.
+    Of several files with one name that nearest to ``folder`` wins, then the first in path order: a
+    copy in a folder of old things does not hide it. Files whose name is not given literally (made
+    by an include) are not found.
     """
     found: dict[str, Path] = {}
     files = (path for path in folder.rglob("*.yaml") if not _IGNORED.intersection(path.parts))
-    for path in sorted(files, key=Path.as_posix):
-        match = _NAME.search(path.read_bytes())
-        if match:
-            found.setdefault(match[1].decode("utf-8", errors="replace").strip(), path)
+    for path in sorted(files, key=lambda path: (len(path.parts), path.as_posix())):
+        name = task_name(path)
+        if name is not None:
+            found.setdefault(name, path)
     return found
+
+
+def task_name(path: Path) -> str | None:
+    """The name of the task that a file defines; ``None`` if it defines none."""
+    match = _NAME.search(path.read_bytes())
+    return match[1].decode("utf-8", errors="replace").strip() if match else None

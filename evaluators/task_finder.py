@@ -45,13 +45,16 @@ class TaskFinder:
         Raises:
             EvaluatorError: If there is none, it is a group, or its data cannot be loaded.
         """
-        if name in self._own.all_tasks:
-            return self._known(self._own, name)
-        # A file in the user's folder that lm-eval passed over is broken: loading it says why.
-        for folder in (*map(Path, self._folders), self._shipped):
+        # By its file: lm-eval takes any of several files with one name, and none that is broken.
+        for folder in map(Path, self._folders):
             path = task_files(folder).get(name)
             if path is not None:
                 return self._read(self._own, str(path), path)
+        if name in self._own.all_tasks:
+            return self._known(self._own, name)
+        path = task_files(self._shipped).get(name)
+        if path is not None:
+            return self._read(self._own, str(path), path)
         everything = self._everything()
         if name in everything.all_tasks:
             return self._known(everything, name)
@@ -84,8 +87,8 @@ class TaskFinder:
         return f"name: expected a task {where}, got {name!r}{meant}"
 
     def _read(self, manager: Any, target: str, path: Path | None) -> Any:
-        """Load a task; relative data files count from here, as in lm-eval, else from its file."""
-        places = [Path.cwd(), *([path.parent] if path is not None else [])]
+        """Load a task; relative data files count from its file, else from here, as in lm-eval."""
+        places = [*([path.parent] if path is not None else []), Path.cwd()]
         missing: FileNotFoundError | None = None
         for place in places:
             try:
@@ -94,8 +97,22 @@ class TaskFinder:
             except FileNotFoundError as error:
                 missing = missing or error
             except Exception as error:
-                raise EvaluatorError([f"{path}: cannot be loaded: {last_line(error)}"]) from error
+                raise EvaluatorError([f"{path}: cannot be loaded: {_reason(error)}"]) from error
         raise EvaluatorError([f"{path}: data is missing: {last_line(missing)}"]) from missing
+
+
+def _reason(error: Exception) -> str:
+    """What a failure to load comes from, where lm-eval gives no more than the key it missed."""
+    if isinstance(error, KeyError) and error.args == (None,):
+        return "a metric in metric_list is not known to lm-eval and has no aggregation of its own"
+    if isinstance(error, KeyError) and error.args:
+        return f"its data has no split or column {error.args[0]!r}"
+    if isinstance(error, StopIteration):
+        return "its data holds no question"
+    cause: BaseException = error
+    while cause.__cause__ is not None and type(cause).__name__ == "DatasetGenerationError":
+        cause = cause.__cause__
+    return last_line(cause)
 
 
 def last_line(error: BaseException | None) -> str:

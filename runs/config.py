@@ -16,6 +16,7 @@ from evaluators.spec import HarnessSpec, TaskSpec
 from runs import checks, document, locations
 from runs.checks import BASE
 from runs.document import Document, Problem
+from runs.kinds import not_a_config
 from runs.sections import (
     Folders,
     HarnessSection,
@@ -132,6 +133,8 @@ class RunConfig(Section):
         parsed = document.parse(text, name)
         if not isinstance(parsed.data, dict):
             raise ConfigError(parsed.messages(list(parsed.problems)))
+        if (other := not_a_config(parsed.data)) is not None:
+            raise ConfigError([f"{name}: {other}"])
         data, problems = parsed.data, list(parsed.problems)
         if folder is not None:
             data = locations.located(data, folder)

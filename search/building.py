@@ -19,7 +19,6 @@ from merging.warming import large, pays_at_once, variants_of
 from runs.export import model_card
 from search.errors import InputError, RunFailed
 from spaces.mergekit import Document, from_yaml
-from spaces.places import exists
 
 
 def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | None]:
@@ -110,12 +109,12 @@ def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
 
 def find_location(location: str, folder: Path) -> str:
     """A location with each part that only exists beside the recipe given from there."""
-    if exists(location):
+    if Path(location).exists():
         return location
-    if exists(folder / location):
+    if (folder / location).exists():
         return str(folder / location)
     return "+".join(
-        str(folder / part) if not exists(part) and exists(folder / part) else part
+        str(folder / part) if not Path(part).exists() and (folder / part).exists() else part
         for part in location.split("+")
     )
 

@@ -28,6 +28,8 @@ def check(
     """Check a config and show what was found; see ``search check --help``."""
     if html is not None and html.is_dir():
         raise InputError(f"{html}: expected a file to write, got a folder")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--html {html}: expected a name that ends in .html")
     found = preflight(config, overrides=overrides, depth=depth)
     screen = console()
     if as_json:

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from runs.config import json_schema
-from spaces.places import exists, expanded
 
 SCHEMA_FILE = "search.schema.json"
 """Name of the JSON Schema beside a config."""
@@ -82,11 +81,11 @@ def located(location: str, folder: Path) -> str:
 
 
 def _relative(part: str, folder: Path) -> str:
-    path = expanded(part)
-    if path.is_absolute() or not exists(path):
+    path = Path(part).expanduser()
+    if path.is_absolute() or not path.exists():
         return part
     found = Path(os.path.relpath(path, folder)).as_posix()
-    return found if found.startswith("..") else f"./{found}"
+    return found if found == "." or found.startswith("..") else f"./{found}"
 
 
 def _block(draft: Draft, key: str) -> Iterator[str]:

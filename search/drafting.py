@@ -12,10 +12,11 @@ import yaml
 
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.task_facts import Survey
-from evaluators.task_files import task_files
+from evaluators.task_files import task_files, task_name
 from merging.checkpoint import Checkpoint, CheckpointError
 from runs.checks import BASE, UNION
 from runs.config import ConfigError, RunConfig, open_inputs
+from runs.document import parse
 from runs.split import divide, held_out_problems
 from search.config_files import check_free, write_config
 from search.config_page import Draft, located
@@ -23,7 +24,6 @@ from search.errors import InputError
 from search.model_facts import ModelFacts, differences
 from search.preflight import gigabytes
 from search.reading import console, say_written
-from spaces.places import exists, is_folder
 from spaces.yaml_values import short_name
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
@@ -82,7 +82,7 @@ def drafted(wanted: Wanted, out: Path) -> tuple[Draft, list[str]]:
     tasks, folders = _tasks(wanted, problems)
     if not models:
         problems.append("models: expected at least one location, got none")
-    if not tasks:
+    if not tasks and not wanted.tasks:
         problems.append("--task: expected at least one task's name or file, got none")
     if problems:
         raise InputError(problems)
@@ -91,6 +91,8 @@ def drafted(wanted: Wanted, out: Path) -> tuple[Draft, list[str]]:
     plain: dict[str, Any] = {"models": models, "tasks": [{"name": name} for name in tasks]}
     plain |= {"base": base} if base is not None else {}
     plain |= {"include_path": folders} if folders else {}
+    budget = {"hours": wanted.hours, "trials": wanted.trials}
+    plain |= {"search": {key: value for key, value in budget.items() if value is not None}}
     config, checkpoints, survey = _inspected(plain, remarks)
     facts = {name: ModelFacts.of(one) for name, one in checkpoints.items()}
     remarks += [f"{line[0].upper()}{line[1:]}." for line in differences(facts)]
@@ -102,7 +104,7 @@ def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in locations:
         name, given, location = text.partition("=")
-        if not given or exists(text):
+        if not given or Path(text).exists():
             location = text
             stem = name = short_name(text.rstrip("/"))
             stem = name = "parent" if name == BASE else name
@@ -121,7 +123,7 @@ def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
     folders = list(wanted.include_path)
     for given in wanted.tasks:
         path = Path(given)
-        if is_folder(path):
+        if path.is_dir():
             inside = task_files(path.resolve())
             names += sorted(inside)
             if not inside:
@@ -131,6 +133,11 @@ def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
             name = _task_name(path, problems)
             names += [name] if name is not None else []
             folders.append(str(path.parent))
+        elif path.is_file():
+            problems.append(
+                f"--task {given}: expected an lm-eval task file (.yaml), got another file; "
+                "questions need one beside them that says how they are asked"
+            )
         else:
             names.append(given)
     return list(dict.fromkeys(names)), list(dict.fromkeys(folders))
@@ -141,11 +148,23 @@ def _task_name(path: Path, problems: list[str]) -> str | None:
     if not path.is_file():
         problems.append(f"--task {path}: expected an lm-eval task file, got no such file")
         return None
-    found = task_files(path.parent.resolve())
-    for name, file in found.items():
-        if file == path.resolve():
+    name = task_name(path)
+    if name is not None:
+        other = task_files(path.parent.resolve())[name]
+        if other.samefile(path):
             return name
-    problems.append(f"--task {path}: expected an lm-eval task file with a key 'task', got none")
+        problems.append(f"--task {path}: its name {name!r} is that of {other} as well; change one")
+        return None
+    try:
+        document = parse(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError:
+        problems.append(f"--task {path}: expected an lm-eval task file, got no UTF-8 text")
+        return None
+    # A task file may hold tags (!function) that plain YAML does not know: only faults count.
+    if document.data is None and document.problems:
+        problems.append(f"--task {document.messages(list(document.problems))[0]}")
+    else:
+        problems.append(f"--task {path}: expected an lm-eval task file with a key 'task', got none")
     return None
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from merging.checkpoint import widest_dtype
 from merging.plan import plan
 from runs import document
 from runs.config import ConfigError, RunConfig, load_config, open_inputs
 from runs.files import write_text
+from runs.kinds import not_of_mergekit
+from runs.locations import locate
 from search.book import read_book, resolve_book
 from search.building import open_models
 from search.config_files import check_free, write_config
@@ -30,6 +34,8 @@ def import_file(
     parsed = document.parse(text, str(path))
     if parsed.data is not None and not isinstance(parsed.data, dict):
         raise InputError(parsed.messages(list(parsed.problems)))
+    if isinstance(parsed.data, dict):
+        _check_kind(path, parsed.data, include_path)
     if isinstance(parsed.data, dict) and "genome" in parsed.data:
         if config is not None:
             raise InputError(
@@ -49,6 +55,19 @@ def import_file(
     say_written(screen, written)
     for remark in remarks:
         screen.print(remark, markup=False, soft_wrap=True)
+
+
+def _check_kind(path: Path, data: dict[str, Any], include_path: tuple[str, ...]) -> None:
+    """Refuse what is not of mergekit, and folders that are none."""
+    problems = [
+        f"--include-path {folder}: expected a folder with task files, got none"
+        for folder in include_path
+        if not Path(folder).is_dir()
+    ]
+    if (other := not_of_mergekit(data)) is not None:
+        problems.append(f"{path}: {other}")
+    if problems:
+        raise InputError(problems)
 
 
 def _text(path: Path) -> str:
@@ -90,24 +109,28 @@ def _import_recipe(path: Path, text: str, target: Path, config: Path | None) -> 
         f"The recipe ({found.recipe.title}, key {found.recipe.key}) can be built: "
         f"{len(planned.jobs)} tensors."
     )
-    write_text(target, content)
     if config is None:
         remarks.append(f"Try it first in a search with search.seeds: [defaults, {target}].")
     else:
-        remarks += _fits(target, config)
+        places = {name: locate(one.location, Path.cwd()) for name, one in checkpoints.items()}
+        remarks += _fits(to_yaml(found.recipe, places), target, config)
+    write_text(target, content)
     return remarks
 
 
-def _fits(seed: Path, config: Path) -> list[str]:
-    """Whether a run could try the recipe, and how."""
-    try:
-        read = load_config(config).replaced({"search.seeds": [str(seed.resolve())]})
-        checkpoints = open_inputs(read)
-    except ConfigError as error:
-        raise InputError(error.problems) from error
-    layers = next(iter(checkpoints.values())).layers
-    space = read.space(layers.count if layers is not None else 1)
-    _, notes = resolve_book(read_book(read), read, space, checkpoints)
+def _fits(recipe: str, seed: Path, config: Path) -> list[str]:
+    """Whether a run could try the recipe, and how; nothing is written where it could not."""
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / seed.absolute().parent.name / seed.name
+        write_text(draft, recipe)
+        try:
+            read = load_config(config).replaced({"search.seeds": [str(draft)]})
+            checkpoints = open_inputs(read)
+        except ConfigError as error:
+            raise InputError(error.problems) from error
+        layers = next(iter(checkpoints.values())).layers
+        space = read.space(layers.count if layers is not None else 1)
+        _, notes = resolve_book(read_book(read), read, space, checkpoints)
     if not notes:
         notes = (f"{config}: its space has this recipe; the search can learn from it.",)
     return [*notes, f"Add it there: search.seeds: [defaults, {seed}]."]

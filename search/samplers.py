@@ -161,12 +161,15 @@ class Sampler:
     ) -> None:
         self.name = AUTO if name == "auto" else name
         self._seed = seed
+        self._estimates: dict[int, Sequence[Estimate]] = {}
         self._choice = None if self.name == OURS else SAMPLERS[self.name]
-        self._ours: GaussianProcessSampler | None = None
+        self._ours: BaseSampler | None = None
         if self._choice is None:
             if space is None:
                 raise ValueError(f"space: expected the space to search for {OURS}, got none")
-            self._ours = GaussianProcessSampler(space, seed=seed, fits=fits)
+            self._ours = GaussianProcessSampler(
+                space, seed=seed, estimates=self._estimates, fits=fits
+            )
 
     @property
     def flat(self) -> bool:
@@ -182,14 +185,13 @@ class Sampler:
         )
 
     def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
-        """All that is now known of the scores; samplers that have no use for it ignore it.
+        """What is now known of the scores; samplers that have no use for it ignore it.
 
         Args:
             estimates: Of every objective, by number of the trial; they count instead of what the
                 study was told.
         """
-        if self._ours is not None:
-            self._ours.learn(estimates)
+        self._estimates.update(estimates)
 
 
 def _mix(seed: int, number: int) -> int:
