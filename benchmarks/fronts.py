@@ -61,6 +61,7 @@ def search(name: str, world: Landscape, *, seed: int, trials: int) -> list[Recip
         if first.params is not None:
             study.enqueue_trial(first.params)
     recipes = []
+    estimates: dict[int, tuple[Estimate, ...]] = {}
     for number in range(trials):
         study.sampler = sampler.for_trial(number)
         trial = study.ask()
@@ -70,7 +71,8 @@ def search(name: str, world: Landscape, *, seed: int, trials: int) -> list[Recip
         errors = np.sqrt(values * (1.0 - values) / answers.shape[1])
         pairs = zip(values, errors, strict=True)
         told = tuple(Estimate(value=float(v), stderr=float(e)) for v, e in pairs)
-        sampler.learn({trial.number: told})
+        estimates[trial.number] = told
+        sampler.learn(estimates)
         study.tell(trial, [one.value for one in told])
     return recipes
 

@@ -1,11 +1,13 @@
 """How long the driver takes for a candidate, and how busy it keeps its workers.
 
     python -m benchmarks.loop trials --trials 1000 --sampler random
+    python -m benchmarks.loop trials --recorded 10000 --trials 10050 --sampler surrogate
     python -m benchmarks.loop workers --workers 64 --seconds 2
     python -m benchmarks.loop reading --trials 10000
 
 ``trials`` runs the loop on an evaluator that answers from a table in no time and times what the
-driver does for each candidate: ask, record, tell. ``workers`` runs real Ray actors that sleep.
+driver does for each candidate: ask, record, tell; with ``--recorded``, of a study that has so many
+random recipes already. ``workers`` runs real Ray actors that sleep.
 ``reading`` makes a large study and times ``search status`` and ``search report`` on it.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import logging
 import math
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,14 +33,12 @@ from evaluators.base import Candidate, Outcome, Score, TaskScore, combine
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
-from runs.manifest import Manifest
-from runs.split import divide
 from runs.store import Store
 from runs.utilisation import attended, busy_share
-from search.book import read_book, resolve_book
+from search.book import read_book
 from search.ledger import Ledger
 from search.monitor import Standing
-from search.session import Session, objectives
+from search.session import Session, manifest_of
 
 CONFIG = """
 base: ./base
@@ -81,20 +82,13 @@ def settings(trials: int, sampler: str, asking: str) -> RunConfig:
 
 
 def make_study(folder: Path, config: RunConfig) -> Store:
-    catalogue = FakeEvaluator(spec()).catalogue()
-    space, split = config.space(4), divide(catalogue, config.held_out, seed=1)
-    manifest = Manifest(
-        config=config.to_yaml(),
-        space=space.to_dict(),
-        inputs={},
-        inputs_dtype="float32",
-        catalogue=catalogue,
-        questions=split,
-        versions={},
-        created="2026-01-01T00:00:00+00:00",
+    manifest, _ = manifest_of(
+        config,
+        FakeEvaluator(spec()).catalogue(),
+        config.space(4),
+        book=read_book(config),
+        checkpoints={},
         dry_run=True,
-        objectives=objectives(config, catalogue, split),
-        seeds=resolve_book(read_book(config), config, space, {})[0],
     )
     return Store.create(str(folder / "study.db"), manifest)
 
@@ -166,22 +160,46 @@ def run(store: Store, config: RunConfig, pool: Pool, watch: Stopwatch | None = N
 
 
 def trials(options: argparse.Namespace) -> None:
-    print("| sampler | asking | trials | ask ms | record and tell ms | in all ms |")
-    print("|---|---|---|---|---|---|")
+    """Medians of the last tenth, or of what comes after the recorded ones."""
+    print(
+        "| sampler | asking | trials | ask ms | record and tell ms | in all ms | longest ask ms |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    timed = options.trials - options.recorded if options.recorded else options.trials // 10
     for sampler in options.sampler:
         watch, config = Stopwatch(), settings(options.trials, sampler, options.asking)
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            store = make_study(Path(folder), config)
+            if options.recorded:
+                kept = recorded(options, options.recorded)
+                store = Store.open(str(shutil.copy(kept, Path(folder) / "study.db")))
+            else:
+                store = make_study(Path(folder), config)
             wall = run(store, config, SerialPool(Quick), watch)
             store.close()
-        last = max(1, options.trials // 10)
-        ask, finish = (1e3 * sum(t[-last:]) / last for t in (watch.ask, watch.finish))
-        whole = 1e3 * wall / options.trials
+        if options.recorded:  # the first one reads all that is recorded
+            print(f"first ask: {1e3 * watch.ask.pop(0):.0f} ms", file=sys.stderr)
+        asked, finished = (times[-timed:] for times in (watch.ask, watch.finish))
+        ask, finish = 1e3 * median(asked), 1e3 * median(finished)
+        whole = 1e3 * wall / len(watch.finish)
         print(
             f"| {sampler} | {options.asking} | {options.trials} | {ask:.1f} | {finish:.1f} | "
-            f"{ask + finish:.1f} (mean of the run with all else: {whole:.1f}) |",
+            f"{ask + finish:.1f} (mean of the run with all else: {whole:.1f}) | "
+            f"{1e3 * max(asked):.0f} |",
             flush=True,
         )
+
+
+def recorded(options: argparse.Namespace, count: int) -> Path:
+    """A study of so many random recipes; made anew unless its folder was kept."""
+    folder = Path(options.folder or tempfile.mkdtemp()) / f"{options.asking}-{count}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "study.db").exists():
+        config = settings(count, "random", options.asking)
+        store = make_study(folder, config)
+        print(f"made in {run(store, config, SerialPool(Quick)):.0f} s", file=sys.stderr)
+        store.lock.release()
+        store.close()
+    return folder / "study.db"
 
 
 def workers(options: argparse.Namespace) -> None:
@@ -247,21 +265,14 @@ def _memory() -> float:
 
 
 def reading(options: argparse.Namespace) -> None:
-    folder = Path(options.folder or tempfile.mkdtemp()) / f"reading-{options.trials}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "study.db").exists():
-        config = settings(options.trials, "random", options.asking)
-        store = make_study(folder, config)
-        print(f"made in {run(store, config, SerialPool(Quick)):.0f} s", file=sys.stderr)
-        store.lock.release()
-        store.close()
+    study = recorded(options, options.trials)
     print("| command | candidates | s |")
     print("|---|---|---|")
-    for command in (["status"], ["report", "--out", str(folder / "report")]):
+    for command in (["status"], ["report", "--out", str(study.parent / "report")]):
         times = []
         for _ in range(options.repeats):
             started = time.perf_counter()
-            line = [sys.executable, "-m", "search", command[0], str(folder / "study.db")]
+            line = [sys.executable, "-m", "search", command[0], str(study)]
             subprocess.run([*line, *command[1:]], check=True, capture_output=True)
             times.append(time.perf_counter() - started)
         print(f"| search {command[0]} | {options.trials} | {median(times):.1f} |", flush=True)
@@ -271,13 +282,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("trials", "workers", "reading"))
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--recorded", type=int, default=0, help="candidates that are there before")
     parser.add_argument("--sampler", nargs="+", default=["random"])
     parser.add_argument("--asking", choices=("all", "growing"), default="all")
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a candidate")
     parser.add_argument("--rounds", type=int, default=30, help="candidates for each worker")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", help="where studies are made and, for reading, kept")
+    parser.add_argument("--folder", help="where studies are made, and large ones kept")
     options = parser.parse_args()
     {"trials": trials, "workers": workers, "reading": reading}[options.what](options)
 

@@ -85,7 +85,7 @@ def search(
         recipes.append(draw(space, trial, flat=sampler.flat))
         value, stderr = score(recipes[-1])
         estimates[trial.number] = (Estimate(value=value, stderr=stderr),)
-        sampler.learn({trial.number: estimates[trial.number]})
+        sampler.learn(estimates)
         study.tell(trial, value)
         if number + 1 in CHECKS:
             found.setdefault(name, []).append(recipes[study.best_trial.number])

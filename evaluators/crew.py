@@ -47,6 +47,7 @@ class Job:
         losses: How often its worker died.
         nodes: How often its worker's node went away.
         posts: Who is at it; more than one when a straggler is overtaken.
+        begun: Whether any worker was given it.
         done: Whether its result is there.
     """
 
@@ -55,6 +56,7 @@ class Job:
     losses: int = 0
     nodes: int = 0
     posts: list[Post]
+    begun: bool = False
     done: bool = False
 
 

@@ -39,6 +39,7 @@ from evaluators.stopping import Settled
 from evaluators.task_facts import Survey, facts_of
 from evaluators.task_finder import TaskFinder, last_line
 from evaluators.task_setup import configure, reported
+from spaces.places import is_folder
 
 LOGGERS = ("lm_eval", "datasets", "transformers")
 """Whose warnings say nothing to a user of this program."""
@@ -86,7 +87,7 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
         EvaluatorError: With everything that is wrong with them.
     """
     problems = spec.problems()
-    if not all(Path(folder).is_dir() for folder in spec.include_path):
+    if not all(is_folder(folder) for folder in spec.include_path):
         raise EvaluatorError(problems)  # every task of theirs would be called unknown
     asked: list[Asked] = []
     with isolated(CPU):

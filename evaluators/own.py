@@ -36,18 +36,12 @@ from evaluators.base import (
     TaskScore,
     combine,
 )
-from evaluators.desks import Desks
-from evaluators.failures import NonFiniteScoreError, failure_from
-from evaluators.preparing import Prepared, plan_memory, prepare_builds, spread_over
+from evaluators.builder import Builder, Built, Models
+from evaluators.failures import NonFiniteScoreError, device_is_lost, failure_from
 from evaluators.questions import questions_of
-from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.scoring import task_score
 from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
-from merging.build import build_into
-from merging.checkpoint import Checkpoint, CheckpointError
-from merging.plan import plan
-from spaces.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +128,7 @@ class ModelEvaluator(ABC):
         self.spec = spec
         self._items = {task: tuple(items) for task, items in self.questions().items()}
         self._catalogue = self._listed()
-        self._builder: _Builder | None = None
+        self._kept_builder: Builder | None = None
 
     @abstractmethod
     def questions(self) -> Mapping[str, Sequence[Any]]:
@@ -169,19 +163,44 @@ class ModelEvaluator(ABC):
         """Build and score one candidate; whatever goes wrong comes back as a Failure."""
         fingerprint, other = "", FailureKind.ERROR
         try:
+            builder = self._builder()
+        except EvaluatorError as error:
+            return failure_from(error, other=other)
+        try:
             asked = self._asked(candidate.questions)
             started = time.perf_counter()
-            skeleton, tokenizer, fingerprint = self._built(candidate.recipe)
-            built = time.perf_counter()
+            model = builder.build(candidate.recipe)
+            fingerprint, built = model.fingerprint, time.perf_counter()
             other = FailureKind.TASK
             with torch.inference_mode():
-                values = {
-                    task: self._values(skeleton, tokenizer, task, ids)
-                    for task, ids in asked.items()
-                }
+                values = {task: self._values(model, task, ids) for task, ids in asked.items()}
             done = time.perf_counter()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
-            return failure_from(error, other=other, fingerprint=fingerprint)
+        except Exception as error:
+            if device_is_lost(error):
+                raise EvaluatorError(
+                    [f"device {builder.device}: lost: {last_line(error)}"]
+                ) from error
+            failure = failure_from(error, other=other, fingerprint=fingerprint)
+        else:
+            builder.keep(candidate.recipe, model)
+            return self._scored(values, fingerprint, build=built - started, score=done - built)
+        builder.free()
+        return failure
+
+    def close(self) -> None:
+        """Give back memory; calling it twice is fine."""
+        if self._kept_builder is not None:
+            self._kept_builder.close()
+            self._kept_builder = None
+
+    def _scored(
+        self,
+        values: Mapping[str, Mapping[str, float]],
+        fingerprint: str,
+        *,
+        build: float,
+        score: float,
+    ) -> Score:
         tasks = tuple(self._score(task, found) for task, found in values.items())
         value, stderr = combine(tasks, self._catalogue.tasks)
         return Score(
@@ -194,15 +213,9 @@ class ModelEvaluator(ABC):
                 for name, one in found.items()
             ),
             fingerprint=fingerprint,
-            build_seconds=built - started,
-            score_seconds=done - built,
+            build_seconds=build,
+            score_seconds=score,
         )
-
-    def close(self) -> None:
-        """Give back memory; calling it twice is fine."""
-        if self._builder is not None:
-            self._builder.close()
-            self._builder = None
 
     def _listed(self) -> Catalogue:
         problems: list[str] = []
@@ -240,15 +253,14 @@ class ModelEvaluator(ABC):
                 found.setdefault(question.task, []).append(question)
         return found
 
-    def _built(self, recipe: Recipe) -> tuple[Skeleton, Any, str]:
-        if self._builder is None:
-            self._builder = _Builder(self.spec)
-        return self._builder.build(recipe)
+    def _builder(self) -> Builder:
+        if self._kept_builder is None:
+            self._kept_builder = Builder(self.spec, Models.open(self.spec))
+        return self._kept_builder
 
-    def _values(
-        self, skeleton: Skeleton, tokenizer: Any, task: str, asked: Sequence[Question]
-    ) -> dict[str, float]:
+    def _values(self, built: Built, task: str, asked: Sequence[Question]) -> dict[str, float]:
         items = [self._items[task][question.position] for question in asked]
+        skeleton, tokenizer = built.skeleton, built.desk.tokenizer
         values = [float(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
         if len(values) != len(items):
             raise ValueError(f"answer: expected {len(items)} numbers, got {len(values)}")
@@ -258,53 +270,6 @@ class ModelEvaluator(ABC):
 
     def _score(self, task: str, values: Mapping[str, float]) -> TaskScore:
         return task_score(task, values, aggregate=statistics.fmean, mean=True)
-
-
-class _Builder:
-    """A resident model, and what fills it."""
-
-    def __init__(self, spec: HarnessSpec) -> None:
-        if spec.threads is not None:
-            torch.set_num_threads(spec.threads)
-        try:
-            self._checkpoints = {
-                name: Checkpoint.open(place, name=name) for name, place in spec.models
-            }
-            self._devices = choose_devices(spec.device, spec.gpus)
-        except (CheckpointError, ResidentError) as error:
-            raise EvaluatorError(error.problems) from error
-        memory = plan_memory(spec, self._checkpoints, self._devices)
-        if self._devices[0].type == "cuda" and memory.problems():
-            raise EvaluatorError(memory.problems())
-        self._resident = Resident(
-            device=self._devices[0],
-            spread=spread_over(memory, self._devices),
-            trust_remote_code=spec.trust_remote_code,
-        )
-        self._desks = Desks(
-            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
-        )
-        self._prepared: Prepared = prepare_builds(
-            spec, self._checkpoints, memory=memory, devices=self._devices
-        )
-
-    def build(self, recipe: Recipe) -> tuple[Skeleton, Any, str]:
-        """The model, its tokenizer, and the fingerprint of its weights."""
-        planned = plan(recipe, self._checkpoints)
-        skeleton = self._resident.skeleton(planned, planned.folder)
-        fingerprint = build_into(
-            planned,
-            self._checkpoints,
-            skeleton.targets(planned.jobs),
-            statistics=self._prepared.statistics,
-            supply=self._prepared.supply,
-        )
-        skeleton.settle()
-        return skeleton, self._desks.of(planned.donor, planned.folder).tokenizer, fingerprint
-
-    def close(self) -> None:
-        self._resident.close()
-        self._desks.clear()
 
 
 def _digest(kind: type) -> str:

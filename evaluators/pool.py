@@ -112,6 +112,13 @@ class Pool(Protocol):
         """Take back what no worker has begun with."""
         ...
 
+    def begun(self) -> tuple[int, ...]:
+        """Ids of the candidates that a worker was given since this was last asked, each once.
+
+        A candidate is named before its result is there to be taken.
+        """
+        ...
+
     def attendance(self) -> Sequence[Attendance]:
         """Every worker that was set up so far, in the order they joined."""
         ...
@@ -131,6 +138,7 @@ class SerialPool:
     def __init__(self, make: EvaluatorFactory) -> None:
         self._evaluator = make()
         self._waiting: deque[Candidate] = deque()
+        self._named: Candidate | None = None  # of those that wait, who was said to be begun with
         self._attendance = Attendance(worker="local", node="local", gpus=0.0, joined=time.time())
 
     @property
@@ -175,6 +183,14 @@ class SerialPool:
         waiting = tuple(self._waiting)
         self._waiting.clear()
         return waiting
+
+    def begun(self) -> tuple[int, ...]:
+        """The one that ``next`` is going to evaluate: nobody can be told while it does."""
+        first = self._waiting[0] if self._waiting else None
+        if first is None or first is self._named:
+            return ()
+        self._named = first
+        return (first.id,)
 
     def attendance(self) -> tuple[Attendance, ...]:
         return (self._attendance,)

@@ -92,6 +92,7 @@ class RayPool:
         self._hurried = False
         self._waiting: deque[Job] = deque()
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._begun: deque[int] = deque()  # which threads may append to and take from
         self._results: SimpleQueue[Result | BaseException] = SimpleQueue()
         self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
         self._kept = ""  # the worker that waits for the caller's word
@@ -198,6 +199,9 @@ class RayPool:
         self._pending -= len(found)
         return found
 
+    def begun(self) -> tuple[int, ...]:
+        return tuple(self._begun.popleft() for _ in range(len(self._begun)))
+
     def attendance(self) -> tuple[Attendance, ...]:
         return tuple(self._crew.attendance)
 
@@ -287,6 +291,9 @@ class RayPool:
         post.since, post.began = time.monotonic(), time.time()
         post.call += 1
         job.posts.append(post)
+        if not job.begun:
+            job.begun = True
+            self._begun.append(job.candidate.id)
         heard = partial(self._hear, post, post.call)
         self._cluster.call(post.actor, "evaluate", job.candidate, heard)
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from evaluators.base import (
     Candidate,
@@ -26,7 +23,8 @@ from evaluators.base import (
     combine,
 )
 from evaluators.batching import auto_batch_size
-from evaluators.desks import Desk, Desks
+from evaluators.builder import Builder, Built, Models
+from evaluators.desks import Desk
 from evaluators.examination import longest, mark, respond
 from evaluators.failures import (
     NonFiniteScoreError,
@@ -36,40 +34,14 @@ from evaluators.failures import (
 )
 from evaluators.harness import LanguageModel, catalogue_of, isolated, load_tasks, requests_of
 from evaluators.losses import losses, right_answer
-from evaluators.preparing import plan_memory, prepare_builds, spread_over
 from evaluators.probe import PROMPTS, check_hears
-from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
+from evaluators.resident import ResidentError, Skeleton
 from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
-from merging.build import build_into
-from merging.checkpoint import Checkpoint, CheckpointError
-from merging.plan import MergePlan, PlanError, plan
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from merging.plan import PlanError
+from spaces.recipe import Recipe
 
 _BROKEN = "the merged model gives logits that are NaN or infinite"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ready:
-    """What is needed to ask: a model, and the requests in its donor's words."""
-
-    skeleton: Skeleton
-    desk: Desk
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Current:
-    """What the resident model holds, once it was scored.
-
-    Attributes:
-        key: Of the recipe.
-        ready: The model and its requests.
-        fingerprint: Of its weights.
-    """
-
-    key: str
-    ready: _Ready
-    fingerprint: str
 
 
 class HarnessEvaluator:
@@ -83,15 +55,15 @@ class HarnessEvaluator:
     """
 
     def __init__(self, spec: HarnessSpec) -> None:
-        if spec.threads is not None:
-            torch.set_num_threads(spec.threads)
         self._spec = spec
         problems: list[str] = []
-        self._checkpoints = _open(spec.models, problems)
+        try:
+            models = Models.open(spec)
+        except EvaluatorError as error:
+            problems += error.problems
         try:
             self._tasks = load_tasks(spec)
-            devices = choose_devices(spec.device, spec.gpus)
-        except (EvaluatorError, ResidentError) as error:
+        except EvaluatorError as error:
             problems += error.problems
         if problems:
             raise EvaluatorError(problems)
@@ -101,27 +73,14 @@ class HarnessEvaluator:
             for task in self._tasks
             for question in task.questions
         }
-        self._devices, self._device = devices, devices[0]
-        memory = plan_memory(spec, self._checkpoints, devices)
-        if self._device.type == "cuda" and memory.problems():
-            raise EvaluatorError(memory.problems())
-        self._notes = memory.lines() if self._device.type == "cuda" else ()
-        self._resident = Resident(
-            device=self._device,
-            spread=spread_over(memory, devices),
-            trust_remote_code=spec.trust_remote_code,
-        )
-        self._desks = Desks(
-            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
-        )
-        self._current: _Current | None = None
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
-        self._prepared = prepare_builds(spec, self._checkpoints, memory=memory, devices=devices)
-        self._set_up()
+        self._builder = Builder(spec, models)
+        self._device = self._builder.device
+        self._set_up(next(iter(models.checkpoints)))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self._notes
+        return self._builder.notes
 
     def catalogue(self) -> Catalogue:
         return self._catalogue
@@ -131,13 +90,14 @@ class HarnessEvaluator:
         try:
             asked = self._asked(candidate.questions)
             started = time.perf_counter()
-            known = self._current is not None and self._current.key == candidate.recipe.key
-            ready, fingerprint = self._built(candidate.recipe)
+            known = self._builder.holds(candidate.recipe)
+            model = self._built(candidate.recipe)
+            fingerprint = model.fingerprint
             built = time.perf_counter()
             other = FailureKind.TASK
             if not known:
-                self._look(candidate.recipe, ready, asked)
-            tasks, outcomes = self._answer(ready, asked)
+                self._look(candidate.recipe, model, asked)
+            tasks, outcomes = self._answer(model, asked)
             done = time.perf_counter()
         except Exception as error:
             if device_is_lost(error):
@@ -146,7 +106,7 @@ class HarnessEvaluator:
                 ) from error
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
-            self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
+            self._builder.keep(candidate.recipe, model)
             value, stderr = combine(tasks, self._catalogue.tasks)
             return Score(
                 value=value,
@@ -157,7 +117,7 @@ class HarnessEvaluator:
                 build_seconds=built - started,
                 score_seconds=done - built,
             )
-        self._resident.free()
+        self._builder.free()
         return failure
 
     def losses(self, candidate: Candidate) -> Mapping[str, float] | Failure:
@@ -172,60 +132,34 @@ class HarnessEvaluator:
         """
         try:
             asked = self._asked(candidate.questions)
-            ready, fingerprint = self._built(candidate.recipe)
+            model = self._built(candidate.recipe)
             answers: dict[str, Any] = {}
             for task in (task for task in self._tasks if task.info.name in asked):
                 for position in asked[task.info.name]:
                     name = task.questions[position].id
-                    request = right_answer(task, position, ready.desk.requests[name])
+                    request = right_answer(task, position, model.desk.requests[name])
                     answers |= {} if request is None else {name: request}
             with isolated(self._device):
-                found = losses(self._lm(ready.skeleton, ready.desk), answers)
+                found = losses(self._lm(model.skeleton, model.desk), answers)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
-            self._resident.free()
+            self._builder.free()
             return failure_from(error, other=FailureKind.TASK)
-        self._current = _Current(key=candidate.recipe.key, ready=ready, fingerprint=fingerprint)
+        self._builder.keep(candidate.recipe, model)
         return found
 
     def close(self) -> None:
-        self._current = None
-        self._resident.close()
-        self._desks.clear()
+        self._builder.close()
 
-    def _built(self, recipe: Recipe) -> tuple[_Ready, str]:
-        """A model with the weights of a recipe, and their fingerprint.
+    def _built(self, recipe: Recipe) -> Built:
+        """A model with the weights of a recipe, and the requests in its donor's words."""
+        built = self._builder.build(recipe)
+        self._equip(built.skeleton, built.desk)
+        return built
 
-        The recipe that was scored last is still there, and is not built again.
-        """
-        if self._current is not None and self._current.key == recipe.key:
-            ready, fingerprint = self._current.ready, self._current.fingerprint
-            self._current = None  # should answering fail, nothing is certain
-            return ready, fingerprint
-        self._current = None  # holds no model that has to make room
-        planned = plan(recipe, self._checkpoints)
-        ready = self._ready(planned)
-        fingerprint = build_into(
-            planned,
-            self._checkpoints,
-            ready.skeleton.targets(planned.jobs),
-            statistics=self._prepared.statistics,
-            supply=self._prepared.supply,
-        )
-        ready.skeleton.settle()
-        for device in self._devices:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-        return ready, fingerprint
-
-    def _set_up(self) -> None:
+    def _set_up(self, first: str) -> None:
         """Make an empty model of the first kind and all requests, so that what fails, fails now."""
-        first = next(iter(self._checkpoints))
-        source = Source(of=Model(first), parameters=parameters(weight=1.0))
         try:
-            planned = plan(
-                Recipe(root=Merge(method="linear", sources=(source,))), self._checkpoints
-            )
-            self._ready(planned).skeleton.targets(planned.jobs)
+            self._equip(*self._builder.empty(first))
         except (PlanError, ResidentError) as error:
             raise EvaluatorError([f"model {first}: {line}" for line in error.problems]) from error
         except Exception as error:
@@ -251,10 +185,10 @@ class HarnessEvaluator:
             if task.info.name in found
         }
 
-    def _ready(self, planned: MergePlan) -> _Ready:
-        """The empty model for a plan, with lm-eval around it and the requests for its tokenizer."""
-        skeleton = self._resident.skeleton(planned, planned.folder)
-        desk = self._desks.of(planned.donor, planned.folder)
+    def _equip(self, skeleton: Skeleton, desk: Desk) -> None:
+        """Make the requests for a tokenizer, and choose a batch size, where there is none yet."""
+        if desk.requests and self._batch:
+            return
         with isolated(self._device):
             lm = self._lm(skeleton, desk)
             if not desk.requests:
@@ -266,9 +200,9 @@ class HarnessEvaluator:
                     dtype=skeleton.model.dtype,
                     tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
                 )
-        return _Ready(skeleton=skeleton, desk=desk)
 
     def _lm(self, skeleton: Skeleton, desk: Desk) -> LanguageModel:
+        """lm-eval around a model."""
         return LanguageModel(
             known=desk.encodings,
             pretrained=skeleton.model,
@@ -278,7 +212,7 @@ class HarnessEvaluator:
             trust_remote_code=self._spec.trust_remote_code,
         )
 
-    def _look(self, recipe: Recipe, ready: _Ready, asked: Mapping[str, Sequence[int]]) -> None:
+    def _look(self, recipe: Recipe, model: Built, asked: Mapping[str, Sequence[int]]) -> None:
         """Make sure that the model is worth asking; parents are always asked.
 
         Raises:
@@ -293,15 +227,15 @@ class HarnessEvaluator:
         ]
         some = names[:: max(1, len(names) // PROMPTS)]
         with isolated(self._device):
-            lm = self._lm(ready.skeleton, ready.desk)
-            texts = [_words(ready.desk.requests[name][0]) for name in some]
+            lm = self._lm(model.skeleton, model.desk)
+            texts = [_words(model.desk.requests[name][0]) for name in some]
             prompts = [ids for text in dict.fromkeys(texts) if (ids := lm.tok_encode(text))]
-            check_hears(ready.skeleton.model, prompts, self._device)
-        if ready.skeleton.broken:
+            check_hears(model.skeleton.model, prompts, self._device)
+        if model.skeleton.broken:
             raise NonFiniteScoreError(_BROKEN)
 
     def _answer(
-        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+        self, model: Built, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         """Ask the model as it is now; in smaller batches, for good, if memory runs out.
 
@@ -313,7 +247,7 @@ class HarnessEvaluator:
         while True:
             with isolated(self._device, bars=bars):
                 try:
-                    return self._ask_once(ready, asked)
+                    return self._ask_once(model, asked)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -321,21 +255,21 @@ class HarnessEvaluator:
                         self._batch = before
                         raise
                     self._batch //= 2
-            self._resident.free()
+            self._builder.free()
 
     def _ask_once(
-        self, ready: _Ready, asked: Mapping[str, Sequence[int]]
+        self, model: Built, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         tasks = [task for task in self._tasks if task.info.name in asked]
         chosen = {
-            task.questions[position].id: ready.desk.requests[task.questions[position].id]
+            task.questions[position].id: model.desk.requests[task.questions[position].id]
             for task in tasks
             for position in asked[task.info.name]
         }
         everything = [request for requests in chosen.values() for request in requests]
         try:
-            respond(self._lm(ready.skeleton, ready.desk), everything)
-            if ready.skeleton.broken:
+            respond(self._lm(model.skeleton, model.desk), everything)
+            if model.skeleton.broken:
                 raise NonFiniteScoreError(_BROKEN)
             marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
         finally:
@@ -347,18 +281,6 @@ class HarnessEvaluator:
             if not math.isfinite(score.value):
                 raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
         return scores, tuple(item for _, outcomes in marks for item in outcomes)
-
-
-def _open(models: Sequence[tuple[str, str]], problems: list[str]) -> dict[str, Checkpoint]:
-    result = {}
-    for name, location in models:
-        try:
-            result[name] = Checkpoint.open(location, name=name)
-        except CheckpointError as error:
-            problems += error.problems
-    if not models:
-        problems.append("models: expected at least one, got none")
-    return result
 
 
 def _words(request: Any) -> str:

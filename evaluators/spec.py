@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+
+from spaces.places import is_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +102,7 @@ class HarnessSpec:
         found += [
             f"include_path: expected a folder, got {folder!r}, which is none"
             for folder in self.include_path
-            if not Path(folder).is_dir()
+            if not is_folder(folder)
         ]
         if isinstance(self.batch_size, str) and self.batch_size != "auto":
             found.append(f"batch_size: expected a number or auto, got {self.batch_size!r}")

@@ -144,7 +144,7 @@ def _tensor(file: Path, name: str, entry: Any, data: int) -> TensorInfo:
     numbers = (*shape, start, end)
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
         raise HeaderError(f"{file}: {name}: expected whole numbers from 0, got {list(numbers)}")
-    if code not in DTYPES:
+    if not isinstance(code, str) or code not in DTYPES:
         raise HeaderError(f"{file}: {name}: expected dtype {', '.join(DTYPES)}, got {code!r}")
     info = TensorInfo(
         dtype=DTYPES[code], shape=shape, file=file, start=data + start, end=data + end

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from spaces.places import exists, expanded, is_folder
+
 _HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.\-]*(?:/[A-Za-z0-9][\w.\-]*)?)(?:@(?P<revision>[\w.\-/]+))?\Z"
 )
@@ -39,7 +41,7 @@ def resolve(location: str) -> Place:
     Raises:
         LocationError: As ``locate`` does, for either part.
     """
-    if "+" not in location or Path(location).expanduser().exists():
+    if "+" not in location or exists(expanded(location)):
         return Place(folder=locate(location))
     splits = [at for at, character in enumerate(location) if character == "+"]
     at = next((at for at in splits if _is_folder(location[:at])), splits[0])
@@ -64,10 +66,10 @@ def locate(location: str) -> Path:
         LocationError: If there is no such folder, nor such a model in the hub's cache or, where
             the hub may be asked, on the hub.
     """
-    folder = Path(location).expanduser()
-    if folder.is_dir():
+    folder = expanded(location)
+    if is_folder(folder):
         return folder
-    if folder.exists():
+    if exists(folder):
         raise LocationError(f"{location}: expected a model folder, got a file")
     match = _HUB_ID.match(location)
     if match is None or location.startswith((".", "/", "~")):
@@ -76,7 +78,7 @@ def locate(location: str) -> Path:
 
 
 def _is_folder(location: str) -> bool:
-    return bool(location) and Path(location).expanduser().is_dir()
+    return bool(location) and is_folder(expanded(location))
 
 
 def _from_hub(location: str, repository: str, revision: str | None) -> Path:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from runs.records import Record, Split, State
+from runs.records import Record, Split
 from runs.sections import SearchSection
 
 DEFAULT_TRIALS = 300
@@ -19,7 +19,7 @@ class Cost:
 
     Attributes:
         trials: Distinct recipes, failed ones included.
-        questions: Questions asked, held-out ones included.
+        questions: Questions asked, held-out ones and those of failed recipes included.
         hours: Hours by the clock while a driver was at work.
         gpu_hours: Hours of work of all workers, times the GPUs of each.
     """
@@ -99,10 +99,9 @@ def cost_of(records: Sequence[Record], *, seconds: float, gpus: float) -> Cost:
         for item in evaluations
         if not math.isnan(item.build_seconds)
     )
-    asked = sum(item.questions for item in evaluations if item.state is not State.FAILED)
     return Cost(
         trials=sum(Split.SEARCH in record.evaluations for record in records),
-        questions=asked,
+        questions=sum(item.asked for item in evaluations),
         hours=seconds / 3600,
         gpu_hours=busy * gpus / 3600,
     )

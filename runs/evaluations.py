@@ -36,6 +36,7 @@ def whole(split: Split, parts: Sequence[Part], tasks: Sequence[TaskInfo]) -> Eva
     value, stderr, scores = _scored([] if state is State.FAILED else complete, tasks)
     return Evaluation(
         split=split,
+        asked=sum(part.questions for part in parts),
         state=state,
         value=value,
         stderr=stderr,

@@ -17,6 +17,7 @@ from runs.pages import code_block, escaped
 from runs.records import Evaluation, Record, Split, State
 from spaces.mergekit import to_yaml
 from spaces.methods import METHODS
+from spaces.places import exists
 from spaces.recipe import Recipe, merges
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
@@ -112,7 +113,7 @@ def _front_matter(recipe: Recipe, locations: Mapping[str, str]) -> str:
     """Metadata as model hubs read it; paths of this machine would mean nothing there."""
     ids = [part for model in recipe.models for part in locations[model].split("+")]
     hub = [item.partition("@")[0] for item in ids if _HUB_ID.match(item)]
-    hub = [item for item in hub if not Path(item).exists()]
+    hub = [item for item in hub if not exists(item)]
     data: dict[str, object] = {"base_model": list(dict.fromkeys(hub))} if hub else {}
     data |= {"library_name": "transformers", "tags": ["merge", "mergekit", "merge-search"]}
     return f"---\n{dump(data)}---"

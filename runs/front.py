@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,12 +24,20 @@ def front(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> tuple[bool
     if not len(points):
         return ()
     values = np.array(points, dtype=np.float64)
-    known = [all(map(math.isfinite, row)) for row in values]
-    others = values[known]
-
-    def dominated(point: NDArray[np.float64]) -> bool:
+    known = np.asarray(np.isfinite(values).all(axis=1))
+    if values.shape[1] == 1:
+        largest = values[known].max(initial=-np.inf)
+        return tuple((values[:, 0] == largest).tolist())
+    # What dominates a point comes before it in this order, and so does the one on the front that
+    # dominates that: each has to be compared with the front so far only.
+    order = np.lexsort(values[:, ::-1].T)[::-1]
+    best, found = np.empty_like(values), 0
+    on_front = np.zeros(len(values), dtype=bool)
+    for at in order[known[order]]:
+        point, others = values[at], best[:found]
         as_good = (others >= point).all(axis=1)
-        return bool((as_good & (others > point).any(axis=1)).any())
-
-    # One point at a time: a table of all pairs would be large.
-    return tuple(usable and not dominated(row) for row, usable in zip(values, known, strict=True))
+        if as_good.any() and (others[as_good] > point).any():
+            continue
+        on_front[at], best[found] = True, point
+        found += 1
+    return tuple(on_front.tolist())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runs.document import Problem, shown
+from spaces.places import exists, expanded, is_folder
 
 DEFAULTS = ("defaults", "default")
 """What stands for the default seeds in a list of seeds."""
@@ -55,7 +56,7 @@ def split_top(entry: str) -> tuple[str, int | None]:
         entry: ``other/study.db`` or ``other/study.db:10``; a path that exists keeps its colon.
     """
     path, _, number = entry.rpartition(":")
-    if path and number.isdecimal() and int(number) and not Path(entry).exists():
+    if path and number.isdecimal() and int(number) and not exists(entry):
         return path, int(number)
     return entry, None
 
@@ -89,7 +90,7 @@ def missing_folders(data: Mapping[str, Any]) -> list[Problem]:
             place=("include_path", at),
         )
         for at, path in enumerate(paths if isinstance(paths, list) else [])
-        if isinstance(path, str) and path and not _is_folder(path)
+        if isinstance(path, str) and path and not is_folder(path)
     ]
 
 
@@ -112,11 +113,7 @@ def missing_seeds(data: Mapping[str, Any]) -> list[Problem]:
 
 def _absolute(location: str, folder: Path) -> str:
     """Absolute, with ``~`` and ``..`` resolved; links such as ``latest`` keep their name."""
-    try:
-        path = Path(location).expanduser()
-    except RuntimeError:  # "~name" where there is no such user
-        path = Path(location)
-    full = folder / path
+    full = folder / expanded(location)
     try:
         return str(full.resolve() if ".." in full.parts else full)
     except (OSError, ValueError, RuntimeError):  # a null character, or links in a circle
@@ -124,14 +121,4 @@ def _absolute(location: str, folder: Path) -> str:
 
 
 def _exists(location: str, folder: Path) -> bool:
-    try:
-        return bool(location) and Path(_absolute(location, folder)).exists()
-    except (OSError, ValueError):  # too long for a file name, or a null character
-        return False
-
-
-def _is_folder(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):
-        return False
+    return bool(location) and exists(_absolute(location, folder))

@@ -78,6 +78,8 @@ class Manifest:
             for name, task, position in json.loads(rows["catalogue"])
         )
         tasks = tuple(TaskInfo(**task) for task in json.loads(rows["tasks"]))
+        if {question.task for question in questions} - {task.name for task in tasks}:
+            raise ValueError("a question of a task that is not there")
         return cls(
             config=rows["config"],
             space=json.loads(rows["space"]),

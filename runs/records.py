@@ -119,9 +119,10 @@ class Part:
         fingerprint: Hash of the merged weights; empty when they were not built.
         failure_kind: Class of the failure; ``None`` if there was none.
         failure_message: One line; empty if there was none.
-        started: When it was handed out, UTC.
+        started: When a worker was given it, UTC; when it was handed out, as long as none was.
         finished: When the answers came back, UTC; ``None`` while it runs.
-        attempts: How often the same questions were handed out; above 1 after a crash of the driver.
+        attempts: How often a worker began with the same questions; above 1 after a crash of the
+            driver, 0 while they wait for a worker.
     """
 
     state: State
@@ -149,9 +150,11 @@ class Evaluation(Part):
 
     Attributes:
         split: Which questions were asked.
+        asked: Number of questions handed out, those included that a failure left without answers.
     """
 
     split: Split
+    asked: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,22 +45,44 @@ def to_html(report: Report) -> str:
 
 def to_json(report: Report) -> str:
     """Everything in the report; ``docs/report.md`` describes the keys. NaN and NA are null."""
-    data = {
+    data: dict[str, Any] = {
         "format": JSON_FORMAT,
         "title": report.title,
         "notice": report.notice,
         "verdict": None if report.verdict is None else _verdict(report.verdict),
         "tasks": [asdict(task) for task in report.tasks],
         "columns": {name: str(dtype) for name, dtype in report.frame.dtypes.items()},
-        "candidates": _records(report.frame),
-        "failures": _records(report.failures),
+        "candidates": report.frame,
+        "failures": report.failures,
         "facts": {section: dict(values) for section, values in report.facts.items()},
         "reproduce": list(report.reproduce),
         "config": report.config,
         "best_yaml": report.best_yaml,
         "insights": _insights(report.details),
     }
-    return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    members = [f"{json.dumps(name)}: {_json(value)}" for name, value in data.items()]
+    return "{\n  " + ",\n  ".join(members) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    """One member of the report, as it stands in it."""
+    if isinstance(value, pd.DataFrame):
+        return _rows_json(value)
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.replace("\n", "\n  ")
+
+
+def _rows_json(frame: pd.DataFrame) -> str:
+    """The rows of a table; by an encoder that knows no indents, which is many times faster."""
+    columns = [[_plain(value) for value in frame[name].tolist()] for name in frame.columns]
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",\n      ", ": "))
+    rows = [
+        encoder.encode(dict(zip(frame.columns, row, strict=True)))
+        for row in zip(*columns, strict=True)
+    ]
+    if not rows:
+        return "[]"
+    return "[\n" + ",\n".join(f"    {{\n      {row[1:-1]}\n    }}" for row in rows) + "\n  ]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,13 +234,6 @@ def _group(group: Against | None) -> dict[str, Any] | None:
         "p_value": group.p_value,
         "adjusted": group.adjusted,
     }
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        dict(zip(frame.columns, row, strict=True))
-        for row in frame.astype(object).itertuples(index=False, name=None)
-    ]
 
 
 def _plain(value: Any) -> Any:

@@ -174,6 +174,15 @@ def difference(
     return interval_of(strata, how.generator(), how.confidence, how.resamples)
 
 
+def lead(
+    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT
+) -> tuple[int, float]:
+    """The number of common questions and the p-value of ``paired`` alone: much faster."""
+    strata = list(_strata(first, second, tasks).values())
+    common = sum(stratum.n for stratum in strata)
+    return common, flip_p_value(strata, how.generator(), how.resamples)
+
+
 def _strata(first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo]) -> dict[str, Stratum]:
     """The differences of every task with common questions, with its share in the combined mean."""
     found = {task.name: _differences(first, second, task) for task in tasks}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Store(RunDatabase):
         return number
 
     def begin(self, candidate: int, split: Split, questions: Sequence[str] = ()) -> None:
-        """Note that questions are handed out; those of a part under way, once more.
+        """Note that questions are handed out; of a part under way, that they are so once more.
 
         Args:
             candidate: Its id.
@@ -112,7 +113,7 @@ class Store(RunDatabase):
             again = connection.execute(
                 sa.update(EVALUATIONS)
                 .where(_under_way(candidate, split))
-                .values(attempts=EVALUATIONS.c.attempts + 1, started=datetime.now(UTC).timestamp())
+                .values(started=datetime.now(UTC).timestamp())
             )
             if again.rowcount == 0:
                 asked = questions or self.manifest.questions.of(split)
@@ -128,12 +129,18 @@ class Store(RunDatabase):
                 split=split.value,
                 part=number,
                 state=State.RUNNING.value,
-                attempts=1,
+                attempts=0,
                 questions=len(questions),
                 asked=self._pack_positions(questions),
                 started=datetime.now(UTC).timestamp(),
             )
         )
+
+    def began(self, candidates: Collection[int]) -> None:
+        """Note that workers began with what is under way of these candidates: it is an attempt."""
+        if candidates:
+            with self._writing() as connection:
+                _count(connection, candidates)
 
     def under_way(self) -> tuple[Asking, ...]:
         """What was handed out and has not come back, in the order of the candidates."""
@@ -161,6 +168,7 @@ class Store(RunDatabase):
         worker: str,
         further: Sequence[str] = (),
         span: tuple[float, float] = UNKNOWN,
+        begun: Collection[int] = (),
     ) -> None:
         """Record the result of the part under way in one transaction; durable when this returns.
 
@@ -172,12 +180,15 @@ class Store(RunDatabase):
             further: Ids of questions that it is asked next, if any: a part begun with this.
             span: When the worker was given it and when it answered, in seconds since 1970; NaN
                 stands for when it was handed out, and for now.
+            begun: Candidates that workers began with meanwhile; as for ``began``.
         """
         began, ended = span
         values: dict[str, Any] = {
             "worker": worker,
             "finished": datetime.now(UTC).timestamp() if math.isnan(ended) else ended,
             "fingerprint": outcome.fingerprint,
+            # who was evaluated was begun with, whoever was told
+            "attempts": sa.case((EVALUATIONS.c.attempts == 0, 1), else_=EVALUATIONS.c.attempts),
         }
         if not math.isnan(began):
             values["started"] = began
@@ -202,6 +213,7 @@ class Store(RunDatabase):
                 "failure_detail": storable(outcome.detail),
             }
         with self._writing() as connection:
+            _count(connection, begun)
             connection.execute(
                 sa.update(EVALUATIONS).where(_under_way(candidate, split)).values(**values)
             )
@@ -216,6 +228,7 @@ class Store(RunDatabase):
                 the same made-up one.
         """
         tasks = self.manifest.catalogue.tasks
+        ids = cache(self._ids)  # of many candidates the same was planned
         with self._reading() as connection:
             candidates = connection.execute(
                 sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
@@ -233,7 +246,7 @@ class Store(RunDatabase):
                     recipe=Recipe.from_dict(json.loads(row["recipe"])) if recipes else _NONE,
                     origin=row["origin"],
                     trial=row["trial"],
-                    planned=self._ids(row["planned"]),
+                    planned=ids(row["planned"]),
                     # In the order of the splits: rows of the same part come in any.
                     evaluations={
                         split: whole(split, done, tasks)
@@ -322,6 +335,17 @@ def _numbers(outcomes: Sequence[Outcome]) -> Values:
 
 def _known(length: float) -> float | None:
     return None if math.isnan(length) else float(length)
+
+
+def _count(connection: sa.Connection, candidates: Collection[int]) -> None:
+    """One attempt more for what is under way of these candidates."""
+    if candidates:
+        connection.execute(
+            sa.update(EVALUATIONS)
+            .where(EVALUATIONS.c.candidate.in_(candidates))
+            .where(EVALUATIONS.c.state == State.RUNNING.value)
+            .values(attempts=EVALUATIONS.c.attempts + 1, started=datetime.now(UTC).timestamp())
+        )
 
 
 def _is(candidate: int, split: Split) -> sa.ColumnElement[bool]:

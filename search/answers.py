@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore
 from runs.records import ANSWER_LENGTH, Estimate, Record, Split
 from runs.store import Store
+from search.estimates import Estimates
 
 Array = NDArray[np.float64]
 
@@ -72,9 +73,11 @@ class _Task:
     def put(self, row: int, columns: NDArray[Any], values: Array) -> None:
         """Answers of one candidate, in the metric's own direction; those not finite are none."""
         known = np.isfinite(values)
+        if not known.any():
+            return
         oriented = values[known] * (1.0 if self.info.higher_is_better else -1.0)
         self.values[row, columns[known]] = oriented
-        self.right = self.right and bool(np.isin(oriented, (0.0, 1.0)).all())
+        self.right = self.right and bool(((oriented == 0.0) | (oriented == 1.0)).all())
         self.asked[row, columns[known]] = 1.0
 
     def estimates(self, rows: int) -> tuple[Array, Array]:
@@ -121,14 +124,6 @@ class _Task:
         return squares / count - (total / count) ** 2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """Estimates by candidate: of the weighted mean over tasks, and of each task."""
-
-    combined: Mapping[int, Estimate] = field(default_factory=dict)
-    by_task: Mapping[int, tuple[Estimate, ...]] = field(default_factory=dict)
-
-
 class Answers:
     """Collects answers and estimates every candidate's score from all of them.
 
@@ -167,8 +162,8 @@ class Answers:
             dtype=np.int64,
         ).reshape(-1, 2)
         self._row: dict[int, int] = {}
-        self._found: _Found | None = _Found()
-        self._found_lengths: Mapping[int, Estimate] | None = {}
+        self._found: Estimates | None = None
+        self._found_lengths: Estimates | None = None
 
     @classmethod
     def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> Answers:
@@ -259,13 +254,15 @@ class Answers:
 
     def estimates(self) -> Mapping[int, Estimate]:
         """The estimate of every candidate that answered something of every task."""
-        return self._estimated().combined
+        return self.table().column(0)
 
-    def by_task(self) -> Mapping[int, tuple[Estimate, ...]]:
-        """The same candidates' estimates of each task in ``tasks``, larger is better."""
-        return self._estimated().by_task
+    def table(self) -> Estimates:
+        """The same candidates' estimates of the score, and of each task in ``tasks``."""
+        if self._found is None:
+            self._found = self._estimate()
+        return self._found
 
-    def lengths(self) -> Mapping[int, Estimate]:
+    def lengths(self) -> Estimates:
         """Mean characters of a written answer, made comparable like the scores, with a minus sign.
 
         Of those candidates that wrote something in every task where answers are written.
@@ -274,51 +271,35 @@ class Answers:
             self._found_lengths = self._estimate_lengths()
         return self._found_lengths
 
-    def _estimated(self) -> _Found:
-        if self._found is None:
-            self._found = self._estimate()
-        return self._found
-
-    def _estimate(self) -> _Found:
+    def _estimate(self) -> Estimates:
         rows, weights = len(self._row), np.array([info.weight for info in self.tasks])
+        if not rows:
+            return Estimates.none(1 + len(weights))
         parts = [
             task.estimates(rows) if task.info.mean else _wholes(task.whole, rows)
             for task in self._tasks.values()
         ]
         values = np.array([part for part, _ in parts])  # (tasks, rows)
         variances = np.array([doubt for _, doubt in parts])
-        value, total = weights @ values, weights.sum()
-        stderr = np.sqrt(weights**2 @ variances) / total
-        scored = [(name, row) for name, row in self._row.items() if math.isfinite(value[row])]
-        return _Found(
-            combined={
-                name: Estimate(value=float(value[row] / total), stderr=float(stderr[row]))
-                for name, row in scored
-            },
-            by_task={
-                name: tuple(
-                    Estimate(value=float(part[row]), stderr=float(np.sqrt(doubt[row])))
-                    for part, doubt in parts
-                )
-                for name, row in scored
-            },
-        )
+        total = weights.sum()
+        value, stderr = weights @ values / total, np.sqrt(weights**2 @ variances) / total
+        return self._of_rows(np.vstack([value, values]), np.vstack([stderr, np.sqrt(variances)]))
 
-    def _estimate_lengths(self) -> dict[int, Estimate]:
+    def _estimate_lengths(self) -> Estimates:
         """Means over all questions that are answered in writing."""
-        if not self._lengths:
-            return {}
         tasks, rows = self._lengths.values(), len(self._row)
+        if not tasks or not rows:
+            return Estimates.none(1)
         shares = np.array([len(task.column) for task in tasks], dtype=np.float64)
         parts = [task.estimates(rows) for task in tasks]
         value = shares @ np.array([part for part, _ in parts]) / shares.sum()
         variance = shares**2 @ np.array([doubt for _, doubt in parts])
-        stderr = np.sqrt(variance) / shares.sum()
-        return {
-            name: Estimate(value=float(value[row]), stderr=float(stderr[row]))
-            for name, row in self._row.items()
-            if math.isfinite(value[row])
-        }
+        return self._of_rows(value[None], np.sqrt(variance)[None] / shares.sum())
+
+    def _of_rows(self, values: Array, stderrs: Array) -> Estimates:
+        """Those of candidates of whom the first quantity is known, ``(quantities, rows)``."""
+        numbers = np.fromiter(self._row, dtype=np.int64, count=len(self._row))
+        return Estimates(numbers, values.T, stderrs.T).only(np.isfinite(values[0]))
 
 
 _LENGTH = TaskInfo(

@@ -15,6 +15,7 @@ from runs.records import is_baseline
 from runs.store import Store
 from search.errors import InputError
 from spaces.mergekit import from_yaml
+from spaces.places import exists, is_folder
 from spaces.problems import UserError
 from spaces.recipe import Merge, Model, Recipe, RecipeError, Source
 from spaces.seeds import Seed, seeds
@@ -145,7 +146,7 @@ def _files(entry: str) -> list[tuple[Path, int]]:
     """The files of one entry, each with how many recipes to take of it if it is a study."""
     place, top = split_top(entry)
     path = Path(place)
-    if not path.is_dir():
+    if not is_folder(path):
         return [(path, TOP if top is None else top)]
     files = sorted(file for file in path.iterdir() if file.suffix in RECIPES)
     if not files:
@@ -204,7 +205,7 @@ class _Models:
             if _place(text) in self._places:
                 return self._places[_place(text)]
         for text in (locate(location, folder), locate(location, Path.cwd())):
-            if Path(text).is_dir():
+            if is_folder(text):
                 try:
                     return self.like(Checkpoint.open(text, name="seed").input_hash)
                 except CheckpointError:
@@ -219,10 +220,10 @@ class _Models:
 
 def _place(location: str) -> str:
     """A location without links; hub ids as they are."""
-    if Path(location).exists():
+    if exists(location):
         return str(Path(location).resolve())
     parts = location.split("+")
-    return "+".join(str(Path(part).resolve()) if Path(part).exists() else part for part in parts)
+    return "+".join(str(Path(part).resolve()) if exists(part) else part for part in parts)
 
 
 def _translated(entry: Written, known: _Models, notes: list[str]) -> Recipe:

@@ -19,6 +19,7 @@ from merging.warming import large, pays_at_once, variants_of
 from runs.export import model_card
 from search.errors import InputError, RunFailed
 from spaces.mergekit import Document, from_yaml
+from spaces.places import exists
 
 
 def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | None]:
@@ -109,12 +110,12 @@ def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
 
 def find_location(location: str, folder: Path) -> str:
     """A location with each part that only exists beside the recipe given from there."""
-    if Path(location).exists():
+    if exists(location):
         return location
-    if (folder / location).exists():
+    if exists(folder / location):
         return str(folder / location)
     return "+".join(
-        str(folder / part) if not Path(part).exists() and (folder / part).exists() else part
+        str(folder / part) if not exists(part) and exists(folder / part) else part
         for part in location.split("+")
     )
 

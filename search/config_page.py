@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from runs.config import json_schema
+from spaces.places import exists, expanded
 
 SCHEMA_FILE = "search.schema.json"
 """Name of the JSON Schema beside a config."""
@@ -81,8 +82,8 @@ def located(location: str, folder: Path) -> str:
 
 
 def _relative(part: str, folder: Path) -> str:
-    path = Path(part).expanduser()
-    if path.is_absolute() or not path.exists():
+    path = expanded(part)
+    if path.is_absolute() or not exists(path):
         return part
     found = Path(os.path.relpath(path, folder)).as_posix()
     return found if found == "." or found.startswith("..") else f"./{found}"

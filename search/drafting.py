@@ -24,6 +24,7 @@ from search.errors import InputError
 from search.model_facts import ModelFacts, differences
 from search.preflight import gigabytes
 from search.reading import console, say_written
+from spaces.places import exists, is_folder
 from spaces.yaml_values import short_name
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
@@ -104,7 +105,7 @@ def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in locations:
         name, given, location = text.partition("=")
-        if not given or Path(text).exists():
+        if not given or exists(text):
             location = text
             stem = name = short_name(text.rstrip("/"))
             stem = name = "parent" if name == BASE else name
@@ -123,7 +124,7 @@ def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
     folders = list(wanted.include_path)
     for given in wanted.tasks:
         path = Path(given)
-        if path.is_dir():
+        if is_folder(path):
             inside = task_files(path.resolve())
             names += sorted(inside)
             if not inside:

@@ -8,7 +8,6 @@ time.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +22,17 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from runs.front import front
 from runs.records import Estimate
 from search.candidates import Cube
+from search.estimates import Estimates
 from search.features import Features
+from search.history import History, HistoryReader, Known
 from search.sketches import Sketches
-from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Surrogate, representative, variances
-from spaces.draw import Choices, Domain, Fixed, Floats, NotInSpace, draw, parameters
+from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Surrogate, representative
+from spaces.draw import Choices, Domain, Floats, parameters
 from spaces.space import Space
 
 Array = NDArray[np.float64]
@@ -64,41 +64,14 @@ MAX_REPEATS = 3
 PESSIMISM = 0.25
 """Quantile of the scores that a failed recipe counts as."""
 
+MOST_FAILED = 128
+"""Recipes that failed, the latest, that a proposal takes into account."""
+
 BELOW = 0.1
 """How far the reference point lies below the worst of the front, in units of the front's extent."""
 
 DOUBT = 0.1
 """Its variance, as a share of that of the scores: a failure by chance is soon outvoted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _History:
-    """Trials in the order they finished, each recipe once.
-
-    Attributes:
-        trials: Those with a score.
-        x: Their features.
-        y: ``(n, objectives)``, larger is better.
-        noise: ``(n, objectives)`` variances of ``y``.
-        failed: Features of recipes that failed.
-        pending: Features of recipes under way.
-        keys: Keys of all these recipes.
-        repeats: How many of the latest to finish were recipes that had been known before.
-    """
-
-    trials: tuple[FrozenTrial, ...]
-    x: Array
-    y: Array
-    noise: Array
-    failed: Array
-    pending: Array
-    keys: frozenset[str]
-    repeats: int
-
-    @property
-    def telling(self) -> NDArray[np.intp]:
-        """The trials that the models know."""
-        return representative(self.y, MAX_POINTS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +116,6 @@ class GaussianProcessSampler(BaseSampler):
     Args:
         space: What recipes are drawn from; trials must be drawn with ``spaces.draw``.
         seed: Decides all random choices, together with the number of the trial.
-        estimates: Every objective's score and standard error by trial number, read at each
-            proposal; a trial that is not in it counts with its own values and the median standard
-            errors of the others.
         fits: Where fits are kept, one for each objective; ``None`` keeps them here.
     """
 
@@ -154,18 +124,26 @@ class GaussianProcessSampler(BaseSampler):
         space: Space,
         *,
         seed: int,
-        estimates: Mapping[int, Sequence[Estimate]] | None = None,
         fits: Sequence[Fits] | None = None,
     ) -> None:
         self._space = space
         self._seed = seed
-        self._estimates = estimates if estimates is not None else {}
+        self._estimates = Estimates.of({})
         self._features = Features(space)
         self._cube = Cube(space)
         self._sketches = Sketches(space, self._cube, self._features)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
-        self._vectors: dict[int, tuple[str, Array]] = {}  # of finished trials
+        self._history = HistoryReader(space, self._features)
         self._fits = list(fits or ())
+
+    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
+        """What is now known of the scores, instead of what was learned before.
+
+        Args:
+            estimates: Every objective's score and standard error by trial number; a trial that is
+                not in it counts with its own values and the median standard errors of the others.
+        """
+        self._estimates = Estimates.of(estimates)
 
     def infer_relative_search_space(
         self,
@@ -186,7 +164,7 @@ class GaussianProcessSampler(BaseSampler):
         rng = self._rng(trial.number)
         if rng.random() < RANDOM_SHARE:
             return self._cube.values(self._cube.random(rng, 1)[0])
-        history = self._history(study, trial.number)
+        history = self._history.read(study, trial.number, self._estimates)
         if len(history.y) < FEWEST or history.repeats >= MAX_REPEATS:
             return self._cube.values(self._cube.random(rng, 1)[0])
         return self._cube.values(self._best(history, rng, self._rng(trial.number, "direction")))
@@ -208,15 +186,16 @@ class GaussianProcessSampler(BaseSampler):
         return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
     def _best(
-        self, history: _History, rng: np.random.Generator, whither: np.random.Generator
+        self, history: History, rng: np.random.Generator, whither: np.random.Generator
     ) -> Array:
         """The point with the largest bound in a random direction, from two rounds of options."""
-        models, cube = self._models(history), self._cube
-        keep = history.telling
+        keep, cube = representative(history.y, MAX_POINTS), self._cube
+        models = self._models(history, keep)
         means = np.column_stack([model.means for model in models])[: len(keep)]
         direction = _Direction.random(means, whither)
         order = np.argsort(-direction.of(means), kind="stable")[:LEADERS]
-        leaders = [cube.point(history.trials[at].params, rng) for at in keep[order]]
+        numbers = history.trials[keep[order]].tolist()
+        leaders = [cube.point(history.params[number], rng) for number in numbers]
         first = np.vstack(
             [
                 cube.random(rng, RANDOM_OPTIONS),
@@ -224,14 +203,14 @@ class GaussianProcessSampler(BaseSampler):
             ]
         )
         bounds = self._bounds(first, models, direction)
-        best = self._new(first, bounds, history.keys, count=REFINED)
+        best = self._new(first, bounds, history.known, count=REFINED)
         if not len(best):
             chosen: Array = first[int(np.argmax(bounds))]
             return chosen
         near = cube.near(list(first[best]), rng, scales=(0.02, 0.06), each=NEAR_OPTION)
         last = np.vstack([first[best], near])
         bounds = np.append(bounds[best], self._bounds(near, models, direction))
-        chosen = last[self._new(last, bounds, history.keys, count=1)[0]]
+        chosen = last[self._new(last, bounds, history.known, count=1)[0]]
         return chosen
 
     def _bounds(self, points: Array, models: Sequence[Surrogate], direction: _Direction) -> Array:
@@ -239,9 +218,7 @@ class GaussianProcessSampler(BaseSampler):
         mean, deviation = _predict(models, self._sketches.matrix(points))
         return direction.of(mean + OPTIMISM * deviation)
 
-    def _new(
-        self, points: Array, bounds: Array, known: frozenset[str], *, count: int
-    ) -> NDArray[np.intp]:
+    def _new(self, points: Array, bounds: Array, known: Known, *, count: int) -> NDArray[np.intp]:
         """Which points have the largest bounds and recipes that are not known."""
         found: list[int] = []
         for at in np.argsort(-bounds, kind="stable"):
@@ -252,99 +229,35 @@ class GaussianProcessSampler(BaseSampler):
                     break
         return np.array(found, dtype=np.intp)
 
-    def _models(self, history: _History) -> list[Surrogate]:
-        """A model for each objective."""
+    def _models(self, history: History, keep: NDArray[np.intp]) -> list[Surrogate]:
+        """A model for each objective, of the trials to keep and what failed."""
         objectives = history.y.shape[1]
         while len(self._fits) < objectives:
             self._fits.append(Fits(self._features.groups))
-        return [self._model(history, at) for at in range(objectives)]
+        return [self._model(history, keep, at) for at in range(objectives)]
 
-    def _model(self, history: _History, objective: int) -> Surrogate:
+    def _model(self, history: History, keep: NDArray[np.intp], objective: int) -> Surrogate:
         y, noise = history.y[:, objective], history.noise[:, objective]
         hyper = self._fits[objective].of(Data(x=history.x, y=y, noise=noise))
-        keep = history.telling
         scored = Data(x=history.x[keep], y=y[keep], noise=noise[keep])
         usual = float(np.median(noise))
-        if len(history.failed):
-            count, doubt = len(history.failed), DOUBT * float(np.var(y))
+        failed = history.failed[-MOST_FAILED:]
+        if len(failed):
+            doubt = DOUBT * float(np.var(y))
             scored = Data(
-                x=np.vstack([scored.x, history.failed]),
-                y=np.append(scored.y, np.full(count, np.quantile(y, PESSIMISM))),
-                noise=np.append(scored.noise, np.full(count, doubt)),
+                x=np.vstack([scored.x, failed]),
+                y=np.append(scored.y, np.full(len(failed), np.quantile(y, PESSIMISM))),
+                noise=np.append(scored.noise, np.full(len(failed), doubt)),
             )
         model = Surrogate(scored, hyper=hyper, groups=self._features.groups)
         model.expect(history.pending, usual)
         return model
-
-    def _history(self, study: optuna.Study, number: int) -> _History:
-        signs = [-1.0 if one == StudyDirection.MINIMIZE else 1.0 for one in study.directions]
-        scored: dict[str, tuple[FrozenTrial, Array, Sequence[Estimate]]] = {}
-        failed: dict[str, Array] = {}
-        pending: dict[str, Array] = {}
-        repeats = 0
-        for trial in sorted(study.get_trials(deepcopy=False), key=_when):
-            known = self._known(trial) if trial.number != number else None
-            if known is None:
-                continue
-            key, vector = known
-            repeats = repeats + 1 if key in scored or key in failed else 0
-            found = self._estimate(trial)
-            if found:
-                scored.setdefault(key, (trial, vector, found))
-            elif trial.state == TrialState.FAIL:
-                failed[key] = vector
-            elif trial.state == TrialState.RUNNING:
-                pending[key] = vector
-        estimates = [found for _, _, found in scored.values()]
-        values = [[estimate.value for estimate in found] for found in estimates]
-        stderrs = [[found[at].stderr for found in estimates] for at in range(len(signs))]
-        return _History(
-            trials=tuple(trial for trial, _, _ in scored.values()),
-            x=self._stack([vector for _, vector, _ in scored.values()]),
-            y=np.array(values, dtype=np.float64).reshape(-1, len(signs)) * signs,
-            noise=np.column_stack([variances(column) for column in stderrs]),
-            failed=self._stack([v for key, v in failed.items() if key not in scored]),
-            pending=self._stack([v for key, v in pending.items() if key not in scored]),
-            keys=frozenset({*scored, *failed, *pending}),
-            repeats=repeats,
-        )
-
-    def _stack(self, rows: Sequence[Array]) -> Array:
-        return np.array(rows, dtype=np.float64).reshape(len(rows), self._features.columns)
-
-    def _estimate(self, trial: FrozenTrial) -> Sequence[Estimate]:
-        """Of every objective; none where one is not known."""
-        if trial.state != TrialState.COMPLETE or trial.values is None:
-            return ()
-        told = [Estimate(value=value, stderr=math.nan) for value in trial.values]
-        found = self._estimates.get(trial.number, told)
-        return found if all(math.isfinite(estimate.value) for estimate in found) else ()
-
-    def _known(self, trial: FrozenTrial) -> tuple[str, Array] | None:
-        """Key and features of a trial's recipe; ``None`` where it has none (yet)."""
-        if trial.number in self._vectors:
-            return self._vectors[trial.number]
-        if trial.state in (TrialState.WAITING, TrialState.PRUNED):
-            return None
-        try:
-            recipe = draw(self._space, Fixed(trial.params))
-        except NotInSpace:
-            return None
-        found = recipe.key, self._features.vector(recipe)
-        if trial.state.is_finished():
-            self._vectors[trial.number] = found
-        return found
 
 
 def _predict(models: Sequence[Surrogate], x: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of every objective, ``(len(x), objectives)``."""
     means, deviations = zip(*(model.predict(x) for model in models), strict=True)
     return np.column_stack(means), np.column_stack(deviations)
-
-
-def _when(trial: FrozenTrial) -> tuple[float, int]:
-    done = trial.datetime_complete
-    return (done.timestamp() if done is not None else math.inf), trial.number
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

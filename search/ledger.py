@@ -8,8 +8,8 @@ through the candidate's estimate.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
-from runs.records import Estimate, Record, Split
+from runs.records import Estimate, Part, Split, State
 from runs.store import Store
 from search import racing
 from search.roster import Lead, Roster
@@ -77,17 +77,21 @@ class Ledger:
             store.manifest.catalogue, store.manifest.questions.search, all_at_once=all_at_once
         )
         self.asked, self.promoted = 0, 0
-        for record in store.records():
-            self._count(record)
+        answered: Counter[int] = Counter()
+        for number, split, part in store.parts():
+            if split is Split.SEARCH and part.state is not State.RUNNING:
+                self._count(number, part, answered)
         self._rotation.resume(tuple(self._roster.planned.values()), asked=self.asked)
         self._seeds = deque(seeds)
         self._origins = {seed.recipe.key: seed.name for seed in reversed(seeds)}
 
-    def _count(self, record: Record) -> None:
-        evaluation = record.evaluations[Split.SEARCH]
-        answered = evaluation.questions if evaluation.tasks else 0
-        self.asked += answered
-        self.promoted += max(0, answered - len(record.planned))
+    def _count(self, number: int, part: Part, answered: Counter[int]) -> None:
+        """Take note of questions that were asked before, whether they were answered or not."""
+        self.asked += part.questions
+        left = max(0, len(self._roster.planned[number]) - answered[number])
+        self.promoted += max(0, part.questions - left)
+        if part.state is State.COMPLETE:
+            answered[number] += part.questions
 
     @property
     def taken_up(self) -> int:
@@ -233,13 +237,7 @@ class Ledger:
         """Let the sampler know what is known by now; others go by what the study was told."""
         if not weighs_scores(self._sampler.name):
             return
-        self._sampler.learn(
-            {
-                known: estimate
-                for number, estimate in self._roster.estimates().items()
-                if (known := self._roster.trial_of[number]) is not None
-            }
-        )
+        self._sampler.learn(self._roster.estimates_by_trial())
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)
@@ -279,8 +277,12 @@ class Ledger:
             self._rotation.count(len(questions))
         return Candidate(id=number, recipe=self._roster.recipes[number], questions=tuple(questions))
 
-    def finish(self, result: Result) -> Candidate | None:
+    def finish(self, result: Result, begun: Collection[int] = ()) -> Candidate | None:
         """Record a result, first in our tables, then in the Optuna study.
+
+        Args:
+            result: What came back.
+            begun: Candidates that workers began with meanwhile.
 
         Returns:
             The candidate with the next questions of its block; ``None`` when it is done with.
@@ -289,11 +291,13 @@ class Ledger:
         split = self._under_way.pop(number)
         outcome, span = self._checked(result), (result.began, result.ended)
         if split is Split.HELD_OUT:  # never shown to the sampler
-            self._store.finish(number, split, outcome, worker=result.worker, span=span)
+            self._store.finish(number, split, outcome, worker=result.worker, span=span, begun=begun)
             return None
         self._roster.take(number, outcome)
         further = self._further(number, outcome)
-        self._store.finish(number, split, outcome, worker=result.worker, further=further, span=span)
+        self._store.finish(
+            number, split, outcome, worker=result.worker, further=further, span=span, begun=begun
+        )
         if further:
             return self._ask(number, split, further)
         self._decide(number, outcome)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from evaluators.base import Candidate, FailureKind, Score
 from evaluators.pool import Pool, Result
-from runs.budget import Budget
+from runs.budget import Budget, Cost
 from runs.leaderboard import score_of
 from runs.records import Split, State
 from runs.store import Store
@@ -25,6 +25,9 @@ Asker = Callable[[], Candidate | None]
 
 HOPELESS = 10
 """Candidates after which a run ends if they all failed the same way."""
+
+EXHAUSTED = "exhausted"
+"""The fact that says for which budget no further recipe was found."""
 
 RANK_SECONDS = 1.0
 """Shortest time between two looks at who is ahead."""
@@ -68,7 +71,8 @@ class Loop:
         standing = self._standing("search", budget.trials)
         for candidate in self._ledger.recover():
             self._submit(candidate)
-        exhausted = False
+        # An answer that was under way then may have made another the leader since.
+        exhausted = self._store.fact(EXHAUSTED) == budget.words(Cost())
         while True:
             wanted = self._pool.size + self._ahead.wanted(self._pool.size)
             more = not exhausted and not self._stop.requested
@@ -81,6 +85,7 @@ class Loop:
                         proposed = self._ledger.next()
                     if proposed is None:
                         exhausted, more = True, False
+                        self._store.set_fact(EXHAUSTED, budget.words(Cost()))
                         self._monitor.note("every recipe of the space was tried, or nearly so")
                     else:
                         self._submit(proposed)
@@ -155,11 +160,12 @@ class Loop:
         standing.active = dict(self._active)
         self._monitor.update(standing)
         self._pool.hurry(last)
+        self._store.began(self._pool.begun())
         result = self._pool.next(timeout=1.0)
         if result is not None:
             self._active.pop(result.candidate.id, None)
             with self._ahead.thinking():
-                further = self._ledger.finish(result)
+                further = self._ledger.finish(result, self._pool.begun())
             self._ahead.note(result.ended - result.began)
             if further is not None:
                 self._submit(further, near=result.worker)

@@ -80,10 +80,9 @@ def known_of(
         By name; without those that are not known.
     """
     tasks = (task.name for task in answers.tasks)
-    found = dict(zip(tasks, answers.by_task()[number], strict=True))
-    found[SCORE] = answers.estimates()[number]
+    found = dict(zip((SCORE, *tasks), answers.table()[number], strict=True))
     if ANSWER_LENGTH in names and number in answers.lengths():
-        found[ANSWER_LENGTH] = answers.lengths()[number]
+        found[ANSWER_LENGTH] = answers.lengths()[number][0]
     if PARAMETERS in names and sizes is not None:
         found[PARAMETERS] = Estimate(value=-float(sizes.of(recipe)), stderr=0.0)
     return {name: found[name] for name in names if name in found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from runs.records import MEASURES, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
+from search.estimates import Estimates
 from search.features import Features
+from search.history import Rows
 from search.objectives import known_of
 from search.surrogate import (
     FEWEST,
@@ -49,7 +51,8 @@ class Posterior:
     def __init__(self, space: Space, *, fits: Sequence[Fits] | None = None) -> None:
         self._features = Features(space)
         self._fits = fits
-        self._vectors: dict[int, Array] = {}
+        self._x = Rows(self._features.columns)
+        self._row: dict[int, int] = {}  # by candidate
 
     def of(
         self, recipes: Mapping[int, Recipe], estimates: Mapping[int, Sequence[Estimate]]
@@ -61,11 +64,12 @@ class Posterior:
             estimates: Score in each objective by candidate; one without a recipe in ``recipes``
                 lies outside the space and is taken as it is.
         """
-        taken = {number: tuple(estimates[number]) for number in estimates}
-        inside = [number for number in recipes if number in estimates]
+        table = Estimates.of(estimates)
+        taken = dict(table.items())
+        inside = table.only(np.array([number in recipes for number in table], dtype=bool))
         if len(inside) < FEWEST:
             return taken
-        models = self._models(inside, recipes, taken, most=MOST_POINTS)[1]
+        models = self._models(inside, recipes, most=MOST_POINTS)[1]
         x = self._matrix(inside, recipes)
         modelled = [
             [
@@ -80,31 +84,23 @@ class Posterior:
         self, recipes: Mapping[int, Recipe], estimates: Mapping[int, Sequence[Estimate]]
     ) -> dict[int, tuple[float, ...]]:
         """The means of ``of`` alone, of those candidates that may be the best: much faster."""
-        taken = {n: tuple(one.value for one in found) for n, found in estimates.items()}
-        inside = [number for number in recipes if number in estimates]
+        table = Estimates.of(estimates)
+        within = np.array([number in recipes for number in table], dtype=bool)
+        outside, inside = table.only(~within), table.only(within)
         if len(inside) < FEWEST:
-            return taken
-        for number in inside:
-            del taken[number]
-        numbers, models = self._models(inside, recipes, estimates, most=MAX_POINTS)
-        columns = [model.means.tolist() for model in models]
-        return taken | dict(zip(numbers, zip(*columns, strict=True), strict=True))
+            return _means(table, table.value)
+        keep, models = self._models(inside, recipes, most=MAX_POINTS)
+        columns = np.column_stack([model.means for model in models])
+        return _means(outside, outside.value) | _means(inside.only(keep), columns)
 
     def _models(
-        self,
-        inside: Sequence[int],
-        recipes: Mapping[int, Recipe],
-        estimates: Mapping[int, Sequence[Estimate]],
-        *,
-        most: int,
-    ) -> tuple[list[int], list[Surrogate]]:
-        """The candidates that the models know, and a model for each objective."""
-        y = np.array([[one.value for one in estimates[number]] for number in inside])
-        stderrs = [[one.stderr for one in estimates[number]] for number in inside]
-        noise = np.column_stack([variances(list(column)) for column in zip(*stderrs, strict=True)])
+        self, inside: Estimates, recipes: Mapping[int, Recipe], *, most: int
+    ) -> tuple[NDArray[np.intp], list[Surrogate]]:
+        """The rows of those that the models know, and a model for each objective."""
+        y, groups = inside.value, self._features.groups
+        noise = np.column_stack([variances(column) for column in inside.stderr.T])
         keep = representative(y, most)
         x = self._matrix(inside, recipes)
-        groups = self._features.groups
         fits = self._fits or [Fits(groups) for _ in y.T]
         hypers = [of.of(Data(x=x, y=y[:, at], noise=noise[:, at])) for at, of in enumerate(fits)]
         models = [
@@ -113,13 +109,20 @@ class Posterior:
             )
             for at, hyper in enumerate(hypers)
         ]
-        return [inside[at] for at in keep], models
+        return keep, models
 
-    def _matrix(self, inside: Sequence[int], recipes: Mapping[int, Recipe]) -> Array:
-        for number in inside:
-            if number not in self._vectors:
-                self._vectors[number] = self._features.vector(recipes[number])
-        return np.array([self._vectors[number] for number in inside])
+    def _matrix(self, numbers: Iterable[int], recipes: Mapping[int, Recipe]) -> Array:
+        rows = []
+        for number in numbers:
+            if number not in self._row:
+                self._row[number] = len(self._x)
+                self._x.append(self._features.vector(recipes[number]))
+            rows.append(self._row[number])
+        return self._x.table[rows]
+
+
+def _means(table: Estimates, means: Array) -> dict[int, tuple[float, ...]]:
+    return dict(zip(table, map(tuple, means.tolist()), strict=True))
 
 
 def kept_fits(store: Store, space: Space) -> tuple[Fits, ...]:

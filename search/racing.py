@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from evaluators.base import TaskInfo
 from runs.resampling import Resampling
-from runs.statistics import Outcomes, paired
+from runs.statistics import Outcomes, lead
 
 ERROR = 0.05
 """Chance that a candidate as good as the leader is stopped."""
@@ -54,5 +54,5 @@ def behind(leader: Outcomes, candidate: Outcomes, tasks: Sequence[TaskInfo], *, 
         tasks: Weights and directions.
         size: Number of questions of the candidate's block, which says how many looks there are.
     """
-    found = paired(leader, candidate, tasks, how=_HOW)
-    return found.difference.n >= SHARED and found.p_value <= ERROR / max(1, len(looks(size)))
+    shared, p_value = lead(leader, candidate, tasks, how=_HOW)
+    return shared >= SHARED and p_value <= ERROR / max(1, len(looks(size)))

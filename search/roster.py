@@ -6,19 +6,25 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evaluators.base import Failure, Score
 from runs.evaluations import NOT_ITS_OWN
 from runs.front import front
-from runs.records import PARENT, SCORE, Estimate, Record, Split, State
+from runs.records import ANSWER_LENGTH, PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search import racing
 from search.answers import Answers
+from search.estimates import Estimates
 from search.features import Features
 from search.objectives import known_of
 from search.posterior import Posterior
 from search.surrogate import Fits
 from spaces.recipe import Recipe
 from spaces.space import Space
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +73,7 @@ class Roster:
         self.planned: dict[int, tuple[str, ...]] = {}
         self.failed: dict[int, bool] = {}
         self.scores: dict[int, float] = {}
+        self._parameters: dict[int, float] = {}
         self._by_key: dict[str, int] = {}
         self._parents: set[int] = set()
         self._tasks = store.manifest.catalogue.tasks
@@ -117,6 +124,8 @@ class Roster:
         self._by_key[recipe.key] = number
         self.recipes[number] = recipe
         self.trial_of[number] = trial
+        if PARAMETERS in self._names and self._sizes is not None:
+            self._parameters[number] = float(self._sizes.of(recipe))
         self.planned[number] = planned
         if origin.startswith(PARENT):
             self._parents.add(number)
@@ -141,6 +150,7 @@ class Roster:
         Returns:
             Whether that is new: further questions may have been asked of one decided before.
         """
+        self._expected = self._means = None  # now it counts, or no more
         new = number not in self.failed
         self.failed[number] = isinstance(outcome, Failure) and not (
             number in self._answers and outcome.kind in NOT_ITS_OWN
@@ -175,13 +185,33 @@ class Roster:
     def _inside(self, estimates: Iterable[int]) -> dict[int, Recipe]:
         return {n: self.recipes[n] for n in estimates if self.trial_of[n] is not None}
 
-    def estimates(self) -> dict[int, tuple[Estimate, ...]]:
+    def estimates(self) -> Estimates:
         """Every objective's score of the candidates that did not fail."""
-        return {
-            number: found
-            for number in self._answers.estimates()
-            if self.failed.get(number) is False and (found := self._objectives(number))
-        }
+        table = self._answers.table()
+        fine = [self.failed.get(number) is False for number in table]
+        table = table.only(np.array(fine, dtype=bool))
+        value, stderr = zip(*(self._column(name, table) for name in self._names), strict=True)
+        found = Estimates(table.numbers, np.column_stack(value), np.column_stack(stderr))
+        return found.only(np.asarray(np.isfinite(found.value).all(axis=1)))
+
+    def _column(self, name: str, table: Estimates) -> tuple[Array, Array]:
+        """One objective of the candidates in a table of scores, NaN where it is not known."""
+        scores = (SCORE, *(task.name for task in self._answers.tasks))
+        if name in scores:
+            at = scores.index(name)
+            return table.value[:, at], table.stderr[:, at]
+        if name == ANSWER_LENGTH:
+            return self._answers.lengths().aligned(table.numbers)
+        sizes = [self._parameters.get(number, math.nan) for number in table]
+        return -np.array(sizes), np.zeros(len(table))
+
+    def estimates_by_trial(self) -> Estimates:
+        """The same by trial, of those that have one."""
+        table = self.estimates()
+        trials = [self.trial_of[number] for number in table]
+        inside = np.array([trial is not None for trial in trials], dtype=bool)
+        numbers = np.array([trial for trial in trials if trial is not None], dtype=np.int64)
+        return Estimates(numbers, table.value[inside], table.stderr[inside])
 
     def values(self, number: int) -> list[float]:
         """What the Optuna study is told of a candidate; nothing where it failed."""

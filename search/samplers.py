@@ -161,15 +161,12 @@ class Sampler:
     ) -> None:
         self.name = AUTO if name == "auto" else name
         self._seed = seed
-        self._estimates: dict[int, Sequence[Estimate]] = {}
         self._choice = None if self.name == OURS else SAMPLERS[self.name]
-        self._ours: BaseSampler | None = None
+        self._ours: GaussianProcessSampler | None = None
         if self._choice is None:
             if space is None:
                 raise ValueError(f"space: expected the space to search for {OURS}, got none")
-            self._ours = GaussianProcessSampler(
-                space, seed=seed, estimates=self._estimates, fits=fits
-            )
+            self._ours = GaussianProcessSampler(space, seed=seed, fits=fits)
 
     @property
     def flat(self) -> bool:
@@ -185,13 +182,14 @@ class Sampler:
         )
 
     def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
-        """What is now known of the scores; samplers that have no use for it ignore it.
+        """All that is now known of the scores; samplers that have no use for it ignore it.
 
         Args:
             estimates: Of every objective, by number of the trial; they count instead of what the
                 study was told.
         """
-        self._estimates.update(estimates)
+        if self._ours is not None:
+            self._ours.learn(estimates)
 
 
 def _mix(seed: int, number: int) -> int:

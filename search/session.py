@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evaluators.base import EvaluatorError
+from evaluators.base import Catalogue, EvaluatorError
 from evaluators.inspection import versions
 from evaluators.pool import Pool
 from evaluators.task_facts import Survey, TaskFacts
@@ -21,7 +21,7 @@ from runs.manifest import Manifest
 from runs.records import Split
 from runs.split import divide, held_out_problems
 from runs.store import Store
-from search.book import read_book, resolve_book
+from search.book import Book, read_book, resolve_book
 from search.errors import InputError, RunFailed
 from search.final_check import (
     asks_all,
@@ -100,27 +100,57 @@ def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> 
     layers = next(iter(checkpoints.values())).layers
     try:
         space = config.space(layers.count if layers is not None else 1)
+        manifest, notes = manifest_of(
+            config, survey.catalogue, space, checkpoints=checkpoints, book=book, dry_run=dry_run
+        )
     except SpaceError as error:
         raise InputError([f"{path}: space: {problem}" for problem in error.problems]) from error
-    try:
-        first, notes = resolve_book(book, config, space, checkpoints)
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
-    catalogue, held_out = survey.catalogue, config.held_out
+    return Prepared(
+        config=config,
+        space=space,
+        manifest=manifest,
+        checkpoints=checkpoints,
+        notes=notes,
+        tasks=survey.tasks,
+    )
+
+
+def manifest_of(
+    config: RunConfig,
+    catalogue: Catalogue,
+    space: Space,
+    *,
+    book: Book,
+    checkpoints: Mapping[str, Checkpoint],
+    dry_run: bool,
+) -> tuple[Manifest, tuple[str, ...]]:
+    """What study.db holds of a run, and what the user should know of its seeds.
+
+    Args:
+        config: With the command line's values.
+        catalogue: What can be asked.
+        space: What is searched.
+        book: Further seeds.
+        checkpoints: The models, opened by their headers.
+        dry_run: Whether candidates are only pretended: the number of questions is made up too.
+
+    Raises:
+        InputError: If the seeds, the split, the objectives or the budget do not go together.
+    """
+    first, notes = resolve_book(book, config, space, checkpoints)
+    held_out = config.held_out
     questions = divide(catalogue, held_out, seed=config.search.seed)
     if not questions.search:
-        raise InputError([f"{path}: held_out: expected to leave questions to search on, got none"])
-    # The questions of a dry run are made up, and so is their number.
+        raise InputError(["held_out: expected to leave questions to search on, got none"])
     few = [] if dry_run else held_out_problems(questions, catalogue, held_out)
     if few:
-        raise InputError([f"{path}: {problem}" for problem in few])
-    try:
-        searched_for = objectives(config, catalogue, questions)
-    except InputError as error:
-        raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
+        raise InputError(few)
+    searched_for = objectives(config, catalogue, questions)
     small = budget_problems(config, questions, seeds=len(first))
     if small:
-        raise InputError([f"{path}: {problem}" for problem in small])
+        raise InputError(small)
     manifest = Manifest(
         config=config.to_yaml(),
         space=space.to_dict(),
@@ -135,14 +165,7 @@ def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> 
         seeds=first,
         sizes=sizes_of(seeds(space)[0], checkpoints),
     )
-    return Prepared(
-        config=config,
-        space=space,
-        manifest=manifest,
-        checkpoints=checkpoints,
-        notes=notes,
-        tasks=survey.tasks,
-    )
+    return manifest, notes
 
 
 def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -73,9 +74,13 @@ class Spending:
         self._workers = workers
         self._gpus = gpus
         self._reserve = reserve
-        before = cost_of(records, seconds=0.0, gpus=1.0)
-        self._busy = before.gpu_hours  # hours of all workers
-        self._answered = before.questions
+        self._busy = cost_of(records, seconds=0.0, gpus=1.0).gpu_hours  # hours of all workers
+        self._answered = sum(
+            evaluation.questions
+            for record in records
+            for evaluation in record.evaluations.values()
+            if not math.isnan(evaluation.score_seconds)
+        )
 
     def note(self, result: Result) -> None:
         """Take note of the time that a result took."""

@@ -55,6 +55,9 @@ FEWEST = 6
 GROWTH = 1.2
 """Hyper-parameters are fitted anew when the history has grown by this factor."""
 
+CACHED = 16_384
+"""Covariances that are computed at a time: larger tables take longer to move than to compute."""
+
 FLOOR = 1e-9
 """Smallest variance, in units of the standardised values."""
 
@@ -136,24 +139,42 @@ def _scaled(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
 
 def kernel(one: Array, other: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
     """Covariances of the process, ``(len(one), len(other))``."""
-    a, b = _scaled(one, hyper, groups), _scaled(other, hyper, groups)
-    # In place, since tables as large as these take longer to allocate than to compute.
+    a, b = (_scaled(points, hyper, groups) for points in (one, other))
+    result = np.empty((len(a), len(b)))
+    rows = max(1, CACHED // max(1, len(b)))
+    for start in range(0, len(a), rows):
+        _matern_rows(a[start : start + rows], b, hyper.signal, result[start : start + rows])
+    return result
+
+
+def covariance(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
+    """Covariances of points with each other, ``(n, n)``; above the diagonal they are left out."""
+    scaled = _scaled(x, hyper, groups)
+    result = np.empty((len(x), len(x)))
+    rows = max(1, CACHED // max(1, len(x)))
+    for start in range(0, len(x), rows):
+        end = min(start + rows, len(x))
+        _matern_rows(scaled[start:end], scaled[:end], hyper.signal, result[start:end, :end])
+    return result
+
+
+def _matern_rows(a: Array, b: Array, signal: float, out: Array) -> None:
+    """Covariances of a few points with others, so few that tables stay in the cache."""
     root = a @ b.T
     root *= -2.0
-    root += np.sum(a * a, axis=1)[:, None]
-    root += np.sum(b * b, axis=1)[None]
+    root += np.einsum("ij,ij->i", a, a)[:, None]
+    root += np.einsum("ij,ij->i", b, b)[None]
     np.maximum(root, 0.0, out=root)
     root *= 5.0
     np.sqrt(root, out=root)
-    result: Array = root * root
-    result /= 3.0
-    result += root
-    result += 1.0
+    np.multiply(root, 1.0 / 3.0, out=out)  # (1 + r + r^2 / 3) exp(-r)
+    out += 1.0
+    out *= root
+    out += 1.0
     np.negative(root, out=root)
     np.exp(root, out=root)
-    result *= root
-    result *= hyper.signal
-    return result
+    root *= signal
+    out *= root
 
 
 class Surrogate:
@@ -175,23 +196,36 @@ class Surrogate:
         self.centre, self.spread = _standard(data)
         y = (data.y - self.centre) / self.spread
         noise = data.noise / self.spread**2 + hyper.noise + FLOOR
-        covariance = kernel(data.x, data.x, hyper, groups)
-        covariance[np.diag_indices_from(covariance)] += noise
-        self._lower: Array = cholesky(covariance, lower=True, check_finite=False)
-        self._mean, self._weights = _solve_mean(self._lower, y)
+        total = covariance(data.x, hyper, groups)
+        total[np.diag_indices_from(total)] += noise
+        # In place; what is lower in numpy's order is upper in LAPACK's.
+        self._upper: Array = cholesky(total.T, lower=False, overwrite_a=True, check_finite=False)
+        self._mean, self._weights = _solve_mean((self._upper, False), y)
         # Covariances times weights: what is left of the values once the noise is taken away.
         self.means: Array = self.centre + self.spread * (y - noise * self._weights)
         self._pending = np.empty((0, data.x.shape[1]))
+        self._pending_noise = np.empty(0)
+        self._beside = np.empty((len(data.y), 0))
+        self._corner = np.empty((0, 0))
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the process, without noise, at ``(m, columns)``."""
         across = kernel(x, self.data.x, self.hyper, self.groups)
         mean = self._mean + across @ self._weights
+        half = self._half(across)
+        explained = np.einsum("ij,ij->j", half, half)
         if len(self._pending):
-            across = np.hstack([across, kernel(x, self._pending, self.hyper, self.groups)])
-        half = solve_triangular(self._lower, across.T, lower=True, check_finite=False)
-        variance = np.maximum(self.hyper.signal - np.sum(half * half, axis=0), FLOOR)
+            rest = kernel(x, self._pending, self.hyper, self.groups).T - self._beside.T @ half
+            half = solve_triangular(self._corner, rest, lower=True, check_finite=False)
+            explained += np.einsum("ij,ij->j", half, half)
+        variance = np.maximum(self.hyper.signal - explained, FLOOR)
         return self.centre + self.spread * mean, self.spread * np.sqrt(variance)
+
+    def _half(self, across: Array) -> Array:
+        """The Cholesky factor's inverse times covariances ``(m, n)``, which are overwritten."""
+        return solve_triangular(
+            self._upper, across.T, trans="T", lower=False, overwrite_b=True, check_finite=False
+        )
 
     def expect(self, x: Array, noise: float) -> None:
         """Count on points under way, as if each came back with its mean.
@@ -205,15 +239,15 @@ class Surrogate:
         """
         if not len(x):
             return
-        known = np.vstack([self.data.x, self._pending])
-        across = kernel(known, x, self.hyper, self.groups)
-        own = kernel(x, x, self.hyper, self.groups)
-        own[np.diag_indices_from(own)] += noise / self.spread**2 + self.hyper.noise + FLOOR
-        half = solve_triangular(self._lower, across, lower=True, check_finite=False)
-        corner = cholesky(own - half.T @ half, lower=True, check_finite=False)
-        above = np.zeros((len(known), len(x)))
-        self._lower = np.block([[self._lower, above], [half.T, corner]])
         self._pending = np.vstack([self._pending, x])
+        self._pending_noise = np.append(self._pending_noise, np.full(len(x), noise))
+        own = kernel(self._pending, self._pending, self.hyper, self.groups)
+        own[np.diag_indices_from(own)] += (
+            self._pending_noise / self.spread**2 + self.hyper.noise + FLOOR
+        )
+        self._beside = self._half(kernel(self._pending, self.data.x, self.hyper, self.groups))
+        left = own - self._beside.T @ self._beside
+        self._corner = cholesky(left, lower=True, check_finite=False)
 
 
 def fit(data: Data, groups: Sequence[Group]) -> Hyper:
@@ -309,7 +343,7 @@ class Objective:
             lower: Array = cholesky(total, lower=True, check_finite=False)
         except LinAlgError:
             return 1e10, np.zeros_like(log)
-        mean, weights = _solve_mean(lower, self._y)
+        mean, weights = _solve_mean((lower, True), self._y)
         off = (log - self._median) / PRIOR_WIDTH
         value = (
             0.5 * float((self._y - mean) @ weights)
@@ -331,11 +365,14 @@ def _standard(data: Data) -> tuple[float, float]:
     return float(np.mean(data.y)), spread if spread > 1e-12 else 1.0
 
 
-def _solve_mean(lower: Array, y: Array) -> tuple[float, Array]:
-    """The constant mean by generalised least squares, and the inverse times what is left."""
-    ones, values = (
-        cho_solve((lower, True), part, check_finite=False) for part in (np.ones(len(y)), y)
-    )
+def _solve_mean(factor: tuple[Array, bool], y: Array) -> tuple[float, Array]:
+    """The constant mean by generalised least squares, and the inverse times what is left.
+
+    Args:
+        factor: The Cholesky factor, and whether it is the lower one.
+        y: ``(n,)``.
+    """
+    ones, values = (cho_solve(factor, part, check_finite=False) for part in (np.ones(len(y)), y))
     mean = float(values.sum() / ones.sum())
     return mean, values - mean * ones
 

@@ -297,7 +297,7 @@ class Recipe:
         givers = [self.donor, *(self.vocabulary.models if self.vocabulary is not None else ())]
         return tuple(dict.fromkeys((*self.models, *givers)))
 
-    @property
+    @cached_property
     def title(self) -> str:
         """How it is made, in a word or two: ``ties``, ``linear+slerp``, ``stack(ties)``."""
         return _title(self.root)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from evaluators.base import (
     Candidate,
@@ -25,6 +26,7 @@ from evaluators.harness import check
 from evaluators.own import ModelEvaluator, OwnFactory
 from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec, TaskSpec
+from merging.build import build_into
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 
@@ -224,6 +226,47 @@ class TestOwn(EvaluatorContract):
         with pytest.raises(EvaluatorError, match=words) as error:
             OwnFactory(reference=reference, spec=spec)()
         assert len(error.value.problems) == 1
+
+    def test_a_recipe_that_is_asked_on_is_not_built_again(
+        self, spec: HarnessSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built: list[str] = []
+
+        def building(*args: Any, **options: Any) -> str:
+            built.append(build_into(*args, **options))
+            return built[-1]
+
+        monkeypatch.setattr("evaluators.builder.build_into", building)
+        evaluator = Letters(spec)
+        ids = tuple(question.id for question in evaluator.catalogue().questions)
+        first, second = recipe(math=0.5, code=0.5), recipe(math=0.2, code=0.8)
+        part, whole = self.ask(evaluator, first, ids[:5]), self.ask(evaluator, first, ids)
+        assert built == [part.fingerprint] == [whole.fingerprint]
+        assert set(part.outcomes) <= set(whole.outcomes)
+        assert self.ask(evaluator, second, ids).fingerprint == built[1] != built[0]
+        evaluator.close()
+
+    def test_a_lost_device_is_no_fault_of_the_recipe(
+        self, spec: HarnessSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lost(*args: Any) -> None:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+        evaluator = Letters(spec)
+        monkeypatch.setattr(Letters, "answer", lost)
+        asked = evaluator.catalogue().questions[:1]
+        with pytest.raises(EvaluatorError, match="device cpu: lost: AcceleratorError: CUDA"):
+            evaluator.evaluate(Candidate(id=0, recipe=recipe(math=1.0), questions=(asked[0].id,)))
+        evaluator.close()
+
+    def test_models_that_cannot_be_opened_are_a_failure(self, spec: HarnessSpec) -> None:
+        evaluator = Letters(replace(spec, models=(("math", "/nowhere"),)))
+        asked = evaluator.catalogue().questions[:1]
+        result = evaluator.evaluate(
+            Candidate(id=0, recipe=recipe(math=1.0), questions=(asked[0].id,))
+        )
+        assert isinstance(result, Failure)
+        assert "/nowhere" in result.message
 
     def test_tasks_are_those_of_the_class(self, spec: HarnessSpec) -> None:
         few = Letters(replace(spec, tasks=(TaskSpec(name="pick", limit=3),)))

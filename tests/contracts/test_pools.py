@@ -116,6 +116,27 @@ class PoolContract:
         assert pool.pending == 0
         assert pool.withdraw() == ()
 
+    def test_who_is_begun_with_is_named_once(self, open_pool: MakePool) -> None:
+        pool, named, found = open_pool(spec(seconds=0.3)), list[int](), set[int]()
+        for candidate in candidates(pool, 6):
+            pool.submit(candidate)
+        withdrawn: set[int] | None = None
+        time.sleep(0.1)
+        named += pool.begun()
+        assert 1 <= len(named) <= pool.size  # what waits for a worker was not begun with
+        while pool.pending:
+            named += pool.begun()
+            result = pool.next(timeout=60)
+            assert result is not None
+            found.add(result.candidate.id)
+            if len(found) == 3:
+                withdrawn = {candidate.id for candidate in pool.withdraw()}
+            named += pool.begun()
+            assert found <= set(named)
+        assert withdrawn
+        assert sorted(named) == sorted(found) == sorted(set(range(6)) - withdrawn)
+        assert pool.begun() == ()
+
     def test_attendance(self, open_pool: MakePool) -> None:
         pool = open_pool(spec(seconds=0.05))
         before = time.time()

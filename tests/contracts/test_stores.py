@@ -89,14 +89,44 @@ def test_ids_count_up_and_recipes_are_distinct(store: Store) -> None:
     assert len(store.records()) == 3
 
 
-def test_attempts_are_counted(store: Store) -> None:
+def test_attempts_are_counted_once_a_worker_begins(store: Store) -> None:
+    first, second = (store.add(recipe(w), origin="tpe", trial=None) for w in (0.1, 0.2))
+
+    def attempts() -> list[int]:
+        return [record.evaluations[Split.SEARCH].attempts for record in store.records()]
+
+    store.begin(first, Split.SEARCH)  # as after a crash of who handed it out
+    assert attempts() == [0, 0]
+    store.began([first])
+    store.began([])
+    assert attempts() == [1, 0]
+    store.begin(first, Split.SEARCH)
+    names = store.manifest.questions.search
+    store.finish(second, Split.SEARCH, score(names), worker="w", begun=[first, second])
+    assert attempts() == [2, 1]
+    store.finish(first, Split.SEARCH, score(names), worker="w")
+    store.began([first])  # nothing of it is under way
+    assert attempts() == [2, 1]
+
+
+def test_who_was_evaluated_was_begun_with(store: Store) -> None:
     number = store.add(recipe(0.1), origin="tpe", trial=None)
-    store.begin(number, Split.SEARCH)
+    store.finish(number, Split.SEARCH, score(store.manifest.questions.search), worker="w")
     store.begin(number, Split.HELD_OUT)
     evaluations = store.records()[0].evaluations
-    assert evaluations[Split.SEARCH].attempts == 2
-    assert evaluations[Split.HELD_OUT].attempts == 1
-    assert evaluations[Split.HELD_OUT].questions == 3
+    assert evaluations[Split.SEARCH].attempts == 1
+    assert evaluations[Split.HELD_OUT].attempts == 0
+    assert evaluations[Split.HELD_OUT].questions == evaluations[Split.HELD_OUT].asked == 3
+
+
+def test_what_was_asked_counts_where_it_failed(store: Store) -> None:
+    names = store.manifest.questions.search
+    number = store.add(recipe(0.1), origin="tpe", trial=None, questions=names[:2])
+    store.finish(number, Split.SEARCH, score(names[:2]), worker="w", further=names[2:5])
+    lost = Failure(kind=FailureKind.LOST_WORKER, message="died")
+    store.finish(number, Split.SEARCH, lost, worker="w")
+    evaluation = store.records()[0].evaluations[Split.SEARCH]
+    assert (evaluation.questions, evaluation.asked) == (2, 5)
 
 
 def test_parts_add_up(store: Store) -> None:

@@ -233,7 +233,7 @@ def test_a_model_that_says_the_same_always(
 def test_interrupts_pass_through(make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = HarnessEvaluator(make_spec("tiny_pick"))
     with monkeypatch.context() as patch:
-        patch.setattr("evaluators.scorer.build_into", _interrupt)
+        patch.setattr("evaluators.builder.build_into", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             ask(evaluator, mix(math=1.0))
     assert isinstance(ask(evaluator, mix(math=1.0)), Score)

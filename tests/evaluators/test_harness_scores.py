@@ -242,7 +242,7 @@ def test_the_recipe_scored_last_is_not_built_again(
         built.append(build_into(planned, checkpoints, targets, **options))
         return built[-1]
 
-    monkeypatch.setattr("evaluators.scorer.build_into", building)
+    monkeypatch.setattr("evaluators.builder.build_into", building)
     evaluator = HarnessEvaluator(make_spec("tiny_pick", device="cpu"))
     ids = tuple(question.id for question in evaluator.catalogue().questions)
     first, second = mix(math=0.5, code=0.5), mix(math=0.2, code=0.8)

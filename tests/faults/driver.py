@@ -12,14 +12,12 @@ from rich.console import Console
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, SerialPool
 from runs.config import RunConfig
-from runs.manifest import Manifest
-from runs.split import divide
 from runs.store import Store
-from search.book import read_book, resolve_book
+from search.book import read_book
 from search.monitor import LogMonitor
 from search.overrides import Overrides
 from search.reading import config_of, opened
-from search.session import Session, objectives
+from search.session import Session, manifest_of
 from tests.faults.witness import witness
 
 # What Optuna loads late, loaded before drivers are forked.
@@ -33,20 +31,13 @@ SPEC = FakeSpec(
 def make_study(location: str, config: str) -> Store:
     """A new study for that config, on the evaluator above."""
     settings = RunConfig.from_text(config)
-    catalogue = FakeEvaluator(SPEC).catalogue()
-    space, split = settings.space(4), divide(catalogue, settings.held_out, seed=1)
-    manifest = Manifest(
-        config=settings.to_yaml(),
-        space=space.to_dict(),
-        inputs={},
-        inputs_dtype="float32",
-        catalogue=catalogue,
-        questions=split,
-        versions={},
-        created="2026-01-01T00:00:00+00:00",
+    manifest, _ = manifest_of(
+        settings,
+        FakeEvaluator(SPEC).catalogue(),
+        settings.space(4),
+        book=read_book(settings),
+        checkpoints={},
         dry_run=True,
-        objectives=objectives(settings, catalogue, split),
-        seeds=resolve_book(read_book(settings), settings, space, {})[0],
     )
     return Store.create(location, manifest)
 

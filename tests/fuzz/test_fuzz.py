@@ -10,7 +10,7 @@ import random
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,5 +273,6 @@ def test_studies_with_other_bytes(study: bytes, tmp_path: Path) -> None:
 
 
 def sound(path: Path) -> bool:
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):
         return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    return False

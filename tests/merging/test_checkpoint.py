@@ -148,6 +148,7 @@ NORM = "model.norm.weight"
             "a name occurs twice",
         ),
         (edited(lambda h: h[NORM].update(dtype="F3")), r"model\.norm\.weight: expected dtype F64"),
+        (edited(lambda h: h[NORM].update(dtype=["F32"])), r"expected dtype F64.*got \['F32'\]"),
         (edited(lambda h: h[NORM].pop("shape")), "expected dtype, shape and data_offsets"),
         (edited(lambda h: h[NORM].update(shape=[-32])), "expected whole numbers from 0"),
         (edited(lambda h: h[NORM].update(shape=[31])), r"expected 124 bytes for F32 \[31\]"),

@@ -88,6 +88,7 @@ def evaluation(
             for name, score in scores.items()
         ),
         questions=n,
+        asked=n,
         build_seconds=0.5 if complete else math.nan,
         score_seconds=12.25 if complete else math.nan,
         worker="" if state is State.RUNNING else "node-a/1",

@@ -173,6 +173,7 @@ def _record(number: int, value: int | None) -> Record:
         stderr=math.nan,
         tasks=(),
         questions=1,
+        asked=1,
         build_seconds=0.0,
         score_seconds=0.0,
         worker="w",

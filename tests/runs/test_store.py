@@ -208,6 +208,7 @@ def test_a_schema_that_is_no_text_is_refused(store: Store) -> None:
         ("evaluation", "asked = X'789c63606060000000040001'"),
         ("evaluation", "tasks = '[1]'"),
         ("run", "value = '[' where key = 'tasks'"),
+        ("run", """value = replace(value, '"t"', '"T"') where key = 'catalogue'"""),
     ],
 )
 def test_values_that_nobody_wrote_are_damage(store: Store, table: str, change: str) -> None:

@@ -115,6 +115,19 @@ def test_broken_parent(
     assert all(part in lines[0] for part in named), lines
 
 
+@pytest.mark.parametrize("location", ["./" + "9" * 400, "~nobody-of-that-name/model", "a" * 5000])
+def test_a_location_that_can_be_no_folder(
+    location: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / "recipe.yaml").write_text(LINEAR.replace("model: math", f'model: "{location}"'))
+    code, (line,) = run(place, monkeypatch, capsys)
+    assert code == 2
+    assert location in line
+
+
 @pytest.mark.parametrize("step", ["add", "finish"])
 def test_full_disk(
     step: str,

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from evaluators.fake import contributions
 from runs.records import Estimate
 from search import gp_sampler, surrogate
+from search.estimates import Estimates
 from search.gp_sampler import GaussianProcessSampler
 from search.surrogate import FEWEST, milestone
 from spaces.draw import Fixed, draw, params
@@ -94,13 +95,14 @@ def test_recipes_under_way_are_not_proposed_again() -> None:
         study.tell(trial, hill(trial))
     asked = [ask(study, LINE) for _ in range(6)]
     assert len({recipe.key for _, recipe in asked}) == 6
-    (model,) = study.sampler._models(study.sampler._history(study, -1))
+    history = study.sampler._history.read(study, -1, Estimates.of({}))
+    (model,) = study.sampler._models(history, np.arange(len(history.y)))
     x = study.sampler._features.matrix([asked[0][1]])
     _, pending = model.predict(x)
     for trial, _ in asked:
         study.tell(trial, state=TrialState.FAIL)
     study.sampler = GaussianProcessSampler(LINE, seed=2)
-    history = study.sampler._history(study, -1)
+    history = study.sampler._history.read(study, -1, Estimates.of({}))
     assert len(history.pending) == 0
     assert len(history.failed) == 6
     assert pending[0] < np.std(history.y)
@@ -143,7 +145,7 @@ def test_trials_without_a_recipe_do_no_harm() -> None:
 def test_estimates_replace_what_the_study_was_told() -> None:
     """The scores told rise with the weight, the estimates fall: proposals follow the estimates."""
     estimates: dict[int, tuple[Estimate, ...]] = {}
-    sampler = GaussianProcessSampler(LINE, seed=6, estimates=estimates)
+    sampler = GaussianProcessSampler(LINE, seed=6)
     study = study_with(sampler)
     for value in np.linspace(0.1, 1.4, 8):
         trial = enqueue(study, value)
@@ -151,6 +153,7 @@ def test_estimates_replace_what_the_study_was_told() -> None:
         estimates[trial.number] = (Estimate(value=-value, stderr=0.01),)
     proposed = []
     for _ in range(6):
+        sampler.learn(estimates)
         trial, _ = ask(study, LINE)
         proposed.append(trial.params["weight.a"])
         estimates[trial.number] = (Estimate(value=-proposed[-1], stderr=0.01),)

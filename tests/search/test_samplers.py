@@ -47,19 +47,19 @@ def values(
     Every recipe drawn is checked: it was legal to make, and its values give it again.
     """
     study = optuna.create_study(direction="maximize")
-    known: list[float] = []
+    known: dict[int, tuple[Estimate]] = {}
     weight = next(name for name in parameters(space) if name.startswith("weight.a"))
     for count in parts:
         sampler = Sampler(name, seed=seed, space=space)
-        sampler.learn({n: (Estimate(value=v, stderr=0.02),) for n, v in enumerate(known)})
+        sampler.learn(known)
         for _ in range(count):
             study.sampler = sampler.for_trial(len(study.trials))
             trial = study.ask()
             recipe = draw(space, trial, flat=sampler.flat)
             assert draw(space, Fixed(params(recipe, space))).key == recipe.key
             value = -((trial.params.get(weight, 0.9) - 0.4) ** 2) - 0.1 * len(recipe.title)
-            sampler.learn({trial.number: (Estimate(value=value, stderr=0.02),)})
-            known.append(value)
+            known[trial.number] = (Estimate(value=value, stderr=0.02),)
+            sampler.learn(known)
             study.tell(trial, value)
     return [trial.params for trial in study.trials]
 

@@ -18,25 +18,22 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from evaluators.base import Candidate, Catalogue, Failure, FailureKind, Score
+from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
 from runs.leaderboard import fronts, leaderboard, ranked
-from runs.manifest import Manifest
 from runs.records import Estimate, Split, State, is_known_good
-from runs.split import divide
 from runs.store import Store
-from search import racing
-from search.book import read_book, resolve_book
+from search import ledger, racing
+from search.book import read_book
 from search.errors import RunFailed
 from search.final_check import to_validate
 from search.ledger import Ledger
 from search.monitor import Standing
-from search.objectives import objectives
 from search.posterior import judged
 from search.samplers import Sampler
-from search.session import Session
+from search.session import Session, manifest_of
 from spaces.seeds import seeds
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -84,24 +81,15 @@ SIZES = Sizes(outside=100, layers=(10, 20, 30, 40))
 def make_store(
     folder: Path, settings: RunConfig, space: Space | None = None, *, questions: int = 20
 ) -> Store:
-    catalogue: Catalogue = FakeEvaluator(spec(questions=questions)).catalogue()
-    space = space or settings.space(4)
-    split = divide(catalogue, settings.held_out, seed=1)
-    manifest = Manifest(
-        config=settings.to_yaml(),
-        space=space.to_dict(),
-        inputs={},
-        inputs_dtype="float32",
-        catalogue=catalogue,
-        questions=split,
-        versions={},
-        created="2026-01-01T00:00:00+00:00",
+    manifest, _ = manifest_of(
+        settings,
+        FakeEvaluator(spec(questions=questions)).catalogue(),
+        space or settings.space(4),
+        book=read_book(settings),
+        checkpoints={},
         dry_run=True,
-        objectives=objectives(settings, catalogue, split),
-        seeds=resolve_book(read_book(settings), settings, space, {})[0],
-        sizes=SIZES,
     )
-    return Store.create(str(folder / "study.db"), manifest)
+    return Store.create(str(folder / "study.db"), replace(manifest, sizes=SIZES))
 
 
 def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes: object) -> Silent:
@@ -519,28 +507,30 @@ def test_sigterm_stops_softly(tmp_path: Path) -> None:
 
 def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     """Between asking and taking up, between committing and telling, and while it is under way."""
-    settings = config(9, "random")
+    settings = config(10, "random")
     store = make_store(tmp_path, settings)
     drive(store, settings.replaced({"search.trials": 6, "search.validate": 1}))
     asked = store.study.ask()  # died before the recipe became a candidate
     ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
-    committed, running = ledger.next(), ledger.next()
+    committed, running, ready = ledger.next(), ledger.next(), ledger.next()
+    store.began([committed.id, running.id])
     outcome = FakeEvaluator(spec()).evaluate(committed)
     store.finish(committed.id, Split.SEARCH, outcome, worker="w")  # died before telling
     drive(store, settings)
     records = store.records()
-    assert len(records) == 9
+    assert len(records) == 10
     trials = {trial.number: trial for trial in store.study.trials}
     assert asked.number in [record.trial for record in records]
     assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
     assert trials[records[committed.id].trial].value == outcome.value
     assert records[committed.id].evaluations[Split.SEARCH].attempts == 1
     assert records[running.id].evaluations[Split.SEARCH].attempts == 2
+    assert records[ready.id].evaluations[Split.SEARCH].attempts == 1
     assert records[running.id].evaluations[Split.SEARCH].state is State.COMPLETE
     store.close()
 
 
-def copies_at_every_moment(store: Store, settings: RunConfig, *, questions: int) -> list[Path]:
+def copies_at_every_moment(store: Store, settings: RunConfig, **changes: object) -> list[Path]:
     """Run a study to its end; what was on disk before each of its transactions, in order."""
     found: list[Path] = []
 
@@ -554,7 +544,7 @@ def copies_at_every_moment(store: Store, settings: RunConfig, *, questions: int)
 
     sa.event.listen(sa.engine.Engine, "commit", copy)
     try:
-        drive(store, settings, questions=questions)
+        drive(store, settings, **changes)
     finally:
         sa.event.remove(sa.engine.Engine, "commit", copy)
     return found
@@ -598,6 +588,47 @@ def test_whenever_a_run_dies_it_asks_what_it_would_have_asked(
         drive(resumed, settings, questions=120)
         assert asked_and_answered(resumed) == expected, moment
         resumed.close()
+
+
+def test_what_failed_counts_in_the_budget_before_and_after_a_crash(tmp_path: Path) -> None:
+    """Also a candidate of which a part failed, and another part was answered."""
+    settings, store = growing(tmp_path, questions=3300, sampler="random", validate=1)
+    spoilt = {"questions": 300, "fail_rate": 0.3}
+    moments = copies_at_every_moment(store, settings, **spoilt)
+    expected = asked_and_answered(store)
+    search = [record.evaluations[Split.SEARCH] for record in store.records()]
+    assert sum(evaluation.state is State.FAILED for evaluation in search) >= 5
+    store.close()
+    for moment in moments[len(moments) // 3 :: len(moments) // 7]:
+        resumed = Store.open(str(moment))
+        drive(resumed, settings, **spoilt)
+        assert asked_and_answered(resumed) == expected, moment
+        resumed.close()
+
+
+def test_a_space_that_was_exhausted_stays_so_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither new recipes are looked for again, nor is asked on who leads by then."""
+    monkeypatch.setattr(ledger, "MAX_REPEATS", 8)
+    space = "{methods: [linear], weight: [1, 1]}"
+    text = GROWING.replace("{methods: [linear, ties, slerp]}", space)
+    text = text.replace("surrogate", "random").replace("seed: 1", "seed: 5")
+    settings = RunConfig.from_text(text)
+    store = make_store(tmp_path, settings, questions=300)
+    moments = copies_at_every_moment(store, settings, questions=300)
+    expected = asked_and_answered(store)
+    assert len(store.records()) == 4
+    store.close()
+    for moment in moments[-30::5]:
+        resumed = Store.open(str(moment))
+        drive(resumed, settings, questions=300)
+        assert asked_and_answered(resumed) == expected, moment
+        resumed.close()
+    resumed = Store.open(str(moments[-1]))
+    drive(resumed, settings.replaced({"search.trials": 50}), questions=300)
+    assert len(resumed.records()) > 4  # with another budget it is
+    resumed.close()
 
 
 PARETO = GROWING.replace("sampler: surrogate", "objective: pareto, validate: 1")
