@@ -15,9 +15,12 @@ import yaml
 FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
 SCRIPT = FOLDER / "slurm.sbatch"
 
-# The fields of a ray.io/v1 RayJob that the manifest uses, as KubeRay documents them.
+# Names, types and what is required in a ray.io/v1 RayJob, by KubeRay's types and the schema of its
+# resource: all fields of a job, of a cluster those of its groups. Of pods the fields that are used.
 TEXT = {"type": "string"}
-COUNT = {"type": "integer", "minimum": 0}
+FLAG = {"type": "boolean"}
+COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+SHARE = {"type": "number", "minimum": 0}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
 
 
@@ -58,37 +61,35 @@ POD = fields(
         terminationGracePeriodSeconds=COUNT,
     ),
 )
-GROUP = {"rayStartParams": TEXTS, "template": POD}
+HEAD = fields(
+    ("rayStartParams", "template"), rayStartParams=TEXTS, template=POD, serviceType=TEXT,
+    enableIngress=FLAG, headService={"type": "object"},
+)  # fmt: skip
+WORKERS = fields(
+    ("groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"),
+    groupName=TEXT, replicas=COUNT, minReplicas=COUNT, maxReplicas=COUNT, numOfHosts=COUNT,
+    rayStartParams=TEXTS, template=POD, scaleStrategy={"type": "object"},
+)  # fmt: skip
+CLUSTER = fields(
+    ("headGroupSpec",), rayVersion=TEXT, enableInTreeAutoscaling=FLAG, suspend=FLAG,
+    autoscalerOptions={"type": "object"}, headServiceAnnotations=TEXTS, headGroupSpec=HEAD,
+    workerGroupSpecs=each(WORKERS),
+)  # fmt: skip
+JOB = fields(
+    ("entrypoint", "rayClusterSpec"),  # a job that runs in a cluster of its own needs both
+    activeDeadlineSeconds=COUNT, backoffLimit=COUNT, clusterSelector=TEXTS, entrypoint=TEXT,
+    deletionStrategy={"type": "object"}, entrypointNumCpus=SHARE, entrypointNumGpus=SHARE,
+    entrypointResources=TEXT, jobId=TEXT, managedBy=TEXT, metadata=TEXTS, rayClusterSpec=CLUSTER,
+    runtimeEnvYAML=TEXT, shutdownAfterJobFinishes=FLAG, suspend=FLAG, ttlSecondsAfterFinished=COUNT,
+    submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
+    submitterConfig=fields(backoffLimit=COUNT), submitterPodTemplate=POD,
+)  # fmt: skip
 RAY_JOB = fields(
     ("apiVersion", "kind", "metadata", "spec"),
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
     metadata=fields(("name",), name=TEXT),
-    spec=fields(
-        ("entrypoint", "rayClusterSpec"),
-        entrypoint=TEXT,
-        runtimeEnvYAML=TEXT,
-        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
-        shutdownAfterJobFinishes={"type": "boolean"},
-        ttlSecondsAfterFinished=COUNT,
-        backoffLimit=COUNT,
-        rayClusterSpec=fields(
-            ("headGroupSpec",),
-            rayVersion=TEXT,
-            enableInTreeAutoscaling={"type": "boolean"},
-            headGroupSpec=fields(("template",), **GROUP),
-            workerGroupSpecs=each(
-                fields(
-                    ("groupName", "template"),
-                    groupName=TEXT,
-                    replicas=COUNT,
-                    minReplicas=COUNT,
-                    maxReplicas=COUNT,
-                    **GROUP,
-                )
-            ),
-        ),
-    ),
+    spec=JOB,
 )
 
 
@@ -98,10 +99,31 @@ def manifest() -> dict[str, Any]:
 
 
 def test_the_manifest_is_a_ray_job(manifest: dict[str, Any]) -> None:
-    jsonschema.validate(manifest, RAY_JOB)
     jsonschema.Draft202012Validator.check_schema(RAY_JOB)
+    jsonschema.validate(manifest, RAY_JOB)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("spec.entryPoint", "x"),
+        ("spec.backoffLimit", "3"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.minReplicas", None),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.imagee", "x"),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.resources.limits.cpu", "4x"),
+    ],
+)
+def test_a_manifest_with_a_mistake_is_none(
+    manifest: dict[str, Any], place: str, value: object
+) -> None:
+    *inner, last = place.split(".")
+    target: Any = manifest
+    for name in inner:
+        target = target[int(name) if name.isdecimal() else name]
+    target[last] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(manifest | {"spec": {**manifest["spec"], "entryPoint": "x"}}, RAY_JOB)
+        jsonschema.validate(manifest, RAY_JOB)
 
 
 def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:

@@ -19,7 +19,15 @@ import pytest
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from evaluators.base import EvaluatorError, EvaluatorFactory
+from evaluators import ray_pool
+from evaluators.base import (
+    Candidate,
+    EvaluatorError,
+    EvaluatorFactory,
+    Failure,
+    FailureKind,
+)
+from evaluators.fake import FakeEvaluator
 from evaluators.ray_pool import RayPool
 from runs.records import Split
 from runs.store import Store
@@ -28,6 +36,7 @@ from search.monitor import LogMonitor
 from search.overrides import Overrides
 from search.reading import config_of, opened
 from search.session import Session
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
 from tests.faults.checker import Seen, check, lines
 from tests.faults.driver import SPEC, make_study
 from tests.faults.test_driver_kills import FORKED, say
@@ -200,6 +209,35 @@ def test_nodes_join_are_killed_and_cut_off(
     assert not [r.id for r in store.records() if r.evaluations[Split.SEARCH].failure_kind]
     store.close()
     say(capsys, f"{kills} nodes lost: {found.asked_again} asked again, {found.lost} twice")
+
+
+@pytest.mark.slow
+def test_a_candidate_whose_nodes_go_away_is_given_up(cluster: Cluster) -> None:
+    """In the end: with every node it was on; it says which was the last."""
+    node = cluster.add_node(**NODE)
+    child = FORKED.Process(target=loses_its_node, args=(cluster.address, raylet(node)))
+    child.start()
+    finish(child, 90.0)
+
+
+def loses_its_node(address: str, process: int) -> None:
+    ray_pool.NODE_LOSSES = 0  # the first counts
+    make = partial(FakeEvaluator, replace(SPEC, seconds=60.0))
+    pool = RayPool(make, gpus=0.0, address=address, retries=5)
+    questions = tuple(question.id for question in pool.catalogue().questions)
+    sources = (Source(of=Model("a"), parameters=parameters(weight=1.0)),)
+    recipe = Recipe(root=Merge(method="linear", sources=sources))
+    pool.submit(Candidate(id=7, recipe=recipe, questions=questions))
+    while pool.begun() != (7,):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(process, signal.SIGKILL)
+    result = pool.next(timeout=60.0)
+    pool.close()
+    assert result is not None
+    assert isinstance(result.outcome, Failure)
+    assert result.outcome.kind is FailureKind.NODE_GONE
+    assert "the node went away (once), last " in result.outcome.message
 
 
 @pytest.mark.slow

@@ -11,18 +11,20 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from rich.console import Console
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
-from runs.leaderboard import fronts, leaderboard, ranked
+from runs.leaderboard import failures, fronts, leaderboard, ranked
 from runs.records import Estimate, Split, State, is_known_good
 from runs.store import Store
 from search import ledger, racing
@@ -34,6 +36,7 @@ from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
 from search.session import Session, manifest_of
+from search.summary import show_status
 from spaces.seeds import seeds
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -192,6 +195,20 @@ def test_failures_are_recorded_and_never_scores(tmp_path: Path) -> None:
         assert record.evaluations[Split.SEARCH].failure_kind is FailureKind.ERROR
         assert math.isnan(record.evaluations[Split.SEARCH].value)
         assert record.trial is None or states[record.trial] is TrialState.FAIL
+    store.close()
+
+
+def test_status_and_leaderboard_count_failures_by_kind(tmp_path: Path) -> None:
+    settings = config(12, "random")
+    store = make_store(tmp_path, settings)
+    drive(store, settings, fail_rate=0.5, failure=FailureKind.OUT_OF_MEMORY)
+    found = failures(store.records())
+    assert set(found["kind"]) == {"out_of_memory"}
+    assert found["quarantined"].all()
+    screen = Console(file=StringIO(), width=120)
+    show_status(store, settings, screen)
+    text = screen.file.getvalue()
+    assert f"{len(found)}: {len(found)} out_of_memory (quarantined)" in text
     store.close()
 
 
