@@ -28,7 +28,7 @@ from tests.fuzz.mutations import broken_bytes, broken_text
 ROOT = Path(__file__).parents[2]
 TIMES = float(os.environ.get("MERGE_SEARCH_FUZZ", "1"))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 * max(1.0, TIMES))]
 
 
 def cases(count: int, name: str) -> Iterator[tuple[int, random.Random]]:
