@@ -31,6 +31,9 @@ TOGETHER = 0.3
 OPPOSED = -0.1
 """Cosine below which two models were changed against each other."""
 
+UNDONE = -0.9
+"""Cosine below which one model undoes what the other has learnt."""
+
 CONFLICT = 0.55
 """Share of entries changed in opposite directions that is more than chance (a half)."""
 
@@ -39,6 +42,12 @@ UNEVEN = 4.0
 
 APART = 0.2
 """Difference of two models without a base, relative to their mean, that is far for an average."""
+
+WORSE = 0.1
+"""Rise of a model's loss over the base's, as a share of it, in every task, that is a bad sign."""
+
+ABOVE = 0.03
+"""Share of conflicts by which a place stands out from the whole."""
 
 BARRIER = 0.1
 """Rise of the loss between models, as a share of the mean of theirs, that is a barrier."""
@@ -77,6 +86,7 @@ def advise(affinity: Affinity, smoke: Smoke | None = None) -> Advice:
         *_broken(affinity),
         *(_from_base(affinity) if affinity.based else _between(affinity)),
         *(_pairs(affinity) if affinity.based else ()),
+        *(_worse(affinity, smoke) if smoke is not None else ()),
         *_barriers(smoke),
     ]
     methods, reasons = _methods(affinity)
@@ -154,17 +164,24 @@ def _between(affinity: Affinity) -> Iterator[str]:
 
 
 def _pairs(affinity: Affinity) -> Iterator[str]:
-    whole = affinity.whole
+    whole, broken = affinity.whole, set(affinity.broken)
     for one, other in affinity.pairs():
         cosine, conflict = whole.cosine(one, other), whole.conflict(one, other)
         names = f"{affinity.parents[one]} and {affinity.parents[other]}"
-        if math.isnan(cosine):
+        if math.isnan(cosine) or {affinity.parents[one], affinity.parents[other]} & broken:
             continue
-        if cosine > TWINS:
+        if whole.distance(one, other) <= SAME:
+            yield f"{names} are the same model: leave one of them out."
+        elif cosine > TWINS:
             yield (
                 f"{names} changed nearly alike (cosine {cosine:.2f}): they are close to copies, or "
                 "come from a common fine-tune that is nearer to both than this base. With that "
                 "one as the base more would be seen."
+            )
+        elif cosine < UNDONE:
+            yield (
+                f"{names} undo each other (cosine {cosine:.2f}): one changed the opposite of what "
+                "the other did, and their average is nearly the base. Leave one of them out."
             )
         elif cosine < OPPOSED or conflict > CONFLICT:
             where = _worst(affinity, one, other)
@@ -175,15 +192,16 @@ def _pairs(affinity: Affinity) -> Iterator[str]:
 
 
 def _worst(affinity: Affinity, one: int, other: int) -> str:
-    """Where the conflict is greatest, by kind of tensor and depth."""
+    """Where the conflict is greatest, by kind of tensor and depth, if it stands out there."""
+    least = affinity.whole.conflict(one, other) + ABOVE
     kinds = {kind: affinity.of_kind(kind).conflict(one, other) for kind in affinity.kinds}
     depths = {
         depth: affinity.at_depth(depth).conflict(one, other)
         for depth in affinity.depths
         if 0 <= depth < affinity.layers
     }
-    kinds = {kind: value for kind, value in kinds.items() if not math.isnan(value)}
-    depths = {depth: value for depth, value in depths.items() if not math.isnan(value)}
+    kinds = {kind: value for kind, value in kinds.items() if value > least}
+    depths = {depth: value for depth, value in depths.items() if value > least}
     parts = []
     if kinds:
         kind = max(kinds, key=lambda name: kinds[name])
@@ -192,6 +210,24 @@ def _worst(affinity: Affinity, one: int, other: int) -> str:
         depth = max(depths, key=lambda number: depths[number])
         parts.append(f"in layer {depth} ({depths[depth]:.0%})")
     return f", most {' and '.join(parts)}" if parts else ""
+
+
+def _worse(affinity: Affinity, smoke: Smoke) -> Iterator[str]:
+    """Models that have lost to the base in every task."""
+    points = {point.name: point for point in smoke.points}
+    base = next((point for point in smoke.points if not point.ends and point.losses), None)
+    if base is None:
+        return
+    for name in affinity.parents:
+        losses = points[name].losses if name in points else {}
+        if losses and all(
+            loss > (1.0 + WORSE) * base.losses.get(task, math.inf) for task, loss in losses.items()
+        ):
+            yield (
+                f"{name} is worse than the base in every task (loss {points[name].loss:.2f}, the "
+                f"base's is {base.loss:.2f}): it has nothing to give here, or the questions are "
+                "not put as it was taught (chat template, prompt)."
+            )
 
 
 def _barriers(smoke: Smoke | None) -> Iterator[str]:
@@ -223,15 +259,17 @@ def _methods(affinity: Affinity) -> tuple[list[str], list[str]]:
         return between, [
             "Without a base there are no deltas: only methods that go between models are left."
         ]
-    cosines = _known(whole.cosine(a, b) for a, b in affinity.pairs())
-    conflicts = _known(whole.conflict(a, b) for a, b in affinity.pairs())
+    far = [at for at in range(len(affinity.parents)) if _apart(whole, at)]
+    near = [(a, b) for a, b in affinity.pairs() if a not in far and b not in far]
+    cosines = _known(whole.cosine(a, b) for a, b in near)
+    conflicts = _known(whole.conflict(a, b) for a, b in near)
     methods: list[str] = []
     reasons: list[str] = []
-    if any(_apart(whole, at) for at in range(len(affinity.parents))):
-        methods += [*_SPHERES, "model_stock"]
+    if far:
+        methods += [*_SPHERES, "model_stock", "linear"]
         reasons.append(
-            "Some models are far from the base: methods that go between models before those that "
-            "sum deltas."
+            "Some models are far from the base: methods that go between models, not those that "
+            "sum what they changed."
         )
     if any(c < OPPOSED for c in cosines) or any(c > CONFLICT for c in conflicts):
         methods += _ELECT
@@ -246,11 +284,17 @@ def _methods(affinity: Affinity) -> tuple[list[str], list[str]]:
             "Deltas point the same way: an average keeps what they share, and a sum overshoots; "
             "keep weights that add up to about 1 in the range."
         )
-    if not cosines or any(abs(c) <= TOGETHER for c in cosines):
+    if any(abs(c) <= TOGETHER for c in cosines):
         methods += [*_SUM, *_ELECT[:2], *_BETWEEN]
         reasons.append(
             "Deltas are nearly at right angles: each model changed something of its own, and sums "
             "with weights up to 1 and above (task_arithmetic, dare_linear) can keep all of it."
+        )
+    if not cosines and not far:
+        methods += ["task_arithmetic", *_BETWEEN]
+        reasons.append(
+            "There are no two deltas to bring together: all that can be searched is how much of "
+            "one is taken."
         )
     return methods, reasons
 

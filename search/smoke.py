@@ -197,7 +197,7 @@ def _points(
     progress: Progress,
 ) -> Iterator[Point]:
     """Losses of base, parents, the middles between two, and the average of all."""
-    average = next(seed.recipe for seed in seeds if seed.name == AVERAGE)
+    average = next((seed.recipe for seed in seeds if seed.name == AVERAGE), seeds[0].recipe)
     parents = [seed.name.removeprefix("parent ") for seed in seeds if seed.name[:7] == "parent "]
     pairs = [(a, b) for at, a in enumerate(parents) for b in parents[at + 1 :]]
     wanted: list[tuple[str, tuple[str, ...], Recipe]] = []

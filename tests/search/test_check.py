@@ -3,15 +3,19 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
-from merging.affinity import Affinity, Sums
+from merging.affinity import Affinity, Sums, survey
+from merging.checkpoint import Checkpoint
 from search.advice import advise
 from search.forecast import Crew, Forecast, forecast
 from search.heat_map import heat_map
@@ -230,6 +234,8 @@ SMALL = 4e-4  # the square of a delta of two per cent
         (affinity([[0.0, 0.0], [0.0, SMALL]]), "a is the base", "task_arithmetic"),
         (affinity([[1.9, 0.0], [0.0, SMALL]], [-0.95, 0.0]), "not fine-tuned from", "slerp"),
         (affinity([[0.16, 0.0], [0.0, SMALL]]), "a is far from the base", "slerp"),
+        (affinity([[SMALL, SMALL], [SMALL, SMALL]]), "a and b are the same model", "linear"),
+        (affinity([[SMALL, -SMALL], [-SMALL, SMALL]], conflict=1.0), "undo each other", "ties"),
         (affinity([[25 * SMALL, 0.0], [0.0, SMALL]]), "uneven", "task_arithmetic"),
         (affinity([[0.5, -0.5], [-0.5, 0.5]], based=False), "no common origin", "slerp"),
         (affinity([[SMALL, -SMALL], [-SMALL, SMALL]], based=False), None, "linear"),
@@ -244,6 +250,93 @@ def test_advice(found: Affinity, warning: str | None, method: str) -> None:
         assert any(warning in text for text in advice.warnings), advice.warnings
     assert advice.methods[0] == method
     assert advice.reasons
+
+
+def changed(source: Path, folder: Path, change: Callable[[str, Any], Any]) -> Path:
+    """A model with other weights."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    made = {name: change(name, value).contiguous() for name, value in tensors.items()}
+    save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def misfits(tiny_family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Models beside ``math`` that should not be merged with it, made of real weights."""
+    root = tmp_path_factory.mktemp("misfits")
+    base = load_file(tiny_family["base"] / "model.safetensors")
+    source = torch.Generator().manual_seed(5)
+
+    def times(factor: float) -> Callable[[str, Any], Any]:
+        return lambda name, value: base[name] + factor * (value - base[name])
+
+    def anew(name: str, value: Any) -> Any:
+        return value.std() * torch.randn(value.shape, generator=source)
+
+    made = {
+        "far": times(3.0), "against": times(-1.0), "copy": times(1.0), "small": times(0.05),
+        "stranger": anew,
+        "holes": lambda name, value: value * math.nan if "layers.2.mlp.up" in name else value,
+    }  # fmt: skip
+    folders = {name: changed(tiny_family["math"], root / name, how) for name, how in made.items()}
+    return {**tiny_family, **folders}
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "worth", "not_worth"),
+    [
+        (
+            ("stranger", "code"),
+            "stranger was not fine-tuned from this base",
+            "slerp",
+            "dare_linear",
+        ),
+        (("far", "code"), "far is far from the base", "slerp", "task_arithmetic"),
+        (("math", "against"), "undo each other", "ties", "linear"),
+        (("math", "copy"), "math and copy are the same model", "linear", "task_arithmetic"),
+        (("math", "base"), "same is the base, or nearly", "task_arithmetic", "ties"),
+        (("code", "small"), "The deltas are uneven", "task_arithmetic", "della"),
+        (("code", "holes"), "holes has NaN or infinity", "task_arithmetic", "della"),
+    ],
+)
+def test_families_made_to_be_bad(
+    misfits: Any, names: tuple[str, str], said: str, worth: str, not_worth: str
+) -> None:
+    """What is wrong is said, and no method is praised that the warning speaks against."""
+    opened = {"base": Checkpoint.open(str(misfits["base"]), name="base")}
+    for name in names:
+        called = "same" if name == "base" else name
+        opened[called] = Checkpoint.open(str(misfits[name]), name=called)
+    advice = advise(survey(opened, "base", seconds=20.0))
+    assert any(said in text for text in advice.warnings), advice.warnings
+    assert advice.verdict.startswith("Something stands against")
+    assert worth in advice.methods
+    assert not_worth not in advice.methods
+    assert "most in" not in " ".join(advice.warnings)
+
+
+def test_a_parent_that_is_worse_than_the_base_everywhere_is_named() -> None:
+    def smoke(first: float, second: float) -> Smoke:
+        points = (
+            Point(name="base", ends=(), losses={"t": 1.0, "u": 2.0}),
+            Point(name="a", ends=("a",), losses={"t": first, "u": second}),
+            Point(name="b", ends=("b",), losses={"t": 0.5, "u": 2.5}),
+        )
+        return Smoke(pace=Pace(build=1.0, question=0.1, questions=4), points=points)
+
+    found = affinity([[SMALL, 0.0], [0.0, SMALL]])
+    (warning,) = advise(found, smoke(1.5, 3.0)).warnings
+    assert "a is worse than the base in every task" in warning
+    assert not advise(found, smoke(1.5, 1.9)).warnings
+
+
+def test_one_model_alone_can_be_checked(project: Project, tiny_family: dict[str, Path]) -> None:
+    found = checked(project(models={"math": str(tiny_family["math"])}))
+    assert found.advice is not None
+    assert found.smoke is not None
+    assert [point.name for point in found.smoke.points] == ["base", "math"]
+    assert "how much of one" in found.advice.reasons[0]
 
 
 @pytest.mark.parametrize(
