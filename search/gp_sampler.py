@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from search.estimates import Estimates
 from search.features import Features
 from search.history import History, HistoryReader, Known
 from search.sketches import Sketches
-from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Surrogate, representative
+from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Outlook, Surrogate, representative
 from spaces.draw import Choices, Domain, Floats, parameters
 from spaces.space import Space
 
@@ -57,6 +57,9 @@ REFINED = 5
 
 NEAR_OPTION = 12
 """Changes of each of them at each scale."""
+
+AT_ONCE = 64
+"""Options whose deviations are computed at a time."""
 
 MAX_REPEATS = 3
 """Known recipes in a row after which the next one is random: the space is all but exhausted."""
@@ -190,6 +193,9 @@ class GaussianProcessSampler(BaseSampler):
     ) -> Array:
         """The point with the largest bound in a random direction, from two rounds of options."""
         keep, cube = representative(history.y, MAX_POINTS), self._cube
+        # The best first: they say most about options, many of which are near them.
+        best_first = np.argsort(-history.y[keep].max(axis=1), kind="stable")
+        keep = keep[best_first]
         models = self._models(history, keep)
         means = np.column_stack([model.means for model in models])[: len(keep)]
         direction = _Direction.random(means, whither)
@@ -202,31 +208,32 @@ class GaussianProcessSampler(BaseSampler):
                 cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=NEAR_LEADER),
             ]
         )
-        bounds = self._bounds(first, models, direction)
-        best = self._new(first, bounds, history.known, count=REFINED)
+        options = _Options(first, self._sketches.matrix(first), models, direction)
+        best = self._new(options, history.known, count=REFINED)
         if not len(best):
-            chosen: Array = first[int(np.argmax(bounds))]
+            chosen: Array = first[int(np.argmax(options.bounds))]
             return chosen
         near = cube.near(list(first[best]), rng, scales=(0.02, 0.06), each=NEAR_OPTION)
-        last = np.vstack([first[best], near])
-        bounds = np.append(bounds[best], self._bounds(near, models, direction))
-        chosen = last[self._new(last, bounds, history.known, count=1)[0]]
+        closer = _Options(near, self._sketches.matrix(near), models, direction)
+        found = self._new(closer, history.known, count=1)
+        if len(found) and closer.bounds[found[0]] > options.bounds[best[0]]:
+            chosen = near[found[0]]
+        else:
+            chosen = first[best[0]]
         return chosen
 
-    def _bounds(self, points: Array, models: Sequence[Surrogate], direction: _Direction) -> Array:
-        """Upper confidence bounds, ``(n,)``."""
-        mean, deviation = _predict(models, self._sketches.matrix(points))
-        return direction.of(mean + OPTIMISM * deviation)
-
-    def _new(self, points: Array, bounds: Array, known: Known, *, count: int) -> NDArray[np.intp]:
-        """Which points have the largest bounds and recipes that are not known."""
-        found: list[int] = []
-        for at in np.argsort(-bounds, kind="stable"):
-            (option,) = self._cube.options(points[at : at + 1])
-            if option.recipe.key not in known:
-                found.append(int(at))
+    def _new(self, options: _Options, known: Known, *, count: int) -> NDArray[np.intp]:
+        """Which options have the largest bounds and recipes that are not known, best first."""
+        new: dict[int, bool] = {}
+        for enough in options.looks():
+            found: list[int] = []
+            for at in enough:
+                if at not in new:
+                    (option,) = self._cube.options(options.points[at : at + 1])
+                    new[at] = option.recipe.key not in known
+                found += [at] if new[at] else []
                 if len(found) == count:
-                    break
+                    return np.array(found, dtype=np.intp)
         return np.array(found, dtype=np.intp)
 
     def _models(self, history: History, keep: NDArray[np.intp]) -> list[Surrogate]:
@@ -254,10 +261,43 @@ class GaussianProcessSampler(BaseSampler):
         return model
 
 
-def _predict(models: Sequence[Surrogate], x: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of every objective, ``(len(x), objectives)``."""
-    means, deviations = zip(*(model.predict(x) for model in models), strict=True)
-    return np.column_stack(means), np.column_stack(deviations)
+class _Options:
+    """Points that a proposal is chosen from, and their upper confidence bounds.
+
+    The deviations of all of them take longer than all else. So they are computed for those whose
+    bound is large even if little is known, until no other can be among the best.
+
+    Args:
+        points: ``(n, size of the cube)``.
+        x: Their features.
+        models: One for each objective.
+        direction: Which turns objectives into one number.
+
+    Attributes:
+        points: The same.
+        bounds: ``(n,)``, minus infinity where they were not computed.
+    """
+
+    def __init__(
+        self, points: Array, x: Array, models: Sequence[Surrogate], direction: _Direction
+    ) -> None:
+        self.points, self._direction = points, direction
+        self._outlooks = [Outlook(model, x) for model in models]
+        self._means = np.column_stack([outlook.mean for outlook in self._outlooks])
+        self.bounds: Array = np.full(len(points), -np.inf)
+
+    def looks(self) -> Iterator[list[int]]:
+        """Options in the order of their bounds, more of them each time and all in the end."""
+        glance = np.column_stack([outlook.at_most() for outlook in self._outlooks])
+        at_most = self._direction.of(self._means + OPTIMISM * glance)
+        order = np.argsort(-at_most, kind="stable")
+        for start in range(0, len(order), AT_ONCE):
+            rows = order[start : start + AT_ONCE]
+            exact = np.column_stack([outlook.deviation(rows) for outlook in self._outlooks])
+            self.bounds[rows] = self._direction.of(self._means[rows] + OPTIMISM * exact)
+            others = at_most[order[start + AT_ONCE :]].max(initial=-np.inf)
+            ahead = np.argsort(-self.bounds, kind="stable")
+            yield ahead[self.bounds[ahead] >= others].tolist()
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -55,6 +55,9 @@ FEWEST = 6
 GROWTH = 1.2
 """Hyper-parameters are fitted anew when the history has grown by this factor."""
 
+GLANCE = 128
+"""Points that a first look at deviations takes into account."""
+
 CACHED = 16_384
 """Covariances that are computed at a time: larger tables take longer to move than to compute."""
 
@@ -210,16 +213,13 @@ class Surrogate:
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the process, without noise, at ``(m, columns)``."""
-        across = kernel(x, self.data.x, self.hyper, self.groups)
-        mean = self._mean + across @ self._weights
-        half = self._half(across)
-        explained = np.einsum("ij,ij->j", half, half)
-        if len(self._pending):
-            rest = kernel(x, self._pending, self.hyper, self.groups).T - self._beside.T @ half
-            half = solve_triangular(self._corner, rest, lower=True, check_finite=False)
-            explained += np.einsum("ij,ij->j", half, half)
+        outlook = Outlook(self, x)
+        return outlook.mean, outlook.deviation(np.arange(len(x)))
+
+    def _deviation(self, explained: Array) -> Array:
+        """Standard deviations, in the values' unit, where so much of the variance is explained."""
         variance = np.maximum(self.hyper.signal - explained, FLOOR)
-        return self.centre + self.spread * mean, self.spread * np.sqrt(variance)
+        return self.spread * np.asarray(np.sqrt(variance))
 
     def _half(self, across: Array) -> Array:
         """The Cholesky factor's inverse times covariances ``(m, n)``, which are overwritten."""
@@ -248,6 +248,45 @@ class Surrogate:
         self._beside = self._half(kernel(self._pending, self.data.x, self.hyper, self.groups))
         left = own - self._beside.T @ self._beside
         self._corner = cholesky(left, lower=True, check_finite=False)
+
+
+class Outlook:
+    """What a model expects at points; deviations, which cost most, of those that are asked for.
+
+    Args:
+        model: The model.
+        x: ``(m, columns)``.
+
+    Attributes:
+        mean: ``(m,)`` of the process.
+    """
+
+    def __init__(self, model: Surrogate, x: Array) -> None:
+        self._model, self._x = model, x
+        self._across = kernel(x, model.data.x, model.hyper, model.groups)
+        self.mean: Array = model.centre + model.spread * (
+            model._mean + self._across @ model._weights
+        )
+
+    def at_most(self) -> Array:
+        """``(m,)`` standard deviations if only the first ``GLANCE`` points were known."""
+        model, first = self._model, self._across[:, :GLANCE]
+        half = solve_triangular(
+            model._upper[:GLANCE, :GLANCE], first.T, trans="T", lower=False, check_finite=False
+        )
+        return model._deviation(np.einsum("ij,ij->j", half, half))
+
+    def deviation(self, rows: NDArray[np.intp]) -> Array:
+        """``(len(rows),)`` standard deviations of the process, without noise."""
+        model = self._model
+        half = model._half(self._across[rows])
+        explained = np.einsum("ij,ij->j", half, half)
+        if len(model._pending):
+            rest = kernel(self._x[rows], model._pending, model.hyper, model.groups).T
+            rest -= model._beside.T @ half
+            half = solve_triangular(model._corner, rest, lower=True, check_finite=False)
+            explained += np.einsum("ij,ij->j", half, half)
+        return model._deviation(explained)
 
 
 def fit(data: Data, groups: Sequence[Group]) -> Hyper:
