@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -14,6 +15,11 @@ from runs.finalists import Standing
 from runs.leaderboard import ranked
 from runs.page.page import figures
 from runs.report import to_html
+from runs.store import Store
+from search.overrides import Overrides
+from search.reading import config_of, opened
+from search.summary import make_report
+from tests.browser.conftest import make_study
 
 NASTY = "<script>window.hacked=1</script>"
 ROW = re.compile(r"^\d+ -?\d\.\d{3} ±", re.MULTILINE)
@@ -233,3 +239,18 @@ def test_it_prints_in_light_colours_and_comes_back(page) -> None:
     )
     assert max(page.run(widths)) <= 1
     assert page.errors() == []
+
+
+@pytest.mark.slow
+def test_two_thousand_candidates_stay_below_8_megabytes(browser, pages, tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=2000)
+    with opened(Store.open(str(study))) as store:
+        text = to_html(make_report(store, config_of(store, Overrides())))
+    assert len(text.encode()) < 8_000_000
+    browser.show(pages("large", text))
+    assert browser.errors() == []
+    said = browser.run("return document.getElementById('count').textContent")
+    assert re.fullmatch(r"1\d\d\d of 2000 candidates", said)
+    press(browser, "score")
+    down = [float(cell.split()[0]) for cell in column(browser, "score")]
+    assert down == sorted(down, reverse=True)
