@@ -40,8 +40,8 @@ function draw(place, paper = 0, view = undefined) {
   const config = { ...CONFIG, toImageButtonOptions: { format: "svg", filename: figure.name } };
   place.removeAttribute("role");
   if (!paper) return Plotly.react(place, traces, layout, config);
-  const height = Math.round(layout.height * (paper < PAPER ? 0.72 : 1));
-  return Plotly.react(place, traces, { ...layout, width: paper, height, autosize: false }, { staticPlot: true });
+  const small = paper < PAPER ? { height: Math.round(layout.height * 0.72), showlegend: false } : {};
+  return Plotly.react(place, traces, { ...layout, width: paper, autosize: false, ...small }, { staticPlot: true });
 }
 
 const places = [...document.querySelectorAll("[data-plot]")];
