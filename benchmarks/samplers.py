@@ -28,10 +28,11 @@ from evaluators.fake import FakeEvaluator, FakeSpec
 from runs.records import Estimate
 from search.candidates import Cube
 from search.features import Features
+from search.fitting import fit
 from search.gp_sampler import GaussianProcessSampler
 from search.posterior import Posterior
 from search.samplers import Sampler
-from search.surrogate import Data, fit
+from search.surrogate import Data
 from spaces.draw import draw
 from spaces.recipe import Recipe
 from spaces.seeds import seeds

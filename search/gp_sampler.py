@@ -29,9 +29,10 @@ from runs.records import Estimate
 from search.candidates import Cube
 from search.estimates import Estimates
 from search.features import Features
+from search.fitting import Fits
 from search.history import History, HistoryReader, Known
 from search.sketches import Sketches
-from search.surrogate import FEWEST, MAX_POINTS, Data, Fits, Outlook, Surrogate, representative
+from search.surrogate import FEWEST, MAX_POINTS, Data, Outlook, Surrogate, representative
 from spaces.draw import Choices, Domain, Floats, parameters
 from spaces.space import Space
 

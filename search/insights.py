@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from runs.insights import Dials, Importance, Insights
 from runs.records import Record
 from search.features import Features, Group
-from search.surrogate import FEWEST, Data, Fits, Surrogate, variances
+from search.fitting import Fits
+from search.surrogate import FEWEST, Data, Surrogate, variances
 from spaces.dials import DRAWN
 from spaces.recipe import Recipe, merges
 from spaces.space import Space

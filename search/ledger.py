@@ -20,10 +20,10 @@ from evaluators.pool import Result
 from runs.records import Estimate, Part, Split, State
 from runs.store import Store
 from search import racing
+from search.fitting import Fits
 from search.roster import Lead, Roster
 from search.rotation import Rotation
 from search.samplers import Sampler, weighs_scores
-from search.surrogate import Fits
 from spaces.draw import draw
 from spaces.recipe import Recipe
 from spaces.seeds import Seed

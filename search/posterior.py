@@ -14,18 +14,10 @@ from runs.store import Store
 from search.answers import Answers
 from search.estimates import Estimates
 from search.features import Features
+from search.fitting import Fits
 from search.history import Rows
 from search.objectives import known_of
-from search.surrogate import (
-    FEWEST,
-    MAX_POINTS,
-    Data,
-    Fits,
-    Hyper,
-    Surrogate,
-    representative,
-    variances,
-)
+from search.surrogate import FEWEST, MAX_POINTS, Data, Hyper, Surrogate, representative, variances
 from spaces.recipe import Recipe
 from spaces.space import Space
 

@@ -18,9 +18,9 @@ from search import racing
 from search.answers import Answers
 from search.estimates import Estimates
 from search.features import Features
+from search.fitting import Fits
 from search.objectives import known_of
 from search.posterior import Posterior
-from search.surrogate import Fits
 from spaces.recipe import Recipe
 from spaces.space import Space
 

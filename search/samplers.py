@@ -13,8 +13,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from runs.records import Estimate
+from search.fitting import Fits
 from search.gp_sampler import GaussianProcessSampler
-from search.surrogate import Fits
 from spaces.space import Space
 
 STARTUP_TRIALS = 10

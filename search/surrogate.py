@@ -1,20 +1,18 @@
 """A Gaussian process over grouped features, with a known noise variance for every point.
 
-Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006: posterior and marginal
-likelihood by equations 2.25, 2.26 and 2.30, the Matern kernel by 4.17. The constant mean is
-estimated by generalised least squares, as in universal kriging. Plain numpy in float64.
+Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006: the posterior by
+equations 2.25 and 2.26, the Matern kernel by 4.17. The constant mean is estimated by generalised
+least squares, as in universal kriging. Plain numpy in float64.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
-from scipy.optimize import minimize
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from search.features import Group
 
@@ -37,23 +35,11 @@ SIGNAL = 1.0
 NOISE = 0.07
 """Median of the prior of the learned noise's standard deviation, on top of the known one."""
 
-PRIOR_WIDTH = 0.8
-"""Standard deviation of the logarithm of every hyper-parameter under its prior."""
-
-REACH = 3.0
-"""How far the logarithm of a hyper-parameter may move from its median."""
-
-MAX_FIT_POINTS = 256
-"""Points that hyper-parameters are fitted to; more would make the fit slow and change little."""
-
 MAX_POINTS = 512
 """Points that the posterior is computed from; its cost grows with their cube."""
 
 FEWEST = 6
 """Points that must be there before the model is trusted."""
-
-GROWTH = 1.2
-"""Hyper-parameters are fitted anew when the history has grown by this factor."""
 
 GLANCE = 128
 """Points that a first look at deviations takes into account."""
@@ -196,14 +182,14 @@ class Surrogate:
         self.data = data
         self.hyper = hyper
         self.groups = tuple(groups)
-        self.centre, self.spread = _standard(data)
+        self.centre, self.spread = standard(data)
         y = (data.y - self.centre) / self.spread
         noise = data.noise / self.spread**2 + hyper.noise + FLOOR
         total = covariance(data.x, hyper, groups)
         total[np.diag_indices_from(total)] += noise
         # In place; what is lower in numpy's order is upper in LAPACK's.
         self._upper: Array = cholesky(total.T, lower=False, overwrite_a=True, check_finite=False)
-        self._mean, self._weights = _solve_mean((self._upper, False), y)
+        self._mean, self._weights = solve_mean((self._upper, False), y)
         # Covariances times weights: what is left of the values once the noise is taken away.
         self.means: Array = self.centre + self.spread * (y - noise * self._weights)
         self._pending = np.empty((0, data.x.shape[1]))
@@ -289,70 +275,6 @@ class Outlook:
         return model._deviation(explained)
 
 
-def fit(data: Data, groups: Sequence[Group]) -> Hyper:
-    """The hyper-parameters with the largest posterior density (MAP), by L-BFGS-B.
-
-    Always from the medians of the priors, so that the result depends on nothing but the data.
-    """
-    chosen = _for_fitting(data)
-    start = Hyper.median(groups).log
-    objective = Objective(chosen, groups)
-    found = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(low - REACH, low + REACH) for low in start],
-        options={"maxiter": 25, "maxfun": 40, "ftol": 1e-5},
-    )
-    return Hyper(np.asarray(found.x, dtype=np.float64))
-
-
-class Fits:
-    """Fits that are made anew only when the history has grown enough.
-
-    Scores are estimated anew with every answer, but the hyper-parameters hardly change with them.
-
-    Args:
-        groups: Columns of the features.
-        known: Fits made before, by number of points.
-        keep: Called with every new one, to remember it for a resumed run.
-    """
-
-    def __init__(
-        self,
-        groups: Sequence[Group],
-        *,
-        known: Mapping[int, Hyper] | None = None,
-        keep: Callable[[int, Hyper], None] | None = None,
-    ) -> None:
-        self._groups = groups
-        self._known = dict(known or {})
-        self._keep = keep
-
-    def due(self, count: int) -> bool:
-        """Whether a fit would be made for so many points."""
-        return count >= FEWEST and milestone(count) not in self._known
-
-    def of(self, data: Data) -> Hyper:
-        """Fitted to the first points, up to the last size at which they are fitted anew."""
-        size = milestone(len(data.y))
-        if size not in self._known:
-            first = Data(x=data.x[:size], y=data.y[:size], noise=data.noise[:size])
-            self._known[size] = fit(first, self._groups)
-            if self._keep is not None:
-                self._keep(size, self._known[size])
-        return self._known[size]
-
-
-def milestone(count: int) -> int:
-    """The last size, up to ``count``, at which hyper-parameters are fitted: 6, 8, 10, 12, ..."""
-    size = FEWEST
-    while (larger := math.ceil(size * GROWTH)) <= count:
-        size = larger
-    return min(size, count)
-
-
 def variances(stderrs: Sequence[float]) -> Array:
     """Squares of standard errors; one that is not known counts as the median of the others."""
     squares = np.array(stderrs, dtype=np.float64) ** 2
@@ -360,51 +282,13 @@ def variances(stderrs: Sequence[float]) -> Array:
     return np.where(np.isfinite(squares), squares, np.median(known) if len(known) else 0.0)
 
 
-class Objective:
-    """Minus the logarithm of likelihood times prior, up to a constant, with its gradient."""
-
-    def __init__(self, data: Data, groups: Sequence[Group]) -> None:
-        centre, spread = _standard(data)
-        self._y = (data.y - centre) / spread
-        self._known = data.noise / spread**2 + FLOOR
-        self._squares = distances(data.x, data.x, groups)
-        self._median = Hyper.median(groups).log
-
-    def __call__(self, log: Array) -> tuple[float, Array]:
-        """Value and gradient ``(groups + 2,)`` by the logarithms of the hyper-parameters."""
-        hyper = Hyper(log)
-        scaled = self._squares / (hyper.lengths**2)[:, None, None]
-        shape, slope = matern(scaled.sum(axis=0))
-        covariance = hyper.signal * shape
-        total = covariance.copy()
-        total[np.diag_indices_from(total)] += self._known + hyper.noise
-        try:
-            lower: Array = cholesky(total, lower=True, check_finite=False)
-        except LinAlgError:
-            return 1e10, np.zeros_like(log)
-        mean, weights = _solve_mean((lower, True), self._y)
-        off = (log - self._median) / PRIOR_WIDTH
-        value = (
-            0.5 * float((self._y - mean) @ weights)
-            + float(np.log(np.diag(lower)).sum())
-            + 0.5 * float(off @ off)
-        )
-        inverse = cho_solve((lower, True), np.eye(len(total)), check_finite=False)
-        # d/dh of the likelihood is tr((inverse - weights weights') dK/dh) / 2, eq. 5.9.
-        inner = 0.5 * (inverse - np.outer(weights, weights))
-        by_length = np.einsum("ij,gij->g", inner * slope * hyper.signal, scaled)
-        by_signal = 2.0 * float(np.sum(inner * covariance))
-        by_noise = 2.0 * hyper.noise * float(np.trace(inner))
-        return value, np.array([*by_length, by_signal, by_noise]) + off / PRIOR_WIDTH
-
-
-def _standard(data: Data) -> tuple[float, float]:
+def standard(data: Data) -> tuple[float, float]:
     """Centre and spread of the values; the spread is never 0."""
     spread = float(np.std(data.y))
     return float(np.mean(data.y)), spread if spread > 1e-12 else 1.0
 
 
-def _solve_mean(factor: tuple[Array, bool], y: Array) -> tuple[float, Array]:
+def solve_mean(factor: tuple[Array, bool], y: Array) -> tuple[float, Array]:
     """The constant mean by generalised least squares, and the inverse times what is left.
 
     Args:
@@ -414,12 +298,6 @@ def _solve_mean(factor: tuple[Array, bool], y: Array) -> tuple[float, Array]:
     ones, values = (cho_solve(factor, part, check_finite=False) for part in (np.ones(len(y)), y))
     mean = float(values.sum() / ones.sum())
     return mean, values - mean * ones
-
-
-def _for_fitting(data: Data) -> Data:
-    """All points, or the best half and an even choice of the others."""
-    keep = representative(data.y[:, None], MAX_FIT_POINTS)
-    return Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])
 
 
 def representative(values: Array, most: int) -> NDArray[np.intp]:

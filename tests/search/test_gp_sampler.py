@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 
 from evaluators.fake import contributions
 from runs.records import Estimate
-from search import gp_sampler, surrogate
+from search import fitting, gp_sampler
 from search.estimates import Estimates
+from search.fitting import milestone
 from search.gp_sampler import GaussianProcessSampler
-from search.surrogate import FEWEST, milestone
+from search.surrogate import FEWEST
 from spaces.draw import Fixed, draw, params
 from spaces.recipe import Recipe
 from spaces.space import Order, Range, Space
@@ -165,9 +166,9 @@ def test_hyper_parameters_are_fitted_when_the_history_has_grown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
-    original = surrogate.fit
+    original = fitting.fit
     monkeypatch.setattr(
-        surrogate, "fit", lambda data, groups: sizes.append(len(data.y)) or original(data, groups)
+        fitting, "fit", lambda data, groups: sizes.append(len(data.y)) or original(data, groups)
     )
     study = study_with(GaussianProcessSampler(LINE, seed=1))
     for _ in range(32):

@@ -13,9 +13,10 @@ from optuna.trial import TrialState
 from runs.records import Estimate
 from search.estimates import Estimates
 from search.features import Features
+from search.fitting import Fits
 from search.gp_sampler import GaussianProcessSampler
 from search.history import HistoryReader
-from search.surrogate import Fits, variances
+from search.surrogate import variances
 from spaces.draw import Fixed, NotInSpace, draw
 from spaces.space import Space
 

@@ -5,18 +5,8 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from search.features import Group
-from search.surrogate import (
-    MAX_FIT_POINTS,
-    Data,
-    Hyper,
-    Objective,
-    Surrogate,
-    distances,
-    fit,
-    kernel,
-    matern,
-    representative,
-)
+from search.fitting import MAX_FIT_POINTS, Objective, fit
+from search.surrogate import Data, Hyper, Surrogate, distances, kernel, matern, representative
 
 GROUPS = (Group(name="method", start=0, end=2), Group(name="share", start=2, end=5))
 
