@@ -43,8 +43,11 @@ UNEVEN = 4.0
 APART = 0.2
 """Difference of two models without a base, relative to their mean, that is far for an average."""
 
-WORSE = 0.1
-"""Rise of a model's loss over the base's, as a share of it, in every task, that is a bad sign."""
+WORSE = 1.0
+"""Rise of a model's loss over the base's, as a share of it, in every task, that is a bad sign.
+
+Less says nothing: what a specialist has learnt may be in a few of a task's questions.
+"""
 
 ABOVE = 0.03
 """Share of conflicts by which a place stands out from the whole."""
@@ -224,9 +227,9 @@ def _worse(affinity: Affinity, smoke: Smoke) -> Iterator[str]:
             loss > (1.0 + WORSE) * base.losses.get(task, math.inf) for task, loss in losses.items()
         ):
             yield (
-                f"{name} is worse than the base in every task (loss {points[name].loss:.2f}, the "
-                f"base's is {base.loss:.2f}): it has nothing to give here, or the questions are "
-                "not put as it was taught (chat template, prompt)."
+                f"{name} is far worse than the base in every task (loss {points[name].loss:.2f}, "
+                f"the base's is {base.loss:.2f}): it has nothing to give here, or the questions "
+                "are not put as it was taught (chat template, prompt)."
             )
 
 

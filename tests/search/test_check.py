@@ -316,7 +316,7 @@ def test_families_made_to_be_bad(
     assert "most in" not in " ".join(advice.warnings)
 
 
-def test_a_parent_that_is_worse_than_the_base_everywhere_is_named() -> None:
+def test_a_parent_that_is_far_worse_than_the_base_everywhere_is_named() -> None:
     def smoke(first: float, second: float) -> Smoke:
         points = (
             Point(name="base", ends=(), losses={"t": 1.0, "u": 2.0}),
@@ -326,9 +326,9 @@ def test_a_parent_that_is_worse_than_the_base_everywhere_is_named() -> None:
         return Smoke(pace=Pace(build=1.0, question=0.1, questions=4), points=points)
 
     found = affinity([[SMALL, 0.0], [0.0, SMALL]])
-    (warning,) = advise(found, smoke(1.5, 3.0)).warnings
-    assert "a is worse than the base in every task" in warning
-    assert not advise(found, smoke(1.5, 1.9)).warnings
+    (warning,) = advise(found, smoke(2.5, 4.5)).warnings
+    assert "a is far worse than the base in every task" in warning
+    assert not advise(found, smoke(2.5, 3.5)).warnings
 
 
 def test_one_model_alone_can_be_checked(project: Project, tiny_family: dict[str, Path]) -> None:
