@@ -80,7 +80,8 @@ class Story:
         """The winner against one group: ``beats every parent: +0.1 over the best, ...``."""
         margin = f"{signed(group.difference.value)} over the best, {title(group.best)}"
         numbers = f"({self._interval(group.difference)}, {_p(group.p_value)})"
-        every = self._every(group, word)
+        missing = [entry.role for entry in self.missing]
+        every = everyone(group, parents=word == "parent", missing=missing)
         if every == title(group.best):
             margin = signed(group.difference.value)
         match group.standing(self.confidence):
@@ -90,14 +91,6 @@ class Story:
                 return f"is ahead of {every}, but not beyond doubt: {margin} {numbers}"
             case _:
                 return f"is not better than {title(group.best)}: {margin.split()[0]} {numbers}"
-
-    def _every(self, group: Against, word: str) -> str:
-        roles = (Role.PARENT,) if word == "parent" else (Role.AVERAGE, Role.DEFAULT)
-        complete = not any(entry.role in roles for entry in self.missing)
-        if set(group.comparisons) == {AVERAGE}:
-            return title(AVERAGE)
-        kind = "parent" if word == "parent" else "default recipe"
-        return f"every {kind}" if complete else f"every compared {kind}"
 
     def _interval(self, found: Interval) -> str:
         if math.isnan(found.low):
@@ -151,6 +144,21 @@ class Story:
             f"The winner's search score is {signed(abs(gap.value)).lstrip('+')} {side} its "
             f"{self.questions} score ({self._interval(gap)}), {meaning}."
         )
+
+
+def everyone(group: Against, *, parents: bool, missing: Sequence[Role]) -> str:
+    """Whom a finalist was compared with, such as ``every parent``.
+
+    Args:
+        group: The comparisons.
+        parents: Whether they are the parents; else they are average and default recipes.
+        missing: Roles of those that it was not compared with.
+    """
+    if set(group.comparisons) == {AVERAGE}:
+        return title(AVERAGE)
+    roles = (Role.PARENT,) if parents else (Role.AVERAGE, Role.DEFAULT)
+    compared = "compared " if set(roles) & set(missing) else ""
+    return f"every {compared}{'parent' if parents else 'default recipe'}"
 
 
 def title(name: str) -> str:

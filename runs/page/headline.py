@@ -11,9 +11,10 @@ import pandas as pd
 from runs.content import Report
 from runs.finalists import Against, Finalist, Standing
 from runs.page_tables import score_text
-from runs.records import Role
+from runs.records import Role, role_of
 from runs.resampling import Interval
-from runs.sentences import p_text, signed, title
+from runs.sentences import everyone, p_text, signed, title
+from runs.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,37 +83,46 @@ def headline(report: Report) -> Headline:
     first = verdict.finalists[0]
     return Headline(
         mark=_MARKS[verdict.standing],
-        text=_text(verdict.standing, first, verdict.confidence),
+        text=_text(verdict),
         winner=winner,
         leads=tuple(_leads(first)),
         tiles=tuple(_tiles(report, row)),
     )
 
 
-def _text(standing: Standing, winner: Finalist, confidence: float) -> str:
+def _text(verdict: Verdict) -> str:
+    winner, standing = verdict.finalists[0], verdict.standing
     name = winner.name if winner.role is Role.SEARCHED else title(winner.name)
-    parents, defaults = winner.parents, winner.defaults
     if standing is Standing.BASELINE:
         if winner.role is Role.PARENT:
             return f"Nothing beats the best parent: {name} stays the best"
         return f"The search found nothing better than {name}"
     if standing is Standing.UNKNOWN:
         return f"{name.capitalize()} leads, but there is nothing to compare it with"
-    worse = [
-        title(group.best)
-        for group in (parents, defaults)
-        if group is not None and group.standing(confidence) is Standing.NOT_BETTER
-    ]
+    beats, ahead, worse = map(
+        _groups(verdict).get, (Standing.BEATS, Standing.AHEAD, Standing.NOT_BETTER)
+    )
     if worse:
-        return f"{name.capitalize()} is not better than {' and '.join(worse)}"
-    groups = [
-        words
-        for group, words in ((parents, "every parent"), (defaults, "every default recipe"))
-        if group is not None
-    ]
-    if standing is Standing.BEATS:
-        return f"{name.capitalize()} beats {' and '.join(groups)}"
-    return f"{name.capitalize()} is ahead of {' and '.join(groups)}, but not beyond doubt"
+        lead = f"beats {beats}, but is not better than {worse}"
+        return f"{name.capitalize()} {lead if beats else f'is not better than {worse}'}"
+    if ahead:
+        lead = f"beats {beats}; it is ahead of {ahead} too" if beats else f"is ahead of {ahead}"
+        return f"{name.capitalize()} {lead}, but not beyond doubt"
+    return f"{name.capitalize()} beats {beats}"
+
+
+def _groups(verdict: Verdict) -> dict[Standing, str]:
+    """Whom the winner beats, whom it is ahead of, and the best of those that it is not."""
+    winner, missing = verdict.finalists[0], [role_of(name) for name in verdict.missing]
+    found: dict[Standing, list[str]] = {}
+    for group, parents in ((winner.parents, True), (winner.defaults, False)):
+        if group is not None:
+            standing = group.standing(verdict.confidence)
+            words = everyone(group, parents=parents, missing=missing)
+            if standing is Standing.NOT_BETTER:
+                words = title(group.best)
+            found.setdefault(standing, []).append(words)
+    return {standing: " and ".join(words) for standing, words in found.items()}
 
 
 def _leads(winner: Finalist) -> Iterator[Lead]:

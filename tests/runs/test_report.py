@@ -15,7 +15,7 @@ import pytest
 from evaluators.base import TaskInfo, TaskScore
 from runs import content
 from runs.files import replacing
-from runs.finalists import Entry
+from runs.finalists import Against, Entry, Standing
 from runs.leaderboard import failures, leaderboard
 from runs.page.headline import headline
 from runs.page_tables import score_text
@@ -203,9 +203,36 @@ def test_data_cannot_end_its_script(report: Report) -> None:
 def test_the_headline_names_the_outcome(report: Report) -> None:
     found = headline(report)
     assert found.mark == "✓"
-    assert found.text == "Candidate 4 beats every parent and every default recipe"
+    assert found.text == "Candidate 4 beats every compared parent and the plain average"
     assert [lead.over for lead in found.leads] == ["parent 'math'", "the plain average"]
     assert all(lead.zero < lead.low <= lead.value <= lead.high for lead in found.leads)
+
+
+@pytest.mark.parametrize(
+    ("parents", "average", "said"),
+    [
+        (Standing.BEATS, Standing.AHEAD,
+         "beats every parent; it is ahead of the plain average too, but not beyond doubt"),
+        (Standing.AHEAD, Standing.BEATS,
+         "beats the plain average; it is ahead of every parent too, but not beyond doubt"),
+        (Standing.AHEAD, Standing.AHEAD,
+         "is ahead of every parent and the plain average, but not beyond doubt"),
+        (Standing.BEATS, Standing.NOT_BETTER,
+         "beats every parent, but is not better than the plain average"),
+        (Standing.AHEAD, Standing.NOT_BETTER, "is not better than the plain average"),
+        (Standing.NOT_BETTER, Standing.NOT_BETTER,
+         "is not better than parent 'math' and the plain average"),
+    ],
+)  # fmt: skip
+def test_the_headline_says_of_each_group_what_is_so(
+    report: Report, monkeypatch: pytest.MonkeyPatch, parents: Standing, average: Standing, said: str
+) -> None:
+    verdict = report.verdict
+    assert verdict is not None
+    first = verdict.finalists[0].parents
+    monkeypatch.setattr(Against, "standing", lambda self, _: parents if self is first else average)
+    judged = replace(verdict, standing=Standing.AHEAD, missing=())
+    assert headline(replace(report, verdict=judged)).text == f"Candidate 4 {said}"
 
 
 @pytest.mark.parametrize("given", ["report", "empty"])
@@ -235,7 +262,7 @@ def test_long_leaderboards_are_cut_in_markdown_only(report: Report) -> None:
 
 def test_html_says_it_all(report: Report) -> None:
     text = " ".join(" ".join(Page(to_html(report)).texts).split())
-    assert "Candidate 4 beats every parent and every default recipe" in text
+    assert "Candidate 4 beats every compared parent and the plain average" in text
     assert "Verdict: the winner beats every compared parent: +0.400 over the best, parent" in text
     assert "; it beats the plain average: +0.200 (95 % interval" in text
     assert "The winner's search score is 0.000 above its held-out score" in text
