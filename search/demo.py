@@ -14,6 +14,7 @@ from search.building import build
 from search.errors import InputError
 from search.family import Family, make_family
 from search.overrides import Overrides
+from search.posterior import judged
 from search.reading import STUDY
 from search.summary import judge_run
 
@@ -64,7 +65,7 @@ def _show(study: Path, console: Console) -> None:
     """By how much the winner beats each model it was made of, on held-out questions."""
     store = Store.open(str(study))
     try:
-        verdict = judge_run(store, store.records())
+        verdict = judge_run(store, judged(store))
     finally:
         store.close()
     if verdict is None:

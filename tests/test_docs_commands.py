@@ -1,5 +1,6 @@
 """Every command that a page shows runs here, or is listed with the reason why it does not."""
 
+import csv
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runs.records import Role, role_of
 from search.family import make_family
 from tests.command import search
 
@@ -202,6 +204,11 @@ def test_a_new_user_follows_the_tutorial(tmp_path: Path) -> None:
     assert list(said) == [
         "demo", "init", "check", "run", "resume", "status", "report", "build",
     ]  # fmt: skip
+    board = (tmp_path / "demo" / "leaderboard.csv").read_text("utf-8").splitlines()
+    (first,) = (row for row in csv.DictReader(board) if row["rank"] == "1")
+    searched = role_of(first["origin"]) is Role.SEARCHED
+    winner = f"candidate {first['candidate']}" if searched else first["origin"]
+    assert f"On held-out questions, {winner} against:" in said["demo"]
     assert "These models merge" in said["check"]
     assert "Verdict:" in said["resume"]
     assert "16 of 16 recipes" in said["status"]
