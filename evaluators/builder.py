@@ -9,9 +9,11 @@ import torch
 
 from evaluators.base import EvaluatorError
 from evaluators.desks import Desk, Desks
+from evaluators.failures import device_is_lost
 from evaluators.preparing import plan_memory, prepare_builds, spread_over
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec
+from evaluators.task_finder import last_line
 from merging.build import build_into
 from merging.checkpoint import Checkpoint, CheckpointError
 from merging.plan import MergePlan, plan
@@ -150,6 +152,15 @@ class Builder:
     def keep(self, recipe: Recipe, built: Built) -> None:
         """Answering went well: the next ``build`` of this recipe has nothing to do."""
         self._kept = recipe.key, built
+
+    def check_lost(self, error: Exception) -> None:
+        """Stop at an error after which the device answers nothing more: it is no recipe's fault.
+
+        Raises:
+            EvaluatorError: If it is one.
+        """
+        if device_is_lost(error):
+            raise EvaluatorError([f"device {self.device}: lost: {last_line(error)}"]) from error
 
     def free(self) -> None:
         """Give back what a candidate that failed may have left."""

@@ -37,7 +37,7 @@ from evaluators.base import (
     combine,
 )
 from evaluators.builder import Builder, Built, Models
-from evaluators.failures import NonFiniteScoreError, device_is_lost, failure_from
+from evaluators.failures import NonFiniteScoreError, failure_from
 from evaluators.questions import questions_of
 from evaluators.scoring import task_score
 from evaluators.spec import HarnessSpec
@@ -175,11 +175,8 @@ class ModelEvaluator(ABC):
             with torch.inference_mode():
                 values = {task: self._values(model, task, ids) for task, ids in asked.items()}
             done = time.perf_counter()
-        except Exception as error:
-            if device_is_lost(error):
-                raise EvaluatorError(
-                    [f"device {builder.device}: lost: {last_line(error)}"]
-                ) from error
+        except Exception as error:  # noqa: BLE001 - whatever else it is, it is this candidate's
+            builder.check_lost(error)
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
             builder.keep(candidate.recipe, model)

@@ -28,7 +28,6 @@ from evaluators.desks import Desk
 from evaluators.examination import longest, mark, respond
 from evaluators.failures import (
     NonFiniteScoreError,
-    device_is_lost,
     failure_from,
     is_out_of_memory,
 )
@@ -99,11 +98,8 @@ class HarnessEvaluator:
                 self._look(candidate.recipe, model, asked)
             tasks, outcomes = self._answer(model, asked)
             done = time.perf_counter()
-        except Exception as error:
-            if device_is_lost(error):
-                raise EvaluatorError(
-                    [f"device {self._device}: lost: {last_line(error)}"]
-                ) from error
+        except Exception as error:  # noqa: BLE001 - whatever else it is, it is this candidate's
+            self._builder.check_lost(error)
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
             self._builder.keep(candidate.recipe, model)

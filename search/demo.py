@@ -7,16 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from runs.store import Store
 from runs.verdict import Verdict
 from search import commands
 from search.building import build
 from search.errors import InputError
 from search.family import Family, make_family
+from search.handle import Run
 from search.overrides import Overrides
-from search.posterior import judged
 from search.reading import STUDY
-from search.summary import judge_run
 
 MERGED = "merged"
 """Name of the built model's folder."""
@@ -63,11 +61,7 @@ def _family(folder: Path, *, seed: int, console: Console) -> Family:
 
 def _show(study: Path, console: Console) -> None:
     """By how much the winner beats each model it was made of, on held-out questions."""
-    store = Store.open(str(study))
-    try:
-        verdict = judge_run(store, judged(store))
-    finally:
-        store.close()
+    verdict = Run(study).verdict
     if verdict is None:
         return
     for line in _margins(verdict):

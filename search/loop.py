@@ -49,8 +49,7 @@ class Loop:
         self._ahead = Ahead()
         self._ranked = -math.inf
         self._active: dict[int, Active] = {}
-        scored = any(math.isfinite(score_of(record)) for record in store.records())
-        self._hope: set[FailureKind] | None = None if scored else set()
+        self._hope: set[FailureKind] | None = None
 
     def search(self, budget: Budget, *, reserve: int = 0) -> None:
         """Search until the budget is spent, the space is exhausted or a stop is requested.
@@ -68,7 +67,14 @@ class Loop:
             gpus=self._pool.gpus,
             reserve=reserve,
         )
+        scored = any(math.isfinite(score_of(record)) for record in records)
+        self._hope = None if scored else set()
         standing = self._standing("search", budget.trials)
+        standing.done = self._ledger.decided
+        for record in records:
+            evaluation = record.evaluations[Split.SEARCH]
+            if evaluation.state is State.FAILED and evaluation.failure_kind is not None:
+                standing.fail(evaluation.failure_kind.value)
         for candidate in self._ledger.recover():
             self._submit(candidate)
         # An answer that was under way then may have made another the leader since.
@@ -206,10 +212,4 @@ class Loop:
             phase=phase, total=total, title=self._store.title, workers=self._pool.size
         )
         self._rank(standing)
-        if phase == "search":
-            standing.done = self._ledger.decided
-            for record in self._store.records():
-                evaluation = record.evaluations[Split.SEARCH]
-                if evaluation.state is State.FAILED and evaluation.failure_kind is not None:
-                    standing.fail(evaluation.failure_kind.value)
         return standing

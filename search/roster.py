@@ -78,7 +78,8 @@ class Roster:
         self._parents: set[int] = set()
         self._tasks = store.manifest.catalogue.tasks
         self._total = len(store.manifest.questions.search)
-        self._answers = Answers.of_study(store)
+        records = store.records()
+        self._answers = Answers.of_study(store, records)
         self._names = store.manifest.objectives or (SCORE,)
         self._sizes = store.manifest.sizes
         self.pareto = bool(store.manifest.objectives)
@@ -89,7 +90,7 @@ class Roster:
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
         self._means: Mapping[int, tuple[float, ...]] | None = None
         asked = {it.candidate: it for it in store.under_way() if it.split is Split.SEARCH}
-        for record in store.records():
+        for record in records:
             if record.trial is not None:
                 first = record.trial in still_open
             else:  # what goes beyond the block is asked of those that are done with it
