@@ -34,6 +34,7 @@ from evaluators.spec import HarnessSpec
 from runs.records import Split
 from runs.store import Store
 from search.family import make_family
+from search.given import read
 from search.monitor import Standing
 from search.overrides import Overrides
 from search.session import Session, prepare
@@ -165,7 +166,7 @@ def _resident(pid: int) -> float:
 def soak(options: argparse.Namespace, folder: Path) -> None:
     make_family(folder / "family", quick=True)
     config_file = write_config(options, folder)
-    prepared = prepare(config_file, overrides=Overrides(), dry_run=False)
+    prepared = prepare(read(config_file, Overrides()), dry_run=False)
     memory = Memory()
     optuna.logging.set_verbosity(logging.ERROR)
     store = Store.create(str(folder / "study.db"), prepared.manifest)

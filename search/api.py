@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from runs.config import RunConfig
 from runs.config import load_config as _load
 from search.errors import RunFailed
+from search.given import read
 from search.overrides import Overrides
 from spaces.problems import UserError
 from spaces.recipe import Recipe
@@ -95,7 +96,7 @@ def check(
         UserError: With everything that a run would refuse.
     """
     from search.checking import preflight
-    from search.preflight import Depth
+    from search.depth import Depth
 
     overrides = Overrides(allow_test_sets=allow_test_sets or None)
     depth = Depth(weights=weights, smoke=smoke)
@@ -219,7 +220,7 @@ def open_run(study: str | Path) -> Run:
 
 def load_recipe(path: str | Path) -> Document:
     """Read a recipe file, ours or mergekit's: ``.recipe``, ``.locations``, ``.meta``."""
-    from search.building import read_recipe
+    from search.recipe_files import read_recipe
 
     return read_recipe(Path(path))
 
@@ -264,10 +265,10 @@ def score(
         UserError: If something that was given cannot be used.
         RunFailed: If it could not be scored.
     """
+    given = read(_given(config), Overrides(allow_test_sets=allow_test_sets or None))
     from search.scoring import score as score_one
 
-    overrides = Overrides(allow_test_sets=allow_test_sets or None)
-    return score_one(_given(config), what, questions=questions, limit=limit, overrides=overrides)
+    return score_one(given, what, questions=questions, limit=limit)
 
 
 def _given(config: str | Path | RunConfig) -> Path | RunConfig:

@@ -1,4 +1,7 @@
-"""``search check``: the pre-flight, with progress, as tables, HTML or JSON."""
+"""``search check``: the pre-flight, with progress, as tables, HTML or JSON.
+
+What brings torch is imported when the config was read: a mistyped key is told at once.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from runs.config import RunConfig
 from runs.files import write_text
+from search.depth import Depth
+from search.depth import Progress as Told
 from search.errors import InputError
-from search.inspecting import check as look
+from search.given import read
 from search.overrides import Overrides
-from search.preflight import Depth, Preflight
-from search.preflight import Progress as Told
-from search.preflight_page import page
-from search.preflight_screen import show
-from search.reading import console, say_written
+from search.screen import console, say_written
+
+if TYPE_CHECKING:
+    from search.preflight import Preflight
 
 
 def check(
@@ -31,6 +36,9 @@ def check(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--html {html}: expected a name that ends in .html")
     found = preflight(config, overrides=overrides, depth=depth)
+    from search.preflight_page import page
+    from search.preflight_screen import show
+
     screen = console()
     if as_json:
         text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
@@ -46,10 +54,13 @@ def check(
             say_written(screen, [html])
 
 
-def preflight(given: Path | RunConfig, *, overrides: Overrides, depth: Depth) -> Preflight:
+def preflight(config: Path | RunConfig, *, overrides: Overrides, depth: Depth) -> Preflight:
     """The pre-flight of a config, with progress on stderr where that is a terminal."""
+    given = read(config, overrides)
+    from search.inspecting import check as look
+
     with _progress() as told:
-        return look(given, overrides=overrides, depth=depth, progress=told)
+        return look(given, depth=depth, progress=told)
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def init(
 ) -> None:
     """Write a commented config for models and tasks, from what is found in them."""
     from search.config_files import check_free
-    from search.drafting import Wanted, asks
-    from search.drafting import init as write
+    from search.wanted import Wanted, asks
+    from search.wanted import init as write
 
     check_free(out, force=force)
     if asks():  # only for what cannot do without, and only where there is somebody
@@ -121,8 +121,8 @@ def check(
 ) -> None:
     """Check a config before a run: problems, time, memory, and whether the models will merge."""
     from search.checking import check as run_check
+    from search.depth import Depth
     from search.overrides import Overrides
-    from search.preflight import Depth
 
     overrides = Overrides(
         trials=trials,

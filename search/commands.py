@@ -1,34 +1,25 @@
-"""The commands that search: run, resume and validate, from arguments to printed result."""
+"""The commands that search: run, resume and validate, up to what brings torch and the like.
+
+What a user may have got wrong is looked at first: a config is read, a study opened. Only then is
+``search.driving`` imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import optuna
-
-from evaluators.pool import Pool
 from runs.config import RunConfig
-from runs.database import WriteError
-from runs.leaderboard import ranked
-from runs.lock import LockLostError
-from runs.run_database import check_new
-from runs.store import Store
-from search.callbacks import Callback, Telling
-from search.errors import InputError, RunFailed
-from search.loggers import loggers
-from search.monitor import monitor
+from search.errors import InputError
+from search.given import read
 from search.overrides import Overrides
-from search.reading import STUDY, config_of, console, kept_budget, opened, say_written
-from search.session import Session, check_unchanged, prepare
-from search.summary import show_result, write_outputs
-from search.workers import Setting, make_pool, prepare_statistics
-from spaces.space import Space
 
-_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
+if TYPE_CHECKING:
+    from search.callbacks import Callback
+
+STUDY = "study.db"
+"""Name of the study's file in a run's folder."""
 
 
 def run(
@@ -41,56 +32,39 @@ def run(
     callbacks: Sequence[Callback] = (),
 ) -> str:
     """Start a search; see ``search run --help``. Where its study is comes back."""
-    named = Path(config.stem) if isinstance(config, Path) else Path("run")
-    folder = out if out is not None else named
+    given = read(config, overrides)
+    from runs.run_database import check_new
+
+    folder = out if out is not None else Path("run" if given.path is None else given.path.stem)
     study = storage if storage is not None else str(folder / STUDY)
     check_new(study)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
-    prepared = prepare(config, overrides=overrides, dry_run=dry_run)
-    told = (*callbacks, *loggers(prepared.config.output.loggers))
-    setting = Setting(
-        config=prepared.config,
-        space=prepared.space,
-        checkpoints=prepared.checkpoints,
-        catalogue=prepared.manifest.catalogue,
-        folder=folder,
-        dry_run=dry_run,
-    )
-    with _quiet_libraries(), _workers(setting) as pool:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-        with opened(Store.create(study, prepared.manifest)) as store:
-            notes = (*prepared.notes, *store.hold())
-            store.set_fact("folder", str(folder.resolve()))
-            _drive(store, setting, pool, Session.run, told=told, notes=notes)
+    from search import driving
+
+    driving.run(given, study, folder=folder, dry_run=dry_run, callbacks=callbacks)
     return study
 
 
 def resume(study: str, *, overrides: Overrides, callbacks: Sequence[Callback] = ()) -> None:
     """Go on with a search; see ``search resume --help``."""
+    from runs.store import Store
+    from search.reading import config_of, opened
+
     with opened(Store.open(study)) as store:
         config = config_of(store, overrides)
         store.lock.check_free()
-        setting = _setting(store, config)
-        notes = store.hold()
-        budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+        from search import driving
 
-        def go_on(session: Session) -> bool:
-            if budget:  # kept only now that these workers are known to do with it
-                store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
-            return session.run()
-
-        told, missing = _loggers_there(config)
-        with _quiet_libraries(), _workers(setting) as pool:
-            notes = (*notes, *missing)
-            _drive(store, setting, pool, go_on, told=(*callbacks, *told), notes=notes)
+        driving.resume(store, config, overrides=overrides, callbacks=callbacks)
 
 
 def validate(study: str, *, top: int, overrides: Overrides) -> None:
     """Score on held-out questions; see ``search validate --help``."""
+    from runs.leaderboard import ranked
+    from runs.store import Store
+    from search.reading import config_of, opened
+
     with opened(Store.open(study)) as store:
         if not store.manifest.questions.held_out:
             raise InputError(f"{study}: expected held-out questions, got none (held_out: 0)")
@@ -98,93 +72,6 @@ def validate(study: str, *, top: int, overrides: Overrides) -> None:
             raise InputError(f"{study}: expected a scored candidate, got none")
         config = config_of(store, overrides)
         store.lock.check_free()
-        setting = _setting(store, config)
-        told, missing = _loggers_there(config)
-        notes = (*store.hold(), *missing)
-        with _quiet_libraries(), _workers(setting) as pool:
+        from search import driving
 
-            def work(session: Session) -> bool:
-                return session.validate(top)
-
-            _drive(store, setting, pool, work, told=told, notes=notes)
-
-
-def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:
-    """The loggers of a study's config; one missing here is a note, as the config is fixed."""
-    try:
-        return loggers(config.output.loggers), ()
-    except InputError as error:
-        return (), error.problems
-
-
-def _setting(store: Store, config: RunConfig) -> Setting:
-    """What the workers of a study are set up for; checks that its inputs are unchanged."""
-    return Setting(
-        config=config,
-        space=Space.from_dict(store.manifest.space),
-        checkpoints=check_unchanged(store, config),
-        catalogue=store.manifest.catalogue,
-        folder=store.folder,
-        dry_run=store.manifest.dry_run,
-    )
-
-
-def _drive(
-    store: Store,
-    setting: Setting,
-    pool: Pool,
-    work: Callable[[Session], bool],
-    *,
-    told: Sequence[Callback] = (),
-    notes: tuple[str, ...] = (),
-) -> None:
-    """Do the work, then write and show what there is, also when it was stopped."""
-    config, screen = setting.config, console()
-    folder, view = store.folder, Telling(monitor(screen), told)
-    written: list[Path] = []
-    ended, verdict = False, ""
-    try:
-        view.start(store, config, folder)
-        for note in (*notes, *pool.notes):
-            view.note(note)
-        prepare_statistics(setting, screen)
-        ended = work(Session(store, config, pool=pool, monitor=view))
-        view.close()
-        written, report = write_outputs(store, config, folder)
-        verdict = "" if report.verdict is None else report.verdict.sentence
-        say_written(screen, written)
-        show_result(store, report, screen)
-    except KeyboardInterrupt:
-        raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
-    except (WriteError, LockLostError):
-        raise  # there is nothing to read from, or another driver's study
-    except RunFailed:
-        view.close()
-        written, _ = write_outputs(store, config, folder)
-        say_written(screen, written)
-        raise
-    finally:
-        view.close()
-        view.finish(complete=ended, verdict=verdict, files=written)
-    if not ended:
-        screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
-
-
-@contextmanager
-def _workers(setting: Setting) -> Iterator[Pool]:
-    pool = make_pool(setting)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Optuna logs every trial, and parameters drawn outside its model; both are as meant here."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
+        driving.validate(store, config, top=top)

@@ -9,7 +9,7 @@ from runs.config import SCHEMA_ID, json_schema
 from runs.files import write_text
 from search.config_page import SCHEMA_FILE, Draft, text_of
 from search.errors import InputError
-from search.reading import console, say_written
+from search.screen import console, say_written
 
 
 def check_free(out: Path, *, force: bool) -> None:

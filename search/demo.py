@@ -14,7 +14,6 @@ from search.errors import InputError
 from search.family import Family, make_family
 from search.handle import Run
 from search.overrides import Overrides
-from search.reading import STUDY
 
 MERGED = "merged"
 """Name of the built model's folder."""
@@ -29,7 +28,7 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder or nothing, got a file; use --out")
     family = _family(out / "family", seed=seed, console=console)
-    study = out / STUDY
+    study = out / commands.STUDY
     overrides = Overrides(trials=trials, workers=workers)
     if study.exists():
         commands.resume(str(study), overrides=overrides)

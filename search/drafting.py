@@ -1,10 +1,8 @@
-"""``search init``: a commented config for given models and tasks, from what is found in them."""
+"""A commented config for given models and tasks, from what is found in them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +10,25 @@ import yaml
 
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.task_facts import Survey
-from evaluators.task_files import task_files, task_name
 from merging.checkpoint import Checkpoint, CheckpointError
 from runs.checks import BASE, UNION
 from runs.config import ConfigError, RunConfig, open_inputs
-from runs.document import parse
 from runs.split import divide, held_out_problems
-from search.config_files import check_free, write_config
 from search.config_page import Draft, located
 from search.errors import InputError
 from search.model_facts import ModelFacts, differences
 from search.preflight import gigabytes
-from search.reading import console, say_written
-from spaces.places import exists, is_folder
-from spaces.yaml_values import short_name
+from search.wanted import Named
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
 """Shares of questions to hold out, the first that leaves enough of every task."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """What a user wants a config for.
-
-    Attributes:
-        models: Locations, each with ``name=`` before it if it is to have another name.
-        base: Location of the base; ``None`` where the models' cards may say it.
-        tasks: Names of lm-eval tasks, task files, or folders of them.
-        include_path: Further folders of task files.
-        hours: Budget in hours.
-        trials: Budget in recipes.
-    """
-
-    models: tuple[str, ...]
-    base: str | None = None
-    tasks: tuple[str, ...] = ()
-    include_path: tuple[str, ...] = ()
-    hours: float | None = None
-    trials: int | None = None
-
-
-def init(wanted: Wanted, out: Path, *, force: bool) -> None:
-    """Write a config; see ``search init --help``."""
-    check_free(out, force=force)
-    draft, remarks = drafted(wanted, out)
-    screen = console()
-    for remark in remarks:
-        screen.print(f"note: {remark}", markup=False, soft_wrap=True)
-    say_written(screen, write_config(draft, out))
-    screen.print(
-        f"Next: `search check {out}`, then `search run {out}`.", markup=False, soft_wrap=True
-    )
-
-
-def drafted(wanted: Wanted, out: Path) -> tuple[Draft, list[str]]:
+def drafted(asked: Named, out: Path) -> tuple[Draft, list[str]]:
     """Look at models and tasks, and write down what was found.
 
     Args:
-        wanted: By the user.
+        asked: What the user wants, with names.
         out: Where the config will be; paths in it are relative to its folder.
 
     Returns:
@@ -78,95 +37,21 @@ def drafted(wanted: Wanted, out: Path) -> tuple[Draft, list[str]]:
     Raises:
         InputError: With everything that is wrong with models and tasks.
     """
-    problems: list[str] = []
-    models = named(wanted.models, problems)
-    tasks, folders = _tasks(wanted, problems)
-    if not models:
-        problems.append("models: expected at least one location, got none")
-    if not tasks and not wanted.tasks:
-        problems.append("--task: expected at least one task's name or file, got none")
-    if problems:
-        raise InputError(problems)
+    wanted, models = asked.wanted, asked.models
     remarks: list[str] = []
     base = wanted.base if wanted.base is not None else _declared_base(models, remarks)
-    plain: dict[str, Any] = {"models": models, "tasks": [{"name": name} for name in tasks]}
+    plain: dict[str, Any] = {
+        "models": dict(models),
+        "tasks": [{"name": name} for name in asked.tasks],
+    }
     plain |= {"base": base} if base is not None else {}
-    plain |= {"include_path": folders} if folders else {}
+    plain |= {"include_path": list(asked.folders)} if asked.folders else {}
     budget = {"hours": wanted.hours, "trials": wanted.trials}
     plain |= {"search": {key: value for key, value in budget.items() if value is not None}}
     config, checkpoints, survey = _inspected(plain, remarks)
     facts = {name: ModelFacts.of(one) for name, one in checkpoints.items()}
     remarks += [f"{line[0].upper()}{line[1:]}." for line in differences(facts)]
-    return _draft(wanted, config, facts, survey, out=out, remarks=remarks), remarks
-
-
-def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
-    """Locations by name: the one before ``=``, else the last part of the location."""
-    found: dict[str, str] = {}
-    for text in locations:
-        name, given, location = text.partition("=")
-        if not given or exists(text):
-            location = text
-            stem = name = short_name(text.rstrip("/"))
-            stem = name = "parent" if name == BASE else name
-            number = 2
-            while name in found:
-                name, number = f"{stem}-{number}", number + 1
-        if name in found:
-            problems.append(f"models: expected each name once, got {name!r} twice")
-        found[name] = location
-    return found
-
-
-def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
-    """Names of the tasks, and the folders that their files are in."""
-    names: list[str] = []
-    folders = list(wanted.include_path)
-    for given in wanted.tasks:
-        path = Path(given)
-        if is_folder(path):
-            inside = task_files(path.resolve())
-            names += sorted(inside)
-            if not inside:
-                problems.append(f"--task {given}: expected lm-eval task files there, got none")
-            folders.append(given)
-        elif path.suffix in (".yaml", ".yml"):
-            name = _task_name(path, problems)
-            names += [name] if name is not None else []
-            folders.append(str(path.parent))
-        elif path.is_file():
-            problems.append(
-                f"--task {given}: expected an lm-eval task file (.yaml), got another file; "
-                "questions need one beside them that says how they are asked"
-            )
-        else:
-            names.append(given)
-    return list(dict.fromkeys(names)), list(dict.fromkeys(folders))
-
-
-def _task_name(path: Path, problems: list[str]) -> str | None:
-    """The name that an lm-eval task file gives its task."""
-    if not path.is_file():
-        problems.append(f"--task {path}: expected an lm-eval task file, got no such file")
-        return None
-    name = task_name(path)
-    if name is not None:
-        other = task_files(path.parent.resolve())[name]
-        if other.samefile(path):
-            return name
-        problems.append(f"--task {path}: its name {name!r} is that of {other} as well; change one")
-        return None
-    try:
-        document = parse(path.read_text(encoding="utf-8-sig"), str(path))
-    except UnicodeDecodeError:
-        problems.append(f"--task {path}: expected an lm-eval task file, got no UTF-8 text")
-        return None
-    # A task file may hold tags (!function) that plain YAML does not know: only faults count.
-    if document.data is None and document.problems:
-        problems.append(f"--task {document.messages(list(document.problems))[0]}")
-    else:
-        problems.append(f"--task {path}: expected an lm-eval task file with a key 'task', got none")
-    return None
+    return _draft(asked, config, facts, survey, out=out, remarks=remarks), remarks
 
 
 def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
@@ -258,7 +143,7 @@ def _config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _draft(
-    wanted: Wanted,
+    asked: Named,
     config: RunConfig,
     facts: Mapping[str, ModelFacts],
     survey: Survey,
@@ -266,10 +151,10 @@ def _draft(
     out: Path,
     remarks: list[str],
 ) -> Draft:
-    folder = out.parent
+    wanted, folder = asked.wanted, out.parent
     share = _share(survey, remarks)
     values: dict[str, Any] = {
-        "models": {name: located(_given(wanted, name, config), folder) for name in config.models},
+        "models": {name: located(asked.models[name], folder) for name in config.models},
         "tasks": [
             {"name": task.name, "metric": task.metric, "weight": task.weight}
             for task in survey.catalogue.tasks
@@ -287,7 +172,7 @@ def _draft(
         base = wanted.base if wanted.base is not None else config.base
         values = {"base": located(base, folder), **values}
     if config.include_path:
-        values["include_path"] = [located(f, folder) for f in _folders(wanted)]
+        values["include_path"] = [located(f, folder) for f in asked.folders]
     notes = _notes(facts, survey, based=config.base is not None)
     known = [task for task in survey.tasks if task.known is not None]
     if known:
@@ -305,15 +190,6 @@ def _draft(
         "Lines that are commented out show further keys with their defaults or an example.",
     ]
     return Draft(values=values, head=head, notes=notes)
-
-
-def _folders(wanted: Wanted) -> list[str]:
-    return _tasks(wanted, [])[1]
-
-
-def _given(wanted: Wanted, name: str, config: RunConfig) -> str:
-    """A model's location as the user gave it."""
-    return named(wanted.models, []).get(name, config.models[name])
 
 
 def _share(survey: Survey, remarks: list[str]) -> float:
@@ -381,8 +257,3 @@ def _template_note(facts: Mapping[str, ModelFacts]) -> list[str]:
     if len(having) == len(facts):
         return ["All models have a chat template: true for chat models."]
     return [f"{', '.join(having)} have a chat template, the others have none."]
-
-
-def asks() -> bool:
-    """Whether there is somebody at a terminal to be asked for what is missing."""
-    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluators.test_sets import known_set
-from merging.checkpoint import Checkpoint, CheckpointError
 from runs.checks import BASE, UNION
-from runs.document import Document, Problem
-from runs.sections import one_of
+from runs.document import Document
 from runs.split import FEWEST_HELD_OUT
-from search.building import find_location
 from search.config_page import Draft, located
-from search.drafting import named
 from search.errors import InputError
-from spaces.methods import METHODS, BaseRule
+from search.evolve_reading import Reading
+from search.evolve_space import space
+from search.recipe_files import find_location
+from search.wanted import named
 from spaces.yaml_values import Unreadable, reference
 
 TRIALS = 100
@@ -26,58 +24,6 @@ TRIALS = 100
 
 DTYPE = "bfloat16"
 """What mergekit-evolve always merges to."""
-
-_NORMALIZED = ("linear", "ties", "dare_ties")
-"""Methods whose weights mergekit-evolve normalises where the config does not say."""
-
-_GENOME = (
-    "models", "merge_method", "base_model", "tokenizer_source", "layer_granularity", "normalize",
-    "allow_negative_weights", "filters", "smooth",
-)  # fmt: skip
-_TOP = (
-    "genome", "tasks", "limit", "num_fewshot", "shuffle", "random_init", "apply_chat_template",
-    "fewshot_as_multiturn",
-)  # fmt: skip
-
-
-@dataclass(kw_only=True, slots=True)
-class _Reading:
-    """A config of mergekit-evolve on its way to one of ours."""
-
-    source: Document
-    problems: list[Problem] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def top(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.source.data
-        return found
-
-    @property
-    def genome(self) -> Mapping[str, Any]:
-        found = self.top.get("genome")
-        return found if isinstance(found, Mapping) else {}
-
-    def problem(self, text: str, *place: str | int) -> None:
-        self.problems.append(Problem(text=text, place=place))
-
-    def note(self, key: str, *lines: str) -> None:
-        self.notes.setdefault(key, []).extend(lines)
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any, *place: str) -> Any:
-        """A value of a key, of its kind; the default where it is missing or wrong."""
-        table = self.genome if place else self.top
-        value = table.get(key)
-        if value is None:
-            return default
-        right = isinstance(value, kind) and not (isinstance(value, bool) and kind is int)
-        if not right:
-            words = {bool: "true or false", int: "a whole number", list: "a list", str: "a text"}
-            name = words.get(kind if isinstance(kind, type) else kind[0], "another value")
-            self.problem(f"expected {name}, got {value!r}", *place, key)
-            return default
-        return value
 
 
 def evolve_draft(
@@ -96,7 +42,7 @@ def evolve_draft(
     Raises:
         InputError: With everything that is wrong with it.
     """
-    read = _Reading(source=source, problems=list(source.problems))
+    read = Reading(source=source, problems=list(source.problems))
     models, base = _models(read)
     values: dict[str, Any] = {} if base is None else {"base": located(base, out.parent)}
     values["models"] = {name: located(place, out.parent) for name, place in models.items()}
@@ -105,10 +51,10 @@ def evolve_draft(
         values["include_path"] = [located(folder, out.parent) for folder in include_path]
     values["harness"] = _harness(read)
     values["held_out"] = _held_out(read)
-    values["space"] = _space(read, models)
+    values["space"] = space(read, models)
     values["search"] = _search(read)
     values["output"] = _output(read, models, base)
-    _unknown(read)
+    read.remark_unknown()
     if read.problems:
         raise InputError(source.messages(read.problems))
     head = [
@@ -118,7 +64,7 @@ def evolve_draft(
     return Draft(values=values, head=head, notes=read.notes), read.remarks
 
 
-def _models(read: _Reading) -> tuple[dict[str, str], str | None]:
+def _models(read: Reading) -> tuple[dict[str, str], str | None]:
     """The parents by name and the base; a base among the parents is left out of them."""
     listed = read.take("models", list, None, "genome")
     places: list[str] = []
@@ -149,7 +95,7 @@ def _models(read: _Reading) -> tuple[dict[str, str], str | None]:
     return named(places, []), base
 
 
-def _tasks(read: _Reading) -> list[dict[str, Any]]:
+def _tasks(read: Reading) -> list[dict[str, Any]]:
     shots = read.take("num_fewshot", int, None)
     limit = read.take("limit", int, None)
     listed = read.take("tasks", list, None)
@@ -183,7 +129,7 @@ def _tasks(read: _Reading) -> list[dict[str, Any]]:
     return found
 
 
-def _held_out(read: _Reading) -> float:
+def _held_out(read: Reading) -> float:
     """A share that leaves enough questions to check on, of those that ``limit`` lets in."""
     read.note(
         "held_out",
@@ -202,7 +148,7 @@ def _held_out(read: _Reading) -> float:
     return 0.0
 
 
-def _harness(read: _Reading) -> dict[str, Any]:
+def _harness(read: Reading) -> dict[str, Any]:
     read.note("harness.apply_chat_template", "apply_chat_template (true there if not said)")
     read.note("harness.fewshot_as_multiturn", "fewshot_as_multiturn (true there if not said)")
     return {
@@ -212,111 +158,7 @@ def _harness(read: _Reading) -> dict[str, Any]:
     }
 
 
-def _space(read: _Reading, models: Mapping[str, str]) -> dict[str, Any]:
-    method = read.take("merge_method", str, None, "genome")
-    if method not in METHODS:
-        text = "expected a method, got none" if method is None else one_of(method, METHODS)
-        read.problem(text, "genome", "merge_method")
-        return {}
-    if METHODS[method].base is BaseRule.REQUIRED and read.genome.get("base_model") is None:
-        read.problem(f"expected a base for {method}, got none", "genome", "base_model")
-    read.note(
-        "space.methods",
-        "genome.merge_method: one method there. Several can be searched at once here;",
-        "leave the key out for the usual ones.",
-    )
-    values: dict[str, Any] = {"methods": [method]}
-    drawn = ["t"] if method == "slerp" else ["weight"]
-    if method in ("ties", "dare_ties", "dare_linear"):
-        drawn.append("density")
-    negative = read.take("allow_negative_weights", bool, False, "genome")
-    read.note("space.weight", "genome.allow_negative_weights; the range is a bound, unlike there.")
-    values["weight"] = [-1.5 if negative else 0.0, 1.5]
-    if method == "slerp":
-        values["order"] = "any" if len(models) == 2 else "pairwise"
-        read.note(
-            "space.order",
-            "slerp there took the two models with the largest weights per group of layers; here",
-            "all models are merged, two at a time.",
-        )
-    else:
-        values["order"] = "all-at-once"
-        read.note("space.order", "All models in one merge, as there; any also tries pairs.")
-    filters = read.take("filters", list, [], "genome")
-    if filters:
-        read.note("space.filters", "genome.filters")
-        values |= {"filters": filters, "filter_parameters": drawn}
-    _depth(read, models, drawn, values)
-    _normalize(read, method)
-    return values
-
-
-def _depth(
-    read: _Reading, models: Mapping[str, str], drawn: list[str], values: dict[str, Any]
-) -> None:
-    """``layer_granularity`` counts layers in a group; ours counts groups."""
-    size = read.take("layer_granularity", int, 0, "genome")
-    smooth = read.take("smooth", bool, False, "genome")
-    kind = "knots" if smooth else "groups"
-    if size <= 0:
-        read.note("space.depth", "No genome.layer_granularity: one value for all layers.")
-        return
-    layers = _layers(models)
-    if layers is None:
-        read.note(
-            "space.depth",
-            f"genome.layer_granularity: {size} layers share a value. The models are not on this",
-            f"machine; give {kind} as their number of layers divided by {size}.",
-        )
-        read.remarks.append(
-            "The models are not on this machine, so their depth is not known: set space.depth "
-            "by hand."
-        )
-        return
-    if layers % size:
-        text = f"expected a divisor of the {layers} layers, got {size}"
-        read.problem(text, "genome", "layer_granularity")
-        return
-    if layers // size < 2:
-        read.note("space.depth", "genome.layer_granularity takes in all layers: one value.")
-        return
-    read.note(
-        "space.depth",
-        f"genome.layer_granularity: {size} of {layers} layers share a value"
-        + (", smooth: values in between are interpolated." if smooth else "."),
-    )
-    values["depth"] = {kind: layers // size, "parameters": drawn}
-
-
-def _layers(models: Mapping[str, str]) -> int | None:
-    for name, place in models.items():
-        try:
-            return len(Checkpoint.open(place, name=name).layout.layers)
-        except CheckpointError:
-            continue
-    return None
-
-
-def _normalize(read: _Reading, method: str) -> None:
-    default = next((p.default for p in METHODS[method].parameters if p.name == "normalize"), None)
-    asked = read.take("normalize", bool, method in _NORMALIZED, "genome")
-    if default is None:
-        return
-    if asked == default:
-        read.note("space.methods", f"genome.normalize: {str(asked).lower()} for {method}, as here.")
-        return
-    read.note(
-        "space.methods",
-        f"genome.normalize: {str(asked).lower()} has no key here: {method} is drawn with "
-        f"normalize: {str(default).lower()}.",
-        "What it does to the sum of the weights, weight and lambda can do as well.",
-    )
-    read.remarks.append(
-        f"genome.normalize: {str(asked).lower()} does not carry over; see the file."
-    )
-
-
-def _search(read: _Reading) -> dict[str, Any]:
+def _search(read: Reading) -> dict[str, Any]:
     read.note("search.trials", "--max-fevals there, 100 if not given.")
     read.note("search.sampler", "cmaes is what mergekit-evolve used; auto needs fewer recipes.")
     values: dict[str, Any] = {"trials": TRIALS, "sampler": "auto"}
@@ -330,7 +172,7 @@ def _search(read: _Reading) -> dict[str, Any]:
     return values
 
 
-def _output(read: _Reading, models: Mapping[str, str], base: str | None) -> dict[str, Any]:
+def _output(read: Reading, models: Mapping[str, str], base: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {"dtype": DTYPE}
     read.note("output.dtype", "mergekit-evolve always merged to bfloat16.")
     source = read.genome.get("tokenizer_source")
@@ -355,14 +197,3 @@ def _output(read: _Reading, models: Mapping[str, str], base: str | None) -> dict
         text = f"expected union, base or one of the models, got {where!r}"
         read.problem(text, "genome", "tokenizer_source")
     return values
-
-
-def _unknown(read: _Reading) -> None:
-    """Keys that mergekit-evolve itself passes over."""
-    for place, key in _strange(read):
-        read.remarks.append(f"{place}{key} is no key of mergekit-evolve; it was left out.")
-
-
-def _strange(read: _Reading) -> Iterator[tuple[str, str]]:
-    yield from (("", key) for key in read.top if key not in _TOP)
-    yield from (("genome.", key) for key in read.genome if key not in _GENOME)

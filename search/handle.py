@@ -15,6 +15,7 @@ from runs.report import FORMATS, write_report
 from runs.store import Store
 from runs.verdict import Verdict
 from search import reading
+from search.commands import STUDY
 from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
@@ -133,6 +134,6 @@ def study_in(place: str | Path) -> str:
     path = Path(place)
     if not path.is_dir():
         return str(place)
-    if not (path / reading.STUDY).is_file():
-        raise InputError(f"{path}: expected a run's folder with {reading.STUDY}, got one without")
-    return str(path / reading.STUDY)
+    if not (path / STUDY).is_file():
+        raise InputError(f"{path}: expected a run's folder with {STUDY}, got one without")
+    return str(path / STUDY)

@@ -1,26 +1,22 @@
-"""``search import``: a mergekit-evolve config as one of ours, a mergekit YAML as a seed recipe."""
+"""``search import``: a mergekit-evolve config as one of ours, a mergekit YAML as a seed recipe.
+
+What brings torch is imported when the file was read: what is none of mergekit's is told at once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from merging.checkpoint import widest_dtype
-from merging.plan import plan
 from runs import document
-from runs.config import ConfigError, RunConfig, load_config, open_inputs
-from runs.files import write_text
+from runs.config import ConfigError, RunConfig
 from runs.kinds import not_of_mergekit
-from runs.locations import locate
-from search.book import read_book, resolve_book
-from search.building import open_models
 from search.config_files import check_free, write_config
-from search.config_page import Draft, located, text_of
+from search.config_page import Draft, text_of
 from search.errors import InputError
 from search.evolve_config import evolve_draft
-from search.reading import console, say_written
-from spaces.mergekit import from_yaml, to_yaml
+from search.screen import console, say_written
+from spaces.mergekit import from_yaml
 
 CONFIG = Path("search.yaml")
 """Where a config goes if nothing else is said."""
@@ -50,7 +46,10 @@ def import_file(
     else:
         target = Path(f"seed-{path.stem}.yaml") if out is None else out
         check_free(target, force=force)
-        written, remarks = [target], _import_recipe(path, text, target, config)
+        found = from_yaml(text, name=str(path))
+        from search.seed_files import write_seed
+
+        written, remarks = [target], write_seed(found, path, target, config)
     screen = console()
     say_written(screen, written)
     for remark in remarks:
@@ -91,46 +90,3 @@ def _check_draft(draft: Draft, path: Path) -> None:
     except ConfigError as error:
         lines = [line.split(": ", 1)[-1] for line in error.problems]
         raise InputError([f"{path}: {line}" for line in lines]) from error
-
-
-def _import_recipe(path: Path, text: str, target: Path, config: Path | None) -> list[str]:
-    """Write a recipe that was checked against its models; what to say of it comes back."""
-    found = from_yaml(text, name=str(path))
-    checkpoints = open_models(found, path)
-    planned = plan(found.recipe, checkpoints)
-    folder = target.parent
-    content = to_yaml(
-        found.recipe,
-        {name: located(checkpoints[name].location, folder) for name in found.recipe.needed},
-        inputs_dtype=widest_dtype(checkpoints.values()),
-    )
-    remarks = [f"note: {line}" for line in found.ignored]
-    remarks.append(
-        f"The recipe ({found.recipe.title}, key {found.recipe.key}) can be built: "
-        f"{len(planned.jobs)} tensors."
-    )
-    if config is None:
-        remarks.append(f"Try it first in a search with search.seeds: [defaults, {target}].")
-    else:
-        places = {name: locate(one.location, Path.cwd()) for name, one in checkpoints.items()}
-        remarks += _fits(to_yaml(found.recipe, places), target, config)
-    write_text(target, content)
-    return remarks
-
-
-def _fits(recipe: str, seed: Path, config: Path) -> list[str]:
-    """Whether a run could try the recipe, and how; nothing is written where it could not."""
-    with TemporaryDirectory() as folder:
-        draft = Path(folder) / seed.absolute().parent.name / seed.name
-        write_text(draft, recipe)
-        try:
-            read = load_config(config).replaced({"search.seeds": [str(draft)]})
-            checkpoints = open_inputs(read)
-        except ConfigError as error:
-            raise InputError(error.problems) from error
-        layers = next(iter(checkpoints.values())).layers
-        space = read.space(layers.count if layers is not None else 1)
-        _, notes = resolve_book(read_book(read), read, space, checkpoints)
-    if not notes:
-        notes = (f"{config}: its space has this recipe; the search can learn from it.",)
-    return [*notes, f"Add it there: search.seeds: [defaults, {seed}]."]

@@ -15,15 +15,13 @@ from evaluators.resident import choose_devices, free_bytes
 from merging.affinity import Affinity, survey
 from merging.placement import Capacity, Weights
 from runs.checks import BASE
-from runs.config import RunConfig
 from search.advice import advise
+from search.depth import Depth, Progress
 from search.forecast import Forecast, crew_of, forecast
+from search.given import Given
 from search.model_facts import ModelFacts, differences
-from search.overrides import Overrides
 from search.preflight import (
-    Depth,
     Preflight,
-    Progress,
     Room,
     SpaceSize,
     TaskRow,
@@ -34,14 +32,11 @@ from search.smoke import Smoke, try_out
 from search.workers import Setting, evaluator_factory, worker_memory
 
 
-def check(
-    given: Path | RunConfig, *, overrides: Overrides, depth: Depth, progress: Progress
-) -> Preflight:
-    """Check a config and look at its models and tasks; nothing is written.
+def check(given: Given, *, depth: Depth, progress: Progress) -> Preflight:
+    """Look at a config's models and tasks; nothing is written.
 
     Args:
-        given: The config, or its file.
-        overrides: What replaces its values.
+        given: The config.
         depth: How deep to look.
         progress: Told what is being done.
 
@@ -49,8 +44,8 @@ def check(
         InputError: With everything that a run would refuse.
     """
     progress("models and tasks", 0, 0)
-    prepared = prepare(given, overrides=overrides, dry_run=False)
-    folder = Path(given.stem) if isinstance(given, Path) else Path()
+    prepared = prepare(given, dry_run=False)
+    folder = Path() if given.path is None else Path(given.path.stem)
     setting = Setting(
         config=prepared.config, space=prepared.space, checkpoints=prepared.checkpoints,
         catalogue=prepared.manifest.catalogue,
@@ -61,7 +56,7 @@ def check(
     smoke = _smoke(prepared, setting, depth, progress) if depth.smoke else None
     room = _room(setting, depth)
     return Preflight(
-        title=given.name if isinstance(given, Path) else "config",
+        title=given.name if given.path is None else given.path.name,
         models=tuple(facts.values()),
         tasks=_rows(prepared),
         space=SpaceSize.of(prepared.space, seeds=len(prepared.manifest.seeds)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,28 +21,6 @@ from spaces.space import Space
 
 JSON_FORMAT = 1
 """Version of the JSON; it grows when a key changes its meaning or goes away."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much it is in all (0: unknown)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Depth:
-    """How deep to look.
-
-    Attributes:
-        weights: Whether to sample the models' weights.
-        smoke: Whether to try a candidate.
-        questions: Of each task for the losses; 0 for none.
-        seconds: Longest time for the sampling of weights, and about that for the timing.
-        gpu_memory: GB of each GPU of a worker, where the GPUs are elsewhere; ``None``: those here.
-    """
-
-    weights: bool = True
-    smoke: bool = True
-    questions: int = 12
-    seconds: float = 60.0
-    gpu_memory: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from runs.config import RunConfig
 from runs.database import DATABASE_ERRORS
 from runs.leaderboard import ranked
@@ -19,11 +17,9 @@ from runs.store import Store
 from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
+from search.screen import console, say_written
 from search.summary import make_report, show_status, write_recipe_of
 from search.watching import watch
-
-STUDY = "study.db"
-"""Name of the study's file in a run's folder."""
 
 
 @contextmanager
@@ -112,15 +108,3 @@ def kept_budget(store: Store) -> dict[str, int | float]:
     """The budget that ``resume`` was told to keep, by dotted key."""
     kept: dict[str, int | float] = json.loads(store.fact("budget") or "{}")
     return kept
-
-
-def console() -> Console:
-    """Where commands print; files and pipes get lines long enough for a leaderboard."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=160)
-
-
-def say_written(to: Console, paths: list[Path]) -> None:
-    """Name the files that a command wrote."""
-    names = ", ".join(str(path) for path in paths)
-    to.print(f"Wrote {names}", markup=False, soft_wrap=True)

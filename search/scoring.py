@@ -11,9 +11,10 @@ from typing import Literal
 from evaluators.base import Candidate, EvaluatorError, Failure, TaskScore
 from evaluators.spec import HarnessSpec
 from runs.config import RunConfig
-from search.building import open_models, read_recipe
 from search.errors import InputError, RunFailed
-from search.overrides import Overrides
+from search.given import Given
+from search.model_files import open_models
+from search.recipe_files import read_recipe
 from search.session import prepare
 from search.workers import evaluator_factory
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -61,12 +62,11 @@ class Scored:
 
 
 def score(
-    config: Path | RunConfig,
+    given: Given,
     what: str | Path | Recipe,
     *,
     questions: Part = "held-out",
     limit: int | None = None,
-    overrides: Overrides,
 ) -> Scored:
     """Score something; see ``search.api.score``.
 
@@ -74,7 +74,7 @@ def score(
         InputError: If it, the config, its models or its tasks cannot be used.
         RunFailed: If it could not be scored.
     """
-    prepared = prepare(config, overrides=overrides, dry_run=False)
+    prepared = prepare(given, dry_run=False)
     name, recipe, spec = _target(prepared.config, what)
     split = prepared.manifest.questions
     parts = {"search": split.search, "held-out": split.held_out}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.inspection import versions
@@ -15,7 +14,7 @@ from evaluators.task_facts import Survey, TaskFacts
 from evaluators.test_sets import unconfirmed
 from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
-from runs.config import ConfigError, RunConfig, load_config, open_inputs
+from runs.config import ConfigError, RunConfig, open_inputs
 from runs.leaderboard import score_of
 from runs.manifest import Manifest
 from runs.records import Split
@@ -30,11 +29,11 @@ from search.final_check import (
     reserve,
     task_objectives,
 )
+from search.given import Given
 from search.ledger import Ledger
 from search.loop import Loop
 from search.monitor import Monitor
 from search.objectives import objectives, sizes_of
-from search.overrides import Overrides
 from search.posterior import kept_fits
 from search.samplers import Sampler
 from search.stop import Stop, on_signals
@@ -64,23 +63,17 @@ class Prepared:
     tasks: tuple[TaskFacts, ...] = ()
 
 
-def prepare(given: Path | RunConfig, *, overrides: Overrides, dry_run: bool) -> Prepared:
-    """Check a config, its models (headers only) and its tasks.
+def prepare(given: Given, *, dry_run: bool) -> Prepared:
+    """Check a config's models (headers only) and tasks.
 
     Args:
-        given: The config, or its file.
-        overrides: What replaces its values.
+        given: The config.
         dry_run: Whether candidates are only pretended; tasks are not looked at then.
 
     Raises:
         InputError: With everything that is wrong with any of them.
     """
-    path = given if isinstance(given, Path) else Path("config")
-    try:
-        config = load_config(given) if isinstance(given, Path) else given
-        config = config.replaced(overrides.values())
-    except ConfigError as error:
-        raise InputError(error.problems) from error
+    config, path = given.config, given.name
     problems: list[str] = []
     try:
         checkpoints = open_inputs(config)

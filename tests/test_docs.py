@@ -12,7 +12,8 @@ import yaml
 
 from runs.config import RunConfig
 from search.cli import app
-from search.drafting import Wanted, drafted
+from search.drafting import drafted
+from search.wanted import Wanted, all_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
@@ -77,7 +78,7 @@ def test_the_task_file_of_the_readme_is_one(tmp_path: Path, tiny_family: dict[st
         base=str(tiny_family["base"]),
         tasks=(str(tmp_path / "sums.yaml"),),
     )
-    draft, _ = drafted(wanted, tmp_path / "search.yaml")
+    draft, _ = drafted(all_named(wanted), tmp_path / "search.yaml")
     assert draft.values["tasks"] == [{"name": "sums", "metric": "exact_match,none", "weight": 1.0}]
     assert draft.values["held_out"] == 0.3
 

@@ -11,6 +11,7 @@ import yaml
 from runs.store import Store
 from search import commands
 from search.errors import InputError
+from search.given import read
 from search.overrides import Overrides
 from search.session import Prepared, prepare
 
@@ -18,7 +19,7 @@ Project = Callable[..., Path]
 
 
 def checked(config: Path) -> Prepared:
-    return prepare(config, overrides=Overrides(), dry_run=True)
+    return prepare(read(config, Overrides()), dry_run=True)
 
 
 def ran(config: Path, out: Path, trials: int = 8) -> list[tuple[str, int | None]]:

@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from merging.affinity import Affinity, Sums, survey
 from merging.checkpoint import Checkpoint
 from search.advice import advise
+from search.depth import Depth
 from search.forecast import Crew, Forecast, forecast
+from search.given import read
 from search.heat_map import heat_map
 from search.inspecting import check as look
 from search.overrides import Overrides
-from search.preflight import Depth, Preflight
+from search.preflight import Preflight
 from search.preflight_page import fragment, page
 from search.preflight_screen import sparkline
 from search.session import prepare
@@ -33,8 +35,7 @@ Command = Callable[..., Any]
 
 def checked(config: Path, depth: Depth | None = None, **overrides: object) -> Preflight:
     return look(
-        config,
-        overrides=Overrides(**overrides),  # type: ignore[arg-type]
+        read(config, Overrides(**overrides)),  # type: ignore[arg-type]
         depth=depth or Depth(seconds=2.0, questions=4),
         progress=lambda what, done, total: None,
     )
@@ -83,7 +84,7 @@ def test_the_loss_is_the_likelihood_of_the_right_answer(project: Project) -> Non
     config = project()
     found = checked(config)
     assert found.smoke is not None
-    prepared = prepare(config, overrides=Overrides(), dry_run=False)
+    prepared = prepare(read(config, Overrides()), dry_run=False)
     folder = str(prepared.config.models["math"])
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -195,7 +196,7 @@ def test_test_sets_must_be_confirmed(
     search_section = {"trials": 8, "allow_test_sets": True}
     assert checked(benchmark(search=search_section), quick).warnings
     # what only checks the winner leads nobody
-    prepare(benchmark(held_out=["gsm8k"]), overrides=Overrides(), dry_run=False)
+    prepare(read(benchmark(held_out=["gsm8k"]), Overrides()), dry_run=False)
 
 
 def sums(products: list[list[float]], along: list[float], *, conflict: float = 0.5) -> Sums:
@@ -357,7 +358,7 @@ def test_a_barrier_is_a_rise_between_the_ends(middle: float, verdict: str, barri
 
 
 def forecast_of(config: Path, crew: Crew, **overrides: object) -> Forecast:
-    prepared = prepare(config, overrides=Overrides(**overrides), dry_run=False)  # type: ignore[arg-type]
+    prepared = prepare(read(config, Overrides(**overrides)), dry_run=False)  # type: ignore[arg-type]
     return forecast(
         prepared.config,
         prepared.manifest.catalogue,

@@ -1,0 +1,177 @@
+"""Driving a study with workers: from a config or study that can be used to the printed result."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+
+from evaluators.pool import Pool
+from runs.config import RunConfig
+from runs.database import WriteError
+from runs.lock import LockLostError
+from runs.store import Store
+from search.callbacks import Callback, Telling
+from search.errors import InputError, RunFailed
+from search.given import Given
+from search.loggers import loggers
+from search.monitor import monitor
+from search.overrides import Overrides
+from search.reading import kept_budget, opened
+from search.screen import console, say_written
+from search.session import Session, check_unchanged, prepare
+from search.summary import show_result, write_outputs
+from search.workers import Setting, make_pool, prepare_statistics
+from spaces.space import Space
+
+_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
+
+
+def run(
+    given: Given, study: str, *, folder: Path, dry_run: bool, callbacks: Sequence[Callback]
+) -> None:
+    """Check models and tasks, make the study, and search.
+
+    Args:
+        given: The config.
+        study: Where the study goes; there is none yet.
+        folder: The run's; made if it is not there.
+        dry_run: Whether candidates are only pretended.
+        callbacks: Told of the run as it goes on.
+    """
+    prepared = prepare(given, dry_run=dry_run)
+    told = (*callbacks, *loggers(prepared.config.output.loggers))
+    setting = Setting(
+        config=prepared.config,
+        space=prepared.space,
+        checkpoints=prepared.checkpoints,
+        catalogue=prepared.manifest.catalogue,
+        folder=folder,
+        dry_run=dry_run,
+    )
+    with _quiet_libraries(), _workers(setting) as pool:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+        with opened(Store.create(study, prepared.manifest)) as store:
+            notes = (*prepared.notes, *store.hold())
+            store.set_fact("folder", str(folder.resolve()))
+            _drive(store, setting, pool, Session.run, told=told, notes=notes)
+
+
+def resume(
+    store: Store, config: RunConfig, *, overrides: Overrides, callbacks: Sequence[Callback]
+) -> None:
+    """Go on with a study that nobody drives; a new budget in ``overrides`` is kept with it."""
+    setting = _setting(store, config)
+    notes = store.hold()
+    budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+
+    def go_on(session: Session) -> bool:
+        if budget:  # kept only now that these workers are known to do with it
+            store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+        return session.run()
+
+    told, missing = _loggers_there(config)
+    with _quiet_libraries(), _workers(setting) as pool:
+        notes = (*notes, *missing)
+        _drive(store, setting, pool, go_on, told=(*callbacks, *told), notes=notes)
+
+
+def validate(store: Store, config: RunConfig, *, top: int) -> None:
+    """Score the best recipes of a study that nobody drives on its held-out questions."""
+    setting = _setting(store, config)
+    told, missing = _loggers_there(config)
+    notes = (*store.hold(), *missing)
+    with _quiet_libraries(), _workers(setting) as pool:
+
+        def work(session: Session) -> bool:
+            return session.validate(top)
+
+        _drive(store, setting, pool, work, told=told, notes=notes)
+
+
+def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:
+    """The loggers of a study's config; one missing here is a note, as the config is fixed."""
+    try:
+        return loggers(config.output.loggers), ()
+    except InputError as error:
+        return (), error.problems
+
+
+def _setting(store: Store, config: RunConfig) -> Setting:
+    """What the workers of a study are set up for; checks that its inputs are unchanged."""
+    return Setting(
+        config=config,
+        space=Space.from_dict(store.manifest.space),
+        checkpoints=check_unchanged(store, config),
+        catalogue=store.manifest.catalogue,
+        folder=store.folder,
+        dry_run=store.manifest.dry_run,
+    )
+
+
+def _drive(
+    store: Store,
+    setting: Setting,
+    pool: Pool,
+    work: Callable[[Session], bool],
+    *,
+    told: Sequence[Callback] = (),
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Do the work, then write and show what there is, also when it was stopped."""
+    config, screen = setting.config, console()
+    folder, view = store.folder, Telling(monitor(screen), told)
+    written: list[Path] = []
+    ended, verdict = False, ""
+    try:
+        view.start(store, config, folder)
+        for note in (*notes, *pool.notes):
+            view.note(note)
+        prepare_statistics(setting, screen)
+        ended = work(Session(store, config, pool=pool, monitor=view))
+        view.close()
+        written, report = write_outputs(store, config, folder)
+        verdict = "" if report.verdict is None else report.verdict.sentence
+        say_written(screen, written)
+        show_result(store, report, screen)
+    except KeyboardInterrupt:
+        raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    except (WriteError, LockLostError):
+        raise  # there is nothing to read from, or another driver's study
+    except RunFailed:
+        view.close()
+        written, _ = write_outputs(store, config, folder)
+        say_written(screen, written)
+        raise
+    finally:
+        view.close()
+        view.finish(complete=ended, verdict=verdict, files=written)
+    if not ended:
+        screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
+
+
+@contextmanager
+def _workers(setting: Setting) -> Iterator[Pool]:
+    pool = make_pool(setting)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Optuna logs every trial, and parameters drawn outside its model; both are as meant here."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,49 @@
+"""What a command was given: its config, read before anything heavy is imported.
+
+A mistyped key is then told at once, not after torch and all the others have been loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runs.config import ConfigError, RunConfig, load_config
+from search.errors import InputError
+from search.overrides import Overrides
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """A config that can be read, with the command line's values.
+
+    Attributes:
+        config: The config.
+        path: Its file; ``None`` where it was made in Python.
+    """
+
+    config: RunConfig
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "config" if self.path is None else str(self.path)
+
+
+def read(given: Path | RunConfig, overrides: Overrides) -> Given:
+    """Read a config and put the command line's values in place of its own.
+
+    Args:
+        given: The config, or its file.
+        overrides: What replaces its values.
+
+    Raises:
+        InputError: With everything that is wrong with it, before a model or task is looked at.
+    """
+    try:
+        config = load_config(given) if isinstance(given, Path) else given
+        config = config.replaced(overrides.values())
+    except ConfigError as error:
+        raise InputError(error.problems) from error
+    return Given(config=config, path=given if isinstance(given, Path) else None)

@@ -1,0 +1,106 @@
+"""The models of a recipe file, and the model that comes of them, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from merging.build import BuildError, NoSpaceError, write_model
+from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
+from merging.compiled import load, try_warm_up
+from merging.plan import MergePlan
+from merging.warming import large, pays_at_once, variants_of
+from runs.export import model_card
+from search.errors import InputError, RunFailed
+from search.recipe_files import find_location, unchanged
+from spaces.mergekit import Document
+
+
+def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
+    """The models of a recipe file; relative paths count from here, else from the file's folder.
+
+    Raises:
+        InputError: With every model that cannot be opened.
+    """
+    opened: dict[str, Checkpoint] = {}
+    problems: list[str] = []
+    for name in document.recipe.needed:
+        location = find_location(document.locations[name], recipe.parent)
+        try:
+            opened[name] = Checkpoint.open(location, name=name)
+        except CheckpointError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return opened
+
+
+def warm_up(planned: MergePlan, console: Console) -> None:
+    """Load compiled passes that are there; compile others where one build gains by it."""
+    if not large(planned):
+        return
+    missing = load(variants_of(planned))
+    if missing and pays_at_once(planned, len(missing)):
+        console.print(
+            f"Compiling {len(missing)} passes, which takes less than building such a model without"
+        )
+        try_warm_up(missing)
+
+
+def write(
+    planned: MergePlan,
+    checkpoints: Mapping[str, Checkpoint],
+    document: Document,
+    out: Path,
+    shard_bytes: int,
+    console: Console,
+) -> str:
+    """Write the model of a plan with its card.
+
+    Args:
+        planned: What to compute.
+        checkpoints: The models it is made of, by name.
+        document: The recipe and what its file says of it.
+        out: Model folder to make.
+        shard_bytes: Size of the largest weight file.
+        console: Where progress is shown.
+
+    Returns:
+        The fingerprint of its weights.
+    """
+
+    def card(fingerprint: str) -> dict[str, str]:
+        text = model_card(
+            document.recipe,
+            document.locations,
+            fingerprint=fingerprint,
+            meta=document.meta if unchanged(document) else None,
+            inputs_dtype=widest_dtype(checkpoints.values()),
+            name=out.name,
+        )
+        return {"README.md": text}
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("tensors", total=len(planned.jobs))
+        try:
+            return write_model(
+                planned,
+                checkpoints,
+                out,
+                max_shard_bytes=shard_bytes,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                extra_files=card,
+            )
+        except NoSpaceError as error:
+            raise RunFailed(str(error)) from error
+        except BuildError as error:
+            raise InputError(str(error)) from error

@@ -1,0 +1,41 @@
+"""Recipe files as they were given: read, and the places in them found; no model is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.errors import InputError
+from spaces.mergekit import Document, from_yaml
+from spaces.places import exists
+
+
+def read_recipe(recipe: Path) -> Document:
+    """A recipe file, ours or mergekit's.
+
+    Raises:
+        InputError: If there is none.
+        RecipeError: With everything that is wrong with it.
+    """
+    try:
+        text = recipe.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{recipe}: expected a recipe file: {reason}") from error
+    return from_yaml(text, name=str(recipe))
+
+
+def unchanged(document: Document) -> bool:
+    """Whether the file is still the recipe that its facts were noted for."""
+    return document.key == document.recipe.key
+
+
+def find_location(location: str, folder: Path) -> str:
+    """A location with each part that only exists beside the recipe given from there."""
+    if exists(location):
+        return location
+    if exists(folder / location):
+        return str(folder / location)
+    return "+".join(
+        str(folder / part) if not exists(part) and exists(folder / part) else part
+        for part in location.split("+")
+    )
