@@ -22,7 +22,6 @@ from evaluators.base import (
     Question,
     Score,
     TaskInfo,
-    combine,
 )
 from evaluators.scoring import task_score
 from spaces.recipe import Recipe
@@ -69,11 +68,9 @@ class LandscapeEvaluator:
         scores = tuple(
             task_score(name, items, aggregate=np.mean, mean=True) for name, items in by_task.items()
         )
-        value, stderr = combine(scores, self._catalogue.tasks)
-        return Score(
-            value=value,
-            stderr=stderr,
-            tasks=scores,
+        return Score.of(
+            self._catalogue.tasks,
+            scores,
             outcomes=tuple(
                 Outcome(question=name, value=answer)
                 for items in by_task.values()

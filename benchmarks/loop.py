@@ -29,7 +29,7 @@ from statistics import median
 
 import optuna
 
-from evaluators.base import Candidate, Outcome, Score, TaskScore, combine
+from evaluators.base import Candidate, Outcome, Score, TaskScore
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
@@ -135,11 +135,9 @@ class Quick(FakeEvaluator):
             mean = sum(values) / len(values)
             stderr = math.sqrt(mean * (1 - mean) / max(1, len(values) - 1))
             tasks.append(TaskScore(task=task, value=mean, stderr=stderr, n=len(values)))
-        value, stderr = combine(tasks, self.catalogue().tasks)
-        return Score(
-            value=value,
-            stderr=stderr,
-            tasks=tuple(tasks),
+        return Score.of(
+            self.catalogue().tasks,
+            tasks,
             outcomes=outcomes,
             fingerprint=candidate.recipe.key,
             build_seconds=0.5,

@@ -141,6 +141,29 @@ class Score:
     build_seconds: float
     score_seconds: float
 
+    @classmethod
+    def of(
+        cls,
+        infos: Sequence[TaskInfo],
+        tasks: Sequence[TaskScore],
+        *,
+        outcomes: tuple[Outcome, ...],
+        fingerprint: str,
+        build_seconds: float,
+        score_seconds: float,
+    ) -> Score:
+        """The result over the tasks that were asked; ``infos`` has their weights."""
+        value, stderr = combine(tasks, infos)
+        return cls(
+            value=value,
+            stderr=stderr,
+            tasks=tuple(tasks),
+            outcomes=outcomes,
+            fingerprint=fingerprint,
+            build_seconds=build_seconds,
+            score_seconds=score_seconds,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:

@@ -27,7 +27,6 @@ from evaluators.base import (
     Score,
     TaskInfo,
     TaskScore,
-    combine,
 )
 from spaces.methods import METHODS, BaseRule
 from spaces.recipe import ByFilter, Gradient, Merge, Model, Parameter, Parameters, Recipe, Source
@@ -149,11 +148,9 @@ class FakeEvaluator:
             for question in candidate.questions
         )
         tasks = self._task_scores(outcomes)
-        value, stderr = combine(tasks, self._catalogue.tasks)
-        return Score(
-            value=value,
-            stderr=stderr,
-            tasks=tasks,
+        return Score.of(
+            self._catalogue.tasks,
+            tasks,
             outcomes=outcomes,
             fingerprint=fingerprint,
             build_seconds=0.0,

@@ -34,7 +34,6 @@ from evaluators.base import (
     Score,
     TaskInfo,
     TaskScore,
-    combine,
 )
 from evaluators.builder import Builder, Built, Models
 from evaluators.failures import NonFiniteScoreError, failure_from
@@ -199,11 +198,9 @@ class ModelEvaluator(ABC):
         score: float,
     ) -> Score:
         tasks = tuple(self._score(task, found) for task, found in values.items())
-        value, stderr = combine(tasks, self._catalogue.tasks)
-        return Score(
-            value=value,
-            stderr=stderr,
-            tasks=tasks,
+        return Score.of(
+            self._catalogue.tasks,
+            tasks,
             outcomes=tuple(
                 Outcome(question=name, value=one)
                 for found in values.values()

@@ -20,7 +20,6 @@ from evaluators.base import (
     Outcome,
     Score,
     TaskScore,
-    combine,
 )
 from evaluators.batching import auto_batch_size
 from evaluators.builder import Builder, Built, Models
@@ -103,11 +102,9 @@ class HarnessEvaluator:
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
             self._builder.keep(candidate.recipe, model)
-            value, stderr = combine(tasks, self._catalogue.tasks)
-            return Score(
-                value=value,
-                stderr=stderr,
-                tasks=tasks,
+            return Score.of(
+                self._catalogue.tasks,
+                tasks,
                 outcomes=outcomes,
                 fingerprint=fingerprint,
                 build_seconds=built - started,

@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runs.config import RunConfig
+from runs.config import RunConfig as RunConfig
 from runs.config import load_config as _load
-from search.errors import RunFailed
+from search.errors import RunFailed as RunFailed
 from search.given import read
 from search.overrides import Overrides
-from spaces.problems import UserError
-from spaces.recipe import Recipe
+from spaces.problems import UserError as UserError
+from spaces.recipe import Recipe as Recipe
 from spaces.yaml_reader import Document
 
 if TYPE_CHECKING:  # what brings torch or pandas is imported when it is called
@@ -27,23 +27,6 @@ if TYPE_CHECKING:  # what brings torch or pandas is imported when it is called
     from search.handle import Run
     from search.preflight import Preflight
     from search.scoring import Part, Scored
-
-__all__ = [
-    "Built",
-    "Recipe",
-    "RunConfig",
-    "RunFailed",
-    "UserError",
-    "build",
-    "check",
-    "load_config",
-    "load_recipe",
-    "open_run",
-    "resume",
-    "run",
-    "score",
-    "validate",
-]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

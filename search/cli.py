@@ -5,24 +5,17 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from search import cli_start
-from search.cli_options import (
-    Address,
-    GpuHours,
-    Hours,
-    Questions,
-    Study,
-    TestSets,
-    Trials,
-    Workers,
-)
+from search.cli_options import Address, Study, TestSets, Trials, Workers, with_overrides
 from search.errors import RunFailed
 from search.installation import shadowed
+from search.overrides import Overrides
 from spaces.problems import UserError
 from spaces.redaction import hidden
 
@@ -71,18 +64,15 @@ def demo(
 
 
 @app.command()
+@with_overrides
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the run; by default named after CONFIG."),
     ] = None,
-    trials: Trials = None,
-    questions: Questions = None,
-    hours: Hours = None,
-    gpu_hours: GpuHours = None,
-    workers: Workers = None,
-    ray_address: Address = None,
+    *,
+    overrides: Overrides,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -99,42 +89,21 @@ def run(
 ) -> None:
     """Start a search."""
     from search import commands
-    from search.overrides import Overrides
 
-    overrides = Overrides(
-        trials=trials,
-        questions=questions,
-        hours=hours,
-        gpu_hours=gpu_hours,
-        workers=workers,
-        ray_address=ray_address,
-        allow_test_sets=allow_test_sets or None,
-    )
+    overrides = replace(overrides, allow_test_sets=allow_test_sets or None)
     commands.run(config, out=out, overrides=overrides, storage=storage, dry_run=dry_run)
 
 
 @app.command()
+@with_overrides
 def resume(
     study: Study,
-    trials: Trials = None,
-    questions: Questions = None,
-    hours: Hours = None,
-    gpu_hours: GpuHours = None,
-    workers: Workers = None,
-    ray_address: Address = None,
+    *,
+    overrides: Overrides,
 ) -> None:
     """Go on with a search, after a crash or with a larger budget."""
     from search import commands
-    from search.overrides import Overrides
 
-    overrides = Overrides(
-        trials=trials,
-        questions=questions,
-        hours=hours,
-        gpu_hours=gpu_hours,
-        workers=workers,
-        ray_address=ray_address,
-    )
     commands.resume(study, overrides=overrides)
 
 
@@ -147,7 +116,6 @@ def validate(
 ) -> None:
     """Score the best recipes, the parents and the average on the held-out questions."""
     from search import commands
-    from search.overrides import Overrides
 
     overrides = Overrides(workers=workers, ray_address=ray_address)
     commands.validate(study, top=top, overrides=overrides)

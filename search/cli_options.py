@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+
+from search.overrides import Overrides
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="study.db of a run, or its URL.")]
 Trials = Annotated[
@@ -25,3 +29,40 @@ TestSets = Annotated[
     bool,
     typer.Option("--allow-test-sets", help="Search on well-known test sets all the same."),
 ]
+
+_REPLACING = {
+    "trials": Trials,
+    "questions": Questions,
+    "hours": Hours,
+    "gpu_hours": GpuHours,
+    "workers": Workers,
+    "ray_address": Address,
+}
+"""The options that replace values of a config, by their names in ``Overrides``."""
+
+
+def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options that replace values of a config, in place of ``overrides``.
+
+    Typer reads options from a signature; these stand in one place for all commands that have them.
+
+    Args:
+        command: Takes what they come to as its keyword argument ``overrides``.
+    """
+
+    def called(**given: Any) -> None:
+        values = {name: given.pop(name) for name in _REPLACING}
+        command(**given, overrides=Overrides(**values))
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "overrides":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            inspect.Parameter(name, parameter.kind, default=None, annotation=kind)
+            for name, kind in _REPLACING.items()
+        ]
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called

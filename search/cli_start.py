@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.cli_options import Address, GpuHours, Hours, Questions, TestSets, Trials, Workers
+from search.cli_options import Hours, TestSets, Trials, with_overrides
+from search.overrides import Overrides
 
 
 def register(app: typer.Typer) -> None:
@@ -95,6 +97,7 @@ def schema(
         write_schema(out)
 
 
+@with_overrides
 def check(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
     quick: Annotated[
@@ -111,28 +114,15 @@ def check(
     gpu_memory: Annotated[
         float | None, typer.Option(min=0.1, help="GB of a worker's GPU, if it is elsewhere.")
     ] = None,
-    trials: Trials = None,
-    questions: Questions = None,
-    hours: Hours = None,
-    gpu_hours: GpuHours = None,
-    workers: Workers = None,
-    ray_address: Address = None,
+    *,
+    overrides: Overrides,
     allow_test_sets: TestSets = False,
 ) -> None:
     """Check a config before a run: problems, time, memory, and whether the models will merge."""
     from search.checking import check as run_check
     from search.depth import Depth
-    from search.overrides import Overrides
 
-    overrides = Overrides(
-        trials=trials,
-        questions=questions,
-        hours=hours,
-        gpu_hours=gpu_hours,
-        workers=workers,
-        ray_address=ray_address,
-        allow_test_sets=allow_test_sets or None,
-    )
+    overrides = replace(overrides, allow_test_sets=allow_test_sets or None)
     depth = Depth(
         weights=not quick, smoke=smoke and not quick, seconds=seconds, gpu_memory=gpu_memory
     )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.base import Catalogue
 from runs.config import RunConfig
-from runs.records import ANSWER_LENGTH, PARAMETERS, SCORE, Estimate
+from runs.records import ANSWER_LENGTH, SCORE
 from runs.split import Questions
 from search.answers import Answers
 from search.errors import InputError
-from spaces.recipe import Recipe
+from search.estimates import Estimates
 from spaces.seeds import Seed
 from spaces.sizes import Sizes
 
 if TYPE_CHECKING:
     from merging.checkpoint import Checkpoint
+
+Array = NDArray[np.float64]
 
 
 def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) -> tuple[str, ...]:
@@ -64,25 +70,30 @@ def sizes_of(first: Seed, checkpoints: Mapping[str, Checkpoint]) -> Sizes | None
     return Sizes(outside=outside, layers=tuple(layers))
 
 
-def known_of(
-    answers: Answers, number: int, recipe: Recipe, *, sizes: Sizes | None, names: Collection[str]
-) -> dict[str, Estimate]:
-    """What is known of a candidate with a score, larger is better.
+def objective_table(
+    table: Estimates, answers: Answers, names: Sequence[str], *, parameters: Mapping[int, float]
+) -> Estimates:
+    """What is known of some candidates' objectives, larger is better.
 
     Args:
+        table: Their scores: some rows of ``answers.table()``.
         answers: Of all candidates.
-        number: The candidate.
-        recipe: Its recipe.
-        sizes: What tells its number of parameters, if known.
         names: Objectives that are asked for.
+        parameters: How many a candidate has, where that is known.
 
     Returns:
-        By name; without those that are not known.
+        A column for each name; NaN where it is not known.
     """
-    tasks = (task.name for task in answers.tasks)
-    found = dict(zip((SCORE, *tasks), answers.table()[number], strict=True))
-    if ANSWER_LENGTH in names and number in answers.lengths():
-        found[ANSWER_LENGTH] = answers.lengths()[number][0]
-    if PARAMETERS in names and sizes is not None:
-        found[PARAMETERS] = Estimate(value=-float(sizes.of(recipe)), stderr=0.0)
-    return {name: found[name] for name in names if name in found}
+    scores = (SCORE, *(task.name for task in answers.tasks))
+
+    def column(name: str) -> tuple[Array, Array]:
+        if name in scores:
+            at = scores.index(name)
+            return table.value[:, at], table.stderr[:, at]
+        if name == ANSWER_LENGTH:
+            return answers.lengths().aligned(table.numbers)
+        counts = [parameters.get(number, math.nan) for number in table]
+        return -np.array(counts, dtype=np.float64), np.zeros(len(table))
+
+    value, stderr = zip(*map(column, names), strict=True)
+    return Estimates(table.numbers, np.column_stack(value), np.column_stack(stderr))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,9 +17,10 @@ from search.estimates import Estimates
 from search.features import Features
 from search.fitting import Fits
 from search.history import Rows
-from search.objectives import known_of
+from search.objectives import objective_table
 from search.surrogate import FEWEST, MAX_POINTS, Data, Hyper, Surrogate, representative, variances
 from spaces.recipe import Recipe
+from spaces.sizes import Sizes
 from spaces.space import Space
 
 Array = NDArray[np.float64]
@@ -147,20 +149,14 @@ def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
     records, manifest = store.records(), store.manifest
     answers = Answers.of_study(store, records)
-    scored = {r.id for r in records if r.evaluations[Split.SEARCH].state is not State.FAILED}
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]
     looked_at = [SCORE, *(name for name in names if name != SCORE)]
-    all_names, sizes = {*looked_at, *MEASURES}, manifest.sizes
-    known = {
-        record.id: known_of(answers, record.id, record.recipe, sizes=sizes, names=all_names)
-        for record in records
-        if record.id in answers.estimates() and record.id in scored
-    }
+    scores = _known(records, answers, list(dict.fromkeys([*looked_at, *MEASURES])), manifest.sizes)
     estimates = {
         number: tuple(found[name] for name in looked_at)
-        for number, found in known.items()
+        for number, found in scores.items()
         if found.keys() >= set(looked_at)
     }
     inside = {record.id: record.recipe for record in records if record.trial is not None}
@@ -171,10 +167,10 @@ def judged(store: Store) -> tuple[Record, ...]:
     return tuple(
         replace(
             record,
-            estimate=known[record.id][SCORE],
+            estimate=scores[record.id][SCORE],
             posterior=expected[record.id][SCORE],
             objectives={name: expected[record.id][name] for name in names},
-            measures=_measures(known[record.id]),
+            measures=_measures(scores[record.id]),
         )
         if record.id in expected
         else record
@@ -182,8 +178,33 @@ def judged(store: Store) -> tuple[Record, ...]:
     )
 
 
-def _measures(known: Mapping[str, Estimate]) -> dict[str, Estimate]:
+def _known(
+    records: Sequence[Record], answers: Answers, names: Sequence[str], sizes: Sizes | None
+) -> dict[int, dict[str, Estimate]]:
+    """What is known of those that did not fail, by name."""
+    recipes = {
+        record.id: record.recipe
+        for record in records
+        if record.evaluations[Split.SEARCH].state is not State.FAILED
+    }
+    table = answers.table()
+    table = table.only(np.array([number in recipes for number in table], dtype=bool))
+    parameters = {} if sizes is None else {n: float(sizes.of(recipes[n])) for n in table}
+    found = objective_table(table, answers, names, parameters=parameters)
+    return {
+        number: {
+            name: one
+            for name, one in zip(names, found[number], strict=True)
+            if math.isfinite(one.value)
+        }
+        for number in found
+    }
+
+
+def _measures(scores: Mapping[str, Estimate]) -> dict[str, Estimate]:
     """What is known of the measures, without the minus sign."""
     return {
-        name: replace(known[name], value=-known[name].value) for name in MEASURES if name in known
+        name: replace(scores[name], value=-scores[name].value)
+        for name in MEASURES
+        if name in scores
     }

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from evaluators.base import Failure, Score
 from runs.evaluations import NOT_ITS_OWN
 from runs.front import front
-from runs.records import ANSWER_LENGTH, PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
+from runs.records import PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search import racing
 from search.answers import Answers
 from search.estimates import Estimates
 from search.features import Features
 from search.fitting import Fits
-from search.objectives import known_of
+from search.objectives import objective_table
 from search.posterior import Posterior
 from spaces.recipe import Recipe
 from spaces.space import Space
@@ -188,23 +188,14 @@ class Roster:
 
     def estimates(self) -> Estimates:
         """Every objective's score of the candidates that did not fail."""
-        table = self._answers.table()
-        fine = [self.failed.get(number) is False for number in table]
-        table = table.only(np.array(fine, dtype=bool))
-        value, stderr = zip(*(self._column(name, table) for name in self._names), strict=True)
-        found = Estimates(table.numbers, np.column_stack(value), np.column_stack(stderr))
-        return found.only(np.asarray(np.isfinite(found.value).all(axis=1)))
+        fine = [self.failed.get(number) is False for number in self._answers.table()]
+        return self._known(np.array(fine, dtype=bool))
 
-    def _column(self, name: str, table: Estimates) -> tuple[Array, Array]:
-        """One objective of the candidates in a table of scores, NaN where it is not known."""
-        scores = (SCORE, *(task.name for task in self._answers.tasks))
-        if name in scores:
-            at = scores.index(name)
-            return table.value[:, at], table.stderr[:, at]
-        if name == ANSWER_LENGTH:
-            return self._answers.lengths().aligned(table.numbers)
-        sizes = [self._parameters.get(number, math.nan) for number in table]
-        return -np.array(sizes), np.zeros(len(table))
+    def _known(self, rows: NDArray[np.bool_ | np.intp]) -> Estimates:
+        """Every objective's score of some rows of the answers, of which all of them are known."""
+        table = self._answers.table().only(rows)
+        found = objective_table(table, self._answers, self._names, parameters=self._parameters)
+        return found.only(np.asarray(np.isfinite(found.value).all(axis=1)))
 
     def estimates_by_trial(self) -> Estimates:
         """The same by trial, of those that have one."""
@@ -220,15 +211,11 @@ class Roster:
             return []
         if not self.pareto and number in self.scores:
             return [self.scores[number]]  # of all questions, which needs no estimating
-        if number in self._answers.estimates():
-            return [objective.value for objective in self._objectives(number)]
-        return []
-
-    def _objectives(self, number: int) -> tuple[Estimate, ...]:
-        """What is known of each objective; nothing as long as one of them is not known."""
-        recipe, names = self.recipes[number], self._names
-        known = known_of(self._answers, number, recipe, sizes=self._sizes, names=names)
-        return tuple(known.values()) if len(known) == len(names) else ()
+        row = self._answers.table().rows.get(number)
+        if row is None:
+            return []
+        (*found,) = self._known(np.array([row])).value.tolist()
+        return found[0] if found else []
 
     def lead(self, *, by_scores: bool) -> Lead:
         """Who is ahead.

@@ -143,8 +143,8 @@ def _value_to_json(value: Parameter) -> Any:
     match value:
         case ByFilter(cases):
             return [
-                {"value": _value_to_json(case.value)}
-                | ({"filter": case.filter} if case.filter is not None else {})
+                ({"filter": case.filter} if case.filter is not None else {})
+                | {"value": _value_to_json(case.value)}
                 for case in cases
             ]
         case Gradient(anchors):
@@ -188,7 +188,7 @@ def _case_from_json(item: Mapping[str, Any]) -> Case:
 
 
 def parameters_to_json(table: Parameters) -> dict[str, Any]:
-    """Parameters as plain values; ``parameters_from_json`` is the inverse."""
+    """Parameters as plain values, as mergekit has them; ``parameters_from_json`` is the inverse."""
     return {name: _value_to_json(value) for name, value in table}
 
 

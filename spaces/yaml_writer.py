@@ -12,17 +12,15 @@ import yaml
 from spaces.methods import METHODS, BaseRule
 from spaces.recipe import (
     DTYPES,
-    ByFilter,
-    Gradient,
     Merge,
     Model,
-    Parameter,
     Parameters,
     Recipe,
     RecipeError,
     Source,
     merges,
 )
+from spaces.values import parameters_to_json
 from spaces.yaml_values import Unreadable, reference
 from spaces.yaml_vocabulary import vocabulary_keys
 
@@ -176,23 +174,7 @@ def _source(source: Source, references: Mapping[Model | Merge, str]) -> dict[str
 
 
 def _parameters(table: Parameters) -> dict[str, Any]:
-    return {"parameters": {name: _value(value) for name, value in table}} if table else {}
-
-
-def _value(value: Parameter) -> Any:
-    match value:
-        case ByFilter(cases):
-            return [
-                ({"filter": case.filter} if case.filter is not None else {})
-                | {"value": _value(case.value)}
-                for case in cases
-            ]
-        case Gradient(anchors):
-            return [float(anchor) for anchor in anchors]
-        case bool():
-            return value
-        case _:
-            return float(value)
+    return {"parameters": parameters_to_json(table)} if table else {}
 
 
 class _Dumper(yaml.SafeDumper):
