@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 import torch
 from lm_eval.api import metrics as lm_metrics
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
@@ -37,6 +35,7 @@ from evaluators.questions import questions_of
 from evaluators.spec import HarnessSpec, TaskSpec
 from evaluators.stopping import Settled
 from evaluators.task_facts import Survey, facts_of
+from evaluators.task_files import shipped_tasks
 from evaluators.task_finder import TaskFinder, last_line
 from evaluators.task_setup import configure, reported
 from spaces.places import is_folder
@@ -91,7 +90,7 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
         raise EvaluatorError(problems)  # every task of theirs would be called unknown
     asked: list[Asked] = []
     with isolated(CPU):
-        finder = _finder(spec)
+        finder = _finder(spec.include_path, spec.models[0][1] if spec.models else None)
         for task in {task.name: task for task in spec.tasks}.values():
             try:
                 asked.append(_ask(finder, task, spec))
@@ -120,13 +119,32 @@ def isolated(device: torch.device, *, bars: bool = True) -> Iterator[None]:
         yield
 
 
-def _finder(spec: HarnessSpec) -> TaskFinder:
-    folders = list(spec.include_path)
+def name_problems(names: Sequence[str], folders: Sequence[str]) -> dict[str, str]:
+    """What is wrong with names of tasks; no data is loaded.
+
+    Args:
+        names: Of tasks that a user wants.
+        folders: The user's folders of task files.
+
+    Returns:
+        A line for each name that is no task's: it is not known, or it is a group's.
+    """
+    found: dict[str, str] = {}
+    with isolated(CPU):
+        finder = _finder(folders)
+        for name in names:
+            try:
+                finder.check(name)
+            except EvaluatorError as error:
+                found[name] = "; ".join(error.problems)
+    return found
+
+
+def _finder(folders: Sequence[str], model: str | None = None) -> TaskFinder:
     # Some tasks make their prompts to the length of a tokenizer and ask for a model's name.
-    metadata = {"pretrained": spec.models[0][1]} if spec.models else None
-    own = TaskManager(include_path=folders or None, include_defaults=False, metadata=metadata)
-    shipped = Path(lm_eval.tasks.__file__).parent
-    return TaskFinder(own, everything=_all_tasks, folders=folders, shipped=shipped)
+    metadata = {"pretrained": model} if model is not None else None
+    own = TaskManager(include_path=list(folders) or None, include_defaults=False, metadata=metadata)
+    return TaskFinder(own, everything=_all_tasks, folders=folders, shipped=shipped_tasks())
 
 
 @cache

@@ -6,7 +6,9 @@ can be had from the text in one; only the file wanted is then parsed, by lm-eval
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +34,20 @@ def task_files(folder: Path) -> dict[str, Path]:
         if name is not None:
             found.setdefault(name, path)
     return found
+
+
+def task_file(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file that defines a task, in the first folder that has one."""
+    found = (task_files(folder).get(name) for folder in folders)
+    return next((path for path in found if path is not None), None)
+
+
+def shipped_tasks() -> Path:
+    """Folder of the task files that come with lm-eval, which is not imported for it."""
+    spec = importlib.util.find_spec("lm_eval")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "tasks"
 
 
 def task_name(path: Path) -> str | None:

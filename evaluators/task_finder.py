@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.base import EvaluatorError
-from evaluators.task_files import task_files
+from evaluators.task_files import task_file
 
 MOST_MEMBERS = 20
 """Most members of a group that are listed in a message."""
@@ -45,25 +45,36 @@ class TaskFinder:
         Raises:
             EvaluatorError: If there is none, it is a group, or its data cannot be loaded.
         """
+        return self._read(*self._find(name))
+
+    def check(self, name: str) -> None:
+        """Look for a task without loading its data.
+
+        Raises:
+            EvaluatorError: If there is none, or it is a group.
+        """
+        self._find(name)
+
+    def _find(self, name: str) -> tuple[Any, str, Path | None]:
+        """Who loads a task, what it is told, and the task's file."""
         # By its file: lm-eval takes any of several files with one name, and none that is broken.
-        for folder in map(Path, self._folders):
-            path = task_files(folder).get(name)
-            if path is not None:
-                return self._read(self._own, str(path), path)
+        path = task_file(name, (*map(Path, self._folders),))
+        if path is not None:
+            return self._own, str(path), path
         if name in self._own.all_tasks:
             return self._known(self._own, name)
-        path = task_files(self._shipped).get(name)
+        path = task_file(name, (self._shipped,))
         if path is not None:
-            return self._read(self._own, str(path), path)
+            return self._own, str(path), path
         everything = self._everything()
         if name in everything.all_tasks:
             return self._known(everything, name)
         raise EvaluatorError([self._unknown(name, everything)])
 
-    def _known(self, manager: Any, name: str) -> Any:
+    def _known(self, manager: Any, name: str) -> tuple[Any, str, Path | None]:
         entry = manager.task_index[name]
         if name in manager.all_subtasks:
-            return self._read(manager, name, entry.yaml_path)
+            return manager, name, entry.yaml_path
         if name in manager.all_groups:
             listed = (entry.cfg or {}).get("task") or []
             listed = [listed] if isinstance(listed, str) else listed

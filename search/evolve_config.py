@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluators.task_files import shipped_tasks, task_file
 from evaluators.test_sets import known_set
 from runs.checks import BASE, UNION
 from runs.document import Document
@@ -57,6 +58,7 @@ def evolve_draft(
     read.remark_unknown()
     if read.problems:
         raise InputError(source.messages(read.problems))
+    _remark_names(read, values["tasks"], include_path)
     head = [
         f"From {source.name}, a mergekit-evolve config. Comments say what maps to what.",
         f"Next: `search check {out}`, then `search run {out}`.",
@@ -127,6 +129,25 @@ def _tasks(read: Reading) -> list[dict[str, Any]]:
                 "(search.allow_test_sets).",
             )
     return found
+
+
+def _remark_names(
+    read: Reading, tasks: Sequence[Mapping[str, Any]], include_path: tuple[str, ...]
+) -> None:
+    """Say of which tasks a run would not know what to ask; their files may be elsewhere."""
+    places = (*map(Path, include_path), shipped_tasks())
+    unsure = [task["name"] for task in tasks if task_file(task["name"], places) is None]
+    if not unsure:
+        return
+    from evaluators.harness import name_problems  # brings torch and lm-eval
+
+    found = name_problems(unsure, include_path)
+    for at, task in enumerate(tasks):
+        if (problem := found.get(task["name"])) is not None:
+            read.note(f"tasks.{at}", f"A run refuses it: {problem}.")
+            read.remarks.append(f"warning: tasks.{at}.{problem}; a run refuses it.")
+    if found and not include_path:
+        read.remarks.append("Where files of tasks are elsewhere, give --include-path.")
 
 
 def _held_out(read: Reading) -> float:

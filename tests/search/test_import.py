@@ -142,6 +142,38 @@ def test_models_that_are_elsewhere_and_test_sets(
     assert load_config(here / "search.yaml").bounds.depth is None
 
 
+@pytest.mark.slow
+def test_tasks_that_a_run_would_refuse_are_named(
+    evolve: Callable[..., Path], here: Path, command: Command
+) -> None:
+    """lm-eval would not know what to ask; the file may be elsewhere, so the config is written."""
+    evolve({"tasks": ["gsm8kk", "gsm8k", "blimp", "write"]})
+    done = command("import", "evolve.yaml")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    unknown, group, elsewhere = said
+    assert unknown.startswith("warning: tasks.0.name: expected a task of lm-eval ")
+    assert "got 'gsm8kk'; did you mean " in unknown
+    assert group.startswith("warning: tasks.2.name: expected a single task, got a group; name its")
+    assert "got 'write'" in elsewhere
+    assert all(line.endswith("; a run refuses it.") for line in said)
+    assert "give --include-path" in done.stdout
+    assert "# A run refuses it: name: expected a task" in (here / "search.yaml").read_text()
+    with_files = command("import", "evolve.yaml", "--include-path", "tasks", "--force")
+    assert "got 'write'" not in with_files.stdout
+    assert "got 'gsm8kk'" in with_files.stdout
+
+
+def test_tasks_that_are_known_need_no_warning(
+    evolve: Callable[..., Path], here: Path, command: Command
+) -> None:
+    evolve({"tasks": ["gsm8k", "write"]})
+    done = command("import", "evolve.yaml", "--include-path", "tasks")
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stdout
+    assert "refuses it:" not in (here / "search.yaml").read_text()
+
+
 def test_all_problems_of_a_config_at_once(
     evolve: Callable[..., Path], here: Path, command: Command
 ) -> None:
