@@ -9,6 +9,12 @@ from evaluators.examination import Asked
 from evaluators.task_setup import reported
 from evaluators.test_sets import known_set
 
+ACCURACIES = ("acc", "acc_norm")
+"""Metrics that guessing one of several choices scores on."""
+
+LOOKED_AT = 200
+"""Questions of a task whose choices are counted."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskFacts:
@@ -23,6 +29,7 @@ class TaskFacts:
         metrics: What it can be scored by, each as ``metric,filter``.
         shots: Solved examples in the prompt.
         known: The title of the well-known test set that it asks; ``None`` if it asks none.
+        chance: What guessing scores, where that can be told: accuracy on questions with choices.
     """
 
     name: str
@@ -32,6 +39,7 @@ class TaskFacts:
     metrics: tuple[str, ...]
     shots: int
     known: str | None
+    chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,4 +73,14 @@ def facts_of(asked: Asked) -> TaskFacts:
         ),
         shots=int(task.get_config("num_fewshot") or 0),
         known=known_set(asked.info.name, dataset=dataset, split=split),
+        chance=_chance(asked),
     )
+
+
+def _chance(asked: Asked) -> float | None:
+    """Mean of one over the number of choices, of the first questions."""
+    guessing = asked.task.OUTPUT_TYPE == "multiple_choice" and asked.metric in ACCURACIES
+    if not guessing or asked.task.get_config("doc_to_choice") is None:
+        return None
+    counts = [len(asked.task.doc_to_choice(one)) for one in asked.documents[:LOOKED_AT]]
+    return sum(1.0 / count for count in counts) / len(counts) if all(counts) else None

@@ -91,6 +91,7 @@ def _smoke(prepared: Prepared, setting: Setting, depth: Depth, progress: Progres
         search=prepared.manifest.questions.search,
         per_task=depth.questions,
         seconds=depth.seconds / 2,
+        chances={one.name: one.chance for one in prepared.tasks if one.chance is not None},
         progress=lambda what: progress(what, 0, 0),
     )
 
@@ -208,4 +209,6 @@ def _warnings(
         found.append("No questions are held out: the winner's score will flatter it.")
     if smoke is not None and smoke.pace.failure:
         found.append(f"The candidate that was tried failed: {smoke.pace.failure}")
+    if smoke is not None:
+        found += [level.warning() for level in smoke.levels if level.warning()]
     return found

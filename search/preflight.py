@@ -212,6 +212,7 @@ def _smoke_dict(smoke: Smoke) -> dict[str, Any]:
         "barriers": [
             {"between": list(ends), "height": height} for ends, height in smoke.barriers().items()
         ],
+        "levels": [{**asdict(level), "warning": level.warning()} for level in smoke.levels],
     }
 
 

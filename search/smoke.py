@@ -15,8 +15,11 @@ from evaluators.base import (
     EvaluatorError,
     EvaluatorFactory,
     Failure,
+    Score,
 )
+from runs.records import PARENT
 from search.errors import InputError
+from search.levels import Level, levels
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 from spaces.seeds import Seed
 
@@ -96,11 +99,13 @@ class Smoke:
         pace: How long a candidate takes.
         points: Base, parents, middles of pairs, and the plain average.
         questions: Questions per task that losses were taken from.
+        levels: Scores of the models in tasks where the candidate's said little.
     """
 
     pace: Pace
     points: tuple[Point, ...] = ()
     questions: int = 0
+    levels: tuple[Level, ...] = ()
 
     def barriers(self) -> dict[tuple[str, ...], float]:
         """By how much the loss between parents is above the mean of theirs, in nats per token.
@@ -124,6 +129,7 @@ def try_out(
     search: tuple[str, ...],
     per_task: int,
     seconds: float,
+    chances: Mapping[str, float],
     progress: Progress,
 ) -> Smoke:
     """Set up an evaluator in this process and try candidates.
@@ -137,6 +143,7 @@ def try_out(
         per_task: Questions of each task for the losses, which a user's own evaluator has none of;
             0 leaves them out.
         seconds: How long the candidate that is timed may be asked, about.
+        chances: What guessing scores in a task, where that is known.
         progress: Told what is being done.
 
     Raises:
@@ -151,24 +158,30 @@ def try_out(
     try:
         setup = perf_counter() - began
         progress("a candidate for a try")
-        pace = replace(_pace(evaluator, seeds, search, seconds), device=device, setup=setup)
+        timed, tried = _pace(evaluator, seeds, search, seconds)
+        pace = replace(timed, device=device, setup=setup)
+        found: tuple[Level, ...] = ()
+        if tried is not None:
+            progress("scores of the models")
+            models = _alone(seeds)
+            found = levels(evaluator, models, tried, chances=chances, seconds=seconds / 4)
         points: tuple[Point, ...] = ()
         asked = _first_of_each(evaluator.catalogue(), search, per_task)
         if asked and not pace.failure and isinstance(evaluator, Loser):
             points = tuple(_points(evaluator, seeds, base=base, asked=asked, progress=progress))
-        return Smoke(pace=pace, points=points, questions=per_task if points else 0)
+        return Smoke(pace=pace, points=points, questions=per_task if points else 0, levels=found)
     finally:
         evaluator.close()
 
 
 def _pace(
     evaluator: Evaluator, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float
-) -> Pace:
-    """Time one candidate after another that warms everything up."""
+) -> tuple[Pace, Score | None]:
+    """Time one candidate after another that warms everything up, and what it scored."""
     first = evaluator.evaluate(Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
     if isinstance(first, Failure):
         failure = f"{seeds[0].name}: {first.kind}: {first.message}"
-        return Pace(build=math.nan, question=math.nan, questions=0, failure=failure)
+        return Pace(build=math.nan, question=math.nan, questions=0, failure=failure), None
     each = first.score_seconds / len(first.outcomes)
     room = max(FIRST, int(seconds / each)) if each > 0 else len(search)
     chosen = next((seed for seed in seeds if seed.recipe.title in TYPICAL), seeds[-1])
@@ -176,16 +189,27 @@ def _pace(
     found = evaluator.evaluate(Candidate(id=1, recipe=chosen.recipe, questions=questions))
     if isinstance(found, Failure):
         failure = f"{chosen.name}: {found.kind}: {found.message}"
+        asked = len(first.outcomes)
         return Pace(
-            build=first.build_seconds, question=each, questions=len(first.outcomes), failure=failure
-        )
+            build=first.build_seconds, question=each, questions=asked, failure=failure
+        ), None
     asked = len(questions)
-    return Pace(
+    pace = Pace(
         recipe=chosen.name,
         build=found.build_seconds,
         question=found.score_seconds / asked,
         questions=asked,
     )
+    return pace, found
+
+
+def _alone(seeds: Sequence[Seed]) -> dict[str, Recipe]:
+    """Each parent as it is, by name."""
+    return {
+        seed.name.removeprefix(PARENT): seed.recipe
+        for seed in seeds
+        if seed.name.startswith(PARENT)
+    }
 
 
 def _points(
@@ -198,7 +222,7 @@ def _points(
 ) -> Iterator[Point]:
     """Losses of base, parents, the middles between two, and the average of all."""
     average = next((seed.recipe for seed in seeds if seed.name == AVERAGE), seeds[0].recipe)
-    parents = [seed.name.removeprefix("parent ") for seed in seeds if seed.name[:7] == "parent "]
+    parents = list(_alone(seeds))
     pairs = [(a, b) for at, a in enumerate(parents) for b in parents[at + 1 :]]
     wanted: list[tuple[str, tuple[str, ...], Recipe]] = []
     if base is not None:

@@ -14,6 +14,15 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    Outcome,
+    Question,
+    Score,
+    TaskInfo,
+    TaskScore,
+)  # fmt: skip
 from merging.affinity import Affinity, Sums, survey
 from merging.checkpoint import Checkpoint
 from search.advice import advise
@@ -22,12 +31,14 @@ from search.forecast import Crew, Forecast, forecast
 from search.given import read
 from search.heat_map import heat_map
 from search.inspecting import check as look
+from search.levels import Level, levels
 from search.overrides import Overrides
 from search.preflight import Preflight
 from search.preflight_page import fragment, page
 from search.preflight_screen import sparkline
 from search.session import prepare
 from search.smoke import Pace, Point, Smoke
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 Project = Callable[..., Path]
 Command = Callable[..., Any]
@@ -39,6 +50,11 @@ def checked(config: Path, depth: Depth | None = None, **overrides: object) -> Pr
         depth=depth or Depth(seconds=2.0, questions=4),
         progress=lambda what, done, total: None,
     )
+
+
+def alone(name: str) -> Recipe:
+    source = Source(of=Model(name), parameters=parameters(weight=1.0))
+    return Recipe(root=Merge(method="linear", sources=(source,)))
 
 
 def test_everything_about_a_project(project: Project, tmp_path: Path) -> None:
@@ -387,6 +403,96 @@ def test_the_forecast_is_the_arithmetic_of_the_budget(project: Project) -> None:
     few = forecast_of(project(search={"questions": 5000}), Crew(workers=1, gpus=0.0))
     assert few.questions <= 5000
     assert few.limit == "search.questions"
+
+
+@pytest.mark.parametrize(
+    ("scores", "alike", "chance", "words"),
+    [
+        ({"a": 0.0, "b": 0.0}, 0.0, math.nan, "No model answers any of the 40 questions of arc"),
+        ({"a": 0.0, "b": 0.0}, 0.0, 0.25, "No model answers any of the 40 questions of arc"),
+        ({"a": 1.0, "b": 1.0}, 1.0, 0.25, "Every model answers all of the 40 questions of arc"),
+        ({"a": 0.5, "b": 0.5}, 0.5, math.nan, "Every model has the same value, 0.5, for all of"),
+        ({"a": 0.2, "b": 0.35}, math.nan, 0.25, "better than guessing (0.25) on the 40 questions"),
+        ({"a": 0.2, "b": 0.35}, math.nan, 0.25, "the best, b, scores 0.35."),
+        ({"a": 0.2, "b": 0.4}, math.nan, 0.25, ""),
+        ({"a": 0.0, "b": 0.1}, math.nan, math.nan, ""),
+    ],
+)
+def test_a_task_that_tells_no_model_from_another(
+    scores: dict[str, float], alike: float, chance: float, words: str
+) -> None:
+    level = Level(task="arc", questions=40, scores=scores, alike=alike, chance=chance)
+    assert words in level.warning()
+    assert bool(level.warning()) is bool(words)
+
+
+def test_tasks_too_hard_or_too_easy_for_every_model_are_named(
+    project: Project, tasks_folder: Path, tmp_path: Path
+) -> None:
+    """No untrained model writes ``ab``, and each takes the only choice there is."""
+    rows = [{"question": f"{n}=", "choices": ["a"], "label": 0} for n in range(70)]
+    (tmp_path / "sure.json").write_text("\n".join(map(json.dumps, rows)))
+    text = (tasks_folder / "pick.yaml").read_text().replace("task: pick", "task: sure")
+    text = text.replace(str(tasks_folder / "pick.json"), str(tmp_path / "sure.json"))
+    (tmp_path / "sure.yaml").write_text(text)
+    config = project(
+        tasks=["sure", {"name": "write", "metric": "exact_match,none"}],
+        include_path=[str(tasks_folder), str(tmp_path)],
+    )
+    found = checked(config)
+    assert [one.facts.chance for one in found.tasks] == [1.0, None]
+    assert found.smoke is not None
+    assert {level.task: level.alike for level in found.smoke.levels} == {"sure": 1.0, "write": 0.0}
+    assert {*found.smoke.levels[0].scores} == {"code", "math", "text"}
+    easy, hard = (line for line in found.warnings if "nothing to go by" in line)
+    assert easy.startswith("Every model answers all of the ")
+    assert hard.startswith("No model answers any of the ")
+    data = found.to_dict()["smoke"]["levels"]
+    assert [one["warning"] for one in data] == [easy, hard]
+    assert data[0]["scores"]["math"] == 1.0
+
+
+@pytest.mark.parametrize(("share", "asks"), [(0.0, True), (1.0, True), (0.3, True), (0.6, False)])
+def test_models_are_asked_only_where_the_candidate_says_little(share: float, asks: bool) -> None:
+    """A candidate clearly better than guessing leaves nothing to ask."""
+    names = [f"t/{n}" for n in range(40)]
+    task = TaskInfo(name="t", metric="acc,none", higher_is_better=True, weight=1.0, mean=True)
+    questions = tuple(Question(id=name, task="t", position=n) for n, name in enumerate(names))
+    catalogue = Catalogue(tasks=(task,), questions=questions)
+
+    def score(recipe: Recipe, asked: tuple[str, ...]) -> Score:
+        outcomes = tuple(
+            Outcome(question=name, value=float(n < share * len(asked)))
+            for n, name in enumerate(asked)
+        )
+        mean = TaskScore(task="t", value=share, stderr=0.1, n=len(asked))
+        return Score.of(
+            (task,), (mean,), outcomes=outcomes, fingerprint=recipe.key,
+            build_seconds=0.0, score_seconds=len(asked),
+        )  # fmt: skip
+
+    class Asked:
+        notes: tuple[str, ...] = ()
+
+        def __init__(self) -> None:
+            self.candidates: list[Candidate] = []
+
+        def catalogue(self) -> Catalogue:
+            return catalogue
+
+        def evaluate(self, candidate: Candidate) -> Score:
+            self.candidates.append(candidate)
+            return score(candidate.recipe, candidate.questions)
+
+        def close(self) -> None:
+            pass
+
+    evaluator, recipes = Asked(), {name: alone(name) for name in ("a", "b")}
+    tried = score(recipes["a"], tuple(names))
+    found = levels(evaluator, recipes, tried, chances={"t": 0.25}, seconds=60.0)
+    assert bool(found) is asks
+    # at one second a question, sixty seconds are thirty questions for each of two
+    assert [len(one.questions) for one in evaluator.candidates] == ([30, 30] if asks else [])
 
 
 @pytest.mark.parametrize(
