@@ -92,31 +92,56 @@ def look(logits: Tensor) -> Look:
     )
 
 
-def check_hears(model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+def check_hears(
+    model: Any, prompts: Sequence[Sequence[int]], device: torch.device, *, at_once: int = PROMPTS
+) -> None:
     """Make sure that a model's answers depend on what it is asked.
 
     Args:
         model: A causal language model of transformers, in eval mode.
         prompts: Token ids; the last ``TOKENS`` of the first ``PROMPTS`` of them are used.
         device: Where its inputs go.
+        at_once: Prompts of a forward pass.
 
     Raises:
         DegenerateError: If they do not.
     """
-    seen: list[Tensor] = []
-    with torch.inference_mode():
-        for prompt in prompts[:PROMPTS]:
-            ids = torch.tensor([list(prompt)[-TOKENS:]], device=device)
-            logits = model(input_ids=ids).logits[0]
-            steps = min(POSITIONS, len(logits))
-            at = torch.linspace(0, len(logits) - 1, steps, device=logits.device).round().long()
-            seen.append(logits[at].float())
-    if not seen:
+    rows = [list(prompt)[-TOKENS:] for prompt in prompts[:PROMPTS]]
+    if not rows:
         return
-    found = look(torch.cat(seen))
+    parts = [rows[at : at + at_once] for at in range(0, len(rows), at_once)]
+    found = look(torch.cat([seen for part in parts for seen in listen(model, part, device)]))
     if found.degenerate:
         raise DegenerateError(
             f"the merged model says the same whatever it is asked: over {found.positions} "
-            f"positions of {len(seen)} prompts its next-token distributions differ by "
+            f"positions of {len(rows)} prompts its next-token distributions differ by "
             f"{found.spread:.1e} (harness.check_degenerate: false scores such models)"
         )
+
+
+def listen(model: Any, rows: Sequence[list[int]], device: torch.device) -> list[Tensor]:
+    """Logits at the positions that count, in one forward pass.
+
+    Args:
+        model: As for ``check_hears``.
+        rows: Token ids, at least one row, none empty.
+        device: Likewise.
+
+    Returns:
+        ``(positions, vocabulary)`` float32 for each row.
+    """
+    longest = max(map(len, rows))
+    # Padded behind the end, which the positions of a causal model before it do not see.
+    padded = [row + row[-1:] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    with torch.inference_mode():
+        logits = model(
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+        ).logits
+        return [given[_spread(len(row))].float() for given, row in zip(logits, rows, strict=True)]
+
+
+def _spread(length: int) -> Tensor:
+    """Indices of the positions that count, of so many: evenly from the first to the last."""
+    return torch.linspace(0, length - 1, min(POSITIONS, length)).round().long()

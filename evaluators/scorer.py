@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from evaluators.base import (
     Candidate,
@@ -38,6 +38,8 @@ from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
 from merging.plan import PlanError
 from spaces.recipe import Recipe
+
+T = TypeVar("T")
 
 _BROKEN = "the merged model gives logits that are NaN or infinite"
 
@@ -219,28 +221,36 @@ class HarnessEvaluator:
             for position in asked.get(task.info.name, ())
         ]
         some = names[:: max(1, len(names) // PROMPTS)]
-        with isolated(self._device):
+        requests = model.desk.requests
+
+        def look() -> None:
             lm = self._lm(model.skeleton, model.desk)
-            texts = [_words(model.desk.requests[name][0]) for name in some]
-            prompts = [ids for text in dict.fromkeys(texts) if (ids := lm.tok_encode(text))]
-            check_hears(model.skeleton.model, prompts, self._device)
+            texts = dict.fromkeys(_words(requests[name][0]) for name in some)
+            prompts = [ids for text in texts if (ids := lm.tok_encode(text))]
+            check_hears(model.skeleton.model, prompts, self._device, at_once=self._batch)
+
+        self._with_room(look)
         if model.skeleton.broken:
             raise NonFiniteScoreError(_BROKEN)
 
     def _answer(
         self, model: Built, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
-        """Ask the model as it is now; in smaller batches, for good, if memory runs out.
+        """Ask the model as it is now."""
+        # lm-eval draws a bar per batch there, whatever it is told.
+        bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
+        return self._with_room(lambda: self._ask_once(model, asked), bars=bars)
+
+    def _with_room(self, work: Callable[[], T], *, bars: bool = True) -> T:
+        """Do what takes batches, in smaller ones, for good, if memory runs out.
 
         Where not even single sequences fit, the batch size is not what is wrong: it stays.
         """
-        # lm-eval draws a bar per batch there, whatever it is told.
-        bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
         before = self._batch
         while True:
             with isolated(self._device, bars=bars):
                 try:
-                    return self._ask_once(model, asked)
+                    return work()
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise

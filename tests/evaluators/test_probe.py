@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluators.probe import LEAST_POSITIONS, DegenerateError, check_hears, look
+from evaluators.probe import LEAST_POSITIONS, DegenerateError, check_hears, listen, look
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox", "gpt2")
 CPU = torch.device("cpu")
@@ -58,6 +58,17 @@ def test_no_parent_is_taken_for_one(family: str, tiny_model: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [tokenizer(f"max:{n}{n * 7 % 10}{n * 3 % 10}>").input_ids for n in range(8)]
     check_hears(AutoModelForCausalLM.from_pretrained(folder).eval(), prompts, CPU)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_any_length_are_heard_as_each_alone(family: str, tiny_model: Any) -> None:
+    folder: Path = tiny_model(family=family)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = [tokenizer("max:" + "73" * n + ">").input_ids for n in (1, 9, 4, 20)]
+    for prompt, found in zip(prompts, listen(model, prompts, CPU), strict=True):
+        (alone,) = listen(model, [prompt], CPU)
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_broken_model_is(tiny_model: Any) -> None:
