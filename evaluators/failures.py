@@ -9,9 +9,9 @@ import torch
 from evaluators.base import Failure, FailureKind
 from evaluators.probe import DegenerateError
 from evaluators.resident import ResidentError
-from merging.build import BuildError, NonFiniteError
 from merging.checkpoint import CheckpointError
 from merging.plan import PlanError
+from merging.sealing import BuildError, NonFiniteError
 from spaces.recipe import RecipeError
 
 DETAIL = 20_000

@@ -14,10 +14,11 @@ from merging import known
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.expressions import Combine, Expression, Leaf, leaves
-from merging.fingerprint import describe, fingerprint, seal
+from merging.fingerprint import fingerprint
 from merging.kernels import Operands, combine
 from merging.layout import is_head
 from merging.plan import MergePlan, TensorJob
+from merging.sealing import BuildError, NoSpaceError, Sealing
 from merging.supply import Key, Mapped, Supply, Want
 from merging.writer import ModelWriter, WriteError
 
@@ -26,36 +27,6 @@ Progress = Callable[[int, int], None]
 
 ExtraFiles = Mapping[str, str] | Callable[[str], Mapping[str, str]]
 """Files to write with a model; or a function that gives them once the fingerprint is known."""
-
-
-class BuildError(RuntimeError):
-    """A plan that could not be carried out."""
-
-
-class NoSpaceError(BuildError):
-    """The disk has no room for the model."""
-
-
-class NonFiniteError(BuildError):
-    """Merged weights that are NaN or infinite.
-
-    Attributes:
-        tensor: Name of the first output tensor that has one.
-        dtype: Of that tensor.
-        cause: The parent's file and tensor that has one too, if there is such; begins with ": ".
-    """
-
-    def __init__(self, tensor: str, dtype: torch.dtype, cause: str = "") -> None:
-        super().__init__(
-            f"{tensor}: expected finite weights, got NaN or infinity "
-            f"(in {str(dtype).removeprefix('torch.')}){cause}"
-        )
-        self.tensor = tensor
-        self.dtype = dtype
-        self.cause = cause
-
-    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, torch.dtype, str]]:
-        return type(self), (self.tensor, self.dtype, self.cause)
 
 
 def build_into(
@@ -90,7 +61,7 @@ def build_into(
         NonFiniteError: If a merged weight is NaN or infinite. The targets are then half written.
     """
     matched = _match(plan, targets)
-    lines = []
+    sealing = Sealing(chunk)
     # tensors made in inference mode can be written to only there; compiled passes want others
     frozen = any(target.is_inference() for target in matched)
     wants = [
@@ -105,12 +76,14 @@ def build_into(
     ):
         made = zip(plan.jobs, wants, stream, matched, strict=True)
         for done, (job, want, stored, target) in enumerate(made, start=1):
-            lines.append(_run(job, want, stored, target, chunk))
+            _make(job, want, stored, target, chunk)
+            sealing.add(job, want, target)
             if progress is not None:
                 progress(done, len(plan.jobs))
+        sealing.finish()
     if statistics is not None:
         statistics.flush()
-    return fingerprint(lines)
+    return fingerprint(sealing.lines)
 
 
 def tensors(
@@ -202,6 +175,17 @@ def _run(
     job: TensorJob, want: Want, stored: Mapping[Key, Tensor], out: Tensor, chunk: int | None
 ) -> str:
     """Make one tensor, check it, and describe it for the fingerprint."""
+    _make(job, want, stored, out, chunk)
+    sealing = Sealing(chunk)
+    sealing.add(job, want, out)
+    sealing.finish()
+    return sealing.lines[0]
+
+
+def _make(
+    job: TensorJob, want: Want, stored: Mapping[Key, Tensor], out: Tensor, chunk: int | None
+) -> None:
+    """Make one tensor."""
     _name(want, stored)
     made: dict[int, Tensor] = {}
 
@@ -226,10 +210,6 @@ def _run(
         out.detach().copy_(value(job.expression))
     else:
         combine(job.expression.method, operands(job.expression), out=out, chunk=chunk)
-    found = seal(out, chunk=chunk)
-    if not found.finite:
-        raise NonFiniteError(job.name, job.dtype, _cause(want))
-    return describe(job.name, out, found.digest)
 
 
 def _want(job: TensorJob, checkpoints: Mapping[str, Checkpoint], device: torch.device) -> Want:
@@ -248,16 +228,6 @@ def _name(want: Want, stored: Mapping[Key, Tensor]) -> None:
         scope.clear()
         for key, (checkpoint, tensor) in want.stored.items():
             scope.add(stored[key], f"{checkpoint.input_hash}:{tensor}")
-
-
-def _cause(want: Want) -> str:
-    """Which parent is to blame for a weight that is not finite; empty for none."""
-    for source, tensor in want.stored.values():
-        for checkpoint, name in source.made_of(tensor):
-            found = checkpoint.tensor(name)
-            if found.dtype.is_floating_point and not seal(found).finite:
-                return f": model {checkpoint.name}: {checkpoint.file_of(name)}: {name} has one"
-    return ""
 
 
 def _match(plan: MergePlan, targets: Mapping[str, Tensor]) -> list[Tensor]:

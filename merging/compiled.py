@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from merging import choices, counters, looks, passes
 from merging.looks import BLOCK, LOOKS
-from merging.passes import FLOAT_ROWS, INT_ROWS, MERGES, RANKED
+from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES, RANKED, Merge
 
 LOOK_FLOATS, LOOK_INTS = 3, 3
 """Lengths of the numbers that passes without output take."""
@@ -142,18 +142,27 @@ def library(variant: Variant) -> Library | None:
     return _loaded.get(variant)
 
 
-def called(name: str, tensors: list[Tensor]) -> Sequence[Tensor]:
-    """Run a pass as Python; tensors as for a ``Library``, but of any length."""
+def called(name: str, tensors: list[Tensor], *, at_once: bool = False) -> Sequence[Tensor]:
+    """Run a pass as Python; tensors as for a ``Library``, but of any length.
+
+    Args:
+        name: Of the pass.
+        tensors: What it reads and writes.
+        at_once: Whether to take the one of ``merging.passes.AT_ONCE``.
+    """
     first = tensors[0]
-    return _run(name, tensors, torch.arange(len(first), dtype=torch.int32, device=first.device))
+    at = torch.arange(len(first), dtype=torch.int32, device=first.device)
+    return _run(name, tensors, at, AT_ONCE if at_once else MERGES)
 
 
-def _run(name: str, tensors: list[Tensor], at: Tensor) -> Sequence[Tensor]:
+def _run(
+    name: str, tensors: list[Tensor], at: Tensor, merges: Mapping[str, Merge] = MERGES
+) -> Sequence[Tensor]:
     if name in LOOKS:
         *read, floats, ints = tensors
         return LOOKS[name](read, at, floats, ints)
     *read, base, out, floats, ints = tensors
-    MERGES[name](read, base, out, at, floats, ints)
+    merges[name](read, base, out, at, floats, ints)
     return ()
 
 

@@ -9,13 +9,14 @@ dtypes and shapes in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from merging import fused
+from merging import at_once, fused
 from merging.checkpoint import Checkpoint
 from merging.headers import DTYPE_CODES
 
@@ -25,6 +26,9 @@ _EXPONENTS: Mapping[torch.dtype, tuple[int, int]] = {
     torch.float32: (0, 0x7F80),
 }
 """Where the low and the high half of a word hold exponents; all ones mean NaN or infinity."""
+
+FEW = 1 << 15
+"""Entries up to which calls take more time than looking at them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,33 @@ def seal(tensor: Tensor, *, chunk: int | None = None) -> Seal:
     else:
         finite = not flat.is_floating_point() or bool(flat.double().isfinite().all())
     return Seal(digest=digest, finite=finite)
+
+
+def seals(tensors: Sequence[Tensor], *, chunk: int | None = None) -> list[Seal]:
+    """``seal`` of each, in order; those of few entries together, which changes nothing but speed.
+
+    Args:
+        tensors: Any dtype and device each.
+        chunk: Elements at a time of those that are looked at alone.
+    """
+    found: list[Seal] = []
+    for (dtype, _), group in groupby(tensors, key=_together):
+        if dtype is None:
+            found += [seal(tensor, chunk=chunk) for tensor in group]
+            continue
+        exponents = _EXPONENTS[dtype]
+        words = [_words(tensor.detach().reshape(-1)) for tensor in group]
+        found += [
+            Seal(digest=digest, finite=largest != exponents[1])
+            for digest, largest in at_once.seals(words, exponents)
+        ]
+    return found
+
+
+def _together(tensor: Tensor) -> tuple[torch.dtype | None, torch.device]:
+    """What tensors that are looked at together have in common; no dtype for those that are not."""
+    few = 0 < tensor.numel() <= FEW and tensor.dtype in _EXPONENTS
+    return tensor.dtype if few else None, tensor.device
 
 
 def tensor_hash(tensor: Tensor, *, chunk: int | None = None) -> int:

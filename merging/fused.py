@@ -14,13 +14,14 @@ from torch import Tensor
 
 from merging.compiled import LOOK_FLOATS, LOOK_INTS, Library, Variant, called, library
 from merging.looks import BLOCK, IN_BLOCKS
-from merging.passes import FLOAT_ROWS, INT_ROWS
+from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS
 
 _COMPILED_CHUNK = 1 << 22
 _BLOCKS_CHUNK = 1 << 18  # sums stay in the cache, and a search for an entry may stop early
 _CONVERTED_CHUNK = 1 << 17  # copies in another dtype stay in the cache
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
+_FEW = 1 << 16  # entries of all inputs up to which calls take more time than what they compute
 _PERIOD = 1 << 32  # indices after which random masks have other numbers
 _READ = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -62,16 +63,17 @@ def merge(
     kind = Variant(
         name=name,
         inputs=len(inputs),
-        read=_read(tensors),
+        read=read_as(tensors),
         written=out.dtype if out.dtype in _READ else torch.float32,
     )
     wide = replace(kind, read=torch.float32, written=torch.float32)
-    run, size = _chosen(kind, out.device), _CONVERTED_CHUNK if ranks else _COMPILED_CHUNK
+    run, size = chosen(kind, out.device), _CONVERTED_CHUNK if ranks else _COMPILED_CHUNK
     if run is None:
-        run, size, kind = _chosen(wide, out.device), _CONVERTED_CHUNK, wide
+        run, size, kind = chosen(wide, out.device), _CONVERTED_CHUNK, wide
     compiled = run is not None
     if run is None:
-        run, size = _eager(name), _EAGER_CHUNK
+        at_once = name in AT_ONCE and are_few(inputs)
+        run, size = _eager(name, at_once=at_once), _EAGER_CHUNK
     numbers = _table(floats, FLOAT_ROWS, len(inputs), torch.float32, out.device)
     for first, last in spans(out.numel(), _chunk(chunk, out.device, size), whole=compiled):
         fit = _padded_part if compiled and last - first < BLOCK else _part
@@ -110,8 +112,8 @@ def look(
         What the pass returns for each chunk, in order.
     """
     inputs = [one for one in tensors if one.dtype.is_floating_point]
-    read, ranks = (_read(inputs), torch.float32) if inputs else (torch.int32, torch.int32)
-    run = _chosen(Variant(name=name, inputs=len(tensors), read=read), device)
+    read, ranks = (read_as(inputs), torch.float32) if inputs else (torch.int32, torch.int32)
+    run = chosen(Variant(name=name, inputs=len(tensors), read=read), device)
     total, large = tensors[0].numel(), _COMPILED_CHUNK
     if name in IN_BLOCKS:
         total, large = total // BLOCK * BLOCK, _BLOCKS_CHUNK
@@ -147,7 +149,12 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
     ):
         first, second, exponent = map(int, found)
         low, high, largest = low + first, high + second, max(largest, exponent)
-    return (low + (high << 32)) % (1 << 64), largest
+    return hash_of(low, high), largest
+
+
+def hash_of(low: int, high: int) -> int:
+    """The hash whose two sums these are."""
+    return (low + (high << 32)) % (1 << 64)
 
 
 def spans(count: int, chunk: int, *, whole: bool = False) -> Iterator[tuple[int, int]]:
@@ -175,24 +182,29 @@ def signed(value: int) -> int:
     return value - (1 << 32) if value >= 1 << 31 else value
 
 
-def _read(tensors: Sequence[Tensor]) -> torch.dtype:
+def read_as(tensors: Sequence[Tensor]) -> torch.dtype:
     """The dtype that tensors are read as: their own if it is one, float32 if not."""
     first = tensors[0].dtype
     same = first in _READ and all(tensor.dtype == first for tensor in tensors)
     return first if same else torch.float32
 
 
-def _eager(name: str) -> Library:
+def are_few(tensors: Sequence[Tensor]) -> bool:
+    """Whether calls for so few entries in all take more time than what they compute."""
+    return sum(one.numel() for one in tensors) <= _FEW
+
+
+def _eager(name: str, *, at_once: bool = False) -> Library:
     """A pass in the form of a compiled one."""
 
     def run(tensors: list[Tensor]) -> Sequence[Tensor]:
         with torch.no_grad():
-            return called(name, tensors)
+            return called(name, tensors, at_once=at_once)
 
     return run
 
 
-def _chosen(variant: Variant, device: torch.device) -> Library | None:
+def chosen(variant: Variant, device: torch.device) -> Library | None:
     """The compiled pass, if there is one that runs here."""
     return library(variant) if device.type == "cpu" else None
 

@@ -90,11 +90,22 @@ def seal(tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor) ->
     """
     del floats
     (words,) = tensors
-    # zeros add nothing, so that any number of them may follow
-    first = torch.where(words == 0, 0, mix(words + (at + ints[0]) * _STEP))
-    second = (first ^ ((first >> 15) & 0x1FFFF)) * _FOLD
-    exponent = torch.maximum(words & ints[1], (words >> 16) & ints[2])
+    first, second, exponent = sealed_words(words, at + ints[0], ints[1:])
     return first.sum(dtype=torch.int64), second.sum(dtype=torch.int64), exponent.amax()
+
+
+def sealed_words(words: Tensor, at: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``seal`` sums up, twice, and the exponent field that it takes the largest of: int32.
+
+    Args:
+        words: int32.
+        at: Their positions in their tensor.
+        masks: Of the exponents in the low and high half of a word.
+    """
+    # zeros add nothing, so that any number of them may follow
+    first = torch.where(words == 0, 0, mix(words + at * _STEP))
+    second = (first ^ ((first >> 15) & 0x1FFFF)) * _FOLD
+    return first, second, torch.maximum(words & masks[0], (words >> 16) & masks[1])
 
 
 def _size(tensors: Sequence[Tensor]) -> Tensor:

@@ -103,7 +103,11 @@ def _vote(deltas: Sequence[Tensor], divisors: Tensor) -> Tensor:
     return mixed / torch.where(divisor == 0.0, 1.0, divisor) * sign
 
 
-def _task_vectors(thin: _Thin, mix: Callable[[Sequence[Tensor], Tensor], Tensor]) -> Merge:
+_Mix = Callable[[Sequence[Tensor], Tensor], Tensor]
+"""Scaled deltas and their divisors; what is added to the base."""
+
+
+def _task_vectors(thin: _Thin, mix: _Mix) -> Merge:
     """The pass that thins deltas, scales and mixes them, and adds them to the base.
 
     Rows of floats: strength, scales, divisors, and four that thinning reads. Inputs may be followed
@@ -130,22 +134,50 @@ def _task_vectors(thin: _Thin, mix: Callable[[Sequence[Tensor], Tensor], Tensor]
     return merge
 
 
+def _at_once(thin: _Thin, mix: _Mix) -> Merge:
+    """The pass of ``_task_vectors``, with the inputs stacked: the same bits in fewer calls."""
+
+    def merge(
+        inputs: Sequence[Tensor],
+        base: Tensor,
+        out: Tensor,
+        at: Tensor,
+        floats: Tensor,
+        ints: Tensor,
+    ) -> None:
+        origin, count = base.to(torch.float32), floats.shape[1]
+        whole = len(inputs) // count * count
+        first, *stored = [torch.stack(list(inputs[i : i + count])) for i in range(0, whole, count)]
+        columns, words = floats[:, :, None], ints[:, :, None]
+        thinned = thin(first.to(torch.float32) - origin, at, stored, columns, words)
+        out.copy_(mix((thinned * columns[1]).unbind(), floats[2]) * floats[0, 0] + origin)
+
+    return merge
+
+
+_VECTORS: Mapping[str, tuple[_Thin, _Mix]] = {
+    "whole_sum": (_whole, _sum),
+    "trimmed_vote": (_trimmed, _vote),
+    "banded_sum": (_banded, _sum),
+    "banded_vote": (_banded, _vote),
+    "dropped_sum": (_dropped, _sum),
+    "dropped_vote": (_dropped, _vote),
+    "ranked_sum": (_ranked, _sum),
+    "ranked_vote": (_ranked, _vote),
+}
+
 MERGES: Mapping[str, Merge] = {
     "weighted_sum": weighted_sum,
-    "whole_sum": _task_vectors(_whole, _sum),
-    "trimmed_vote": _task_vectors(_trimmed, _vote),
-    "banded_sum": _task_vectors(_banded, _sum),
-    "banded_vote": _task_vectors(_banded, _vote),
-    "dropped_sum": _task_vectors(_dropped, _sum),
-    "dropped_vote": _task_vectors(_dropped, _vote),
-    "ranked_sum": _task_vectors(_ranked, _sum),
-    "ranked_vote": _task_vectors(_ranked, _vote),
+    **{name: _task_vectors(*parts) for name, parts in _VECTORS.items()},
     "ram_mean": ram_mean,
     "sce_mean": sce_mean,
     "sce_selected": sce_selected,
     "near_pair": near_pair,
 }
 """The passes by name."""
+
+AT_ONCE: Mapping[str, Merge] = {name: _at_once(*parts) for name, parts in _VECTORS.items()}
+"""Those that also take their inputs all at once, which is faster where calls take the time."""
 
 RANKED = frozenset({"ranked_sum", "ranked_vote", "ranked_norm"})
 """Passes that read ranks, as float32, beside the inputs."""

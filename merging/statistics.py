@@ -8,9 +8,12 @@ rounded sum of the blocks).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from merging import fused, known
+from torch import Tensor
+
+from merging import at_once, fused, known
 from merging.fused import spans
 from merging.series import BlockSum, Series
 from merging.thinnings import Dropped, Ranked, Thinning
@@ -19,25 +22,33 @@ from merging.thresholds import known_magnitudes
 _NO_NORM = 1e-7
 
 
-def norm_ratio(series: Series, thinning: Thinning, *, chunk: int) -> float:
-    """What a thinned delta is multiplied with to get back its L1 norm.
+def norm_ratios(
+    series: Sequence[Series], thinnings: Sequence[Thinning | None], *, chunk: int
+) -> list[float]:
+    """What each thinned delta is multiplied with to get back its L1 norm.
 
-    1 where either norm is below 1e-7, as in mergekit.
+    1 where either norm is below 1e-7, as in mergekit, and where nothing is thinned.
     """
-    found = known_magnitudes(series)
-    if found is None:
-        whole, largest = _norm_and_largest(series, chunk)
-    else:
-        whole, largest = found.norm, found.largest
-    if not math.isfinite(whole):
-        return math.nan
-    if whole < _NO_NORM:
-        return 1.0
-    kept = _kept_norm(series, thinning, largest, chunk)
-    return 1.0 if kept < _NO_NORM else whole / kept
+    ratios, asked = [1.0] * len(series), list[tuple[int, _Kept]]()
+    for index, (one, thinning) in enumerate(zip(series, thinnings, strict=True)):
+        if thinning is None:
+            continue
+        whole, largest = _norm_and_largest(one, chunk)
+        if not math.isfinite(whole):
+            ratios[index] = math.nan
+        elif whole >= _NO_NORM:
+            ratios[index] = whole
+            asked.append((index, _Kept(series=one, thinning=thinning, largest=largest)))
+    norms = _kept_norms([kept for _, kept in asked], chunk)
+    for (index, _), norm in zip(asked, norms, strict=True):
+        ratios[index] = 1.0 if norm < _NO_NORM else ratios[index] / norm
+    return ratios
 
 
 def _norm_and_largest(series: Series, chunk: int) -> tuple[float, float]:
+    found = known_magnitudes(series)
+    if found is not None:
+        return found.norm, found.largest
     whole, largest = BlockSum(), 0.0
     for _, part in series.parts(chunk):
         size = part.abs()
@@ -46,25 +57,96 @@ def _norm_and_largest(series: Series, chunk: int) -> tuple[float, float]:
     return whole.total(), largest
 
 
-def _kept_norm(series: Series, thinning: Thinning, largest: float, chunk: int) -> float:
-    """The L1 norm of what is kept: exact but for rounding to 2**-24 of the largest entry."""
-    if series.minus is None or not isinstance(thinning, Dropped | Ranked):
-        kept = BlockSum()
-        for start, part in series.parts(chunk):
-            kept.add(part.abs() * thinning.keep(part, start))
-        return kept.total()
-    power = 11 - math.frexp(largest)[1]
-    name, tensors, floats = "kept_norm", [series.tensor, series.minus], [2.0**power]
-    if isinstance(thinning, Ranked):
-        name, tensors = "ranked_norm", [*tensors, thinning.ranks]
-        floats += thinning.bounds
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """What is kept of a delta.
+
+    Attributes:
+        series: The delta.
+        thinning: What is kept of it.
+        largest: Its largest magnitude.
+    """
+
+    series: Series
+    thinning: Thinning
+    largest: float
+
+    @property
+    def look(self) -> str | None:
+        """The pass that finds its norm; ``None`` where there is none.
+
+        What a pass finds is exact but for rounding to 2**-24 of the largest entry.
+        """
+        if self.series.minus is None:
+            return None
+        return _LOOKS.get(type(self.thinning))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What the pass reads."""
+        assert self.series.minus is not None
+        ranks = [self.thinning.ranks] if isinstance(self.thinning, Ranked) else []
+        return [self.series.tensor, self.series.minus, *ranks]
+
+    @property
+    def floats(self) -> list[float]:
+        """The numbers of the pass: a factor that makes magnitudes at most 2**11 comes first."""
+        bounds = self.thinning.bounds if isinstance(self.thinning, Ranked) else ()
+        return [2.0**self._power, *bounds]
+
+    def numbers(self, start: int) -> Sequence[int]:
+        """Its whole numbers as of an index."""
+        assert isinstance(self.thinning, Dropped | Ranked)
+        return self.thinning.numbers(start)
+
+    def norm(self, whole: float, rest: float) -> float:
+        """From the sums that the pass found."""
+        return math.ldexp(whole + rest / 4096, -self._power)
+
+    @property
+    def _power(self) -> int:
+        return 11 - math.frexp(self.largest)[1]
+
+
+_LOOKS: Mapping[type, str] = {Dropped: "kept_norm", Ranked: "ranked_norm"}
+
+
+def _kept_norms(kept: Sequence[_Kept], chunk: int) -> list[float]:
+    """L1 norms of what is kept, in order; of few entries together, which changes nothing."""
+    names = {one.look for one in kept}
+    if len(kept) < 2 or len(names) > 1 or None in names:
+        return [_kept_norm(one, chunk) for one in kept]
+    name, device, sets = str(kept[0].look), kept[0].series.device, [one.tensors for one in kept]
+    if not at_once.suits(name, sets, device):
+        return [_kept_norm(one, chunk) for one in kept]
+    parts = at_once.look(
+        name,
+        sets,
+        device=device,
+        floats=[one.floats for one in kept],
+        ints=[one.numbers(0) for one in kept],
+    )
+    sums = zip(*(one.double().sum(dim=1).tolist() for one in parts), strict=True)
+    return [one.norm(*found) for one, found in zip(kept, sums, strict=True)]
+
+
+def _kept_norm(kept: _Kept, chunk: int) -> float:
+    if kept.look is None:
+        total = BlockSum()
+        for start, part in kept.series.parts(chunk):
+            total.add(part.abs() * kept.thinning.keep(part, start))
+        return total.total()
     whole = rest = 0.0
     for parts in fused.look(
-        name, tensors, floats=floats, ints=thinning.numbers, device=series.device
+        kept.look,
+        kept.tensors,
+        floats=kept.floats,
+        ints=kept.numbers,
+        device=kept.series.device,
     ):
         more, rests = (float(one.double().sum()) for one in parts)  # whole: in any order
         whole, rest = whole + more, rest + rests
-    return math.ldexp(whole + rest / 4096, -power)
+    return kept.norm(whole, rest)
 
 
 def inner_products(first: Series, second: Series, *, chunk: int) -> tuple[float, float, float]:

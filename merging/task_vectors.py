@@ -9,7 +9,7 @@ from torch import Tensor
 
 from merging.operands import Kernel, Operands, series_of
 from merging.sparsify import THINNERS
-from merging.statistics import norm_ratio
+from merging.statistics import norm_ratios
 from merging.thinned import FAMILIES, Mixture, merge_thinned
 from merging.thinnings import Thinning
 
@@ -57,7 +57,4 @@ def rescaling(
     """What each thinned delta is multiplied with: its L1 norm restored, or 1."""
     if not operands.flag("rescale", False):
         return [1.0] * len(thinnings)
-    return [
-        1.0 if thinning is None else norm_ratio(series, thinning, chunk=chunk)
-        for series, thinning in zip(series_of(operands, out), thinnings, strict=True)
-    ]
+    return norm_ratios(series_of(operands, out), thinnings, chunk=chunk)

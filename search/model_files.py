@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from merging.build import BuildError, NoSpaceError, write_model
+from merging.build import write_model
 from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
 from merging.compiled import load, try_warm_up
 from merging.plan import MergePlan

@@ -25,8 +25,8 @@ from evaluators.metrics import MetricError, choose_metric
 from evaluators.questions import questions_of
 from evaluators.scoring import jackknife, mean_stderr, outcome, task_score
 from evaluators.task_files import task_files
-from merging.build import NonFiniteError
 from merging.plan import PlanError
+from merging.sealing import NonFiniteError
 
 documents = st.lists(
     st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none()),

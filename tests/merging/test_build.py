@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from merging import writer
-from merging.build import BuildError, NonFiniteError, build_into, tensors, write_model
+from merging.build import build_into, tensors, write_model
 from merging.checkpoint import Checkpoint
-from merging.fingerprint import fingerprint_checkpoint, tensor_hash
+from merging.fingerprint import fingerprint_checkpoint, seal, seals, tensor_hash
 from merging.plan import MergePlan, plan
+from merging.sealing import BuildError, NonFiniteError
 from spaces.recipe import Recipe
 
 DARE = {
@@ -118,6 +119,21 @@ def test_tensor_hash(dtype: torch.dtype, count: int) -> None:
         changed = tensor.clone()
         changed[index] = 1 - changed[index].to(torch.int8)
         assert tensor_hash(changed) != expected
+
+
+def test_seals_together_are_those_of_each_alone() -> None:
+    """In order, whatever stands beside what; a small one that is not finite is told apart."""
+    noise = torch.Generator().manual_seed(0)
+    made = [
+        torch.randn(count, generator=noise).to(dtype)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+        for count in (1, 3, 7, 4096, 40_000, 5)
+    ]
+    made[2][1], made[7][0], made[11][4] = float("nan"), float("inf"), -float("inf")
+    made += [torch.arange(9), torch.empty(0), torch.zeros(4), made[3].view(64, 64).t()]
+    found = seals(made)
+    assert found == [seal(one) for one in made]
+    assert [at for at, one in enumerate(found) if not one.finite] == [2, 7, 11]
 
 
 def test_tensor_hash_sees_order() -> None:

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from merging import known
-from merging.build import NonFiniteError, build_into
+from merging.build import build_into
 from merging.cache import PLACE_STEP, Magnitudes, Statistics
 from merging.checkpoint import Checkpoint
 from merging.looks import BLOCK
 from merging.masks import MaskKey
 from merging.plan import plan
 from merging.preparation import Needs, prepare
+from merging.sealing import NonFiniteError
 from merging.series import Series
-from merging.statistics import gram, norm_ratio
+from merging.statistics import gram, norm_ratios
 from merging.thinnings import Dropped
 from merging.thresholds import count_magnitudes, trim
 from spaces.recipe import Recipe
@@ -98,14 +99,14 @@ def test_too_many_values_are_counted_in_bins() -> None:
 def test_norms_and_products_are_the_same_known_or_not() -> None:
     series = delta(torch.bfloat16)
     drop = Dropped(key=MaskKey(seed=0, model="a", tensor="x"), density=0.3)
-    expected = norm_ratio(series, drop, chunk=BLOCK), gram([series, series], chunk=BLOCK)
+    expected = norm_ratios([series], [drop], chunk=BLOCK), gram([series, series], chunk=BLOCK)
     with known.scope(Statistics()) as scope:
         assert scope is not None
         assert series.minus is not None
         scope.add(series.tensor, "math")
         scope.add(series.minus, "base")
         for _ in range(2):
-            found = norm_ratio(series, drop, chunk=BLOCK), gram([series, series], chunk=BLOCK)
+            found = norm_ratios([series], [drop], chunk=BLOCK), gram([series, series], chunk=BLOCK)
             assert found == expected
         assert scope.statistics.computed == 2
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from merging import compiled, counters, known
+from merging import compiled, counters, fused, known
 from merging.build import build_into, write_model
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
@@ -19,7 +19,7 @@ from merging.fingerprint import fingerprint_checkpoint
 from merging.fused import merge, seal, spans
 from merging.looks import BLOCK, LOOKS
 from merging.masks import MaskKey, keep, numbers
-from merging.passes import MERGES
+from merging.passes import AT_ONCE, MERGES
 from merging.plan import plan
 from merging.warming import large, passes_of, variants_for, variants_of
 from spaces.methods import METHODS
@@ -84,6 +84,18 @@ def test_chunks_change_nothing(name: str, dtype: torch.dtype) -> None:
         whole = merged(name, count, dtype, chunk=1 << 20).view(torch.uint8)
         for chunk in (1, 3 * BLOCK, None):
             assert torch.equal(merged(name, count, dtype, chunk).view(torch.uint8), whole)
+
+
+@pytest.mark.parametrize("name", list(AT_ONCE))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_inputs_at_once_and_one_by_one(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = [merged(name, count, dtype) for count in SIZES]
+    monkeypatch.setattr(fused, "_FEW", 0)
+    for count, found in zip(SIZES, at_once, strict=True):
+        one_by_one = merged(name, count, dtype)
+        assert torch.equal(found.view(torch.uint8), one_by_one.view(torch.uint8))
 
 
 def test_mixed_dtypes_are_read_as_float32() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.build import NonFiniteError, build_into
+from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.placement import (
@@ -25,6 +25,7 @@ from merging.placement import (
     split,
 )
 from merging.plan import plan
+from merging.sealing import NonFiniteError
 from merging.supply import CopyingCarrier, Mapped, Resident, Streamed, Supply, Want
 from spaces.recipe import Recipe
 

@@ -14,8 +14,8 @@ from merging.fused import spans
 from merging.looks import BLOCK
 from merging.masks import MaskKey
 from merging.series import Series
-from merging.statistics import inner_products, norm_ratio
-from merging.thinnings import Dropped
+from merging.statistics import inner_products, norm_ratios
+from merging.thinnings import Dropped, Ranked, Thinning
 from merging.thresholds import trim
 
 CPU = torch.device("cpu")
@@ -74,15 +74,38 @@ def test_inner_products_are_right_and_cut_independent() -> None:
 def test_norm_ratio_does_not_depend_on_chunks() -> None:
     tensor = torch.randn(3 * BLOCK + 11, generator=torch.Generator().manual_seed(0))
     drop = Dropped(key=MaskKey(seed=0, model="a", tensor="x"), density=0.25)
-    found = norm_ratio(series(tensor), drop, chunk=BLOCK)
-    assert found == norm_ratio(series(tensor), drop, chunk=10 * BLOCK)
-    assert found == pytest.approx(4.0, rel=0.1)
+    found = norm_ratios([series(tensor)], [drop], chunk=BLOCK)
+    assert found == norm_ratios([series(tensor)], [drop], chunk=10 * BLOCK)
+    assert found == pytest.approx([4.0], rel=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 5, BLOCK, BLOCK + 1, 3 * BLOCK + 11])
+@pytest.mark.parametrize("ranked", [False, True])
+def test_norms_together_and_one_by_one(count: int, ranked: bool) -> None:
+    noise = torch.Generator().manual_seed(count)
+    base = torch.randn(count, generator=noise)
+    deltas, thinnings = [], list[Thinning | None]()
+    for at, name in enumerate("abcd"):
+        deltas.append(series((at + 1) * torch.randn(count, generator=noise), base))
+        key = MaskKey(seed=0, model=name, tensor="x")
+        ranks = torch.randperm(count, generator=noise).to(torch.int32)
+        thinnings.append(
+            Ranked(key=key, ranks=ranks, length=count, density=0.4 + at / 10, epsilon=0.1)
+            if ranked
+            else Dropped(key=key, density=0.4 + at / 10)
+        )
+    thinnings[2] = None
+    found = norm_ratios(deltas, thinnings, chunk=BLOCK)
+    pairs = zip(deltas, thinnings, strict=True)
+    assert found == [norm_ratios([a], [b], chunk=BLOCK)[0] for a, b in pairs]
+    assert found[2] == 1.0
+    assert count < BLOCK or min(found[0], found[1], found[3]) > 1.2
 
 
 def test_norm_of_what_is_not_finite_is_not_a_number() -> None:
     drop = Dropped(key=MaskKey(seed=0, model="a", tensor="x"), density=1.0)
-    found = norm_ratio(series(torch.tensor([1.0, math.inf, math.nan])), drop, chunk=BLOCK)
-    assert math.isnan(found)
+    found = norm_ratios([series(torch.tensor([1.0, math.inf, math.nan]))], [drop], chunk=BLOCK)
+    assert math.isnan(found[0])
 
 
 @pytest.mark.parametrize("order", ["random", "ascending", "blocks"])

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merging.build import NonFiniteError, tensors, write_model
+from merging.build import tensors, write_model
 from merging.checkpoint import Checkpoint
 from merging.expressions import leaves
 from merging.fingerprint import fingerprint_checkpoint
 from merging.parents import check_parents
 from merging.plan import PlanError, plan
+from merging.sealing import NonFiniteError
 from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipe import Recipe
 from spaces.vocabulary import TokenRule, Vocabulary

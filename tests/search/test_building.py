@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import compiled
-from merging.build import NoSpaceError, write_model
+from merging.build import write_model
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
 from merging.plan import plan
+from merging.sealing import NoSpaceError
 from search import building
 from search.building import build
 from search.errors import InputError, RunFailed
