@@ -12,6 +12,7 @@ from merging.build import write_model
 from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
 from merging.compiled import load, try_warm_up
 from merging.plan import MergePlan
+from merging.sealing import BuildError, NoSpaceError
 from merging.warming import large, pays_at_once, variants_of
 from runs.export import model_card
 from search.errors import InputError, RunFailed
