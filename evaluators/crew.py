@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from evaluators.base import Candidate, Catalogue, EvaluatorError, EvaluatorFactory
+from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
 from evaluators.pool import Attendance
+from evaluators.posts import Post
 from evaluators.ray_cluster import Answer, Cluster, Node, Trouble
 from evaluators.rooms import Need, rooms, short
 from evaluators.worker import Started
@@ -34,71 +33,10 @@ MakeEvaluator = Callable[[float], EvaluatorFactory]
 Enqueue = Callable[[Callable[[], None]], None]
 """Has something called in the thread that owns the crew."""
 
+Orphaned = Callable[[Post, int, Answer], None]
+"""Hears of a call, by its post and number, whose node went away before Ray finds out."""
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Job:
-    """A candidate, and what became of it.
-
-    Attributes:
-        candidate: As it was submitted.
-        keep: Whether its worker waits for more questions to it.
-        losses: How often its worker died.
-        nodes: How often its worker's node went away.
-        posts: Who is at it; more than one when a straggler is overtaken.
-        begun: Whether any worker was given it.
-        done: Whether its result is there.
-    """
-
-    candidate: Candidate
-    keep: bool = False
-    losses: int = 0
-    nodes: int = 0
-    posts: list[Post]
-    begun: bool = False
-    done: bool = False
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Post:
-    """A place for a worker.
-
-    Attributes:
-        node: Where it is.
-        room: Which of the node's rooms it takes.
-        gpus: GPUs of its worker.
-        actor: Ray's handle of the present worker.
-        call: Number of the present call: answers to others come too late.
-        attendance: Of the present worker; ``None`` while it sets itself up.
-        job: What it evaluates; ``None`` when it is free or sets itself up.
-        since: When it began with the job, by the monotonic clock.
-        began: The same by the wall clock.
-        kept: Whether it is kept free for more questions to its last candidate.
-        deaths: How often in a row workers died here before they were set up.
-    """
-
-    node: Node
-    room: int
-    gpus: float
-    actor: Any = None
-    call: int = 0
-    attendance: Attendance | None = None
-    job: Job | None = None
-    since: float = 0.0
-    began: float = 0.0
-    kept: bool = False
-    deaths: int = 0
-
-    @property
-    def name(self) -> str:
-        """The worker's name; empty while it sets itself up."""
-        return "" if self.attendance is None else self.attendance.worker
-
-    @property
-    def free(self) -> bool:
-        """Whether it can take a candidate, be it kept for one or not."""
-        return self.attendance is not None and self.job is None
 
 
 class Crew:
@@ -125,7 +63,7 @@ class Crew:
         inspect: Inspection | None,
         wait: float,
         enqueue: Enqueue,
-        orphaned: Callable[[Post, int, Answer], None],
+        orphaned: Orphaned,
     ) -> None:
         self._cluster, self._need, self._count = cluster, need, count
         self._make, self._inspect, self._wait = make, inspect, wait

@@ -19,7 +19,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from evaluators import ray_pool
+from evaluators import dispatch
 from evaluators.base import (
     Candidate,
     EvaluatorError,
@@ -221,7 +221,7 @@ def test_a_candidate_whose_nodes_go_away_is_given_up(cluster: Cluster) -> None:
 
 
 def loses_its_node(address: str, process: int) -> None:
-    ray_pool.NODE_LOSSES = 0  # the first counts
+    dispatch.NODE_LOSSES = 0  # the first counts
     make = partial(FakeEvaluator, replace(SPEC, seconds=60.0))
     pool = RayPool(make, gpus=0.0, address=address, retries=5)
     questions = tuple(question.id for question in pool.catalogue().questions)
