@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -44,15 +42,6 @@ SCHEMA_ID = "urn:merge-search:config"
 """What our JSON Schema is known by."""
 
 _TRIAL_LAYERS = 1000  # deep enough for any bounds that a real model could satisfy
-_NOT_SEARCH = (
-    "workers",
-    "search.trials",
-    "search.questions",
-    "search.hours",
-    "search.gpu_hours",
-    "search.validate",
-    "output.loggers",
-)
 
 
 class ConfigError(UserError, ValueError):
@@ -160,20 +149,6 @@ class RunConfig(Section):
     def to_yaml(self) -> str:
         """Canonical text: every key in a fixed order, defaults written out."""
         return document.dump(self.to_dict())
-
-    @property
-    def hash(self) -> str:
-        """Content hash of all keys, 16 hex digits."""
-        return _hash(self.to_dict())
-
-    @property
-    def search_hash(self) -> str:
-        """Content hash without workers and budget: what a resumed run must not change."""
-        data = self.to_dict()
-        for dotted in _NOT_SEARCH:
-            section, key = _section(data, dotted)
-            del section[key]
-        return _hash(data)
 
     @property
     def locations(self) -> dict[str, str]:
@@ -390,8 +365,3 @@ def _section(data: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
     for section in sections:
         data = data[section]
     return data, key
-
-
-def _hash(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
