@@ -23,7 +23,7 @@ from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
 from merging.plan import plan
 from merging.sealing import NoSpaceError
-from search import building
+from search import model_files
 from search.building import build
 from search.errors import InputError, RunFailed
 from spaces.mergekit import from_yaml
@@ -379,10 +379,10 @@ def test_passes_that_were_compiled_are_used(
 ) -> None:
     """Compiled where it pays, loaded where they are, and the same weights as without."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "passes"))
-    monkeypatch.setattr(building, "large", lambda _: True)
+    monkeypatch.setattr(model_files, "large", lambda _: True)
     plain = fingerprint_checkpoint(Checkpoint.open(str(made(recipe, tmp_path / "a")), name="a"))
     assert not (tmp_path / "passes").exists()  # a small model: compiling would take longer
-    monkeypatch.setattr(building, "pays_at_once", lambda *_: True)
+    monkeypatch.setattr(model_files, "pays_at_once", lambda *_: True)
     try:
         for name in ("b", "c"):
             compiled.cool_down()
