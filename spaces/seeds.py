@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,7 +83,8 @@ def seeds(space: Space) -> tuple[Seed, ...]:
 
     - each parent as the specialist: 0.65 of it, equal shares of the rest (linear);
     - TIES at density 0.5 and weight 1, DARE-TIES at density 0.5 and weight 0.5;
-    - task arithmetic with weights 1/k, and with weights 1, where real fine-tunes are often best;
+    - task arithmetic with weights 1, where real fine-tunes are often best, and between these and
+      the average's with 1/sqrt(k): the sum of k orthogonal deltas is then as long as one of them;
     - slerp half way, for two parents;
     - each further method once, at density and weight 0.5 or weight 1, and mergekit's defaults.
     """
@@ -119,13 +121,19 @@ def _known_good(space: Space) -> Iterator[Seed]:
             "dare_ties density 0.5 weight 0.5",
             {"method": "dare_ties", "density": 0.5, "weight": 0.5},
         ),
-        (f"task_arithmetic weight 1/{count}", {"method": "task_arithmetic", "weight": 1.0 / count}),
-        ("task_arithmetic weight 1", {"method": "task_arithmetic", "weight": 1.0}),
+        *_sums(count),
         ("slerp t 0.5", {"method": "slerp", "t": 0.5}),
         *((method, {"method": method, **values}) for method, values in _ONCE),
     )
     found += [_drawn(space, name, wanted) for name, wanted in fixed]
     return (seed for seed in found if seed is not None)
+
+
+def _sums(count: int) -> Iterator[tuple[str, dict[str, Value]]]:
+    """Task arithmetic to try; with weights 1/k it would be the plain average again."""
+    weights = {f"1/sqrt({count})": round(1.0 / math.sqrt(count), 2)} if count > 1 else {}
+    for name, weight in {**weights, "1": 1.0}.items():
+        yield f"task_arithmetic weight {name}", {"method": "task_arithmetic", "weight": weight}
 
 
 def _drawn(space: Space, name: str, wanted: Mapping[str, Value]) -> Seed | None:

@@ -50,13 +50,18 @@ def test_default_space() -> None:
         "specialist chat",
         "ties density 0.5 weight 1",
         "dare_ties density 0.5 weight 0.5",
-        "task_arithmetic weight 1/3",
+        "task_arithmetic weight 1/sqrt(3)",
         "task_arithmetic weight 1",
     ]
     assert all(seed.params is not None for seed in found)
     by_name = {seed.name: seed.recipe for seed in found}
     assert shares(by_name["parent code"]) == {"math": 0, "code": 1, "chat": 0}
     assert shares(by_name["plain average"]) == pytest.approx(dict.fromkeys(space().parents, 1 / 3))
+    weights = [
+        [dict(source.parameters)["weight"] for source in by_name[name].root.sources]
+        for name in ("task_arithmetic weight 1/sqrt(3)", "task_arithmetic weight 1")
+    ]
+    assert weights == [[0.58] * 3, [1.0] * 3]
     specialist = {"math": 0.65, "code": 0.175, "chat": 0.175}
     assert shares(by_name["specialist math"]) == pytest.approx(specialist)
 
@@ -164,4 +169,4 @@ def test_an_average_is_one_whatever_the_range(weight: tuple, drawn: bool, order:
 def test_two_parents_meet_half_way_and_one_is_its_own_average() -> None:
     assert seeds(space(parents=("a", "b")))[-1].name == "slerp t 0.5"
     found = seeds(space(parents=("a",), methods=("linear", "task_arithmetic")))
-    assert [seed.name for seed in found] == ["parent a", "task_arithmetic weight 1/1"]
+    assert [seed.name for seed in found] == ["parent a", "task_arithmetic weight 1"]
