@@ -21,7 +21,7 @@ _BLOCKS_CHUNK = 1 << 18  # sums stay in the cache, and a search for an entry may
 _CONVERTED_CHUNK = 1 << 17  # copies in another dtype stay in the cache
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
-_FEW = 1 << 16  # entries of all inputs up to which calls take more time than what they compute
+_FEW = 1 << 17  # entries of all inputs up to which calls take more time than what they compute
 _PERIOD = 1 << 32  # indices after which random masks have other numbers
 _READ = (torch.bfloat16, torch.float16, torch.float32)
 
