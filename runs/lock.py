@@ -11,7 +11,18 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+)
 from sqlalchemy import update as sql_update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -112,6 +123,9 @@ class Lock:
     def __init__(self, engine: Engine, rows: Table) -> None:
         self._engine = engine
         self._rows = rows
+        self._sign = (  # made once: it goes with every transaction
+            sql_update(rows).where(rows.c.token == bindparam("own")).values(beat=bindparam("now"))
+        )
         self._token: str | None = None
         self._released = threading.Event()
         self._beating: threading.Thread | None = None
@@ -204,9 +218,7 @@ class Lock:
         """
         if self._token is None:
             return
-        kept = connection.execute(
-            sql_update(self._rows).where(self._rows.c.token == self._token).values(beat=time.time())
-        )
+        kept = connection.execute(self._sign, {"own": self._token, "now": time.time()})
         if kept.rowcount != 1:
             raise LockLostError(
                 "study: expected to hold the lock, got another driver holding it: this one was "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -143,6 +143,9 @@ class RunDatabase:
     def close(self) -> None:
         """Release the lock if held and close all connections; calling it twice is fine."""
         wrote = self.lock.held
+        if wrote and self._book is not None:
+            with suppress(UserError, RunFailed), self._writing():  # else it is told on resume
+                pass
         self.lock.release()
         if self._storage is not None:
             self._storage.engine.dispose()
@@ -253,12 +256,24 @@ class RunDatabase:
         return StoreError(f"{self.name}: expected what `search run` wrote, got damage: {what}")
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """A transaction, by whoever holds the study; what it raises has not been written."""
+    def _writing(self, *, asked: bool = False) -> Iterator[sa.Connection]:
+        """A transaction, by whoever holds the study; what it raises has not been written.
+
+        Args:
+            asked: Whether trials that were asked for are written with it; those that were told
+                their result are in any case.
+        """
         try:
+            book = self._book
+            if book is not None and book.remembers:  # which Optuna writes, after its trials
+                book.flush()
             with self._engine.begin() as connection:
                 self.lock.keep(connection)
+                if book is not None:
+                    book.write(connection, running=asked)
                 yield connection
+            if book is not None:
+                book.written()
         except SQLAlchemyError as error:
             raise self._write_error(error) from error
 

@@ -44,6 +44,23 @@ Values = npt.NDArray[np.float64]
 UNKNOWN = (math.nan, math.nan)
 """The span of an evaluation of which nobody took the time."""
 
+# Statements of every candidate are made once: making one takes as long as executing it.
+_LAST = sa.select(sa.func.max(CANDIDATES.c.id))
+_NEW = sa.insert(CANDIDATES)
+_BEGIN = sa.insert(EVALUATIONS).values(
+    candidate=sa.bindparam("of"),
+    split=sa.bindparam("what"),
+    part=sa.select(sa.func.count())
+    .where(EVALUATIONS.c.candidate == sa.bindparam("of"))
+    .where(EVALUATIONS.c.split == sa.bindparam("what"))
+    .scalar_subquery(),
+    state=State.RUNNING.value,
+    attempts=0,
+    questions=sa.bindparam("count"),
+    asked=sa.bindparam("ids"),
+    started=sa.bindparam("now"),
+)
+
 _NONE = Recipe(
     root=Merge(
         method="linear",
@@ -82,21 +99,18 @@ class Store(RunDatabase):
             The id of the candidate. Its search evaluation is begun in the same transaction.
         """
         planned = planned or self.manifest.questions.search
-        if self._book is not None:
-            self._book.flush()
-        with self._writing() as connection:
-            last = connection.execute(sa.select(sa.func.max(CANDIDATES.c.id))).scalar()
+        with self._writing(asked=True) as connection:
+            last = connection.execute(_LAST).scalar()
             number = 0 if last is None else last + 1
-            connection.execute(
-                sa.insert(CANDIDATES).values(
-                    id=number,
-                    key=recipe.key,
-                    recipe=json.dumps(recipe.to_dict()),
-                    origin=origin,
-                    trial=trial,
-                    planned=self._pack_positions(planned),
-                )
-            )
+            row = {
+                "id": number,
+                "key": recipe.key,
+                "recipe": json.dumps(recipe.to_dict()),
+                "origin": origin,
+                "trial": trial,
+                "planned": self._pack_positions(planned),
+            }
+            connection.execute(_NEW, row)
             self._begin(connection, number, Split.SEARCH, questions or planned)
         return number
 
@@ -122,19 +136,14 @@ class Store(RunDatabase):
     def _begin(
         self, connection: sa.Connection, candidate: int, split: Split, questions: Sequence[str]
     ) -> None:
-        number = sa.select(sa.func.count()).where(_is(candidate, split)).scalar_subquery()
-        connection.execute(
-            sa.insert(EVALUATIONS).values(
-                candidate=candidate,
-                split=split.value,
-                part=number,
-                state=State.RUNNING.value,
-                attempts=0,
-                questions=len(questions),
-                asked=self._pack_positions(questions),
-                started=datetime.now(UTC).timestamp(),
-            )
-        )
+        row = {
+            "of": candidate,
+            "what": split.value,
+            "count": len(questions),
+            "ids": self._pack_positions(questions),
+            "now": datetime.now(UTC).timestamp(),
+        }
+        connection.execute(_BEGIN, row)
 
     def began(self, candidates: Collection[int]) -> None:
         """Note that workers began with what is under way of these candidates: it is an attempt."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -38,6 +39,18 @@ def draw(trial: optuna.Trial) -> float:
     return trial.suggest_float("weight", 0.0, 1.0) + (method == "ties")
 
 
+def write(book: TrialBook, url: str) -> None:
+    """What a run does with everything it writes of its own, and does not with what failed."""
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        book.write(connection, running=False)
+        connection.rollback()
+    with engine.begin() as connection:
+        book.write(connection, running=False)
+    book.written()
+    engine.dispose()
+
+
 def content(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     return [
         (t.number, t.state, t.values, t.params, t.distributions, t.user_attrs, t.system_attrs,
@@ -64,6 +77,8 @@ def test_the_database_holds_what_memory_does(url: str, sampler: BaseSampler) -> 
             study.tell(trial, state=TrialState.FAIL)
         else:
             study.tell(trial, value)
+        if number % 2:
+            write(book, url)
     running = study.ask()
     draw(running)
     book.flush()
@@ -83,12 +98,18 @@ def test_what_never_became_a_candidate_is_not_there(url: str) -> None:
     study, book = opened(url)
     study.tell(study.ask(), 1.0)
     draw(study.ask())
+    study.tell(study.ask(), 2.0)  # waits for the one before it
+    write(book, url)
     assert [t.state for t in optuna.load_study(study_name="x", storage=url).trials] == [
         TrialState.COMPLETE
     ]
     book.flush()
     kept = optuna.load_study(study_name="x", storage=url).trials
-    assert [t.state for t in kept] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert [t.state for t in kept] == [
+        TrialState.COMPLETE,
+        TrialState.RUNNING,
+        TrialState.COMPLETE,
+    ]
     assert set(kept[1].params) == {"method", "seed", "weight"}
 
 
@@ -97,12 +118,13 @@ def test_trials_of_an_earlier_driver_go_on(url: str) -> None:
     earlier = optuna.load_study(study_name="x", storage=url)
     draw(earlier.ask())
     earlier.ask().suggest_categorical("method", ["ties", "linear"])
-    study, _ = opened(url)
+    study, book = opened(url)
     study.tell(0, 0.5)
     half = optuna.Trial(study, study.trials[1]._trial_id)
     value = draw(half)
     half.set_user_attr("candidate", 7)
     study.tell(1, value)
+    write(book, url)
     kept = optuna.load_study(study_name="x", storage=url).trials
     assert [t.value for t in kept] == [0.5, value]
     assert kept[1].user_attrs == {"candidate": 7}
@@ -112,11 +134,12 @@ def test_trials_of_an_earlier_driver_go_on(url: str) -> None:
 def test_several_objectives(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/front.db"
     optuna.create_study(storage=url, study_name="x", directions=["maximize", "maximize"])
-    study, _ = opened(url, optuna.samplers.NSGAIISampler(seed=1, population_size=4))
+    study, book = opened(url, optuna.samplers.NSGAIISampler(seed=1, population_size=4))
     for _ in range(6):
         trial = study.ask()
         value = draw(trial)
         study.tell(trial, [value, -value])
+    book.flush()
     kept = optuna.load_study(study_name="x", storage=url)
     assert rounded(kept.trials) == rounded(study.trials)
     assert len(kept.best_trials) == 6
