@@ -28,7 +28,7 @@ TOGETHER = 0.3
 ALIKE = 8
 """Points in a row that share their words, since recipes built alike are looked at together."""
 
-APART = (0.2, 0.5)
+APART = np.array([0.2, 0.5])
 """Share of values that move on their own; one of these for each mutation."""
 
 
@@ -100,11 +100,11 @@ class Cube:
             scale: Standard deviation of a change of a number, as a share of its range.
         """
         shape = (count, self.size)
-        alone = rng.random(shape) < rng.choice(APART, size=(count, 1))
+        alone = rng.random(shape) < APART[rng.integers(len(APART), size=(count, 1))]
         moves = rng.normal(0.0, scale, shape) * alone
         stems = (count, self._stems)
         joint = rng.normal(0.0, scale, stems) * (rng.random(stems) < TOGETHER)
-        moved = np.clip(point + moves + joint[:, self._stem], 0.0, 1.0)
+        moved = np.minimum(np.maximum(point + moves + joint[:, self._stem], 0.0), 1.0)
         again = rng.random(shape) < SWITCH
         words = np.where(again, rng.random(shape), point)[_alike(count)]
         return np.where(self._words, words, moved)

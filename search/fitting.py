@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_solve, cholesky
+from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.optimize import minimize
 
 from search.features import Group
@@ -20,6 +20,7 @@ from search.surrogate import (
     FLOOR,
     Data,
     Hyper,
+    Surrogate,
     distances,
     matern,
     representative,
@@ -82,6 +83,14 @@ class Fits:
         self._groups = groups
         self._known = dict(known or {})
         self._keep = keep
+        self._model: Surrogate | None = None
+
+    def model(self, data: Data, hyper: Hyper) -> Surrogate:
+        """The process of these points; the last one is kept for whoever asks for the same next."""
+        last = self._model
+        if last is None or last.hyper is not hyper or not _same(last.data, data):
+            self._model = last = Surrogate(data, hyper=hyper, groups=self._groups)
+        return last
 
     def due(self, count: int) -> bool:
         """Whether a fit would be made for so many points."""
@@ -98,6 +107,14 @@ class Fits:
         return self._known[size]
 
 
+def _same(one: Data, other: Data) -> bool:
+    return (
+        np.array_equal(one.y, other.y)
+        and np.array_equal(one.noise, other.noise)
+        and np.array_equal(one.x, other.x)
+    )
+
+
 def milestone(count: int) -> int:
     """The last size, up to ``count``, at which hyper-parameters are fitted: 6, 8, 10, 12, ..."""
     size = FEWEST
@@ -107,26 +124,29 @@ def milestone(count: int) -> int:
 
 
 class Objective:
-    """Minus the logarithm of likelihood times prior, up to a constant, with its gradient."""
+    """Minus the logarithm of likelihood times prior, up to a constant, with its gradient.
+
+    What is symmetric is kept as its lower half without the diagonal, pair by pair.
+    """
 
     def __init__(self, data: Data, groups: Sequence[Group]) -> None:
         centre, spread = standard(data)
         self._y = (data.y - centre) / spread
         self._known = data.noise / spread**2 + FLOOR
-        self._squares = distances(data.x, data.x, groups)
+        self._pairs = np.tril_indices(len(data.y), -1)
+        self._squares = distances(data.x, data.x, groups)[:, *self._pairs]
         self._median = Hyper.median(groups).log
 
     def __call__(self, log: Array) -> tuple[float, Array]:
         """Value and gradient ``(groups + 2,)`` by the logarithms of the hyper-parameters."""
-        hyper = Hyper(log)
-        scaled = self._squares / (hyper.lengths**2)[:, None, None]
-        shape, slope = matern(scaled.sum(axis=0))
-        covariance = hyper.signal * shape
-        total = covariance.copy()
-        total[np.diag_indices_from(total)] += self._known + hyper.noise
-        try:
-            lower: Array = cholesky(total, lower=True, check_finite=False)
-        except LinAlgError:
+        hyper, pairs = Hyper(log), self._pairs
+        by_square = 1.0 / hyper.lengths**2
+        shape, slope = matern(by_square @ self._squares)
+        total = np.empty((len(self._y), len(self._y)))
+        total[pairs] = hyper.signal * shape
+        np.fill_diagonal(total, hyper.signal + self._known + hyper.noise)
+        lower, info = dpotrf(total, lower=True, clean=False)
+        if info:
             return 1e10, np.zeros_like(log)
         mean, weights = solve_mean((lower, True), self._y)
         off = (log - self._median) / PRIOR_WIDTH
@@ -135,13 +155,15 @@ class Objective:
             + float(np.log(np.diag(lower)).sum())
             + 0.5 * float(off @ off)
         )
-        inverse = cho_solve((lower, True), np.eye(len(total)), check_finite=False)
-        # d/dh of the likelihood is tr((inverse - weights weights') dK/dh) / 2, eq. 5.9.
-        inner = 0.5 * (inverse - np.outer(weights, weights))
-        by_length = np.einsum("ij,gij->g", inner * slope * hyper.signal, scaled)
-        by_signal = 2.0 * float(np.sum(inner * covariance))
-        by_noise = 2.0 * hyper.noise * float(np.trace(inner))
-        return value, np.array([*by_length, by_signal, by_noise]) + off / PRIOR_WIDTH
+        inverse, _ = dpotri(lower, lower=True)
+        # d/dh of the likelihood is tr((inverse - weights weights') dK/dh) / 2, eq. 5.9. Every pair
+        # counts twice.
+        rows, columns = pairs
+        inner = inverse[pairs] - weights[rows] * weights[columns]
+        diagonal = float(np.trace(inverse) - weights @ weights)
+        by_length = by_square * (self._squares @ (inner * slope)) * hyper.signal
+        by_signal = hyper.signal * (2.0 * float(inner @ shape) + diagonal)
+        return value, np.array([*by_length, by_signal, hyper.noise * diagonal]) + off / PRIOR_WIDTH
 
 
 def _for_fitting(data: Data) -> Data:

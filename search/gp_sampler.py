@@ -32,7 +32,15 @@ from search.features import Features
 from search.fitting import Fits
 from search.history import History, HistoryReader, Known
 from search.sketches import Sketches
-from search.surrogate import FEWEST, MAX_POINTS, Data, Outlook, Surrogate, representative
+from search.surrogate import (
+    FEWEST,
+    MAX_POINTS,
+    Data,
+    Outlook,
+    Surrogate,
+    best_first,
+    representative,
+)
 from spaces.draw import Choices, Domain, Floats, parameters
 from spaces.space import Space
 
@@ -193,10 +201,7 @@ class GaussianProcessSampler(BaseSampler):
         self, history: History, rng: np.random.Generator, whither: np.random.Generator
     ) -> Array:
         """The point with the largest bound in a random direction, from two rounds of options."""
-        keep, cube = representative(history.y, MAX_POINTS), self._cube
-        # The best first: they say most about options, many of which are near them.
-        best_first = np.argsort(-history.y[keep].max(axis=1), kind="stable")
-        keep = keep[best_first]
+        keep, cube = best_first(history.y, representative(history.y, MAX_POINTS)), self._cube
         models = self._models(history, keep)
         means = np.column_stack([model.means for model in models])[: len(keep)]
         direction = _Direction.random(means, whither)
@@ -230,12 +235,18 @@ class GaussianProcessSampler(BaseSampler):
             found: list[int] = []
             for at in enough:
                 if at not in new:
-                    (option,) = self._cube.options(options.points[at : at + 1])
-                    new[at] = option.recipe.key not in known
+                    new[at] = not known.resembles(options.x[at]) or (
+                        self._key(options.points[at]) not in known
+                    )
                 found += [at] if new[at] else []
                 if len(found) == count:
                     return np.array(found, dtype=np.intp)
         return np.array(found, dtype=np.intp)
+
+    def _key(self, point: Array) -> str:
+        """The key of the recipe at a point."""
+        (option,) = self._cube.options(point[None])
+        return option.recipe.key
 
     def _models(self, history: History, keep: NDArray[np.intp]) -> list[Surrogate]:
         """A model for each objective, of the trials to keep and what failed."""
@@ -257,7 +268,7 @@ class GaussianProcessSampler(BaseSampler):
                 y=np.append(scored.y, np.full(len(failed), np.quantile(y, PESSIMISM))),
                 noise=np.append(scored.noise, np.full(len(failed), doubt)),
             )
-        model = Surrogate(scored, hyper=hyper, groups=self._features.groups)
+        model = self._fits[objective].model(scored, hyper)
         model.expect(history.pending, usual)
         return model
 
@@ -276,13 +287,14 @@ class _Options:
 
     Attributes:
         points: The same.
+        x: The same.
         bounds: ``(n,)``, minus infinity where they were not computed.
     """
 
     def __init__(
         self, points: Array, x: Array, models: Sequence[Surrogate], direction: _Direction
     ) -> None:
-        self.points, self._direction = points, direction
+        self.points, self.x, self._direction = points, x, direction
         self._outlooks = [Outlook(model, x) for model in models]
         self._means = np.column_stack([outlook.mean for outlook in self._outlooks])
         self.bounds: Array = np.full(len(points), -np.inf)

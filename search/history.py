@@ -27,6 +27,10 @@ from spaces.space import Space
 Array = NDArray[np.float64]
 
 
+ALIKE = 1e-9
+"""Squared distance, as a share of the features' own size, that may come of rounding."""
+
+
 class Rows:
     """A table that grows by a row at a time.
 
@@ -88,6 +92,7 @@ class Known:
         places: Where finished trials with a recipe stand in the order they finished, by its key.
         counting: Whether each of them has a score or failed.
         pending: Keys of recipes under way.
+        x: ``(n, columns)`` features of all these recipes.
     """
 
     def __init__(
@@ -95,11 +100,21 @@ class Known:
         places: dict[str, list[int]],
         counting: NDArray[np.bool_],
         pending: Iterable[str],
+        x: Array,
     ) -> None:
         self._places, self._counting, self._pending = places, counting, frozenset(pending)
+        self._x, self._squares = x, np.einsum("ij,ij->i", x, x)
 
     def __contains__(self, key: str) -> bool:
         return key in self._pending or self.before(key, len(self._counting))
+
+    def resembles(self, x: Array) -> bool:
+        """Whether one of them has these features, ``(columns,)``, but for rounding.
+
+        A recipe with other features is another one, and need not be drawn to be told apart.
+        """
+        apart = self._squares + x @ x - 2.0 * (self._x @ x)
+        return bool((apart < ALIKE * (1.0 + x @ x)).any())
 
     def before(self, key: str, place: int) -> bool:
         """Whether a recipe had a score or had failed before the trial at a place finished."""
@@ -168,7 +183,8 @@ class HistoryReader:
         )
         value, stderr = self._estimated(numbers, estimates, len(signs))
         scored = np.isfinite(value).all(axis=1) & ~failed
-        known = Known(self._places, scored | failed, [key for key, _ in pending])
+        everything = np.vstack([self._x.table, *(row[None] for _, row in pending)])
+        known = Known(self._places, scored | failed, [key for key, _ in pending], everything)
         self._once(scored, failed)
         rows, x = np.flatnonzero(scored), self._x.table
         waiting = {key: row for key, row in pending if not self._any(key, scored)}

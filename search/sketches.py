@@ -86,9 +86,11 @@ class Sketches:
             return self._drawn(points)
         codes, table = self._cube.codes(points), self._cube.numbers(points)
         groups: dict[int, tuple[Look, list[int]]] = {}
-        for row, code in enumerate(codes.tolist()):
-            look = self._find(code, points[row])
-            groups.setdefault(id(look), (look, []))[1].append(row)
+        # A few in a row are often alike.
+        others = np.flatnonzero((codes[1:] != codes[:-1]).any(axis=1)) + 1
+        for start, end in pairwise([0, *others.tolist(), len(points)] if len(points) else []):
+            look = self._find(codes[start].tolist(), points[start])
+            groups.setdefault(id(look), (look, []))[1].extend(range(start, end))
         result = np.empty((len(points), self._features.columns))
         for look, rows in groups.values():
             result[rows] = look.rows(table[rows])

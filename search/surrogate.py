@@ -7,8 +7,10 @@ least squares, as in universal kriging. Plain numpy in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ MAX_POINTS = 512
 FEWEST = 6
 """Points that must be there before the model is trusted."""
 
-GLANCE = 128
+GLANCE = 256
 """Points that a first look at deviations takes into account."""
 
 CACHED = 16_384
@@ -120,50 +122,60 @@ def matern(squares: Array) -> tuple[Array, Array]:
 
 
 def _scaled(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
+    """Points in units of the length scales over the root of 5."""
     factors = np.empty(x.shape[1])
     for group, length in zip(groups, hyper.lengths, strict=True):
-        factors[group.start : group.end] = 1.0 / length
+        factors[group.start : group.end] = math.sqrt(5.0) / length
     return x * factors
 
 
 def kernel(one: Array, other: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
     """Covariances of the process, ``(len(one), len(other))``."""
-    a, b = (_scaled(points, hyper, groups) for points in (one, other))
-    result = np.empty((len(a), len(b)))
-    rows = max(1, CACHED // max(1, len(b)))
+    a, b = _left(_scaled(one, hyper, groups)), _right(_scaled(other, hyper, groups))
+    result = np.empty((len(a), b.shape[1]))
+    rows = max(1, CACHED // max(1, b.shape[1]))
     for start in range(0, len(a), rows):
-        _matern_rows(a[start : start + rows], b, hyper.signal, result[start : start + rows])
+        _matern_rows(a[start : start + rows], b, hyper, result[start : start + rows])
     return result
 
 
 def covariance(x: Array, hyper: Hyper, groups: Sequence[Group]) -> Array:
     """Covariances of points with each other, ``(n, n)``; above the diagonal they are left out."""
     scaled = _scaled(x, hyper, groups)
+    a, b = _left(scaled), _right(scaled)
     result = np.empty((len(x), len(x)))
     rows = max(1, CACHED // max(1, len(x)))
     for start in range(0, len(x), rows):
         end = min(start + rows, len(x))
-        _matern_rows(scaled[start:end], scaled[:end], hyper.signal, result[start:end, :end])
+        _matern_rows(a[start:end], b[:, :end], hyper, result[start:end, :end])
     return result
 
 
-def _matern_rows(a: Array, b: Array, signal: float, out: Array) -> None:
-    """Covariances of a few points with others, so few that tables stay in the cache."""
-    root = a @ b.T
-    root *= -2.0
-    root += np.einsum("ij,ij->i", a, a)[:, None]
-    root += np.einsum("ij,ij->i", b, b)[None]
-    np.maximum(root, 0.0, out=root)
-    root *= 5.0
-    np.sqrt(root, out=root)
-    np.multiply(root, 1.0 / 3.0, out=out)  # (1 + r + r^2 / 3) exp(-r)
-    out += 1.0
-    out *= root
-    out += 1.0
-    np.negative(root, out=root)
+def _left(x: Array) -> Array:
+    """Rows whose products with ``_right`` are squared distances."""
+    return np.column_stack([-2.0 * x, np.einsum("ij,ij->i", x, x), np.ones(len(x))])
+
+
+def _right(x: Array) -> Array:
+    """Columns for the rows of ``_left``."""
+    return np.vstack([x.T, np.ones(len(x)), np.einsum("ij,ij->i", x, x)])
+
+
+def _matern_rows(a: Array, b: Array, hyper: Hyper, out: Array) -> None:
+    """Covariances of a few points with others, so few that tables stay in the cache.
+
+    With r the root of 5 times the distance, (1 + r + r^2 / 3) exp(log signal - r), in as few passes
+    over the table as it takes: they cost more than the products.
+    """
+    squares = a @ b
+    np.maximum(squares, 0.0, out=squares)
+    root = np.sqrt(squares)
+    squares *= 1.0 / 3.0
+    squares += root
+    squares += 1.0
+    np.subtract(2.0 * hyper.log[-2], root, out=root)
     np.exp(root, out=root)
-    root *= signal
-    out *= root
+    np.multiply(squares, root, out=out)
 
 
 class Surrogate:
@@ -193,9 +205,19 @@ class Surrogate:
         # Covariances times weights: what is left of the values once the noise is taken away.
         self.means: Array = self.centre + self.spread * (y - noise * self._weights)
         self._pending = np.empty((0, data.x.shape[1]))
-        self._pending_noise = np.empty(0)
+        self._pending_noise = math.nan
         self._beside = np.empty((len(data.y), 0))
         self._corner = np.empty((0, 0))
+
+    @cached_property
+    def _blocks(self) -> tuple[Array, Array, Array]:
+        """The factor's upper left, upper right and lower right, parted after ``GLANCE`` points."""
+        upper, at = self._upper, GLANCE
+        return (
+            np.asfortranarray(upper[:at, :at]),
+            np.asfortranarray(upper[:at, at:]),
+            np.asfortranarray(upper[at:, at:]),
+        )
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the process, without noise, at ``(m, columns)``."""
@@ -217,23 +239,31 @@ class Surrogate:
         """Count on points under way, as if each came back with its mean.
 
         That leaves the mean as it is everywhere and narrows the uncertainty around them (kriging
-        believer, Ginsbourger et al. 2010). Rows are appended to the Cholesky factor.
+        believer, Ginsbourger et al. 2010). Rows are appended to the Cholesky factor; those of the
+        points that were counted on before, and still come first, are kept.
 
         Args:
-            x: ``(m, columns)``.
+            x: ``(m, columns)``, all that are under way.
             noise: The variance that their values will have.
         """
-        if not len(x):
-            return
-        self._pending = np.vstack([self._pending, x])
-        self._pending_noise = np.append(self._pending_noise, np.full(len(x), noise))
-        own = kernel(self._pending, self._pending, self.hyper, self.groups)
-        own[np.diag_indices_from(own)] += (
-            self._pending_noise / self.spread**2 + self.hyper.noise + FLOOR
-        )
-        self._beside = self._half(kernel(self._pending, self.data.x, self.hyper, self.groups))
-        left = own - self._beside.T @ self._beside
-        self._corner = cholesky(left, lower=True, check_finite=False)
+        noise = noise / self.spread**2 + self.hyper.noise + FLOOR
+        old = self._pending
+        count = len(old) if self._pending_noise == noise and len(old) <= len(x) else 0
+        if not np.array_equal(old[:count], x[:count]):
+            count = 0
+        self._pending, self._pending_noise = x, noise
+        beside, corner = self._beside[:, :count], self._corner[:count, :count]
+        if len(x) > count:
+            new = x[count:]
+            across = self._half(kernel(new, self.data.x, self.hyper, self.groups))
+            below = kernel(x[:count], new, self.hyper, self.groups) - beside.T @ across
+            below = solve_triangular(corner, below, lower=True, check_finite=False)
+            own = kernel(new, new, self.hyper, self.groups) - across.T @ across - below.T @ below
+            own[np.diag_indices_from(own)] += noise
+            right = np.vstack([np.zeros((count, len(new))), cholesky(own, lower=True)])
+            beside = np.hstack([beside, across])
+            corner = np.hstack([np.vstack([corner, below.T]), right])
+        self._beside, self._corner = beside, corner
 
 
 class Outlook:
@@ -256,16 +286,26 @@ class Outlook:
 
     def at_most(self) -> Array:
         """``(m,)`` standard deviations if only the first ``GLANCE`` points were known."""
-        model, first = self._model, self._across[:, :GLANCE]
-        half = solve_triangular(
-            model._upper[:GLANCE, :GLANCE], first.T, trans="T", lower=False, check_finite=False
-        )
-        return model._deviation(np.einsum("ij,ij->j", half, half))
+        half = self._glance
+        return self._model._deviation(np.einsum("ij,ij->j", half, half))
+
+    @cached_property
+    def _glance(self) -> Array:
+        """The first rows of the factor's inverse times covariances, ``(GLANCE, m)``."""
+        first, _, _ = self._model._blocks
+        across = self._across[:, :GLANCE].T
+        return solve_triangular(first, across, trans="T", lower=False, check_finite=False)
 
     def deviation(self, rows: NDArray[np.intp]) -> Array:
         """``(len(rows),)`` standard deviations of the process, without noise."""
-        model = self._model
-        half = model._half(self._across[rows])
+        model, half = self._model, self._glance[:, rows]
+        _, between, last = model._blocks
+        if last.size:  # goes on from the glance, which is the beginning of the same solution
+            rest = self._across[rows, GLANCE:].T - between.T @ half
+            rest = solve_triangular(
+                last, rest, trans="T", lower=False, overwrite_b=True, check_finite=False
+            )
+            half = np.vstack([half, rest])
         explained = np.einsum("ij,ij->j", half, half)
         if len(model._pending):
             rest = kernel(self._x[rows], model._pending, model.hyper, model.groups).T
@@ -316,3 +356,17 @@ def representative(values: Array, most: int) -> NDArray[np.intp]:
     others = np.sort(order[half:])
     even = others[np.linspace(0, len(others) - 1, most - half).astype(int)]
     return np.sort(np.concatenate([order[:half], even]))
+
+
+def best_first(values: Array, keep: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of the kept points first that are the best in any objective.
+
+    They say most about options, many of which are near them. Who asks for the same points in
+    another order would need another factor.
+
+    Args:
+        values: ``(n, objectives)``, larger is better.
+        keep: Which of them.
+    """
+    order: NDArray[np.intp] = keep[np.argsort(-values[keep].max(axis=1), kind="stable")]
+    return order

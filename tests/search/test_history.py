@@ -175,3 +175,26 @@ def test_what_was_learned_is_forgotten_once_it_is_not_known_any_more() -> None:
     sampler.learn(estimates)
     history = sampler._history.read(run.study, -1, sampler._estimates)
     assert history.y[:, 0].tolist() == [0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, 7.0]
+
+
+def test_recipes_with_other_features_are_told_apart_without_drawing_them() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.5, 0.6):
+        study.tell(study_trial(study, value), value)
+    study_trial(study, 0.7)
+    features = Features(TWO)
+    history = HistoryReader(TWO, features).read(study, -1, Estimates.of({}))
+    for value, known in ((0.5, True), (0.6, True), (0.7, True), (0.5001, False), (0.8, False)):
+        trial = Fixed({**study.trials[0].params, "weight.a": value})
+        recipe = draw(TWO, trial)
+        assert (recipe.key in history.known) is known
+        assert history.known.resembles(features.vector(recipe)) is known
+
+
+def study_trial(study: optuna.Study, value: float) -> optuna.Trial:
+    """A trial of one recipe but for the weight of its first parent."""
+    rest = {"method": "task_arithmetic", "weight.b": 0.4, "lambda": 0.9}
+    study.enqueue_trial({"weight.a": value, **rest})
+    trial = study.ask()
+    draw(TWO, trial)
+    return trial

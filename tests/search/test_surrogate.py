@@ -5,8 +5,18 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from search.features import Group
-from search.fitting import MAX_FIT_POINTS, Objective, fit
-from search.surrogate import Data, Hyper, Surrogate, distances, kernel, matern, representative
+from search.fitting import MAX_FIT_POINTS, Fits, Objective, fit
+from search.surrogate import (
+    GLANCE,
+    Data,
+    Hyper,
+    Outlook,
+    Surrogate,
+    distances,
+    kernel,
+    matern,
+    representative,
+)
 
 GROUPS = (Group(name="method", start=0, end=2), Group(name="share", start=2, end=5))
 
@@ -117,8 +127,7 @@ def test_points_under_way_narrow_the_posterior_and_leave_its_mean() -> None:
     plain = Surrogate(known, hyper=hyper(), groups=GROUPS)
     waiting = Surrogate(known, hyper=hyper(), groups=GROUPS)
     waiting.expect(x[:2], 0.01)
-    waiting.expect(x[2:3], 0.01)
-    waiting.expect(x[:0], 0.01)
+    waiting.expect(x[:3], 0.01)
     (mean, before), (same, after) = plain.predict(x), waiting.predict(x)
     np.testing.assert_array_equal(mean, same)
     assert (after[:3] < 0.7 * before[:3]).all()
@@ -130,6 +139,50 @@ def test_points_under_way_narrow_the_posterior_and_leave_its_mean() -> None:
     inverse = np.linalg.inv(full + np.diag(noise))
     variance = hyper().signal - np.einsum("ij,jk,ik->i", across, inverse, across)
     np.testing.assert_allclose(after, known.y.std() * np.sqrt(variance), rtol=1e-5)
+
+
+def test_points_no_longer_under_way_are_forgotten() -> None:
+    known, x = data(), np.random.default_rng(8).random((9, 5))
+    plain, waiting = (Surrogate(known, hyper=hyper(), groups=GROUPS) for _ in range(2))
+    waiting.expect(x[:4], 0.01)
+    waiting.expect(x[1:5], 0.01)
+    plain.expect(x[1:5], 0.01)
+    np.testing.assert_array_equal(plain.predict(x)[1], waiting.predict(x)[1])
+    waiting.expect(x[1:5], 0.02)
+    assert (waiting.predict(x)[1] > plain.predict(x)[1]).all()
+    waiting.expect(x[:0], 0.01)
+    fresh = Surrogate(known, hyper=hyper(), groups=GROUPS)
+    np.testing.assert_array_equal(fresh.predict(x)[1], waiting.predict(x)[1])
+
+
+def test_a_glance_is_a_bound_and_the_beginning_of_the_whole() -> None:
+    many, x = data(GLANCE + 60), np.random.default_rng(8).random((9, 5))
+    outlook = Outlook(Surrogate(many, hyper=hyper(), groups=GROUPS), x)
+    few = Data(x=many.x[:GLANCE], y=many.y[:GLANCE], noise=many.noise[:GLANCE])
+    total = dense_kernel(few.x, few.x, hyper())
+    total += np.diag(few.noise / many.y.std() ** 2 + hyper().noise)
+    across = dense_kernel(x, few.x, hyper())
+    variance = hyper().signal - np.einsum("ij,ij->i", across @ np.linalg.inv(total), across)
+    np.testing.assert_allclose(outlook.at_most(), many.y.std() * np.sqrt(variance), rtol=1e-5)
+    exact = outlook.deviation(np.array([3, 0, 8]))
+    assert (exact < outlook.at_most()[[3, 0, 8]]).all()
+    np.testing.assert_allclose(exact, outlook.deviation(np.arange(9))[[3, 0, 8]], rtol=1e-12)
+
+
+def test_who_asks_for_the_same_process_gets_it() -> None:
+    fits, known = Fits(GROUPS), data()
+    at = hyper()
+    first = fits.model(known, at)
+    again = Data(x=known.x.copy(), y=known.y.copy(), noise=known.noise.copy())
+    assert fits.model(again, at) is first
+    for other in (
+        Data(x=known.x + 1.0, y=known.y, noise=known.noise),
+        Data(x=known.x, y=known.y + 1.0, noise=known.noise),
+        Data(x=known.x, y=known.y, noise=known.noise + 1.0),
+    ):
+        assert fits.model(other, at) is not first
+        assert fits.model(other, at).data is other
+    assert fits.model(known, hyper()) is not first
 
 
 def test_the_gradient_is_right() -> None:
