@@ -80,16 +80,21 @@ class _Task:
         self.right = self.right and bool(((oriented == 0.0) | (oriented == 1.0)).all())
         self.asked[row, columns[known]] = 1.0
 
-    def estimates(self, rows: int) -> tuple[Array, Array]:
+    def estimates(self, counting: NDArray[np.bool_]) -> tuple[Array, Array]:
         """Estimate and variance for each of the first candidates; NaN for those without answers.
+
+        Args:
+            counting: ``(rows,)``, whether the answers of a candidate count; as if it had none.
 
         Sums over questions are products of the tables with vectors over questions, so that no
         table of differences is made. A question that a candidate answered has ``e`` = 1 / (answers
         of others + 2), one that it did not has ``f``; its difficulty is (sum of the others' answers
         + 2 u) times that, with the task's mean ``u`` over the others.
         """
-        values, asked = self.values[:rows], self.asked[:rows]
-        one = np.ones(rows)
+        values, asked = self.values[: len(counting)], self.asked[: len(counting)]
+        if not counting.all():
+            values, asked = values * counting[:, None], asked * counting[:, None]
+        one = np.ones(len(counting))
         given, total = one @ asked, one @ values
         counts, right = asked @ np.ones(len(given)), values @ np.ones(len(given))
         u = IMAGINED * (total.sum() - right) / np.maximum(given.sum() - counts, 1.0)
@@ -162,6 +167,7 @@ class Answers:
             dtype=np.int64,
         ).reshape(-1, 2)
         self._row: dict[int, int] = {}
+        self._apart: set[int] = set()
         self._found: Estimates | None = None
         self._found_lengths: Estimates | None = None
 
@@ -209,7 +215,8 @@ class Answers:
             if name in self._lengths:
                 self._lengths[name].grow(row + 1)
                 self._lengths[name].put(row, places[here, 1], lengths[here])
-        self._found = self._found_lengths = None
+        if candidate not in self._apart:
+            self._found = self._found_lengths = None
 
     def _take_scores(self, candidate: int, scores: Iterable[TaskScore]) -> None:
         for score in scores:
@@ -217,7 +224,20 @@ class Answers:
             if task is not None and not task.info.mean:
                 value = _oriented(task.info, score.value)
                 task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.stderr)
-        self._found = None
+                if candidate not in self._apart:
+                    self._found = None
+
+    def set_apart(self, candidate: int) -> None:
+        """What a candidate answers is kept, but counts for nothing until it is let in."""
+        self._apart.add(candidate)
+        if candidate in self._row:
+            self._found = self._found_lengths = None
+
+    def let_in(self, candidate: int) -> None:
+        """What a candidate answers counts from now on."""
+        if candidate in self._apart:
+            self._apart.remove(candidate)
+            self._found = self._found_lengths = None
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -275,8 +295,9 @@ class Answers:
         rows, weights = len(self._row), np.array([info.weight for info in self.tasks])
         if not rows:
             return Estimates.none(1 + len(weights))
+        counting = self._counting()
         parts = [
-            task.estimates(rows) if task.info.mean else _wholes(task.whole, rows)
+            task.estimates(counting) if task.info.mean else _wholes(task.whole, rows)
             for task in self._tasks.values()
         ]
         values = np.array([part for part, _ in parts])  # (tasks, rows)
@@ -291,10 +312,15 @@ class Answers:
         if not tasks or not rows:
             return Estimates.none(1)
         shares = np.array([len(task.column) for task in tasks], dtype=np.float64)
-        parts = [task.estimates(rows) for task in tasks]
+        parts = [task.estimates(self._counting()) for task in tasks]
         value = shares @ np.array([part for part, _ in parts]) / shares.sum()
         variance = shares**2 @ np.array([doubt for _, doubt in parts])
         return self._of_rows(value[None], np.sqrt(variance)[None] / shares.sum())
+
+    def _counting(self) -> NDArray[np.bool_]:
+        if not self._apart:
+            return np.ones(len(self._row), dtype=bool)
+        return np.array([candidate not in self._apart for candidate in self._row], dtype=bool)
 
     def _of_rows(self, values: Array, stderrs: Array) -> Estimates:
         """Those of candidates of whom the first quantity is known, ``(quantities, rows)``."""

@@ -68,6 +68,7 @@ class Ledger:
         self._half_asked: deque[FrozenTrial] = deque()  # asked for by a driver that then died
         self._followers: dict[int, list[int]] = {}  # trials that wait for a running candidate
         self._under_way: dict[int, Split] = {}  # what is asked of the candidates under way
+        self._fingerprints: dict[int, str] = {}  # of the weights that answered, as far as known
         still_open = {
             trial.number
             for trial in store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -145,6 +146,7 @@ class Ledger:
         Returns:
             ``None`` when the space holds no new recipe.
         """
+        self._roster.look_again()
         promoted = self._promote()
         if promoted is not None:
             return promoted
@@ -247,6 +249,7 @@ class Ledger:
             recipe, origin=origin, trial=trial, planned=planned, questions=questions
         )
         self._roster.add(number, recipe, trial=trial, planned=planned, origin=origin)
+        self._fingerprints[number] = ""
         return self._ask(number, Split.SEARCH, questions)
 
     def _step(self, planned: Sequence[str], done: int) -> tuple[str, ...]:
@@ -307,7 +310,11 @@ class Ledger:
         """What came back; a failure where the weights are not those that were asked before."""
         outcome = result.outcome
         if isinstance(outcome, Score):
-            known = self._store.fingerprint(result.candidate.id)
+            number = result.candidate.id
+            known = self._fingerprints.get(number)
+            if known is None:  # an earlier driver may have asked it
+                known = self._store.fingerprint(number)
+            self._fingerprints[number] = known or outcome.fingerprint
             if known and known != outcome.fingerprint:
                 return Failure(
                     kind=FailureKind.ERROR,

@@ -18,7 +18,16 @@ from search.features import Features
 from search.fitting import Fits
 from search.history import Rows
 from search.objectives import objective_table
-from search.surrogate import FEWEST, MAX_POINTS, Data, Hyper, Surrogate, representative, variances
+from search.surrogate import (
+    FEWEST,
+    MAX_POINTS,
+    Data,
+    Hyper,
+    Surrogate,
+    best_first,
+    representative,
+    variances,
+)
 from spaces.recipe import Recipe
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -64,6 +73,8 @@ class Posterior:
         if len(inside) < FEWEST:
             return taken
         models = self._models(inside, recipes, most=MOST_POINTS)[1]
+        for model in models:
+            model.expect(np.empty((0, self._x.table.shape[1])), 0.0)
         x = self._matrix(inside, recipes)
         modelled = [
             [
@@ -93,16 +104,13 @@ class Posterior:
         """The rows of those that the models know, and a model for each objective."""
         y, groups = inside.value, self._features.groups
         noise = np.column_stack([variances(column) for column in inside.stderr.T])
-        keep = representative(y, most)
+        keep = best_first(y, representative(y, most))
         x = self._matrix(inside, recipes)
         fits = self._fits or [Fits(groups) for _ in y.T]
-        hypers = [of.of(Data(x=x, y=y[:, at], noise=noise[:, at])) for at, of in enumerate(fits)]
-        models = [
-            Surrogate(
-                Data(x=x[keep], y=y[keep, at], noise=noise[keep, at]), hyper=hyper, groups=groups
-            )
-            for at, hyper in enumerate(hypers)
-        ]
+        models = []
+        for at, of in enumerate(fits):
+            hyper = of.of(Data(x=x, y=y[:, at], noise=noise[:, at]))
+            models.append(of.model(Data(x=x[keep], y=y[keep, at], noise=noise[keep, at]), hyper))
         return keep, models
 
     def _matrix(self, numbers: Iterable[int], recipes: Mapping[int, Recipe]) -> Array:

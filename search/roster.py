@@ -89,6 +89,10 @@ class Roster:
         self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
         self._means: Mapping[int, tuple[float, ...]] | None = None
+        self._estimates: Estimates | None = None
+        self._place: dict[int, int] = {}  # in the order they were decided
+        self._leader: int | None = None
+        self._leader_known = False
         asked = {it.candidate: it for it in store.under_way() if it.split is Split.SEARCH}
         for record in records:
             if record.trial is not None:
@@ -109,6 +113,8 @@ class Roster:
         answered = evaluation.questions if evaluation.tasks else 0
         if evaluation.state is not State.RUNNING or not first:
             self.failed[record.id] = evaluation.state is State.FAILED
+            self._place[record.id] = len(self._place)
+            self._answers.let_in(record.id)
         if answered == self._total and evaluation.state is State.COMPLETE:
             self.scores[record.id] = evaluation.value
 
@@ -121,7 +127,12 @@ class Roster:
         planned: tuple[str, ...],
         origin: str,
     ) -> None:
-        """A candidate that is handed out for the first time."""
+        """A candidate that is handed out for the first time.
+
+        What it answers counts once it is decided: how others are judged meanwhile does not depend
+        on how far it has come.
+        """
+        self._answers.set_apart(number)
         self._by_key[recipe.key] = number
         self.recipes[number] = recipe
         self.trial_of[number] = trial
@@ -141,7 +152,8 @@ class Roster:
 
     def take(self, number: int, outcome: Score | Failure) -> None:
         """What came back from a candidate."""
-        self._expected = self._means = None
+        if number in self.failed:
+            self._forget()
         if isinstance(outcome, Score):
             self._answers.add(number, outcome.outcomes, outcome.tasks)
 
@@ -151,14 +163,25 @@ class Roster:
         Returns:
             Whether that is new: further questions may have been asked of one decided before.
         """
-        self._expected = self._means = None  # now it counts, or no more
+        self._answers.let_in(number)
+        self._forget()  # now it counts, or no more
         new = number not in self.failed
+        self._place.setdefault(number, len(self._place))
         self.failed[number] = isinstance(outcome, Failure) and not (
             number in self._answers and outcome.kind in NOT_ITS_OWN
         )
         if isinstance(outcome, Score) and len(outcome.outcomes) == self._total:
             self.scores[number] = outcome.value
+        if self.failed[number] and number == self._leader:
+            self.look_again()
         return new
+
+    def _forget(self) -> None:
+        self._expected = self._means = self._estimates = None
+
+    def look_again(self) -> None:
+        """Have the leader looked for anew, by what is known now."""
+        self._leader_known = False
 
     def fit_if_due(self) -> None:
         """Fit here and now if it is time, so that no one else's looking decides when."""
@@ -187,9 +210,15 @@ class Roster:
         return {n: self.recipes[n] for n in estimates if self.trial_of[n] is not None}
 
     def estimates(self) -> Estimates:
-        """Every objective's score of the candidates that did not fail."""
-        fine = [self.failed.get(number) is False for number in self._answers.table()]
-        return self._known(np.array(fine, dtype=bool))
+        """Every objective's score of the candidates that did not fail, in the order they ended.
+
+        That is the order of the sampler's history too: both then need the same process.
+        """
+        if self._estimates is None:
+            rows = self._answers.table().rows
+            fine = [(self._place[n], row) for n, row in rows.items() if self.failed.get(n) is False]
+            self._estimates = self._known(np.array([row for _, row in sorted(fine)], dtype=np.intp))
+        return self._estimates
 
     def _known(self, rows: NDArray[np.bool_ | np.intp]) -> Estimates:
         """Every objective's score of some rows of the answers, of which all of them are known."""
@@ -248,11 +277,17 @@ class Roster:
         return total / math.fsum(task.weight for task in tasks)
 
     def leader(self) -> int | None:
-        """Who may be promoted, and is raced against: of a front, who was asked the least."""
-        means = self._ahead()
-        best = front(list(means.values()))
-        ahead = [number for number, it in zip(means, best, strict=True) if it]
-        return min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
+        """Who may be promoted, and is raced against: of a front, who was asked the least.
+
+        The one that was found when it was last looked for; see ``look_again``.
+        """
+        if not self._leader_known:
+            means = self._ahead()
+            best = front(list(means.values()))
+            ahead = [number for number, it in zip(means, best, strict=True) if it]
+            self._leader = min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
+            self._leader_known = True
+        return self._leader
 
     def behind(self, number: int, *, size: int) -> bool:
         """Whether a candidate is clearly behind the leader; nobody is while there is none.

@@ -131,3 +131,21 @@ def test_a_task_without_answers_leaves_no_estimate() -> None:
     assert answers.estimates() == {}
     assert 0 in answers
     assert 1 not in answers
+
+
+def test_what_is_set_apart_counts_for_nothing_until_it_is_let_in() -> None:
+    known = catalogue({"t": 6})
+    without, apart, all_in = (Answers(known, [q.id for q in known.questions]) for _ in range(3))
+    for answers in (without, apart, all_in):
+        answers.add(1, outcomes("t", {0: 1, 1: 0, 4: 1}))
+        answers.add(2, outcomes("t", {0: 0, 1: 0, 2: 1}))
+    apart.set_apart(3)
+    apart.set_apart(1)
+    apart.let_in(1)
+    assert apart.estimates() == without.estimates()
+    for answers in (apart, all_in):
+        answers.add(3, outcomes("t", {0: 1, 1: 1, 5: 1}))
+    assert apart.estimates() == without.estimates() != all_in.estimates()
+    assert apart.answered(3) == {"t/0", "t/1", "t/5"}
+    apart.let_in(3)
+    assert apart.estimates() == all_in.estimates()
