@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,21 +98,22 @@ def make_study(folder: Path, config: RunConfig) -> Store:
 class Stopwatch:
     """Times of the ledger's two steps, and of all that is between two results."""
 
+    clock: Callable[[], float] = time.perf_counter
     ask: list[float] = field(default_factory=list)
     finish: list[float] = field(default_factory=list)
 
     def watch(self, ledger: Ledger) -> None:
         """Have a ledger's steps timed."""
         for name, times in (("next", self.ask), ("finish", self.finish)):
-            setattr(ledger, name, partial(_timed, getattr(ledger, name), times))
+            setattr(ledger, name, partial(_timed, getattr(ledger, name), times, self.clock))
 
 
-def _timed(step, times, *arguments):  # noqa: ANN001, ANN002, ANN202 - any step
-    started = time.perf_counter()
+def _timed(step, times, clock, *arguments):  # noqa: ANN001, ANN002, ANN202 - any step
+    started = clock()
     try:
         return step(*arguments)
     finally:
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
 
 
 class Quick(FakeEvaluator):
@@ -165,7 +167,8 @@ def trials(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|")
     timed = options.trials - options.recorded if options.recorded else options.trials // 10
     for sampler in options.sampler:
-        watch, config = Stopwatch(), settings(options.trials, sampler, options.asking)
+        watch = Stopwatch(clock=time.thread_time if options.cpu_time else time.perf_counter)
+        config = settings(options.trials, sampler, options.asking)
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             if options.recorded:
                 kept = recorded(options, options.recorded)
@@ -214,11 +217,17 @@ def workers(options: argparse.Namespace) -> None:
             while sum(one.left is None for one in pool.attendance()) < count:
                 time.sleep(0.5)
             ready = time.perf_counter() - started
+            before = time.thread_time(), time.process_time()
             wall = run(store, config, pool)
+            after = time.thread_time(), time.process_time()
             memory = _memory()
         finally:
             pool.close()
         _say_busy(store, wall, ready, memory, options)
+        loop, process = (
+            1e3 * (end - start) / (count * rounds) for start, end in zip(before, after, strict=True)
+        )
+        print(f"CPU ms of the driver for a candidate: {loop:.1f}, with its threads {process:.1f}")
         store.close()
 
 
@@ -287,6 +296,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a candidate")
     parser.add_argument("--rounds", type=int, default=30, help="candidates for each worker")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="of trials, on a busy machine")
     parser.add_argument("--folder", help="where studies are made, and large ones kept")
     options = parser.parse_args()
     {"trials": trials, "workers": workers, "reading": reading}[options.what](options)

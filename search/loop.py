@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from evaluators.base import Candidate, FailureKind, Score
 from evaluators.pool import Pool, Result
@@ -99,11 +99,24 @@ class Loop:
                 self._pool.withdraw()  # under way in the study, so a resumed run hands it out
             if self._pool.pending == 0:
                 break
-            result = self._take(standing, last=not more)
-            if result is not None:
+            for result in self._take_all(standing, last=not more):
                 spending.note(result)
                 self._check_hope(result)
         self._save()
+
+    def _take_all(self, standing: Standing, *, last: bool) -> Iterator[Result]:
+        """Wait a moment for a result, and take those with it that are there already.
+
+        What is asked next then goes by all of them, and several proposals by the same process.
+        """
+        result = self._take(standing, last=last)
+        for _ in range(1, self._pool.size):
+            if result is None:
+                return
+            yield result
+            result = self._take(standing, last=last, patient=False)
+        if result is not None:
+            yield result
 
     def _check_hope(self, result: Result) -> None:
         """End the run if its first candidates all failed the same way: the set-up is wrong then."""
@@ -154,20 +167,20 @@ class Loop:
             since=time.time(),
         )
 
-    def _take(self, standing: Standing, *, last: bool) -> Result | None:
-        """Wait a moment for a result, record it, and ask on where there is reason to.
+    def _take(self, standing: Standing, *, last: bool, patient: bool = True) -> Result | None:
+        """Take a result, record it, and ask on where there is reason to.
 
         Args:
             standing: Where the phase stands.
             last: Whether nothing is left but what is under way: then no straggler is waited for.
+            patient: Whether to wait a moment where there is none.
         """
         standing.workers = self._pool.size
         standing.running = min(self._pool.pending, standing.workers)
         standing.active = dict(self._active)
         self._monitor.update(standing)
         self._pool.hurry(last)
-        self._store.began(self._pool.begun())
-        result = self._pool.next(timeout=1.0)
+        result = self._next() if patient else self._pool.next(timeout=0.0)
         if result is not None:
             self._active.pop(result.candidate.id, None)
             with self._ahead.thinking():
@@ -182,6 +195,15 @@ class Loop:
         if self._watch.tick():
             self._register.save(self._pool.attendance())
         return result
+
+    def _next(self) -> Result | None:
+        """The next result; before it is waited for, it is on record what workers began with."""
+        if self._pool.size > 1:  # a result that is there is recorded together with that
+            result = self._pool.next(timeout=0.0)
+            if result is not None:
+                return result
+        self._store.began(self._pool.begun())
+        return self._pool.next(timeout=1.0)
 
     def _save(self) -> None:
         self._watch.save()
