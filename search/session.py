@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ from search.stop import Stop, on_signals
 from search.workers import evaluator_factory, fake_factory
 from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
+
+SWITCH_SECONDS = 0.001
+"""Longest turn of a thread of the driver while others wait; Python's own is five times as long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,15 +326,20 @@ class Session:
 
 @contextmanager
 def _settled() -> Iterator[None]:
-    """Have the garbage collector leave alone what is there now.
+    """Have the interpreter serve a driver with many workers.
 
-    Libraries alone make half a million objects. Looking through all of them every hundred recipes
-    or so takes a quarter of a second each time, in which nobody gets a recipe.
+    The garbage collector leaves alone what is there now: libraries make half a million objects,
+    and to look through all of them every hundred recipes takes a quarter of a second each time, in
+    which nobody gets a recipe. Threads take turns more often: the one that hands recipes out needs
+    several turns for each, and waits for every one of them while the driver thinks.
     """
+    usual = sys.getswitchinterval()
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         yield
     finally:
+        sys.setswitchinterval(usual)
         gc.unfreeze()
 
 

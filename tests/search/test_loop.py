@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -61,12 +62,12 @@ class Crowd(SerialPool):
 
 
 class Frozen(Crowd):
-    """Notes how many objects the garbage collector leaves alone while a run goes on."""
+    """Notes how many objects the garbage collector leaves alone, and how long turns are."""
 
-    left_alone = 0
+    left_alone, turn = 0, 0.0
 
     def next(self, timeout: float | None = None) -> Result | None:
-        self.left_alone = gc.get_freeze_count()
+        self.left_alone, self.turn = gc.get_freeze_count(), sys.getswitchinterval()
         return super().next(timeout)
 
 
@@ -115,11 +116,12 @@ def test_a_candidate_takes_two_transactions(tmp_path: Path) -> None:
     assert 80 <= len(commits) <= 110  # 40 candidates; making and opening a study takes some 20
 
 
-def test_the_garbage_collector_has_little_to_look_at_during_a_run(tmp_path: Path) -> None:
-    pool = Frozen()
+def test_the_interpreter_is_set_up_for_a_run_and_put_back(tmp_path: Path) -> None:
+    pool, usual = Frozen(), sys.getswitchinterval()
     drive(tmp_path, pool).close()
     assert pool.left_alone > 100_000
-    assert gc.get_freeze_count() == 0
+    assert pool.turn < usual
+    assert (gc.get_freeze_count(), sys.getswitchinterval()) == (0, usual)
 
 
 def test_optuna_reads_all_results_when_the_driver_has_ended(tmp_path: Path) -> None:
