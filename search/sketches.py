@@ -66,10 +66,8 @@ class Sketches:
         domains = cube.domains
         self._column = {name: at for at, name in enumerate(domains)}
         numbers = [name for name, domain in domains.items() if isinstance(domain, Floats)]
-        # Near the upper end, so that weights do not add up to nothing.
-        marks = (0.9 + 0.09 * (at * GOLDEN % 1.0) for at in range(1, len(numbers) + 1))
         self._marks = {
-            name: _between(domains[name], mark) for name, mark in zip(numbers, marks, strict=True)
+            name: _mark(domains[name], at * GOLDEN % 1.0) for at, name in enumerate(numbers, 1)
         }
         self._columns = {mark: self._column[name] for name, mark in self._marks.items()}
         self._plain = len(self._columns) < len(self._marks)  # marks that are the same: a tiny range
@@ -129,6 +127,11 @@ class Sketches:
         return look
 
 
-def _between(domain: object, share: float) -> float:
+def _mark(domain: object, share: float) -> float:
+    """A number of a range that tells a parameter from others, by a share from 0 to 1.
+
+    It lies near the end that is farther from 0, so that weights do not add up to nothing.
+    """
     assert isinstance(domain, Floats)
-    return domain.low + share * (domain.high - domain.low)
+    near, far = sorted((domain.low, domain.high), key=abs)
+    return near + (0.9 + 0.09 * share) * (far - near)

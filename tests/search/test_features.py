@@ -194,6 +194,17 @@ def test_mutations_stay_near_and_keep_most_words() -> None:
     assert 0.05 < (near[:, words] != 0.5).mean() < 0.15
 
 
+@pytest.mark.parametrize("low", [-1.0, -(2.0**-6), -1e-4])
+def test_negative_weights_at_once(low: float) -> None:
+    """Weights of a sketch are divided by their sum where those of its recipes are."""
+    weight = Range(low=low, high=0.0)
+    space = Space(parents=("a",), base="base", layers=2, methods=("linear",), weight=weight)
+    cube, features = Cube(space), Features(space)
+    points = cube.random(np.random.default_rng(0), 8)
+    one_by_one = features.matrix([option.recipe for option in cube.options(points)])
+    np.testing.assert_allclose(Sketches(space, cube, features).matrix(points), one_by_one)
+
+
 @settings(max_examples=100)
 @given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
 def test_many_at_once_have_the_features_of_each(space: Space, seed: int) -> None:
