@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -39,13 +36,11 @@ from search.monitor import Monitor
 from search.objectives import objectives, sizes_of
 from search.posterior import kept_fits
 from search.samplers import Sampler
+from search.settled import settled
 from search.stop import Stop, on_signals
 from search.workers import evaluator_factory, fake_factory
 from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
-
-SWITCH_SECONDS = 0.001
-"""Longest turn of a thread of the driver while others wait; Python's own is five times as long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,7 +282,7 @@ class Session:
             RunFailed: If not one candidate could be scored.
         """
         top = self._top(self._config.search.validate_top)
-        with _settled(), on_signals(self._monitor.note) as stop:
+        with settled(), on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
             loop.search(self._budget, reserve=self._reserve(top))
             if not stop.requested:
@@ -304,7 +299,7 @@ class Session:
         Returns:
             Whether it came to the end.
         """
-        with on_signals(self._monitor.note) as stop:
+        with settled(), on_signals(self._monitor.note) as stop:
             final_check(self._store, self._ledger, self._loop(stop), top=self._top(top), stop=stop)
             return not stop.requested
 
@@ -322,25 +317,6 @@ class Session:
             others=len(self._config.models) + 1 + min(top, self._seeds),
             all_at_once=asks_all(self._config),
         )
-
-
-@contextmanager
-def _settled() -> Iterator[None]:
-    """Have the interpreter serve a driver with many workers.
-
-    The garbage collector leaves alone what is there now: libraries make half a million objects,
-    and to look through all of them every hundred recipes takes a quarter of a second each time, in
-    which nobody gets a recipe. Threads take turns more often: the one that hands recipes out needs
-    several turns for each, and waits for every one of them while the driver thinks.
-    """
-    usual = sys.getswitchinterval()
-    gc.freeze()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
-        gc.unfreeze()
 
 
 def _check_any(store: Store) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from evaluators.base import Candidate
 from evaluators.fake import FakeEvaluator, FakeSpec
@@ -61,13 +62,18 @@ class Crowd(SerialPool):
         return result
 
 
-class Frozen(Crowd):
-    """Notes how many objects the garbage collector leaves alone, and how long turns are."""
+def blas_threads() -> set[int]:
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
 
-    left_alone, turn = 0, 0.0
+
+class Frozen(Crowd):
+    """Notes what the collector leaves alone, how long turns are, and how many threads compute."""
+
+    left_alone, turn, threads = 0, 0.0, set[int]()
 
     def next(self, timeout: float | None = None) -> Result | None:
         self.left_alone, self.turn = gc.get_freeze_count(), sys.getswitchinterval()
+        self.threads = blas_threads()
         return super().next(timeout)
 
 
@@ -118,7 +124,9 @@ def test_a_candidate_takes_two_transactions(tmp_path: Path) -> None:
 
 def test_the_interpreter_is_set_up_for_a_run_and_put_back(tmp_path: Path) -> None:
     pool, usual = Frozen(), sys.getswitchinterval()
-    drive(tmp_path, pool).close()
+    with threadpool_limits(limits=2, user_api="blas"):
+        drive(tmp_path, pool).close()
+        assert (pool.threads, blas_threads()) == ({1}, {2})
     assert pool.left_alone > 100_000
     assert pool.turn < usual
     assert (gc.get_freeze_count(), sys.getswitchinterval()) == (0, usual)
