@@ -146,8 +146,8 @@ def _at_once(thin: _Thin, mix: _Mix) -> Merge:
         ints: Tensor,
     ) -> None:
         origin, count = base.to(torch.float32), floats.shape[1]
-        whole = len(inputs) // count * count
-        first, *stored = [torch.stack(list(inputs[i : i + count])) for i in range(0, whole, count)]
+        starts = range(0, len(inputs), count)
+        first, *stored = [torch.stack(list(inputs[i : i + count])) for i in starts]
         columns, words = floats[:, :, None], ints[:, :, None]
         thinned = thin(first.to(torch.float32) - origin, at, stored, columns, words)
         out.copy_(mix((thinned * columns[1]).unbind(), floats[2]) * floats[0, 0] + origin)
