@@ -27,7 +27,12 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 config = MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1])))
 options = MergeOptions(
-    quiet=True, copy_tokenizer=False, write_model_card=False, device="cpu", lazy_unpickle=False
+    quiet=True,
+    copy_tokenizer=False,
+    write_model_card=False,
+    device=sys.argv[3],
+    read_to_gpu=sys.argv[3] != "cpu",
+    lazy_unpickle=False,
 )
 began = time.perf_counter()
 run_merge(config, sys.argv[2], options)
@@ -104,13 +109,14 @@ def compare_on_disk(
         )
 
 
-def mergekit_seconds(recipe: Recipe, folders: Mapping[str, Path]) -> float:
+def mergekit_seconds(recipe: Recipe, folders: Mapping[str, Path], *, device: str = "cpu") -> float:
     """How long mergekit merges, with as many threads as torch has here; imports not counted."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
         text = to_yaml(recipe, {name: str(at) for name, at in folders.items()})
         file.write_text(text, encoding="utf-8")
-        return _run(_MERGEKIT, file, Path(folder) / "out", torch.get_num_threads()).seconds
+        out, threads = Path(folder) / "out", torch.get_num_threads()
+        return _run(_MERGEKIT, file, out, threads, device=device).seconds
 
 
 def _write(file: Path, size: int) -> float:
@@ -126,11 +132,13 @@ def _write(file: Path, size: int) -> float:
     return spent
 
 
-def _run(code: str, file: Path, out: Path, threads: int, **variables: str) -> Spent:
+def _run(
+    code: str, file: Path, out: Path, threads: int, *, device: str = "cpu", **variables: str
+) -> Spent:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
     began, memory = time.perf_counter(), 0
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(file), str(out)],
+        [sys.executable, "-c", code, str(file), str(out), device],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

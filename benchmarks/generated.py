@@ -39,12 +39,24 @@ SHAPES: Mapping[str, Shape] = {
     "135M": Shape(vocabulary=49152, hidden=576, inner=1536, layers=30, heads=9, key_heads=3),
     "360M": Shape(vocabulary=49152, hidden=960, inner=2560, layers=32, heads=15, key_heads=5),
     "1B": Shape(vocabulary=128256, hidden=2048, inner=8192, layers=16, heads=32, key_heads=8),
+    "3B": Shape(vocabulary=128256, hidden=3072, inner=8192, layers=28, heads=24, key_heads=8),
 }
 """By about how many parameters they have."""
 
 
-def make_family(folder: Path, size: str, *, parents: int) -> dict[str, Path]:
+CPU = torch.device("cpu")
+
+
+def make_family(
+    folder: Path, size: str, *, parents: int, device: torch.device = CPU
+) -> dict[str, Path]:
     """Write a base and fine-tunes of it in bfloat16, unless they are there.
+
+    Args:
+        folder: Where.
+        size: One of ``SHAPES``.
+        parents: Number of fine-tunes.
+        device: Where weights are drawn; other devices draw others.
 
     Returns:
         Folders by name: ``base``, ``parent1``, …
@@ -55,21 +67,23 @@ def make_family(folder: Path, size: str, *, parents: int) -> dict[str, Path]:
         if not (at / "model.safetensors").is_file():
             at.mkdir(parents=True, exist_ok=True)
             (at / "config.json").write_text(json.dumps(_config(SHAPES[size])), encoding="utf-8")
-            save_file(_weights(SHAPES[size], number), at / "draft", metadata={"format": "pt"})
+            weights = _weights(SHAPES[size], number, device)
+            save_file(weights, at / "draft", metadata={"format": "pt"})
             (at / "draft").replace(at / "model.safetensors")
     return folders
 
 
-def _weights(shape: Shape, number: int) -> dict[str, Tensor]:
+def _weights(shape: Shape, number: int, device: torch.device) -> dict[str, Tensor]:
     """Number 0 is the base; the others add noise of a tenth of its size."""
-    first = torch.Generator().manual_seed(0)
-    noise = torch.Generator().manual_seed(number)
+    first = torch.Generator(device).manual_seed(0)
+    noise = torch.Generator(device).manual_seed(number)
     made = {}
     for name, lengths in _tensors(shape).items():
-        weights = torch.randn(lengths, generator=first).mul_(0.02).bfloat16()
+        weights = torch.randn(lengths, generator=first, device=device).mul_(0.02).bfloat16()
         if number:
-            weights = (weights.float() + torch.randn(lengths, generator=noise) * 0.002).bfloat16()
-        made[name] = weights
+            added = torch.randn(lengths, generator=noise, device=device) * 0.002
+            weights = (weights.float() + added).bfloat16()
+        made[name] = weights.cpu()
     return made
 
 

@@ -1,6 +1,7 @@
 """How fast candidates are built in memory, and models on disk, against copying and mergekit.
 
     python -m benchmarks.merging --size 135M --threads 2
+    python -m benchmarks.merging --size 1B --device cuda --homes resident pinned --prepare
 
 Everything runs on models of random weights (bfloat16). Runs alternate with what they are compared
 to, and medians are printed as Markdown tables.
@@ -20,13 +21,15 @@ from typing import Any
 
 import torch
 
+from benchmarks.building import Build, supply_of, synchronised
 from benchmarks.disk import compare_on_disk, mergekit_seconds
 from benchmarks.generated import SHAPES, make_family
 from merging import compiled
-from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
-from merging.plan import MergePlan, plan
+from merging.placement import Home
+from merging.plan import plan
+from merging.preparation import Needs, prepare
 from merging.warming import variants_of
 from spaces.methods import METHODS
 from spaces.recipe import Recipe
@@ -74,25 +77,40 @@ def main() -> None:
         metavar="METHOD",
         help="let mergekit make the same merge after each repeat of these methods",
     )
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument(
+        "--homes",
+        nargs="+",
+        type=Home,
+        choices=list(Home),
+        help="where parents live; by default their files for a CPU, the device for a GPU",
+    )
+    parser.add_argument("--chunk", type=int, help="elements at a time")
+    parser.add_argument(
+        "--prepare", action="store_true", help="compute all statistics first, and say how long"
+    )
     parser.add_argument("--folder", type=Path, help="where models and statistics are made and kept")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as made:
         place = asked.folder or Path(made)
-        folders = make_family(place, asked.size, parents=asked.parents)
-        print(
-            f"{asked.size}, base and {asked.parents} parents in bfloat16, {asked.threads} threads, "
-            f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
-            f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n"
-        )
+        folders = make_family(place, asked.size, parents=asked.parents, device=asked.device)
+        print(_heading(asked), "\n")
+        known = Statistics(place / "statistics")
+        if asked.prepare:
+            _prepare(folders, asked.methods, known, threads=asked.threads)
+        clock = time.process_time if asked.cpu_time else time.perf_counter
         in_memory(
             folders,
             asked.methods,
             repeats=asked.repeats,
             warmed=not asked.eager,
             against=asked.mergekit,
-            known=Statistics(place / "statistics"),
-            clock=time.process_time if asked.cpu_time else time.perf_counter,
+            known=known,
+            clock=synchronised(clock, asked.device),
+            device=asked.device,
+            homes=asked.homes or [Home.MAPPED if asked.device.type == "cpu" else Home.RESIDENT],
+            chunk=asked.chunk,
         )
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
@@ -106,6 +124,29 @@ def main() -> None:
                 threads=asked.threads,
                 compiled=not asked.eager,
             )
+
+
+def _heading(asked: argparse.Namespace) -> str:
+    name = platform.processor() or platform.machine()
+    if asked.device.type == "cuda":
+        name = torch.cuda.get_device_name(asked.device)
+    compiled_here = asked.device.type == "cpu" and not asked.eager
+    return (
+        f"{asked.size}, base and {asked.parents} parents in bfloat16, {asked.threads} threads, "
+        f"{'compiled' if compiled_here else 'eager'}, median of {asked.repeats}; "
+        f"{name}, torch {torch.__version__}"
+    )
+
+
+def _prepare(
+    folders: Mapping[str, Path], methods: Sequence[str], known: Statistics, *, threads: int
+) -> None:
+    """Compute what the methods need to know of the parents, as a run does before it begins."""
+    opened = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
+    base, began = opened.pop("base"), time.perf_counter()
+    needs = Needs.of(methods, base=True)
+    prepare(list(opened.values()), base, known, needs=needs, threads=threads)
+    print(f"statistics: {time.perf_counter() - began:.1f} s\n", flush=True)
 
 
 def _compile(recipes: Iterable[Recipe], folders: Mapping[str, Path]) -> None:
@@ -142,73 +183,48 @@ def in_memory(
     against: Sequence[str],
     known: Statistics,
     clock: Callable[[], float],
+    device: torch.device,
+    homes: Sequence[Home],
+    chunk: int | None,
 ) -> None:
     """Print a table of what a candidate costs after set-up."""
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
-    print(
-        "| method | models | set-up s | candidate s | GB/s | times copying its inputs "
-        "| mergekit s | mergekit takes times |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    heads = ["method", "models", "set-up s", "candidate s", "GB/s", "times copying its inputs"]
+    heads += ["mergekit s", "mergekit takes times"] if against else []
+    heads += ["parents", "peak MB", "planned MB"] if device.type == "cuda" else []
+    print(_row(heads), _row(["---"] * len(heads)), sep="\n", flush=True)
+    supplies = {home: supply_of(home, checkpoints, device, known) for home in homes}
     for method in methods:
         recipe = recipe_of(method, folders)
-        compiled.cool_down()
-        build = _Build(plan(recipe, checkpoints), checkpoints, known, clock)
-        setup = build.set_up(warmed=warmed)
-        runs: list[Callable[[], float]] = [build.copy, build.run]
-        if method in against:
-            runs.append(partial(mergekit_seconds, recipe, folders))
-        copied, built, *theirs = alternate(runs, repeats)
-        moved = build.moved / built / 1e9
-        row = [method, len(build.names), f"{setup:.1f}", f"{built:.3f}", f"{moved:.1f}"]
-        row += [f"{built / copied:.1f}"]
-        row += [f"{theirs[0]:.1f}", f"{theirs[0] / built:.0f}"] if theirs else ["", ""]
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        made = plan(recipe, checkpoints)
+        for home, supply in supplies.items():
+            compiled.cool_down()
+            build = Build(
+                made,
+                checkpoints,
+                known,
+                clock,
+                device=device,
+                home=home,
+                supply=supply,
+                chunk=chunk,
+            )
+            setup = build.set_up(warmed=warmed)
+            runs: list[Callable[[], float]] = [build.copy, build.run]
+            if method in against:
+                runs.append(partial(mergekit_seconds, recipe, folders, device=str(device)))
+            copied, built, *theirs = alternate(runs, repeats)
+            row = [method, len(build.names), f"{setup:.1f}", f"{built:.3f}"]
+            row += [f"{build.moved / built / 1e9:.1f}", f"{built / copied:.1f}"]
+            if against:
+                row += [f"{theirs[0]:.1f}", f"{theirs[0] / built:.0f}"] if theirs else ["", ""]
+            if device.type == "cuda":
+                row += [home.value, f"{build.peak() / 1e6:.0f}", f"{build.planned / 1e6:.0f}"]
+            print(_row(row), flush=True)
 
 
-class _Build:
-    """A candidate built again and again, and copies of its inputs."""
-
-    def __init__(
-        self,
-        made: MergePlan,
-        checkpoints: Mapping[str, Checkpoint],
-        known: Statistics,
-        clock: Callable[[], float],
-    ) -> None:
-        self.names = list(made.recipe.models)
-        self.moved = made.size * (len(self.names) + 1)
-        self._made, self._checkpoints, self._known = made, checkpoints, known
-        self._clock = clock
-        self._copies = {name: _copies(checkpoints[name]) for name in self.names}
-        self._targets = {job.name: torch.zeros(job.shape, dtype=job.dtype) for job in made.jobs}
-
-    def set_up(self, *, warmed: bool) -> float:
-        """Seconds of the warm-up and the first build with its statistics."""
-        began = time.perf_counter()
-        if warmed:
-            compiled.warm_up(variants_of(self._made))
-        self.run()
-        self.copy()
-        return time.perf_counter() - began
-
-    def run(self) -> float:
-        """Seconds of a build."""
-        began = self._clock()
-        build_into(self._made, self._checkpoints, self._targets, statistics=self._known)
-        return self._clock() - began
-
-    def copy(self) -> float:
-        """Seconds of copying the inputs."""
-        began = self._clock()
-        for name in self.names:
-            for tensor, target in self._copies[name].items():
-                target.copy_(self._checkpoints[name].tensor(tensor))
-        return self._clock() - began
-
-
-def _copies(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    return {name: torch.zeros_like(checkpoint.tensor(name)) for name in checkpoint.tensors}
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def alternate(runs: Sequence[Callable[[], float]], repeats: int) -> list[float]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from evaluators.resident import free_bytes
+
 CPU_BATCH = 32
 """On a CPU larger batches gain nothing and pad more."""
 
@@ -18,19 +20,22 @@ ACTIVATIONS = 24
 """Vectors of the hidden size alive per token within a layer: attention, gated MLP, residuals."""
 
 
-def auto_batch_size(device: torch.device, *, config: Any, dtype: torch.dtype, tokens: int) -> int:
+def auto_batch_size(
+    device: torch.device, *, gpus: float = 1.0, config: Any, dtype: torch.dtype, tokens: int
+) -> int:
     """Sequences per forward pass, a power of two.
 
     Args:
         device: Where the model lives, its weights included.
+        gpus: The share of a GPU that this process may take, if below 1.
         config: The model's transformers config.
         dtype: Of the weights.
         tokens: Longest sequence that will be asked, prompt and answer.
     """
     if device.type != "cuda":
         return CPU_BATCH
-    free, _ = torch.cuda.mem_get_info(device)
-    return fitting_batch(int(free * SHARE), sequence_bytes(config, dtype=dtype, tokens=tokens))
+    room = int(free_bytes(device, gpus=gpus) * SHARE)
+    return fitting_batch(room, sequence_bytes(config, dtype=dtype, tokens=tokens))
 
 
 def sequence_bytes(config: Any, *, dtype: torch.dtype, tokens: int) -> int:

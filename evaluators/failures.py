@@ -17,6 +17,13 @@ from spaces.recipe import RecipeError
 DETAIL = 20_000
 """Most characters of a traceback that are kept, the last ones."""
 
+_FULL = (
+    "can't allocate memory",  # on the CPU
+    "CUDA error: out of memory",  # page-locked memory, code that is loaded when first used
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch says where memory ran out beside its own allocator for GPUs, which has a class."""
+
 _BUILD = (PlanError, BuildError, ResidentError, CheckpointError, RecipeError)
 
 
@@ -58,8 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # On the CPU torch has no class of its own for it.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _FULL)
 
 
 def device_is_lost(error: BaseException) -> bool:

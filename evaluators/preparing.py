@@ -161,10 +161,7 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
 
 def _capacity(device: torch.device, gpus: float) -> Capacity:
     """What a worker may take of a device: all that is free, or its share of a GPU."""
-    free = free_bytes(device)
-    if device.type == "cuda" and gpus < 1:
-        free = min(free, int(gpus * torch.cuda.mem_get_info(device)[1]))
-    return Capacity(device=str(device), nbytes=free)
+    return Capacity(device=str(device), nbytes=free_bytes(device, gpus=gpus))
 
 
 def _methods(spec: HarnessSpec) -> tuple[str, ...]:

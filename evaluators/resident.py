@@ -309,8 +309,16 @@ def _widest(jobs: Sequence[Job]) -> torch.dtype:
     return result
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory of a device, or of this machine, that nothing uses now."""
+def free_bytes(device: torch.device, *, gpus: float = 1.0) -> int:
+    """Memory of a device, or of this machine, that nothing uses now.
+
+    Args:
+        device: Which.
+        gpus: The share of a GPU that this process may take, if below 1; what it has counts.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        if gpus < 1:
+            free = min(free, int(gpus * total) - torch.cuda.memory_reserved(device))
+        return max(0, free)
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -191,6 +191,7 @@ class HarnessEvaluator:
             if not self._batch:
                 self._batch = auto_batch_size(
                     self._device,
+                    gpus=self._spec.gpus,
                     config=skeleton.model.config,
                     dtype=skeleton.model.dtype,
                     tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,

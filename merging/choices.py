@@ -82,13 +82,15 @@ def variance(deltas: Sequence[Tensor]) -> Tensor:
     """
     wide = [delta.double() for delta in deltas]
     mean = wide[0]
+    # A tensor: by a number of Python, GPUs do not divide but multiply with its rounded inverse.
+    count = torch.full((), float(len(wide)), dtype=mean.dtype, device=mean.device)
     for delta in wide[1:]:
         mean = mean + delta
-    mean = mean / len(wide)
+    mean = mean / count
     spread = torch.zeros_like(mean)
     for delta in wide:
         spread = spread + (delta - mean) * (delta - mean)
-    return (spread / len(wide)).to(torch.float32)
+    return (spread / count).to(torch.float32)
 
 
 def _agreed(deltas: Sequence[Tensor], floats: Tensor) -> Tensor:

@@ -37,6 +37,15 @@ FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gpt_neox", "gpt2")
 TinyModel = Callable[..., Path]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``device``: the CPU, and a GPU where there is one."""
+    if "device" in metafunc.fixturenames:
+        import torch
+
+        names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        metafunc.parametrize("device", [torch.device(name) for name in names], ids=names)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A function that writes a random tiny checkpoint with a working tokenizer.

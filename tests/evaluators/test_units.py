@@ -23,6 +23,7 @@ from evaluators.failures import NonFiniteScoreError, failure_from
 from evaluators.isolation import quiet, seeded
 from evaluators.metrics import MetricError, choose_metric
 from evaluators.questions import questions_of
+from evaluators.resident import free_bytes
 from evaluators.scoring import jackknife, mean_stderr, outcome, task_score
 from evaluators.task_files import task_files
 from merging.plan import PlanError
@@ -132,6 +133,14 @@ def test_memory_of_a_sequence() -> None:
     assert auto_batch_size(cpu, config=config, dtype=torch.bfloat16, tokens=1024) == 32
 
 
+def test_workers_that_share_a_gpu_do_not_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (70, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 10)
+    gpu = torch.device("cuda", 0)
+    found = [free_bytes(gpu, gpus=gpus) for gpus in (2.0, 1.0, 0.9, 0.5, 0.05)]
+    assert found == [70, 70, 70, 40, 0]
+
+
 def test_encodings_are_made_once_and_bounded() -> None:
     made: list[str] = []
 
@@ -157,6 +166,9 @@ def test_encodings_are_made_once_and_bounded() -> None:
         (torch.OutOfMemoryError("x"), FailureKind.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), FailureKind.OUT_OF_MEMORY),
         (MemoryError(), FailureKind.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: out of memory"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), FailureKind.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: an illegal memory access"), FailureKind.TASK),
         (RuntimeError("x"), FailureKind.TASK),
     ],
 )

@@ -25,6 +25,7 @@ from merging.warming import large, passes_of, variants_for, variants_of
 from spaces.methods import METHODS
 from spaces.recipe import Recipe
 
+CPU = torch.device("cpu")
 SIZES = (1, BLOCK - 1, BLOCK, 2 * BLOCK, 5 * BLOCK + 13)
 
 
@@ -58,23 +59,33 @@ def ints_of(name: str, start: int) -> list[tuple[int, ...]]:
     return [(max(0, cutoff - start),) * 2 for cutoff in (BLOCK + 3, BLOCK - 7)]
 
 
-def merged(name: str, count: int, dtype: torch.dtype, chunk: int | None = None) -> torch.Tensor:
+def merged(
+    name: str,
+    count: int,
+    dtype: torch.dtype,
+    chunk: int | None = None,
+    *,
+    device: torch.device = CPU,
+    factor: float = 1.0,
+) -> torch.Tensor:
     """A pass over two inputs and a base."""
-    inputs = [noise(count, seed, dtype) for seed in (1, 2)]
+    one, two, base = [
+        (noise(count, seed, dtype) * factor).to(device=device, dtype=dtype) for seed in (1, 2, 3)
+    ]
     ranks = [(torch.arange(count) * step % 77).to(torch.int16) for step in (7, 5)]
-    out = torch.empty(count, dtype=dtype)
+    out = torch.empty(count, dtype=dtype, device=device)
     floats = FLOATS if not name.startswith("ranked") else [*FLOATS[:3], [2e6, 4e6], [1e5, 7e4]]
     merge(
         name,
-        inputs,
-        noise(count, 3, dtype),
+        [one, two],
+        base,
         out,
         floats=floats,
         ints=lambda start: ints_of(name, start),
         ranks=ranks if name.startswith("ranked") else (),
         chunk=chunk,
     )
-    return out
+    return out.cpu()
 
 
 @pytest.mark.parametrize("name", list(MERGES))
