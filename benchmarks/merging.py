@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def main() -> None:
         choices=list(Home),
         help="where parents live; by default their files for a CPU, the device for a GPU",
     )
-    parser.add_argument("--chunk", type=int, help="elements at a time")
+    parser.add_argument(
+        "--chunks", type=int, nargs="+", default=[None], help="elements at a time, one or several"
+    )
     parser.add_argument(
         "--prepare", action="store_true", help="compute all statistics first, and say how long"
     )
@@ -110,7 +113,7 @@ def main() -> None:
             clock=synchronised(clock, asked.device),
             device=asked.device,
             homes=asked.homes or [Home.MAPPED if asked.device.type == "cpu" else Home.RESIDENT],
-            chunk=asked.chunk,
+            chunks=asked.chunks,
         )
         if asked.disk:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
@@ -145,7 +148,9 @@ def _prepare(
     opened = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
     base, began = opened.pop("base"), time.perf_counter()
     needs = Needs.of(methods, base=True)
+    torch.set_num_threads(1)  # tensors are worked on side by side
     prepare(list(opened.values()), base, known, needs=needs, threads=threads)
+    torch.set_num_threads(threads)
     print(f"statistics: {time.perf_counter() - began:.1f} s\n", flush=True)
 
 
@@ -185,19 +190,20 @@ def in_memory(
     clock: Callable[[], float],
     device: torch.device,
     homes: Sequence[Home],
-    chunk: int | None,
+    chunks: Sequence[int | None],
 ) -> None:
     """Print a table of what a candidate costs after set-up."""
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
     heads = ["method", "models", "set-up s", "candidate s", "GB/s", "times copying its inputs"]
     heads += ["mergekit s", "mergekit takes times"] if against else []
     heads += ["parents", "peak MB", "planned MB"] if device.type == "cuda" else []
+    heads += ["chunk"] if any(chunks) else []
     print(_row(heads), _row(["---"] * len(heads)), sep="\n", flush=True)
     supplies = {home: supply_of(home, checkpoints, device, known) for home in homes}
     for method in methods:
         recipe = recipe_of(method, folders)
         made = plan(recipe, checkpoints)
-        for home, supply in supplies.items():
+        for home, chunk in product(homes, chunks):
             compiled.cool_down()
             build = Build(
                 made,
@@ -206,7 +212,7 @@ def in_memory(
                 clock,
                 device=device,
                 home=home,
-                supply=supply,
+                supply=supplies[home],
                 chunk=chunk,
             )
             setup = build.set_up(warmed=warmed)
@@ -220,6 +226,7 @@ def in_memory(
                 row += [f"{theirs[0]:.1f}", f"{theirs[0] / built:.0f}"] if theirs else ["", ""]
             if device.type == "cuda":
                 row += [home.value, f"{build.peak() / 1e6:.0f}", f"{build.planned / 1e6:.0f}"]
+            row += [chunk] if any(chunks) else []
             print(_row(row), flush=True)
 
 

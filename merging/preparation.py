@@ -21,6 +21,7 @@ from merging.thresholds import known_magnitudes
 from spaces.methods import METHODS, BaseRule
 
 _CHUNK = 1 << 17
+_PRODUCTS = -1  # a piece of work that is no parent's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,13 +81,13 @@ def prepare(
         base: What deltas are taken from; ``None`` where there is none.
         statistics: Where to keep it.
         needs: What to compute.
-        threads: Tensors worked on at a time.
-        progress: Called after each tensor with the number done and the number of all.
+        threads: Pieces of work at a time: the products of a tensor, or its magnitudes in a parent.
+        progress: Called after each piece of work with the number done and the number of all.
     """
     first, source = parents[0].tensors, Mapped(statistics)
     names = [n for n, info in first.items() if info.dtype.is_floating_point and info.numel]
 
-    def work(name: str) -> None:
+    def work(name: str, part: int) -> None:
         shape = first[name].shape
         with torch.inference_mode(False), torch.no_grad(), known.scope(statistics) as scope:
             assert scope is not None  # it is given statistics
@@ -96,18 +97,20 @@ def prepare(
                     flat[id(one)] = source.read(one, name).reshape(-1)
                     scope.add(flat[id(one)], f"{one.input_hash}:{name}")
             tuned = [flat[id(one)] for one in parents if id(one) in flat]
-            _prepare(tuned, flat.get(id(base)), needs)
+            _prepare(tuned, flat.get(id(base)), needs, part)
 
     for one in parents if base is None else [*parents, base]:
         one.input_hash  # noqa: B018  # found once here, not by every thread
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="statistics") as pool:
-            running = [pool.submit(work, name) for name in names]
+            # The largest tensor alone takes longer than a thread's share of all the others.
+            parts = range(_PRODUCTS, len(parents) if needs.magnitudes else 0)
+            running = [pool.submit(work, name, part) for name in names for part in parts]
             try:
                 for done, future in enumerate(as_completed(running), start=1):
                     future.result()
                     if progress is not None:
-                        progress(done, len(names))
+                        progress(done, len(running))
             finally:
                 for rest in running:
                     rest.cancel()
@@ -115,15 +118,14 @@ def prepare(
         statistics.flush()
 
 
-def _prepare(tensors: Sequence[Tensor], base: Tensor | None, needs: Needs) -> None:
+def _prepare(tensors: Sequence[Tensor], base: Tensor | None, needs: Needs, part: int) -> None:
+    """All products, or the magnitudes of one delta."""
     device = torch.device("cpu")
+    if part != _PRODUCTS:
+        if base is not None and part < len(tensors):
+            known_magnitudes(Series(tensor=tensors[part], minus=base, device=device))
+        return
     if needs.products:
         gram([Series(tensor=one, minus=None, device=device) for one in tensors], chunk=_CHUNK)
-    if base is None:
-        return
-    deltas = [Series(tensor=one, minus=base, device=device) for one in tensors]
-    if needs.delta_products:
-        gram(deltas, chunk=_CHUNK)
-    if needs.magnitudes:
-        for delta in deltas:
-            known_magnitudes(delta)
+    if needs.delta_products and base is not None:
+        gram([Series(tensor=one, minus=base, device=device) for one in tensors], chunk=_CHUNK)

@@ -199,7 +199,7 @@ def _known_fusion(operands: Operands, device: torch.device, chunk: int) -> tuple
         return (found := rows()), threshold(found)
     name = " > ".join(map(str, names)) + f" in {list(operands.shape or ())}"
     found = scope.statistics.mapped("divergences", name, rows)
-    return found, scope.statistics.number("fusion", name, lambda: threshold(found))
+    return found, scope.statistics.number("fusion", name, lambda: threshold(found.to(device)))
 
 
 def _as_it_is(operands: Operands, out: Tensor) -> None:

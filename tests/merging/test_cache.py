@@ -309,9 +309,10 @@ def test_prepared_builds_compute_nothing(tiny_family: dict[str, Path], tmp_path:
     needs = Needs.of(["ties", "slerp", "nuslerp"], base=True)
     note = lambda *at: seen.append(at)  # noqa: E731
     prepare(parents, checkpoints["base"], first, needs=needs, threads=3, progress=note)
-    total = len(parents[0].tensors)
+    count = len(parents[0].tensors)
+    total = count * (1 + 3)  # its products, and its magnitudes in each parent
     assert seen == [(number, total) for number in range(1, total + 1)]
-    assert first.computed == total * (6 + 6 + 3)  # products of parents and deltas; magnitudes
+    assert first.computed == count * (6 + 6 + 3)  # products of parents and deltas; magnitudes
     second = Statistics(tmp_path)
     prepare(parents, checkpoints["base"], second, needs=needs)
     for merge in (TIES, SLERP):
