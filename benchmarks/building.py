@@ -8,14 +8,13 @@ from contextlib import closing
 
 import torch
 
-from merging import compiled
+from merging import native
 from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.placement import Demand, Home, Weights
 from merging.plan import MergePlan
 from merging.supply import Mapped, PinnedCarrier, Resident, Streamed, Supply, Want
-from merging.warming import variants_of
 
 
 def supply_of(
@@ -93,7 +92,7 @@ class Build:
         """Seconds of the warm-up and the first build with its statistics."""
         began = time.perf_counter()
         if warmed and self._device.type == "cpu":
-            compiled.warm_up(variants_of(self._made))
+            native.warm_up()
         self.run()
         taken = time.perf_counter() - began
         self.copy()

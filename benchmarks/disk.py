@@ -92,7 +92,7 @@ def compare_on_disk(
             file = Path(folder) / "recipe.yaml"
             text = to_yaml(recipe, {name: str(at) for name, at in folders.items()})
             file.write_text(text, encoding="utf-8")
-            none = {} if compiled else {"TORCHINDUCTOR_CACHE_DIR": folder}
+            none = {} if compiled else {"XDG_CACHE_HOME": folder}
             out, runs, writes = Path(folder) / "out", [], []
             for _ in range(repeats):
                 ours = _run(_SEARCH, file, out, threads, **none)

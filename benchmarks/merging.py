@@ -14,7 +14,7 @@ import platform
 import statistics as stats
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,13 +25,12 @@ import torch
 from benchmarks.building import Build, supply_of, synchronised
 from benchmarks.disk import compare_on_disk, mergekit_seconds
 from benchmarks.generated import SHAPES, make_family
-from merging import compiled
+from merging import native
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.placement import Home
 from merging.plan import plan
 from merging.preparation import Needs, prepare
-from merging.warming import variants_of
 from spaces.methods import METHODS
 from spaces.recipe import Recipe
 
@@ -119,7 +118,7 @@ def main() -> None:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
             print()
             if not asked.eager:  # so that they are kept where `search build` looks for them
-                _compile(recipes.values(), folders)
+                native.warm_up()
             compare_on_disk(
                 recipes,
                 folders,
@@ -152,12 +151,6 @@ def _prepare(
     prepare(list(opened.values()), base, known, needs=needs, threads=threads)
     torch.set_num_threads(threads)
     print(f"statistics: {time.perf_counter() - began:.1f} s\n", flush=True)
-
-
-def _compile(recipes: Iterable[Recipe], folders: Mapping[str, Path]) -> None:
-    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
-    for recipe in recipes:
-        compiled.warm_up(variants_of(plan(recipe, checkpoints)))
 
 
 def recipe_of(method: str, models: Sequence[str] | Mapping[str, Path]) -> Recipe:
@@ -204,7 +197,7 @@ def in_memory(
         recipe = recipe_of(method, folders)
         made = plan(recipe, checkpoints)
         for home, chunk in product(homes, chunks):
-            compiled.cool_down()
+            native.cool_down()
             build = Build(
                 made,
                 checkpoints,

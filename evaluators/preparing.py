@@ -18,10 +18,9 @@ from evaluators.spec import HarnessSpec
 from evaluators.spread import Spread
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint, widest_dtype
-from merging.compiled import try_warm_up
+from merging.native import try_warm_up
 from merging.placement import Capacity, Demand, Home, MemoryPlan, Weights, homes, mapped, place
 from merging.supply import Mapped, PinnedCarrier, Resident, Streamed, Supply
-from merging.warming import LARGE, variants_for
 from spaces.methods import METHODS
 
 PLANNED_TOKENS = 2048
@@ -52,33 +51,19 @@ def prepare_builds(
     memory: MemoryPlan,
     devices: Sequence[torch.device],
 ) -> Prepared:
-    """Compile for the methods of the search where that pays, and open parents and statistics.
+    """Load the passes, compiled for this machine if need be, and open parents and statistics.
 
-    It pays on a CPU for models of ``warming.LARGE`` elements or more. On other devices passes run
-    eagerly: their compilers contract multiplications and additions, which gives other bits.
+    On other devices than a CPU passes run eagerly: their compilers contract multiplications and
+    additions, which gives other bits.
 
     Args:
-        spec: ``warm_up``, ``trees`` and ``statistics`` are used.
+        spec: ``statistics`` is used.
         checkpoints: The models.
         memory: Where everything lives.
         devices: Those of the plan.
     """
-    largest = max(
-        sum(info.numel for info in checkpoint.tensors.values())
-        for checkpoint in checkpoints.values()
-    )
-    if memory.home is Home.MAPPED and spec.warm_up != () and largest >= LARGE:
-        dtype = getattr(torch, widest_dtype(checkpoints.values()))
-        _log.info("compiling for builds; the first time on a machine this takes some minutes")
-        try_warm_up(
-            variants_for(
-                _methods(spec),
-                parents=max(1, len(checkpoints) - 1),
-                read=dtype,
-                written=dtype,
-                trees=spec.trees,
-            )
-        )
+    if memory.home is Home.MAPPED:
+        try_warm_up()
     statistics = Statistics(None if spec.statistics is None else Path(spec.statistics))
     supply = _supply(memory, devices, checkpoints, Mapped(statistics))
     return Prepared(statistics=statistics, supply=supply)
@@ -165,8 +150,8 @@ def _capacity(device: torch.device, gpus: float) -> Capacity:
 
 
 def _methods(spec: HarnessSpec) -> tuple[str, ...]:
-    if spec.warm_up:
-        return spec.warm_up
+    if spec.methods is not None:
+        return spec.methods
     return tuple(name for name, method in METHODS.items() if method.searched_by_default)
 
 

@@ -65,9 +65,8 @@ class HarnessSpec:
         trust_remote_code: Let models and tasks run code of their own.
         statistics: Folder for what is computed once of the models, shared by the workers of a
             node; ``None``, or one that a node cannot make, keeps it in each worker's memory.
-        warm_up: Methods of the search: what is compiled and computed for before the first
-            candidate, if the models are large; ``None`` takes those searched by default, an empty
-            tuple none.
+        methods: Those of the search, whose memory is planned; ``None`` for those searched by
+            default.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -89,7 +88,7 @@ class HarnessSpec:
     check_degenerate: bool = True
     trust_remote_code: bool = False
     statistics: str | None = None
-    warm_up: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with it without looking at models and tasks, one line each."""

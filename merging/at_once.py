@@ -12,21 +12,17 @@ import torch
 from torch import Tensor
 
 from merging import fused
-from merging.compiled import Variant
 from merging.looks import BLOCK, LOOKS, sealed_words
 
 
-def suits(name: str, sets: Sequence[Sequence[Tensor]], device: torch.device) -> bool:
+def suits(sets: Sequence[Sequence[Tensor]], device: torch.device) -> bool:
     """Whether a pass without output is better run several times here than in ``merging.fused``.
 
     Args:
-        name: In ``merging.looks.LOOKS``.
-        sets: For each run the tensors that the other ``look`` would take.
+        sets: For each run the tensors that ``fused.total`` would take.
         device: Where to compute.
     """
-    inputs = [one for one in sets[0] if one.dtype.is_floating_point]
-    variant = Variant(name=name, inputs=len(sets[0]), read=fused.read_as(inputs))
-    return fused.are_few([one[0] for one in sets]) and fused.chosen(variant, device) is None
+    return fused.are_few([one[0] for one in sets]) and not fused.is_native(device)
 
 
 def look(
@@ -41,7 +37,7 @@ def look(
 
     Args:
         name: In ``merging.looks.LOOKS``, of those that give sums of floats per block.
-        sets: For each run the tensors as for the other ``look``, all of one length.
+        sets: For each run the tensors as for ``fused.total``, all of one length.
         device: Where to compute.
         floats: The pass's numbers, a row for each run.
         ints: Its whole numbers, likewise.

@@ -85,7 +85,8 @@ def seals(tensors: Sequence[Tensor], *, chunk: int | None = None) -> list[Seal]:
 def _together(tensor: Tensor) -> tuple[torch.dtype | None, torch.device]:
     """What tensors that are looked at together have in common; no dtype for those that are not."""
     few = 0 < tensor.numel() <= FEW and tensor.dtype in _EXPONENTS
-    return tensor.dtype if few else None, tensor.device
+    alone = not few or fused.is_native(tensor.device)
+    return None if alone else tensor.dtype, tensor.device
 
 
 def tensor_hash(tensor: Tensor, *, chunk: int | None = None) -> int:

@@ -1,34 +1,40 @@
-"""Running passes: as compiled loops over memory where warmed up for, eagerly elsewhere.
+"""Running passes: natively on a CPU where the library is loaded, as torch's calls elsewhere.
 
-Nothing is ever compiled in the middle of a build: a pass that was not warmed up runs eagerly over
+Nothing is ever compiled in the middle of a build: without the library passes run eagerly over
 chunks that stay in the cache. Both ways give the same bits, so which one runs is a matter of speed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from merging.compiled import LOOK_FLOATS, LOOK_INTS, Library, Variant, called, library
-from merging.looks import BLOCK, IN_BLOCKS
-from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS
+from merging.looks import BLOCK, LOOKS
+from merging.native import FLOATS, KINDS, Library, library
+from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES
 
-_COMPILED_CHUNK = 1 << 22
-_BLOCKS_CHUNK = 1 << 18  # sums stay in the cache, and a search for an entry may stop early
-_CONVERTED_CHUNK = 1 << 17  # copies in another dtype stay in the cache
+_LOOK_FLOATS, _LOOK_INTS = 3, 3  # lengths of the numbers that passes without output take
+
+_NATIVE_CHUNK = 1 << 22
+_NATIVE_SHARE = 1 << 16  # entries that are worth a thread
+_BLOCKS_CHUNK = 1 << 18  # a search for an entry may stop early
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
 _FEW = 1 << 17  # entries of all inputs up to which calls take more time than what they compute
 _PERIOD = 1 << 32  # indices after which random masks have other numbers
-_READ = (torch.bfloat16, torch.float16, torch.float32)
 
 Ints = Callable[[int], Sequence[Sequence[int]]]
 """Rows of whole numbers, as of an index."""
 LookInts = Callable[[int], Sequence[int]]
 """Whole numbers as of an index."""
+
+_Found = TypeVar("_Found")
+_Number = TypeVar("_Number", bound=float)
 
 
 def no_ints(start: int) -> Sequence[Sequence[int]]:  # noqa: ARG001 - as all of this kind
@@ -59,37 +65,33 @@ def merge(
         ranks: ``(n,)`` whole numbers, one per input, for passes that read them.
         chunk: Elements at a time; ``None`` suits the device. Changes nothing but speed.
     """
-    tensors = [*inputs, inputs[0] if base is None else base]
-    kind = Variant(
-        name=name,
-        inputs=len(inputs),
-        read=read_as(tensors),
-        written=out.dtype if out.dtype in _READ else torch.float32,
-    )
-    wide = replace(kind, read=torch.float32, written=torch.float32)
-    run, size = chosen(kind, out.device), _CONVERTED_CHUNK if ranks else _COMPILED_CHUNK
-    if run is None:
-        run, size, kind = chosen(wide, out.device), _CONVERTED_CHUNK, wide
-    compiled = run is not None
-    if run is None:
-        at_once = name in AT_ONCE and are_few(inputs)
-        run, size = _eager(name, at_once=at_once), _EAGER_CHUNK
-    numbers = _table(floats, FLOAT_ROWS, len(inputs), torch.float32, out.device)
-    for first, last in spans(out.numel(), _chunk(chunk, out.device, size), whole=compiled):
-        fit = _padded_part if compiled and last - first < BLOCK else _part
-        *parts, origin = [fit(one, first, last, out.device, kind.read) for one in tensors]
-        parts += [fit(one, first, last, out.device, torch.float32) for one in ranks]
-        words = _table(ints(first), INT_ROWS, len(inputs), torch.int32, out.device)
+    found = library() if out.device.type == "cpu" else None
+    if found is None:
+        _merge_eagerly(name, inputs, base, out, floats, ints, ranks, chunk)
+        return
+    numbers = _in_columns(floats, len(inputs))
+
+    def run(first: int, last: int) -> None:
+        origin = None if base is None else _readable(base, first, last, FLOATS)
         target = out[first:last]
-        made = target
-        if out.dtype != kind.written or len(origin) != len(target):
-            made = torch.empty_like(origin, dtype=kind.written)
-        run([*parts, origin, made, numbers, words])
+        made = target if target.dtype in FLOATS else torch.empty(last - first)
+        found.merge(
+            name,
+            [_readable(one, first, last, FLOATS) for one in inputs],
+            origin,
+            made,
+            floats=numbers,
+            ints=_in_columns(ints(first), len(inputs)),
+            ranks=[_readable(one, first, last, KINDS) for one in ranks],
+        )
         if made is not target:
-            target.copy_(made[: len(target)])
+            target.copy_(made)
+
+    for _ in _in_order(run, spans(out.numel(), _share(out.numel(), chunk or _NATIVE_CHUNK))):
+        pass
 
 
-def look(
+def total(
     name: str,
     tensors: Sequence[Tensor],
     *,
@@ -97,38 +99,43 @@ def look(
     floats: Sequence[float] = (),
     ints: LookInts = lambda _: (),
     chunk: int | None = None,
-) -> Iterator[Sequence[Tensor]]:
-    """Run a pass without output over flat tensors.
+) -> list[float]:
+    """What a pass without output finds in flat tensors: sums over their entries, exact.
 
     Args:
-        name: In ``merging.looks.LOOKS``; those in blocks leave out the end that is no whole block.
+        name: In ``merging.looks.LOOKS``.
         tensors: ``(n,)`` each: of floats, or of whole numbers: words alone, and ranks after floats.
         device: Where to compute.
         floats: The pass's numbers.
         ints: Its whole numbers, as int32 values.
         chunk: Elements at a time; ``None`` suits the device.
+    """
+    sums: list[float] = []
+    for found in _looks(name, tensors, device, floats, ints, chunk, native=_NATIVE_CHUNK):
+        sums = [before + more for before, more in zip(sums or [0] * len(found), found, strict=True)]
+    return sums
+
+
+def equal_counts(
+    first: Tensor, second: Tensor, size: float, *, device: torch.device
+) -> Iterator[Tensor]:
+    """How many ``|first - second|`` are of a size, block by block of ``BLOCK`` entries.
+
+    Args:
+        first: ``(n,)``, any float dtype and device.
+        second: Likewise.
+        size: A float32 number.
+        device: Where to compute.
 
     Yields:
-        What the pass returns for each chunk, in order.
+        Counts of further blocks, int64; what comes after the last whole block is left out.
     """
-    inputs = [one for one in tensors if one.dtype.is_floating_point]
-    read, ranks = (read_as(inputs), torch.float32) if inputs else (torch.int32, torch.int32)
-    run = chosen(Variant(name=name, inputs=len(tensors), read=read), device)
-    total, large = tensors[0].numel(), _COMPILED_CHUNK
-    if name in IN_BLOCKS:
-        total, large = total // BLOCK * BLOCK, _BLOCKS_CHUNK
-    if len(tensors) > len(inputs) > 0:
-        large = _CONVERTED_CHUNK
-    numbers = _padded(floats, LOOK_FLOATS, torch.float32, device)
-    size = _chunk(chunk, device, _EAGER_CHUNK if run is None else large)
-    for first, last in spans(total, size, whole=True):
-        fit = _padded_part if run is not None and last - first < BLOCK else _part
-        parts = [
-            fit(one, first, last, device, read if one.dtype.is_floating_point else ranks)
-            for one in tensors
-        ]
-        words = _padded(ints(first), LOOK_INTS, torch.int32, device)
-        yield (run or _eager(name))([*parts, numbers, words])
+    whole = first.numel() // BLOCK * BLOCK
+    pair = first[:whole], second[:whole]
+    for found in _looks(
+        "equal_counts", pair, device, [size], lambda _: (), None, native=_BLOCKS_CHUNK
+    ):
+        yield torch.tensor(found, dtype=torch.int64)
 
 
 def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> tuple[int, int]:
@@ -140,13 +147,11 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
         chunk: Words at a time; the result does not depend on it.
     """
     low = high = largest = 0
-    for found in look(
-        "seal",
-        [words],
-        device=words.device,
-        ints=lambda first: (signed(first), *masks),
-        chunk=chunk,
-    ):
+
+    def ints(first: int) -> Sequence[int]:
+        return signed(first), *masks
+
+    for found in _looks("seal", [words], words.device, (), ints, chunk, native=_NATIVE_CHUNK):
         first, second, exponent = map(int, found)
         low, high, largest = low + first, high + second, max(largest, exponent)
     return hash_of(low, high), largest
@@ -182,31 +187,152 @@ def signed(value: int) -> int:
     return value - (1 << 32) if value >= 1 << 31 else value
 
 
-def read_as(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The dtype that tensors are read as: their own if it is one, float32 if not."""
-    first = tensors[0].dtype
-    same = first in _READ and all(tensor.dtype == first for tensor in tensors)
-    return first if same else torch.float32
-
-
 def are_few(tensors: Sequence[Tensor]) -> bool:
     """Whether calls for so few entries in all take more time than what they compute."""
     return sum(one.numel() for one in tensors) <= _FEW
 
 
-def _eager(name: str, *, at_once: bool = False) -> Library:
-    """A pass in the form of a compiled one."""
-
-    def run(tensors: list[Tensor]) -> Sequence[Tensor]:
-        with torch.no_grad():
-            return called(name, tensors, at_once=at_once)
-
-    return run
+def is_native(device: torch.device) -> bool:
+    """Whether passes over tensors there run in the library."""
+    return device.type == "cpu" and library() is not None
 
 
-def chosen(variant: Variant, device: torch.device) -> Library | None:
-    """The compiled pass, if there is one that runs here."""
-    return library(variant) if device.type == "cpu" else None
+def _merge_eagerly(
+    name: str,
+    inputs: Sequence[Tensor],
+    base: Tensor | None,
+    out: Tensor,
+    floats: Sequence[Sequence[float]],
+    ints: Ints,
+    ranks: Sequence[Tensor],
+    chunk: int | None,
+) -> None:
+    """``merge`` by torch's calls."""
+    device, count = out.device, len(inputs)
+    run = AT_ONCE[name] if name in AT_ONCE and are_few(inputs) else MERGES[name]
+    read = _read_as([*inputs, *([] if base is None else [base])])
+    numbers = _table(_in_columns(floats, count), FLOAT_ROWS, count, torch.float32, device)
+    for first, last in spans(out.numel(), _chunk(chunk, device)):
+        parts = [_part(one, first, last, device, read) for one in inputs]
+        origin = parts[0] if base is None else _part(base, first, last, device, read)
+        parts += [_part(one, first, last, device, torch.float32) for one in ranks]
+        words = _in_columns(ints(first), count)
+        run(
+            parts,
+            origin,
+            out[first:last],
+            torch.arange(last - first, dtype=torch.int32, device=device),
+            numbers,
+            _table(words, INT_ROWS, count, torch.int32, device),
+        )
+
+
+def _looks(
+    name: str,
+    tensors: Sequence[Tensor],
+    device: torch.device,
+    floats: Sequence[float],
+    ints: LookInts,
+    chunk: int | None,
+    *,
+    native: int,
+) -> Iterator[list[float]]:
+    """What a pass finds in each chunk, in order; ``native`` is the size of those in the library."""
+    found, length = library() if device.type == "cpu" else None, tensors[0].numel()
+    if found is None:
+        for first, last in spans(length, _chunk(chunk, device), whole=True):
+            yield _look_eagerly(name, tensors, first, last, device, floats, ints(first))
+        return
+
+    def run(first: int, last: int) -> list[float]:
+        return list(_look_natively(found, name, tensors, first, last, floats, ints(first)))
+
+    yield from _in_order(run, spans(length, _share(length, chunk or native)))
+
+
+def _look_eagerly(
+    name: str,
+    tensors: Sequence[Tensor],
+    first: int,
+    last: int,
+    device: torch.device,
+    floats: Sequence[float],
+    ints: Sequence[int],
+) -> list[float]:
+    words = not tensors[0].dtype.is_floating_point
+    inputs = [one for one in tensors if one.dtype.is_floating_point]
+    read, ranks = (torch.int32, torch.int32) if words else (_read_as(inputs), torch.float32)
+    parts = [
+        _part(one, first, last, device, read if one.dtype.is_floating_point else ranks)
+        for one in tensors
+    ]
+    at = torch.arange(last - first, dtype=torch.int32, device=device)
+    numbers = _table(floats, _LOOK_FLOATS, 1, torch.float32, device)[:, 0]
+    found = LOOKS[name](parts, at, numbers, _table(ints, _LOOK_INTS, 1, torch.int32, device)[:, 0])
+    if name == "equal_counts":
+        return [*found[0].tolist()]
+    return [(one.double() if one.is_floating_point() else one).sum().item() for one in found]
+
+
+def _look_natively(
+    found: Library,
+    name: str,
+    tensors: Sequence[Tensor],
+    first: int,
+    last: int,
+    floats: Sequence[float],
+    ints: Sequence[int],
+) -> list[int]:
+    sizes = {
+        "equal_counts": -(-(last - first) // BLOCK),
+        "overlaps": 2 * (len(tensors) - 1),
+        "seal": 3,
+    }
+    return found.look(
+        name,
+        [_readable(one, first, last, KINDS) for one in tensors],
+        floats=floats,
+        ints=ints,
+        found=sizes.get(name, 2),
+    )
+
+
+def _in_order(
+    run: Callable[[int, int], _Found], parts: Iterable[tuple[int, int]]
+) -> Iterator[_Found]:
+    """Run over ranges, as many at a time as torch has threads; results in the ranges' order."""
+    threads, waiting = torch.get_num_threads(), list(parts)
+    if threads == 1 or len(waiting) == 1:
+        for first, last in waiting:
+            yield run(first, last)
+        return
+    for at in range(0, len(waiting), threads):  # not all at once: who asks may need no more
+        yield from _pool(threads).map(lambda part: run(*part), waiting[at : at + threads])
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="passes")
+
+
+def _share(count: int, most: int) -> int:
+    """Entries of a range, so that all threads have some."""
+    return max(1, min(most, max(_NATIVE_SHARE, -(-count // torch.get_num_threads()))))
+
+
+def _readable(flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype]) -> Tensor:
+    """Contiguous entries on the CPU, as float32 where the library does not read their dtype."""
+    part = flat[start:stop]
+    if part.dtype not in kinds or part.device.type != "cpu":
+        part = part.to("cpu", torch.float32)
+    return part.contiguous()
+
+
+def _read_as(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The dtype that tensors are brought to their device in: their own, if it is one of few."""
+    first = tensors[0].dtype
+    same = first in FLOATS and all(tensor.dtype == first for tensor in tensors)
+    return first if same else torch.float32
 
 
 def _part(flat: Tensor, start: int, stop: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -219,34 +345,18 @@ def _part(flat: Tensor, start: int, stop: int, device: torch.device, dtype: torc
     return part.contiguous()
 
 
-def _padded_part(
-    flat: Tensor, start: int, stop: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """The end of a tensor as a whole block, zeros behind it."""
-    made = torch.zeros(BLOCK, dtype=dtype, device=device)
-    made[: stop - start].copy_(flat[start:stop])
-    return made
+def _chunk(asked: int | None, device: torch.device) -> int:
+    return asked or (_EAGER_CHUNK if device.type == "cpu" else _DEVICE_CHUNK)
 
 
-def _chunk(asked: int | None, device: torch.device, on_cpu: int) -> int:
-    return asked or (on_cpu if device.type == "cpu" else _DEVICE_CHUNK)
+def _in_columns(rows: Sequence[Sequence[_Number]], count: int) -> list[_Number]:
+    """Rows one after the other; one that has a single number for all inputs has it for each."""
+    return [number for row in rows for number in (row if len(row) == count else [row[0]] * count)]
 
 
 def _table(
-    rows: Sequence[Sequence[float]],
-    height: int,
-    width: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    numbers: Sequence[float], height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """``(height, width)``: rows of one number are repeated, rows left out are 0."""
-    filled = [[*row] * width if len(row) == 1 else [*row] for row in rows]
-    filled += [[0] * width] * (height - len(filled))
-    return torch.tensor(filled, dtype=dtype, device=device)
-
-
-def _padded(
-    numbers: Sequence[float], length: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    filled = [*numbers, *[0] * (length - len(numbers))]
-    return torch.tensor(filled, dtype=dtype, device=device)
+    """``(height, width)``; what is left out is 0."""
+    filled = [*numbers, *[0] * (height * width - len(numbers))]
+    return torch.tensor(filled, dtype=dtype, device=device).view(height, width)

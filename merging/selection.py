@@ -139,15 +139,14 @@ def _ram(operands: Operands, factors: Sequence[float], out: Tensor) -> None:
 def _overlaps(operands: Operands, out: Tensor) -> tuple[list[int], list[int]]:
     """Per input, how many entries it changed together with others, and how many alone."""
     assert operands.base is not None  # the plan gives it one
-    found = [0] * (2 * len(operands.inputs))
-    for counts in fused.look(
+    counts = fused.total(
         "overlaps",
         [*operands.inputs, operands.base],
         floats=[operands.number("epsilon", 1e-5)],
         device=out.device,
         chunk=operands.asked_chunk,
-    ):
-        found = [before + int(more) for before, more in zip(found, counts, strict=True)]
+    )
+    found = [int(count) for count in counts]
     return found[: len(operands.inputs)], found[len(operands.inputs) :]
 
 

@@ -117,7 +117,7 @@ def _kept_norms(kept: Sequence[_Kept], chunk: int) -> list[float]:
     if len(kept) < 2 or len(names) > 1 or None in names:
         return [_kept_norm(one, chunk) for one in kept]
     name, device, sets = str(kept[0].look), kept[0].series.device, [one.tensors for one in kept]
-    if not at_once.suits(name, sets, device):
+    if not at_once.suits(sets, device):
         return [_kept_norm(one, chunk) for one in kept]
     parts = at_once.look(
         name,
@@ -136,16 +136,13 @@ def _kept_norm(kept: _Kept, chunk: int) -> float:
         for start, part in kept.series.parts(chunk):
             total.add(part.abs() * kept.thinning.keep(part, start))
         return total.total()
-    whole = rest = 0.0
-    for parts in fused.look(
+    whole, rest = fused.total(
         kept.look,
         kept.tensors,
         floats=kept.floats,
         ints=kept.numbers,
         device=kept.series.device,
-    ):
-        more, rests = (float(one.double().sum()) for one in parts)  # whole: in any order
-        whole, rest = whole + more, rest + rests
+    )
     return kept.norm(whole, rest)
 
 

@@ -253,10 +253,8 @@ def _block_of(series: Series, bits: int, wanted: int, *, begin: int) -> tuple[in
     Blocks are counted from ``begin``; the part after the last whole one if none has it.
     """
     assert series.minus is not None
-    before, pair = 0, [series.tensor[begin:], series.minus[begin:]]
-    for (counts,) in fused.look(
-        "equal_counts", pair, floats=[float_of(bits)], device=series.device
-    ):
+    before, pair = 0, (series.tensor[begin:], series.minus[begin:])
+    for counts in fused.equal_counts(*pair, float_of(bits), device=series.device):
         here = int(counts.sum())
         if before + here >= wanted:
             running = counts.cumsum(0)

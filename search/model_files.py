@@ -10,14 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from merging.build import write_model
 from merging.checkpoint import Checkpoint, CheckpointError, widest_dtype
-from merging.compiled import load, try_warm_up
+from merging.native import load, try_warm_up
 from merging.plan import MergePlan
 from merging.sealing import BuildError, NoSpaceError
-from merging.warming import large, pays_at_once, variants_of
 from runs.export import model_card
 from search.errors import InputError, RunFailed
 from search.recipe_files import find_location, unchanged
 from spaces.mergekit import Document
+
+_GAINS = 50_000_000  # elements whose build gains more time than it takes to compile
 
 
 def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
@@ -40,15 +41,11 @@ def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
 
 
 def warm_up(planned: MergePlan, console: Console) -> None:
-    """Load compiled passes that are there; compile others where one build gains by it."""
-    if not large(planned):
+    """Load the compiled passes if they are there; compile them where one build gains by it."""
+    if load() or sum(job.size // job.dtype.itemsize for job in planned.jobs) < _GAINS:
         return
-    missing = load(variants_of(planned))
-    if missing and pays_at_once(planned, len(missing)):
-        console.print(
-            f"Compiling {len(missing)} passes, which takes less than building such a model without"
-        )
-        try_warm_up(missing)
+    console.print("Compiling, once on this machine: building such a model without takes longer")
+    try_warm_up()
 
 
 def write(

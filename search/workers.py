@@ -20,7 +20,6 @@ from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.preparation import Needs
 from merging.preparation import prepare as compute
-from merging.warming import LARGE
 from runs.checks import BASE
 from runs.config import RunConfig
 from search.errors import InputError
@@ -31,6 +30,9 @@ WORKER_BYTES = 1_500_000_000
 
 STATISTICS = "statistics"
 """Name of the folder, in a run's, of what is computed once of its models."""
+
+LARGE = 20_000_000
+"""Elements of a model from which its statistics are computed before the first candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +66,7 @@ class Setting:
         return replace(
             self.config.harness_spec(),
             statistics=str(self.statistics),
-            warm_up=self.space.methods,
+            methods=self.space.methods,
             trees=bool(self.space.pairwise),
             most_layers=None if stacking is None else stacking.max_layers,
         )

@@ -1,8 +1,7 @@
-"""Passes: compiled and eager code give the same bits, and nothing is compiled in between."""
+"""Passes: the native library and torch's calls give the same bits."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from merging import compiled, counters, fused, known
+from merging import counters, fused, known, native
 from merging.build import build_into, write_model
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
-from merging.compiled import FusedError, Variant, library, try_warm_up, warm_up
 from merging.fingerprint import fingerprint_checkpoint
 from merging.fused import merge, seal, spans
-from merging.looks import BLOCK, LOOKS
+from merging.looks import BLOCK
 from merging.masks import MaskKey, keep, numbers
 from merging.passes import AT_ONCE, MERGES
 from merging.plan import plan
-from merging.warming import large, passes_of, variants_for, variants_of
-from spaces.methods import METHODS
 from spaces.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -31,10 +27,10 @@ SIZES = (1, BLOCK - 1, BLOCK, 2 * BLOCK, 5 * BLOCK + 13)
 
 @pytest.fixture(autouse=True)
 def cold() -> Iterator[None]:
-    """No test sees what another one compiled."""
-    compiled.cool_down()
+    """No test sees what another one loaded."""
+    native.cool_down()
     yield
-    compiled.cool_down()
+    native.cool_down()
 
 
 def noise(count: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
@@ -158,40 +154,6 @@ def test_spans_cover_everything_once() -> None:
     assert list(spans(0, 1)) == []
 
 
-def test_without_a_compiler(caplog: pytest.LogCaptureFixture) -> None:
-    """One warning, and everything works as before."""
-    broken = Variant(name="no_such_pass", inputs=1, read=torch.float32, written=torch.float32)
-    with pytest.raises(FusedError, match="no_such_pass: cannot be compiled here"):
-        warm_up([broken])
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, logger="merging.compiled"):
-        assert not try_warm_up([broken, broken])
-    assert [one.name for one in caplog.records if one.levelno >= logging.WARNING] == [
-        "merging.compiled"
-    ]
-    assert library(broken) is None
-    merged("weighted_sum", 100, torch.float32)
-
-
-def test_every_pass_belongs_to_a_method() -> None:
-    named = {name for method in METHODS for name in passes_of(method)}
-    assert named | {"seal"} == {*MERGES, *LOOKS}
-
-
-def test_variants_of_a_search() -> None:
-    found = variants_for(
-        ["ties", "linear", "slerp"],
-        parents=3,
-        read=torch.bfloat16,
-        written=torch.bfloat16,
-        trees=True,
-    )
-    assert {(one.name, one.inputs) for one in found if one.name in MERGES} == {
-        (name, inputs) for name in ("trimmed_vote", "weighted_sum") for inputs in (2, 3)
-    }
-    assert len(found) == len(set(found)) == 2 * 2 * 2 + 2 + 1
-
-
 TIES = {
     "method": "ties",
     "base": "base",
@@ -214,7 +176,7 @@ DARE = {
 
 @pytest.fixture(scope="module")
 def family(tiny_model: Any) -> dict[str, Checkpoint]:
-    """Models whose matrices are large enough for compiled code."""
+    """Models whose matrices are large enough for more than one block."""
     base = tiny_model(hidden=96, layers=1, dtype="bfloat16", tied=True)
     made = {"base": base}
     for seed, name in enumerate(("math", "code"), start=1):
@@ -222,83 +184,30 @@ def family(tiny_model: Any) -> dict[str, Checkpoint]:
     return {name: Checkpoint.open(str(at), name=name) for name, at in made.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("merge", [DARE, TREE], ids=["dare", "tree"])
-def test_one_fingerprint_compiled_or_not(
+def test_one_fingerprint_natively_or_not(
     merge: Any, family: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
     made = plan(Recipe.from_dict({"merge": merge, "dtype": "bfloat16"}), family)
-    assert not large(made)
 
     def built(**options: Any) -> str:
         targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
         return build_into(made, family, targets, **options)
 
     expected = built()
-    variants = variants_of(made)
     threads = torch.get_num_threads()
+    native.warm_up()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            seen: list[int] = []
-            warm_up(variants, progress=lambda done, _, seen=seen: seen.append(done))
-            assert seen == list(range(1, len(variants) + 1))
-            assert all(library(variant) for variant in variants)
-            with torch.compiler.set_stance("fail_on_recompile"):
-                for chunk in (None, 2 * BLOCK, 1 << 20):
-                    assert built(chunk=chunk) == expected
-                assert built(statistics=Statistics(tmp_path / "statistics")) == expected
-                out = tmp_path / f"out{count}"
-                assert write_model(made, family, out) == expected
+            for chunk in (None, 2 * BLOCK, 1 << 20):
+                assert built(chunk=chunk) == expected
+            assert built(statistics=Statistics(tmp_path / "statistics")) == expected
+            out = tmp_path / f"out{count}"
+            assert write_model(made, family, out) == expected
             assert fingerprint_checkpoint(Checkpoint.open(str(out), name="out")) == expected
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(MERGES))
-def test_every_pass_has_the_same_bits_compiled(name: str) -> None:
-    dtype = torch.bfloat16
-    expected = [merged(name, count, dtype) for count in SIZES]
-    warm_up([Variant(name=name, inputs=2, read=dtype, written=dtype)])
-    for count, whole in zip(SIZES, expected, strict=True):
-        found = merged(name, count, dtype)
-        assert torch.equal(found.view(torch.int16), whole.view(torch.int16)), count
-
-
-@pytest.mark.slow
-def test_wide_passes_serve_other_dtypes() -> None:
-    """What was compiled for float32 merges bfloat16 to the same bits."""
-    expected = merged("trimmed_vote", 5 * BLOCK + 13, torch.bfloat16)
-    warm_up([Variant(name="trimmed_vote", inputs=2, read=torch.float32, written=torch.float32)])
-    found = merged("trimmed_vote", 5 * BLOCK + 13, torch.bfloat16)
-    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
-
-
-@pytest.mark.slow
-def test_libraries_are_kept_and_broken_ones_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    variant = Variant(name="weighted_sum", inputs=1, read=torch.float32, written=torch.float32)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    ran: list[Variant] = []
-    real = compiled._compile
-
-    def counted(one: Variant, file: Path) -> None:
-        ran.append(one)
-        real(one, file)
-
-    monkeypatch.setattr(compiled, "_compile", counted)
-    for _ in range(2):
-        compiled.cool_down()
-        warm_up([variant])
-    assert len(ran) == 1
-    (file,) = (tmp_path / "merge-search").glob("*.pt2")
-    file.write_bytes(b"cut off")
-    compiled.cool_down()
-    warm_up([variant])
-    assert len(ran) == 2
-    assert library(variant) is not None
 
 
 def test_shared_sub_trees_are_computed_once(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import compiled
+from merging import native
 from merging.build import write_model
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
@@ -370,7 +370,6 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_passes_that_were_compiled_are_used(
     recipe: Path,
     tmp_path: Path,
@@ -378,18 +377,24 @@ def test_passes_that_were_compiled_are_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Compiled where it pays, loaded where they are, and the same weights as without."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "passes"))
-    monkeypatch.setattr(model_files, "large", lambda _: True)
-    plain = fingerprint_checkpoint(Checkpoint.open(str(made(recipe, tmp_path / "a")), name="a"))
-    assert not (tmp_path / "passes").exists()  # a small model: compiling would take longer
-    monkeypatch.setattr(model_files, "pays_at_once", lambda *_: True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def forget() -> None:
+        native.cool_down()
+        native._file.cache_clear()
+        native._folder.cache_clear()
+
+    forget()
     try:
+        plain = fingerprint_checkpoint(Checkpoint.open(str(made(recipe, tmp_path / "a")), name="a"))
+        assert native.library() is None  # a small model: compiling would take longer
+        monkeypatch.setattr(model_files, "_GAINS", 1)
         for name in ("b", "c"):
-            compiled.cool_down()
+            native.cool_down()
             found = made(recipe, tmp_path / name)
             assert fingerprint_checkpoint(Checkpoint.open(str(found), name=name)) == plain
-            said = "Compiling 2 passes" in capsys.readouterr().out
+            said = "Compiling, once on this machine" in capsys.readouterr().out
             assert said == (name == "b")
-            assert {one.name for one in compiled.loaded()} == {"weighted_sum", "seal"}
+            assert native.library() is not None
     finally:
-        compiled.cool_down()
+        forget()

@@ -57,7 +57,7 @@ def prepared(setting: Setting) -> bool:
 def test_workers_know_what_the_space_draws(make: Callable[..., Setting]) -> None:
     plain = make(space={"methods": ["ties", "linear"], "order": "all-at-once"})
     spec = plain.harness_spec()
-    assert (spec.warm_up, spec.trees, spec.most_layers) == (("ties", "linear"), False, None)
+    assert (spec.methods, spec.trees, spec.most_layers) == (("ties", "linear"), False, None)
     assert spec.statistics == str(plain.folder / "statistics")
     assert (spec.gpus, spec.parents_on_device) == (1.0, 0.5)
     rich = make(

@@ -1,0 +1,322 @@
+"""The native library: the same bits as torch's calls, compiled once, and not needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from merging import fused, native
+from merging.build import build_into
+from merging.cache import Statistics
+from merging.checkpoint import Checkpoint
+from merging.looks import BLOCK, LOOKS
+from merging.masks import MaskKey, numbers
+from merging.passes import MERGES
+from merging.plan import plan
+from spaces.draw import draw
+from spaces.methods import METHODS
+from spaces.recipe import Merge, Recipe, merges
+from spaces.space import Order, Space
+from tests.merging.test_fused import SIZES, merged, noise
+
+ROOT = Path(__file__).parents[2]
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+KEY = MaskKey(seed=0, model="a", tensor="x")
+
+
+@pytest.fixture(autouse=True)
+def cold() -> Iterator[None]:
+    """No test sees what another one loaded."""
+    native.cool_down()
+    yield
+    native.cool_down()
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small ranges, so that every thread has some."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(fused, "_NATIVE_SHARE", BLOCK)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("name", list(MERGES))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_merges_have_the_same_bits(name: str, dtype: torch.dtype) -> None:
+    expected = [merged(name, count, dtype) for count in SIZES]
+    native.warm_up()
+    for count, whole in zip(SIZES, expected, strict=True):
+        for chunk in (None, BLOCK):
+            found = merged(name, count, dtype, chunk)
+            assert torch.equal(found.view(torch.uint8), whole.view(torch.uint8)), count
+
+
+def looked(name: str, count: int, dtype: torch.dtype) -> list[float]:
+    """What a look finds in noise."""
+    first, second, third = (noise(count, seed, dtype) for seed in (1, 2, 3))
+    ranks = (torch.arange(count) * 7 % 77).to(torch.int16)
+    if name == "equal_counts":
+        counts = equal_counts_of(first, second)
+        return [float(one) for one in counts]
+    tensors, floats, width = {
+        "kept_norm": ([first, second], [100.0], 3),
+        "ranked_norm": ([first, second, ranks], [100.0, 2e6, 1e5], 2),
+        "overlaps": ([first, second, third], [0.3], 0),
+        "seal": ([first.float().view(torch.int32)], [], 3),
+    }[name]
+    if name == "seal":
+        return [*map(float, fused.seal(tensors[0], (0, 0x7F80)))]
+    return fused.total(
+        name,
+        tensors,
+        device=first.device,
+        floats=floats,
+        ints=lambda start: numbers(KEY, density=0.5, start=start)[:width],
+    )
+
+
+def equal_counts_of(first: torch.Tensor, second: torch.Tensor) -> list[int]:
+    size = float((first.float() - second.float()).abs()[0])
+    found = fused.equal_counts(first, second, size, device=first.device)
+    return [count for part in found for count in part.tolist()]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("name", list(LOOKS))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_looks_find_the_same(name: str, dtype: torch.dtype) -> None:
+    expected = [looked(name, count, dtype) for count in SIZES]
+    assert any(any(one) for one in expected)
+    native.warm_up()
+    assert [looked(name, count, dtype) for count in SIZES] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_number_is_read_as_it_is(dtype: torch.dtype) -> None:
+    """All 65,536, subnormal ones too."""
+    numbers_of = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+    native.warm_up()
+    found = torch.empty(1 << 16)
+    fused.merge("weighted_sum", [numbers_of], None, found, floats=[[1.0]])
+    finite = numbers_of.float().isfinite()
+    expected = numbers_of.float()[finite]
+    assert torch.equal(found[finite].view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(found.isnan(), numbers_of.isnan())
+    assert torch.equal(found.isinf(), numbers_of.isinf())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_numbers_are_rounded_to_the_nearest_even_one(dtype: torch.dtype) -> None:
+    words = torch.randint(
+        -(1 << 31), (1 << 31) - 1, (1 << 20,), generator=torch.Generator().manual_seed(0)
+    )
+    edges = [65504.0, 65519.99, 65520.0, -65520.0, 65536.0, 2.0**-24, 2.0**-25, 3.4e38, 0.0, -0.0]
+    wide = torch.cat(
+        [
+            words.to(torch.int32).view(torch.float32),
+            torch.linspace(-70_000, 70_000, 50_001),
+            torch.linspace(-1e-4, 1e-4, 50_001),
+            torch.tensor(edges),
+        ]
+    )
+    native.warm_up()
+    found = torch.empty(len(wide), dtype=dtype)
+    fused.merge("weighted_sum", [wide], None, found, floats=[[1.0]])
+    expected = wide.to(dtype)
+    numbers_there = ~expected.isnan()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(
+        found[numbers_there].view(torch.int16), expected[numbers_there].view(torch.int16)
+    )
+
+
+def test_nan_and_infinity_show() -> None:
+    native.warm_up()
+    for bad in (float("nan"), float("inf")):
+        for name in MERGES:
+            out = torch.empty(2)
+            ranks = [torch.zeros(2, dtype=torch.int16)] * 2
+            fused.merge(
+                name,
+                [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])],
+                torch.zeros(2),
+                out,
+                floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
+                ints=lambda _: [[1], [0], [0]],
+                ranks=ranks if name.startswith("ranked") else (),
+            )
+            assert not out[0].isfinite(), name
+            assert out[1].isfinite(), name
+
+
+def test_dtypes_and_layouts_that_it_does_not_read() -> None:
+    wide = [noise(2 * BLOCK, 1, torch.float64), noise(4 * BLOCK, 2, torch.bfloat16)[::2]]
+    expected = torch.empty(2 * BLOCK, dtype=torch.float64)
+    fused.merge("weighted_sum", wide, None, expected, floats=[[0.5, 2.0]])
+    native.warm_up()
+    found = torch.empty_like(expected)
+    fused.merge("weighted_sum", wide, None, found, floats=[[0.5, 2.0]])
+    assert torch.equal(found, expected)
+
+
+def test_it_has_every_pass() -> None:
+    found = native.warm_up()
+    one = torch.ones(1)
+    for name in MERGES:
+        found.merge(name, [one], one, one.clone(), floats=[0.0] * 7, ints=[0] * 3, ranks=[one])
+    for name in LOOKS:
+        tensors = [one.view(torch.int32)] if name == "seal" else [one] * 3
+        found.look(name, tensors, floats=[0.0] * 3, ints=[0] * 3, found=4)
+    with pytest.raises(KeyError, match="no_such_pass"):
+        found.merge("no_such_pass", [one], one, one, floats=[], ints=[])
+
+
+PARENTS = ("math", "code", "chat")
+
+
+def test_candidates_of_a_search_have_the_same_fingerprints(tiny_model: Any) -> None:
+    """Trees of all methods: no kernel computes otherwise where there is the library."""
+    base = tiny_model(layers=1, dtype="bfloat16", tied=True)
+    models = {"base": base} | {
+        name: tiny_model(base=base, seed=seed, dtype="bfloat16", noise=0.002)
+        for seed, name in enumerate(PARENTS, start=1)
+    }
+    checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in models.items()}
+    methods = tuple(name for name in METHODS if name != "passthrough")
+    space = Space(parents=PARENTS, base="base", layers=1, methods=methods, order=Order.ANY)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [draw(space, study.ask()) for _ in range(60)]
+
+    def fingerprints() -> list[str]:
+        statistics = Statistics()
+        return [built(one, statistics) for one in drawn]
+
+    def built(recipe: Recipe, statistics: Statistics) -> str:
+        made = plan(recipe, checkpoints)
+        targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
+        return build_into(made, checkpoints, targets, statistics=statistics)
+
+    expected = fingerprints()
+    native.warm_up()
+    assert fingerprints() == expected
+    used = {node.method for one in drawn for node in merges(one.root) if isinstance(node, Merge)}
+    assert used == set(methods)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forget()
+    yield tmp_path / "cache" / "merge-search"
+    forget()
+
+
+def forget() -> None:
+    native.cool_down()
+    native._file.cache_clear()
+    native._folder.cache_clear()
+
+
+def test_compiled_once_and_anew_if_it_is_broken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Path] = []
+    real = native._compile
+
+    def counted(file: Path) -> None:
+        ran.append(file)
+        real(file)
+
+    monkeypatch.setattr(native, "_compile", counted)
+    folder.mkdir(parents=True)
+    native._file().write_bytes(b"cut off")
+    assert not native.load()
+    for _ in range(2):
+        native.warm_up()
+        native.cool_down()
+    assert len(ran) == 1
+    assert native.load()
+    assert list(folder.glob("*.so")) == [native._file()]
+    assert not [one for one in folder.iterdir() if one.is_dir()]  # no drafts are left
+
+
+def test_processes_that_start_together_compile_once(folder: Path, tmp_path: Path) -> None:
+    """One compiles while the others wait."""
+    compiler = tmp_path / "counting"
+    compiler.write_text(f'#!/bin/sh\necho >> {tmp_path}/ran\nexec c++ "$@"\n', encoding="utf-8")
+    compiler.chmod(0o755)
+    code = "from merging import native; native.warm_up(); assert native.library()"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "CXX": str(compiler), "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(3)
+    ]
+    assert [one.wait(timeout=300) for one in started] == [0, 0, 0]
+    assert (tmp_path / "ran").read_text(encoding="utf-8") == "\n"
+    assert len(list(folder.glob("*.so"))) == 1
+
+
+def test_where_nothing_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    forget()
+    native.warm_up()
+    assert torch.equal(merged("weighted_sum", 10, torch.float32), without("weighted_sum"))
+    assert not folder.exists()
+
+
+def without(name: str) -> torch.Tensor:
+    native.cool_down()
+    return merged(name, 10, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "said"),
+    [
+        ("no-such-compiler", r"expected a C\+\+ compiler, found none \(no-such-compiler\)"),
+        ("false", r"cannot be compiled here \(.*false failed\)"),
+    ],
+)
+def test_without_a_compiler(
+    compiler: str,
+    said: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One warning, and everything works as before."""
+    monkeypatch.setenv("CXX", compiler)
+    native._file.cache_clear()
+    with pytest.raises(native.NativeError, match=said):
+        native.warm_up()
+    with caplog.at_level(logging.WARNING, logger="merging.native"):
+        assert not native.try_warm_up()
+    assert [one.name for one in caplog.records] == ["merging.native"]
+    assert native.library() is None
+    merged("weighted_sum", 100, torch.float32)
+    assert list(folder.glob("*.so")) == []
+
+
+def test_a_processor_the_compiler_cannot_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_TUNED", ("-march=of-another-world",))
+    native.warm_up()
+    assert len(list(folder.glob("*.so"))) == 1
