@@ -62,7 +62,7 @@ def build_into(
     """
     matched = _match(plan, targets)
     sealing = Sealing(chunk)
-    # tensors made in inference mode can be written to only there; compiled passes want others
+    # tensors made in inference mode can be written to only there
     frozen = any(target.is_inference() for target in matched)
     wants = [
         _want(job, checkpoints, target.device)

@@ -1,6 +1,6 @@
 """The passes that look at tensors without writing any, as pure functions of flat chunks.
 
-As ``merging.passes``: the same bits eager and compiled. Sums over entries are of whole numbers,
+As ``merging.passes``, with the same bits in ``native.cpp``. Sums over entries are of whole numbers,
 which have no order.
 """
 

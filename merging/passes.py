@@ -1,9 +1,9 @@
 """The passes that write an output, as pure functions of chunks, entry by entry.
 
-Each function is written once and run in two ways, eager or compiled (``merging.fused``). Both give
-the same bits: only single additions, subtractions, multiplications, divisions and comparisons of
-float32 numbers, and int32 arithmetic, which wraps. Numbers of a recipe come in small tables with a
-column per input, so that no recipe is compiled for.
+Each function has a twin in ``native.cpp`` that gives the same bits: only single additions,
+subtractions, multiplications, divisions and comparisons of float32 numbers, and int32 arithmetic,
+which wraps. ``merging.fused`` says which of the two runs. Numbers of a recipe come in small tables
+with a column per input.
 """
 
 from __future__ import annotations
