@@ -22,7 +22,8 @@ TRIALS = 12
 
 
 def start(*arguments: object, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with log.open("ab") as out:
         return subprocess.Popen(
             [sys.executable, "-m", "search", *map(str, arguments)],
