@@ -322,7 +322,7 @@ def _share(count: int, most: int) -> int:
 
 def _readable(flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype]) -> Tensor:
     """Contiguous entries on the CPU, as float32 where the library does not read their dtype."""
-    part = flat[start:stop]
+    part = flat if stop - start == flat.numel() else flat[start:stop]
     if part.dtype not in kinds or part.device.type != "cpu":
         part = part.to("cpu", torch.float32)
     return part.contiguous()
