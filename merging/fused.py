@@ -6,34 +6,29 @@ chunks that stay in the cache. Both ways give the same bits, so which one runs i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from merging.looks import BLOCK, LOOKS
-from merging.native import FLOATS, KINDS, Library, library
+from merging.native import FLOATS, KINDS, Library, library, readable
 from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES
+from merging.ranges import NATIVE_CHUNK, in_order, shares, signed, spans
 
 _LOOK_FLOATS, _LOOK_INTS = 3, 3  # lengths of the numbers that passes without output take
 
-_NATIVE_CHUNK = 1 << 22
-_NATIVE_SHARE = 1 << 16  # entries that are worth a thread
 _BLOCKS_CHUNK = 1 << 18  # a search for an entry may stop early
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
 _FEW = 1 << 17  # entries of all inputs up to which calls take more time than what they compute
-_PERIOD = 1 << 32  # indices after which random masks have other numbers
 
 Ints = Callable[[int], Sequence[Sequence[int]]]
 """Rows of whole numbers, as of an index."""
 LookInts = Callable[[int], Sequence[int]]
 """Whole numbers as of an index."""
 
-_Found = TypeVar("_Found")
 _Number = TypeVar("_Number", bound=float)
 
 
@@ -72,22 +67,22 @@ def merge(
     numbers = _in_columns(floats, len(inputs))
 
     def run(first: int, last: int) -> None:
-        origin = None if base is None else _readable(base, first, last, FLOATS)
+        origin = None if base is None else readable(base, first, last, FLOATS)
         target = out[first:last]
         made = target if target.dtype in FLOATS else torch.empty(last - first)
         found.merge(
             name,
-            [_readable(one, first, last, FLOATS) for one in inputs],
+            [readable(one, first, last, FLOATS) for one in inputs],
             origin,
             made,
             floats=numbers,
             ints=_in_columns(ints(first), len(inputs)),
-            ranks=[_readable(one, first, last, KINDS) for one in ranks],
+            ranks=[readable(one, first, last, KINDS) for one in ranks],
         )
         if made is not target:
             target.copy_(made)
 
-    for _ in _in_order(run, spans(out.numel(), _share(out.numel(), chunk or _NATIVE_CHUNK))):
+    for _ in in_order(run, shares(out.numel(), chunk or NATIVE_CHUNK)):
         pass
 
 
@@ -111,7 +106,7 @@ def total(
         chunk: Elements at a time; ``None`` suits the device.
     """
     sums: list[float] = []
-    for found in _looks(name, tensors, device, floats, ints, chunk, native=_NATIVE_CHUNK):
+    for found in _looks(name, tensors, device, floats, ints, chunk, native=NATIVE_CHUNK):
         sums = [before + more for before, more in zip(sums or [0] * len(found), found, strict=True)]
     return sums
 
@@ -151,7 +146,7 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
     def ints(first: int) -> Sequence[int]:
         return signed(first), *masks
 
-    for found in _looks("seal", [words], words.device, (), ints, chunk, native=_NATIVE_CHUNK):
+    for found in _looks("seal", [words], words.device, (), ints, chunk, native=NATIVE_CHUNK):
         first, second, exponent = map(int, found)
         low, high, largest = low + first, high + second, max(largest, exponent)
     return hash_of(low, high), largest
@@ -160,31 +155,6 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
 def hash_of(low: int, high: int) -> int:
     """The hash whose two sums these are."""
     return (low + (high << 32)) % (1 << 64)
-
-
-def spans(count: int, chunk: int, *, whole: bool = False) -> Iterator[tuple[int, int]]:
-    """Half-open ranges that cover ``count`` elements; all but the last have whole blocks.
-
-    None goes beyond a multiple of 2**32, where random masks change.
-
-    Args:
-        count: Elements.
-        chunk: Elements of a range, rounded up to whole blocks.
-        whole: Let the end that is no whole block have a range of its own.
-    """
-    step, start = max(1, -(-chunk // BLOCK)) * BLOCK, 0
-    while start < count:
-        stop = min(count, start + step, (start // _PERIOD + 1) * _PERIOD)
-        if whole and stop - start > BLOCK:
-            stop -= (stop - start) % BLOCK
-        yield start, stop
-        start = stop
-
-
-def signed(value: int) -> int:
-    """The int32 with the same 32 low bits."""
-    value %= 1 << 32
-    return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def are_few(tensors: Sequence[Tensor]) -> bool:
@@ -247,7 +217,7 @@ def _looks(
     def run(first: int, last: int) -> list[float]:
         return list(_look_natively(found, name, tensors, first, last, floats, ints(first)))
 
-    yield from _in_order(run, spans(length, _share(length, chunk or native)))
+    yield from in_order(run, shares(length, chunk or native))
 
 
 def _look_eagerly(
@@ -290,42 +260,11 @@ def _look_natively(
     }
     return found.look(
         name,
-        [_readable(one, first, last, KINDS) for one in tensors],
+        [readable(one, first, last, KINDS) for one in tensors],
         floats=floats,
         ints=ints,
         found=sizes.get(name, 2),
     )
-
-
-def _in_order(
-    run: Callable[[int, int], _Found], parts: Iterable[tuple[int, int]]
-) -> Iterator[_Found]:
-    """Run over ranges, as many at a time as torch has threads; results in the ranges' order."""
-    threads, waiting = torch.get_num_threads(), list(parts)
-    if threads == 1 or len(waiting) == 1:
-        for first, last in waiting:
-            yield run(first, last)
-        return
-    for at in range(0, len(waiting), threads):  # not all at once: who asks may need no more
-        yield from _pool(threads).map(lambda part: run(*part), waiting[at : at + threads])
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="passes")
-
-
-def _share(count: int, most: int) -> int:
-    """Entries of a range, so that all threads have some."""
-    return max(1, min(most, max(_NATIVE_SHARE, -(-count // torch.get_num_threads()))))
-
-
-def _readable(flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype]) -> Tensor:
-    """Contiguous entries on the CPU, as float32 where the library does not read their dtype."""
-    part = flat if stop - start == flat.numel() else flat[start:stop]
-    if part.dtype not in kinds or part.device.type != "cpu":
-        part = part.to("cpu", torch.float32)
-    return part.contiguous()
 
 
 def _read_as(tensors: Sequence[Tensor]) -> torch.dtype:

@@ -8,26 +8,20 @@ on. Without a compiler everything runs without it, several times slower.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
-import hashlib
 import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from merging.compiling import NativeError, compiled, kept, turn
+from merging.looks import BLOCK
 
 KINDS = {
     torch.float32: 0,
@@ -41,25 +35,7 @@ KINDS = {
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Those that it merges, and writes."""
 
-_OPTIONS = (
-    "-std=c++17",
-    "-O2",
-    "-ftree-vectorize",
-    "-ffp-contract=off",  # a fused multiply-add rounds once, not twice
-    "-fno-math-errno",
-    "-fno-trapping-math",  # lets loops with conditions be vectorised; no result depends on it
-    "-fPIC",
-    "-shared",
-)
-_TUNED = ("-march=native", "-mcpu=native")  # as the processor's compilers call it
-_COMPILERS = ("c++", "g++", "clang++")
-_PATIENCE = 300  # seconds for a compiler
-
 _log = logging.getLogger(__name__)
-
-
-class NativeError(RuntimeError):
-    """The library cannot be made on this machine; builds run without it then."""
 
 
 class Library:
@@ -82,6 +58,11 @@ class Library:
         for place in (made.merge_of, made.look_of):
             place.argtypes, place.restype = (ctypes.c_char_p,), ctypes.c_int64
         self._place_of_merge, self._place_of_look = _places(made.merge_of), _places(made.look_of)
+        for sums in (made.run_products, made.run_magnitudes, made.run_high_bits):
+            sums.argtypes, sums.restype = addresses[:2], None
+        made.run_distinct.argtypes = (ctypes.c_void_p, *(ctypes.c_int64,) * 2, *addresses)
+        made.run_distinct.restype = ctypes.c_int64
+        self._made = made
 
     def merge(
         self,
@@ -137,6 +118,77 @@ class Library:
         place = self._place_of_look(name)
         self._look(place, _at(task), _at(numbers), _at(words), _at(result))
         return result.tolist()
+
+    def products(self, tensors: Sequence[Tensor], minus: Tensor | None) -> array[float]:
+        """Sums over blocks of ``looks.BLOCK`` products of any two tensors, in float64.
+
+        Args:
+            tensors: k of ``(n,)``, contiguous, of ``FLOATS``.
+            minus: What is subtracted from each first, likewise.
+
+        Returns:
+            Those of the first with itself, with the second and so on; then of the second with
+            itself: k (k + 1) / 2 times the number of blocks.
+        """
+        pairs = len(tensors) * (len(tensors) + 1) // 2
+        return self._sums(self._made.run_products, tensors, minus, pairs)
+
+    def magnitudes(self, tensor: Tensor, minus: Tensor | None) -> array[float]:
+        """Sums over blocks of magnitudes, in float64, then the largest magnitude of each block."""
+        return self._sums(self._made.run_magnitudes, [tensor], minus, 2)
+
+    def distinct(
+        self, tensor: Tensor, minus: Tensor | None, *, most: int, step: int
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The magnitudes that occur, unless there are too many different ones.
+
+        Args:
+            tensor: ``(n,)``, contiguous, of ``FLOATS``.
+            minus: What is subtracted first, likewise.
+            most: Different magnitudes there may be.
+            step: Which entries of a magnitude have their index noted.
+
+        Returns:
+            The magnitudes' bits, descending, int32; how often each occurs, int64; and the indices
+            of every so manieth entry of each, int64.
+        """
+        count, most = tensor.numel(), min(most, tensor.numel())
+        bits, counts = torch.empty(most, dtype=torch.int32), torch.empty(most, dtype=torch.int64)
+        places = torch.empty(count // step, dtype=torch.int64)
+        task = _series([tensor], minus)
+        addresses = (one.data_ptr() for one in (bits, counts, places))
+        found = self._made.run_distinct(_at(task), most, step, *addresses)
+        if found < 0:
+            return None
+        noted = int((counts[:found] // step).sum())
+        return bits[:found].clone(), counts[:found].clone(), places[:noted].clone()
+
+    def high_bits(self, tensor: Tensor, minus: Tensor | None) -> Tensor:
+        """How often each value of magnitudes' 15 highest bits occurs: ``(2**15,)`` int64."""
+        counts = torch.zeros(1 << 15, dtype=torch.int64)
+        task = _series([tensor], minus)
+        self._made.run_high_bits(_at(task), counts.data_ptr())
+        return counts
+
+    def _sums(
+        self,
+        run: Callable[[int, int], None],
+        tensors: Sequence[Tensor],
+        minus: Tensor | None,
+        rows: int,
+    ) -> array[float]:
+        task, blocks = _series(tensors, minus), -(-tensors[0].numel() // BLOCK)
+        found = array("d", bytes(8 * rows * blocks))
+        run(_at(task), _at(found))
+        return found
+
+
+def readable(flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype]) -> Tensor:
+    """Contiguous entries on the CPU, as float32 where the library does not read their dtype."""
+    part = flat if stop - start == flat.numel() else flat[start:stop]
+    if part.dtype not in kinds or part.device.type != "cpu":
+        part = part.to("cpu", torch.float32)
+    return part.contiguous()
 
 
 def warm_up() -> Library:
@@ -202,6 +254,16 @@ def _task(entries: int, inputs: int, tensors: Sequence[Tensor]) -> array[int]:
     return task
 
 
+def _series(tensors: Sequence[Tensor], minus: Tensor | None) -> array[int]:
+    """A task of tensors, or of their differences from one; its base has no address otherwise."""
+    task = _task(tensors[0].numel(), len(tensors), (tensors[0] if minus is None else minus,) * 2)
+    if minus is None:
+        task[2] = 0
+    for one in tensors:
+        task.extend((one.data_ptr(), KINDS[one.dtype]))
+    return task
+
+
 def _at(numbers: array[Any]) -> int:
     return numbers.buffer_info()[0]
 
@@ -209,7 +271,7 @@ def _at(numbers: array[Any]) -> int:
 def _found() -> Library | None:
     """The library on disk."""
     try:
-        return Library(_file())
+        return Library(kept())
     except OSError:  # not there, or cut off
         return None
 
@@ -217,83 +279,9 @@ def _found() -> Library | None:
 def _made() -> Library:
     """The library compiled, by one process at a time, and kept if that is possible."""
     try:
-        with _turn():
-            return _found() or _compiled(_folder())
+        with turn() as folder:
+            return _found() or Library(compiled(folder))
     except OSError as error:
-        _log.info("%s: nothing can be kept there (%s)", _folder(), error)
-    with tempfile.TemporaryDirectory() as folder:  # a loaded library needs its file no more
-        return _compiled(Path(folder))
-
-
-@contextlib.contextmanager
-def _turn() -> Iterator[None]:
-    """Wait for other processes that compile here."""
-    _folder().mkdir(parents=True, exist_ok=True)
-    with (_folder() / "compiling.lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks: then several compile
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _compiled(folder: Path) -> Library:
-    with tempfile.TemporaryDirectory(dir=folder) as drafts:
-        draft = Path(drafts) / _file().name
-        _compile(draft)
-        draft.replace(folder / draft.name)
-    return Library(folder / draft.name)
-
-
-def _compile(file: Path) -> None:
-    """Compile for this very processor, if the compiler knows how to say that."""
-    compiler, said = _compiler(), ""
-    for tuned in (*((one,) for one in _TUNED), ()):
-        command = [*compiler, *_OPTIONS, *tuned, "-x", "c++", "-", "-o", str(file)]
-        try:
-            done = subprocess.run(  # noqa: S603 - the user's own compiler
-                command, input=_source(), capture_output=True, text=True, timeout=_PATIENCE
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NativeError(f"native.cpp: cannot be compiled here ({error})") from error
-        if done.returncode == 0:
-            return
-        said = said or next(iter(done.stderr.splitlines()), f"{compiler[0]} failed")
-    raise NativeError(f"native.cpp: cannot be compiled here ({said})")
-
-
-def _compiler() -> list[str]:
-    asked = shlex.split(os.environ.get("CXX", ""))
-    found = next(filter(None, map(shutil.which, asked[:1] or _COMPILERS)), None)
-    if found is None:
-        names = asked[0] if asked else ", ".join(_COMPILERS)
-        raise NativeError(f"native.cpp: expected a C++ compiler, found none ({names})")
-    return [found, *asked[1:]]
-
-
-@cache
-def _file() -> Path:
-    said = repr((_source(), _OPTIONS, os.environ.get("CXX"), _processor()))
-    digest = hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
-    return _folder() / f"passes-{digest}.so"
-
-
-@cache
-def _folder() -> Path:
-    kept = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(kept) if kept else Path.home() / ".cache") / "merge-search"
-    except RuntimeError:  # a user without a home
-        return Path(os.devnull) / "merge-search"  # where nothing can be kept
-
-
-@cache
-def _source() -> str:
-    return (files("merging") / "native.cpp").read_text(encoding="utf-8")
-
-
-def _processor() -> str:
-    """What instructions there are: code is made for this very processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return f"{platform.machine()} {platform.processor()}"
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        _log.info("nothing can be kept: %s", error)
+    with tempfile.TemporaryDirectory() as own:  # a loaded library needs its file no more
+        return Library(compiled(Path(own)))

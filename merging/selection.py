@@ -15,8 +15,8 @@ from torch import Tensor
 from merging import fused, known
 from merging.choices import variance
 from merging.combination import line_sums
-from merging.fused import spans
 from merging.operands import Operands, as_lines, series_of
+from merging.ranges import spans
 from merging.series import BlockSum, Series, float_of, load
 from merging.statistics import gram
 from merging.thinnings import Trimmed

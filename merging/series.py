@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from merging.fused import spans
 from merging.looks import BLOCK
+from merging.ranges import spans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +76,9 @@ class BlockSum:
 
     def total(self) -> float:
         """The sum; NaN or infinity where an element is."""
-        blocks: list[float] = torch.cat(self._blocks).tolist() if self._blocks else []
-        if all(map(math.isfinite, blocks)):
-            return math.fsum(blocks)
-        return sum(blocks)
+        return total_of(torch.cat(self._blocks).tolist() if self._blocks else [])
+
+
+def total_of(blocks: Sequence[float]) -> float:
+    """The sum of blocks' sums, rounded once; NaN or infinity where one is."""
+    return math.fsum(blocks) if all(map(math.isfinite, blocks)) else sum(blocks)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
-from merging import at_once, fused, known
-from merging.fused import spans
+from merging import at_once, fused, known, sums
+from merging.ranges import spans
 from merging.series import BlockSum, Series
 from merging.thinnings import Dropped, Ranked, Thinning
 from merging.thresholds import known_magnitudes
@@ -49,6 +50,9 @@ def _norm_and_largest(series: Series, chunk: int) -> tuple[float, float]:
     found = known_magnitudes(series)
     if found is not None:
         return found.norm, found.largest
+    natively = sums.norm_and_largest(series)
+    if natively is not None:
+        return natively
     whole, largest = BlockSum(), 0.0
     for _, part in series.parts(chunk):
         size = part.abs()
@@ -164,13 +168,19 @@ def gram(series: Sequence[Series], *, chunk: int) -> list[list[float]]:
     scope, count = known.active(), len(series)
     names = [None if scope is None else scope.name(one.tensor, one.minus) for one in series]
 
+    @cache
+    def together() -> dict[tuple[int, int], float] | None:
+        return sums.products(series)
+
+    def computed(i: int, j: int) -> float:
+        found = together()
+        return _product(series[i], series[j], chunk) if found is None else found[i, j]
+
     def product(i: int, j: int) -> float:
         if scope is None or names[i] is None or names[j] is None:
-            return _product(series[i], series[j], chunk)
+            return computed(i, j)
         pair = " * ".join(sorted((str(names[i]), str(names[j]))))
-        return scope.statistics.number(
-            "products", pair, lambda: _product(series[i], series[j], chunk)
-        )
+        return scope.statistics.number("products", pair, lambda: computed(i, j))
 
     upper = {(i, j): product(i, j) for i in range(count) for j in range(i, count)}
     return [[upper[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]

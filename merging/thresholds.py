@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from merging import fused, known
+from merging import fused, known, sums
 from merging.cache import PLACE_STEP, Magnitudes
 from merging.looks import BLOCK
 from merging.series import BlockSum, Series, float_of, magnitude_bits
@@ -67,7 +67,9 @@ def known_magnitudes(series: Series) -> Magnitudes | None:
     name = None if scope is None else scope.name(series.tensor, series.minus)
     if scope is None or name is None:
         return None
-    return scope.statistics.magnitudes(name, lambda: count_magnitudes(series))
+    return scope.statistics.magnitudes(
+        name, lambda: sums.count_magnitudes(series) or count_magnitudes(series)
+    )
 
 
 def count_magnitudes(series: Series, *, chunk: int = _COUNTED) -> Magnitudes:

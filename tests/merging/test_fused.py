@@ -14,11 +14,12 @@ from merging.build import build_into, write_model
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
-from merging.fused import merge, seal, spans
+from merging.fused import merge, seal
 from merging.looks import BLOCK
 from merging.masks import MaskKey, keep, numbers
 from merging.passes import AT_ONCE, MERGES
 from merging.plan import plan
+from merging.ranges import spans
 from spaces.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import optuna
 import pytest
 import torch
 
-from merging import fused, native
+from merging import compiling, fused, native, ranges, sums
 from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
@@ -22,6 +23,9 @@ from merging.looks import BLOCK, LOOKS
 from merging.masks import MaskKey, numbers
 from merging.passes import MERGES
 from merging.plan import plan
+from merging.series import Series
+from merging.statistics import _norm_and_largest, gram
+from merging.thresholds import count_magnitudes
 from spaces.draw import draw
 from spaces.methods import METHODS
 from spaces.recipe import Merge, Recipe, merges
@@ -46,7 +50,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Small ranges, so that every thread has some."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    monkeypatch.setattr(fused, "_NATIVE_SHARE", BLOCK)
+    monkeypatch.setattr(ranges, "_WORTH_A_THREAD", BLOCK)
     yield
     torch.set_num_threads(before)
 
@@ -161,6 +165,59 @@ def test_nan_and_infinity_show() -> None:
             assert out[1].isfinite(), name
 
 
+def series_of(count: int, dtype: torch.dtype, *, delta: bool) -> list[Series]:
+    """Noise, a tensor of few different numbers, and one of zeros; or their deltas."""
+    few = (noise(count, 4, torch.float32) * 3).round() / 8
+    tensors = [noise(count, 1, dtype), few.to(dtype), torch.zeros(count, dtype=dtype)]
+    minus = noise(count, 2, dtype) * 0.01 if delta else None
+    return [Series(tensor=one, minus=minus, device=torch.device("cpu")) for one in tensors]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_are_the_same(dtype: torch.dtype, delta: bool) -> None:
+    for count in SIZES:
+        series = series_of(count, dtype, delta=delta)
+        native.cool_down()
+        assert sums.products(series) is None
+        grams = gram(series, chunk=BLOCK)
+        norms = [_norm_and_largest(one, BLOCK) for one in series]
+        native.warm_up()
+        assert gram(series, chunk=BLOCK) == grams
+        assert [_norm_and_largest(one, BLOCK) for one in series] == norms
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_magnitudes_are_counted_the_same(dtype: torch.dtype, delta: bool) -> None:
+    for count in (*SIZES, 40 * BLOCK + 5):  # few different numbers, and too many
+        for one in series_of(count, dtype, delta=delta):
+            native.cool_down()
+            assert sums.count_magnitudes(one) is None
+            expected = count_magnitudes(one)
+            native.warm_up()
+            found = sums.count_magnitudes(one)
+            assert found is not None
+            assert (found.width, found.norm) == (expected.width, expected.norm)
+            for part in ("bits", "counts", "places"):
+                mine, theirs = getattr(found, part), getattr(expected, part)
+                assert mine.dtype == theirs.dtype, part
+                assert torch.equal(mine, theirs), (part, count)
+
+
+def test_sums_of_what_is_not_finite() -> None:
+    for bad in (float("nan"), float("inf")):
+        one = Series(tensor=torch.tensor([bad, 1.0]), minus=None, device=torch.device("cpu"))
+        native.warm_up()
+        found = sums.norm_and_largest(one)
+        assert found is not None
+        assert not math.isfinite(found[0])
+        products = sums.products([one])
+        assert products is not None
+        assert not math.isfinite(products[0, 0])
+
+
 def test_dtypes_and_layouts_that_it_does_not_read() -> None:
     wide = [noise(2 * BLOCK, 1, torch.float64), noise(4 * BLOCK, 2, torch.bfloat16)[::2]]
     expected = torch.empty(2 * BLOCK, dtype=torch.float64)
@@ -226,30 +283,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     native.cool_down()
-    native._file.cache_clear()
-    native._folder.cache_clear()
+    compiling.kept.cache_clear()
 
 
 def test_compiled_once_and_anew_if_it_is_broken(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Path] = []
-    real = native._compile
+    real = compiling._compile
 
     def counted(file: Path) -> None:
         ran.append(file)
         real(file)
 
-    monkeypatch.setattr(native, "_compile", counted)
+    monkeypatch.setattr(compiling, "_compile", counted)
     folder.mkdir(parents=True)
-    native._file().write_bytes(b"cut off")
+    compiling.kept().write_bytes(b"cut off")
     assert not native.load()
     for _ in range(2):
         native.warm_up()
         native.cool_down()
     assert len(ran) == 1
     assert native.load()
-    assert list(folder.glob("*.so")) == [native._file()]
+    assert list(folder.glob("*.so")) == [compiling.kept()]
     assert not [one for one in folder.iterdir() if one.is_dir()]  # no drafts are left
 
 
@@ -303,7 +359,7 @@ def test_without_a_compiler(
 ) -> None:
     """One warning, and everything works as before."""
     monkeypatch.setenv("CXX", compiler)
-    native._file.cache_clear()
+    compiling.kept.cache_clear()
     with pytest.raises(native.NativeError, match=said):
         native.warm_up()
     with caplog.at_level(logging.WARNING, logger="merging.native"):
@@ -317,6 +373,6 @@ def test_without_a_compiler(
 def test_a_processor_the_compiler_cannot_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "_TUNED", ("-march=of-another-world",))
+    monkeypatch.setattr(compiling, "_TUNED", ("-march=of-another-world",))
     native.warm_up()
     assert len(list(folder.glob("*.so"))) == 1

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging.fused import spans
 from merging.looks import BLOCK
 from merging.masks import MaskKey
+from merging.ranges import spans
 from merging.series import Series
 from merging.statistics import inner_products, norm_ratios
 from merging.thinnings import Dropped, Ranked, Thinning

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import native
+from merging import compiling, native
 from merging.build import write_model
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
@@ -381,8 +381,7 @@ def test_passes_that_were_compiled_are_used(
 
     def forget() -> None:
         native.cool_down()
-        native._file.cache_clear()
-        native._folder.cache_clear()
+        compiling.kept.cache_clear()
 
     forget()
     try:

@@ -1,0 +1,105 @@
+"""Sums over series, and counts of their magnitudes, by the native library.
+
+What it finds is what ``merging.series`` and ``merging.thresholds`` find by calls of torch and
+NumPy, bit for bit, many times as fast. ``None`` where there is no library for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from merging.cache import PLACE_STEP, Magnitudes
+from merging.looks import BLOCK
+from merging.native import FLOATS, Library, library, readable
+from merging.ranges import NATIVE_CHUNK, in_order, shares
+from merging.series import Series, total_of
+
+_HIGH_BITS = 16  # of a float32 without its sign: so many low ones are left out
+
+
+def products(series: Sequence[Series]) -> dict[tuple[int, int], float] | None:
+    """The inner products of any two series of one length that lack the same tensor.
+
+    Returns:
+        By position of the first and of the second, which is not smaller.
+    """
+    found = _library(series[0])
+    if found is None or any(one.minus is not series[0].minus for one in series):
+        return None
+
+    def run(first: int, last: int) -> list[float]:
+        minus = _part(series[0].minus, first, last)
+        return found.products(
+            [readable(one.tensor, first, last, FLOATS) for one in series], minus
+        ).tolist()
+
+    pairs = [(i, j) for i in range(len(series)) for j in range(i, len(series))]
+    sums: list[list[float]] = [[] for _ in pairs]
+    for part in _over(series[0], run):
+        blocks = len(part) // len(pairs)
+        for at, one in enumerate(sums):
+            one += part[at * blocks : (at + 1) * blocks]
+    return {pair: total_of(one) for pair, one in zip(pairs, sums, strict=True)}
+
+
+def norm_and_largest(series: Series) -> tuple[float, float] | None:
+    """The L1 norm, and the largest magnitude."""
+    found = _library(series)
+    if found is None:
+        return None
+
+    def run(first: int, last: int) -> list[float]:
+        tensor = readable(series.tensor, first, last, FLOATS)
+        return found.magnitudes(tensor, _part(series.minus, first, last)).tolist()
+
+    sums: list[float] = []
+    largest = 0.0
+    for part in _over(series, run):
+        blocks = len(part) // 2
+        sums += part[:blocks]
+        largest = max(largest, *part[blocks:])
+    return total_of(sums), largest
+
+
+def count_magnitudes(series: Series) -> Magnitudes | None:
+    """How often each magnitude occurs, or those that share the 15 highest bits, and where."""
+    found, count = _library(series), series.tensor.numel()
+    if found is None:
+        return None
+    tensor = readable(series.tensor, 0, count, FLOATS)
+    minus = _part(series.minus, 0, count)
+    most = max(BLOCK, count // PLACE_STEP)
+    distinct = found.distinct(tensor, minus, most=most, step=PLACE_STEP)
+    if distinct is None:
+        times = found.high_bits(tensor, minus).flip(0)
+        there = times.nonzero().flatten()
+        bits = ((len(times) - 1 - there) << _HIGH_BITS).to(torch.int32)
+        distinct = bits, times[there], torch.empty(0, dtype=torch.int32)
+        width = 1 << _HIGH_BITS
+    else:
+        width = 1
+    bits, times, places = distinct
+    norm = norm_and_largest(series)
+    assert norm is not None  # there is a library
+    return Magnitudes(
+        bits=bits,
+        counts=times.cumsum(0),
+        places=places.to(torch.int32) if count <= 1 << 31 else places,
+        width=width,
+        norm=norm[0],
+    )
+
+
+def _over(series: Series, run: Callable[[int, int], list[float]]) -> Iterator[list[float]]:
+    return in_order(run, shares(series.tensor.numel(), NATIVE_CHUNK))
+
+
+def _library(series: Series) -> Library | None:
+    return library() if series.device.type == "cpu" else None
+
+
+def _part(flat: Tensor | None, start: int, stop: int) -> Tensor | None:
+    return None if flat is None else readable(flat, start, stop, FLOATS)
