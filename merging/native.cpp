@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 namespace {
@@ -703,6 +704,32 @@ void high_bits(const Task& task, int64_t* counts) {
     }
 }
 
+// Of the first input's magnitudes whose bits lie from `low` to `high`: the bits of the `count`-th
+// largest, how many are larger, and how many equal.
+void ranked_bits(const Task& task, int32_t low, int32_t high, int64_t count, int64_t* found) {
+    std::vector<int32_t> inside;
+    float block[BLOCK];
+    for (int64_t start = 0; start < task.entries; start += BLOCK) {
+        const int64_t left = task.entries - start, some = left < BLOCK ? left : BLOCK;
+        read_series(task, 0, start, some, block);
+        const size_t before = inside.size();
+        inside.resize(before + some);
+        int32_t* next = inside.data() + before;
+        for (int64_t j = 0; j < some; ++j) {
+            const int32_t bits = same_bits<int32_t>(magnitude(block[j]));
+            *next = bits;
+            next += bits >= low && bits <= high ? 1 : 0;
+        }
+        inside.resize(next - inside.data());
+    }
+    const auto place = inside.begin() + (count - 1);
+    std::nth_element(inside.begin(), place, inside.end(), std::greater<int32_t>());
+    const int32_t bits = *place;
+    found[0] = bits;
+    found[1] = std::count_if(inside.begin(), place, [&](int32_t one) { return one > bits; });
+    found[2] = std::count(inside.begin(), inside.end(), bits);
+}
+
 // --- By name -------------------------------------------------------------------------------------
 
 using Merge = void (*)(const Task&, const Table&);
@@ -778,6 +805,12 @@ void run_magnitudes(const int64_t* task, double* found) {
 int64_t run_distinct(const int64_t* task, int64_t most, int64_t step, int32_t* bits,
                      int64_t* counts, int64_t* places) {
     return distinct(*reinterpret_cast<const Task*>(task), most, step, bits, counts, places);
+}
+
+void run_ranked_bits(const int64_t* task, int64_t low, int64_t high, int64_t count,
+                     int64_t* found) {
+    const Task& given = *reinterpret_cast<const Task*>(task);
+    ranked_bits(given, int32_t(low), int32_t(high), count, found);
 }
 
 void run_high_bits(const int64_t* task, int64_t* counts) {

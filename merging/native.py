@@ -62,6 +62,8 @@ class Library:
             sums.argtypes, sums.restype = addresses[:2], None
         made.run_distinct.argtypes = (ctypes.c_void_p, *(ctypes.c_int64,) * 2, *addresses)
         made.run_distinct.restype = ctypes.c_int64
+        made.run_ranked_bits.argtypes = (ctypes.c_void_p, *(ctypes.c_int64,) * 3, ctypes.c_void_p)
+        made.run_ranked_bits.restype = None
         self._made = made
 
     def merge(
@@ -169,6 +171,24 @@ class Library:
         task = _series([tensor], minus)
         self._made.run_high_bits(_at(task), counts.data_ptr())
         return counts
+
+    def ranked_bits(
+        self, tensor: Tensor, minus: Tensor | None, *, low: int, high: int, count: int
+    ) -> tuple[int, int, int]:
+        """Of magnitudes whose bits lie between two: those of the ``count``-th largest, how many are
+        larger, and how many equal.
+
+        Args:
+            tensor: ``(n,)``, contiguous, of ``FLOATS``.
+            minus: What is subtracted first, likewise.
+            low: The least bits.
+            high: The most bits, these included.
+            count: 1 to the number of such magnitudes.
+        """
+        task, found = _series([tensor], minus), array("q", bytes(8 * 3))
+        self._made.run_ranked_bits(_at(task), low, high, count, _at(found))
+        bits, larger, equal = found
+        return bits, larger, equal
 
     def _sums(
         self,

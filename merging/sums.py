@@ -17,6 +17,7 @@ from merging.native import FLOATS, Library, library, readable
 from merging.ranges import NATIVE_CHUNK, in_order, shares
 from merging.series import Series, total_of
 
+_FEW = 1 << 16  # entries that are all looked at together
 _HIGH_BITS = 16  # of a float32 without its sign: so many low ones are left out
 
 
@@ -91,6 +92,32 @@ def count_magnitudes(series: Series) -> Magnitudes | None:
         width=width,
         norm=norm[0],
     )
+
+
+def select(
+    series: Series, count: int, *, low: int = 0, high: int = (1 << 31) - 1
+) -> tuple[int, int, int] | None:
+    """Of magnitudes whose bits lie between two: those of the ``count``-th largest, how many are
+    larger, and how many equal.
+
+    Args:
+        series: The deltas.
+        count: 1 to the number of such magnitudes.
+        low: The least bits.
+        high: The most bits, these included.
+    """
+    found, total, before = _library(series), series.tensor.numel(), 0
+    if found is None:
+        return None
+    tensor, minus = readable(series.tensor, 0, total, FLOATS), _part(series.minus, 0, total)
+    if total > _FEW and high - low >= 1 << _HIGH_BITS:
+        from_top = found.high_bits(tensor, minus).flip(0).cumsum(0)
+        at = int(torch.searchsorted(from_top, count))
+        before = int(from_top[at - 1]) if at else 0
+        low = (len(from_top) - 1 - at) << _HIGH_BITS
+        high = low + (1 << _HIGH_BITS) - 1
+    bits, larger, equal = found.ranked_bits(tensor, minus, low=low, high=high, count=count - before)
+    return bits, before + larger, equal
 
 
 def _over(series: Series, run: Callable[[int, int], list[float]]) -> Iterator[list[float]]:

@@ -45,11 +45,14 @@ def trim(series: Series, count: int, *, chunk: int) -> Trimmed:
     found = known_magnitudes(series)
     begin, near = 0, BLOCK
     if found is None:
-        bits, before, equal = _select(series, count, chunk=chunk)
+        bits, before, equal = sums.select(series, count) or _select(series, count, chunk=chunk)
     else:
         bits, before, equal = found.find(count)
         if found.width > 1:
-            bits, inner, equal = _within(series, bits, found.width, count - before, chunk=chunk)
+            end = bits + found.width - 1
+            bits, inner, equal = sums.select(series, count - before, low=bits, high=end) or _within(
+                series, bits, found.width, count - before, chunk=chunk
+            )
             before += inner
     wanted = count - before
     if bits == 0 or bits > _INFINITY or wanted == equal:  # what is not finite shows anyway

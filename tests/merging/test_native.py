@@ -15,7 +15,7 @@ import optuna
 import pytest
 import torch
 
-from merging import compiling, fused, native, ranges, sums
+from merging import compiling, fused, known, native, ranges, sums
 from merging.build import build_into
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from merging.passes import MERGES
 from merging.plan import plan
 from merging.series import Series
 from merging.statistics import _norm_and_largest, gram
-from merging.thresholds import count_magnitudes
+from merging.thresholds import count_magnitudes, trim
 from spaces.draw import draw
 from spaces.methods import METHODS
 from spaces.recipe import Merge, Recipe, merges
@@ -204,6 +204,28 @@ def test_magnitudes_are_counted_the_same(dtype: torch.dtype, delta: bool) -> Non
                 mine, theirs = getattr(found, part), getattr(expected, part)
                 assert mine.dtype == theirs.dtype, part
                 assert torch.equal(mine, theirs), (part, count)
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_thresholds_are_the_same(dtype: torch.dtype, delta: bool) -> None:
+    for size in (1, BLOCK + 1, 20 * BLOCK + 5):
+        counts = sorted({1, (size + 1) // 2, size - size // 7, size})
+        for one in series_of(size, dtype, delta=delta):
+            native.cool_down()
+            assert sums.select(one, 1) is None
+            expected = [trim(one, count, chunk=BLOCK) for count in counts]
+            native.warm_up()
+            assert [trim(one, count, chunk=BLOCK) for count in counts] == expected
+            statistics = Statistics()  # of known tensors: within a bin of magnitudes
+            for _ in range(2):
+                with known.scope(statistics) as scope:
+                    assert scope is not None
+                    scope.add(one.tensor, "tensor")
+                    if one.minus is not None:
+                        scope.add(one.minus, "base")
+                    assert [trim(one, count, chunk=BLOCK) for count in counts] == expected
+                native.cool_down()
 
 
 def test_sums_of_what_is_not_finite() -> None:
