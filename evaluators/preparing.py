@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,6 @@ PLANNED_TOKENS = 2048
 """Longest sequence that memory is planned for where the user sets none; models may allow more."""
 
 _RANKED = frozenset({"della", "della_linear"})
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

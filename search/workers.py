@@ -18,6 +18,7 @@ from evaluators.pool import Pool, SerialPool
 from evaluators.spec import HarnessSpec
 from merging.cache import Statistics
 from merging.checkpoint import Checkpoint
+from merging.native import try_warm_up
 from merging.preparation import Needs
 from merging.preparation import prepare as compute
 from runs.checks import BASE
@@ -136,6 +137,7 @@ def prepare_statistics(setting: Setting, console: Console) -> None:
     if setting.dry_run or not needs or largest < LARGE:
         return
     base = models.pop(BASE, None)
+    try_warm_up()  # several times as fast with the library
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors are worked on side by side, each by one thread
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from merging import native
 from merging.build import tensors
 from merging.cache import Statistics
 from merging.plan import plan
@@ -76,7 +77,9 @@ def test_statistics_of_large_models_are_there_before_the_first_candidate(
     monkeypatch.setattr(workers, "LARGE", 1)
     assert not prepared(replace(setting, dry_run=True))
     assert not prepared(make(space={"methods": ["linear"]}))  # nothing to know
+    native.cool_down()
     assert prepared(setting)
+    assert native.library() is not None
     known = Statistics(setting.statistics)
     planned = plan(Recipe.from_dict({"merge": TIES}), setting.checkpoints)
     list(tensors(planned, setting.checkpoints, statistics=known))
