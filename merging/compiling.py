@@ -1,4 +1,4 @@
-"""Compiling ``native.cpp``, once on a machine, into the user's cache folder."""
+"""Compiling ``merging/cpp``, once on a machine, into the user's cache folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 _OPTIONS = (
@@ -29,6 +28,7 @@ _OPTIONS = (
 _TUNED = ("-march=native", "-mcpu=native")  # as the processor's compilers call it
 _COMPILERS = ("c++", "g++", "clang++")
 _PATIENCE = 300  # seconds for a compiler
+_FOLDER = Path(__file__).parent / "cpp"
 
 
 class NativeError(RuntimeError):
@@ -70,17 +70,17 @@ def _compile(file: Path) -> None:
     """Compile for this very processor, if the compiler knows how to say that."""
     compiler, said = _compiler(), ""
     for tuned in (*((one,) for one in _TUNED), ()):
-        command = [*compiler, *_OPTIONS, *tuned, "-x", "c++", "-", "-o", str(file)]
+        command = [*compiler, *_OPTIONS, *tuned, str(_FOLDER / "library.cpp"), "-o", str(file)]
         try:
             done = subprocess.run(  # noqa: S603 - the user's own compiler
-                command, input=_source(), capture_output=True, text=True, timeout=_PATIENCE
+                command, capture_output=True, text=True, timeout=_PATIENCE
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise NativeError(f"native.cpp: cannot be compiled here ({error})") from error
+            raise NativeError(f"library.cpp: cannot be compiled here ({error})") from error
         if done.returncode == 0:
             return
         said = said or next(iter(done.stderr.splitlines()), f"{compiler[0]} failed")
-    raise NativeError(f"native.cpp: cannot be compiled here ({said})")
+    raise NativeError(f"library.cpp: cannot be compiled here ({said})")
 
 
 def _compiler() -> list[str]:
@@ -88,7 +88,7 @@ def _compiler() -> list[str]:
     found = next(filter(None, map(shutil.which, asked[:1] or _COMPILERS)), None)
     if found is None:
         names = asked[0] if asked else ", ".join(_COMPILERS)
-        raise NativeError(f"native.cpp: expected a C++ compiler, found none ({names})")
+        raise NativeError(f"library.cpp: expected a C++ compiler, found none ({names})")
     return [found, *asked[1:]]
 
 
@@ -107,7 +107,7 @@ def kept() -> Path:
 
 @cache
 def _source() -> str:
-    return (files("merging") / "native.cpp").read_text(encoding="utf-8")
+    return "".join(one.read_text(encoding="utf-8") for one in sorted(_FOLDER.glob("*.*")))
 
 
 def _processor() -> str:

@@ -1,7 +1,7 @@
 """The passes that look at tensors without writing any, as pure functions of flat chunks.
 
-As ``merging.passes``, with the same bits in ``native.cpp``. Sums over entries are of whole numbers,
-which have no order.
+As ``merging.passes``, with the same bits in ``merging/cpp``. Sums over entries are of whole
+numbers, which have no order.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The passes as one native library for this machine's CPU: compiled once, then loaded from disk.
 
-``native.cpp`` says once more what ``merging.passes``, ``merging.choices`` and ``merging.looks`` say
-for any device, with the same bits. Compiling takes a few seconds and a C++ compiler, which is all
-it needs; the library lies in ``merge-search`` in the user's cache folder, named by all it depends
-on. Without a compiler everything runs without it, several times slower.
+``merging/cpp`` says once more what ``merging.passes``, ``merging.choices``, ``merging.looks`` and
+the statistics say for any device, with the same bits. Compiling takes seconds and a C++ compiler,
+which is all it needs; the library lies in ``merge-search`` in the user's cache folder, named by all
+it depends on. Without a compiler everything runs without it, several times slower.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _places(place: Callable[[bytes], int]) -> Callable[[str], int]:
 
 
 def _task(entries: int, inputs: int, tensors: Sequence[Tensor]) -> array[int]:
-    """``Task`` of native.cpp: sizes, then address and dtype of every tensor."""
+    """``Task`` of cpp/entries.h: sizes, then address and dtype of every tensor."""
     task = array("q", (entries, inputs))
     for one in tensors:
         task.append(one.data_ptr())

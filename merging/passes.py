@@ -1,6 +1,6 @@
 """The passes that write an output, as pure functions of chunks, entry by entry.
 
-Each function has a twin in ``native.cpp`` that gives the same bits: only single additions,
+Each function has a twin in ``merging/cpp`` that gives the same bits: only single additions,
 subtractions, multiplications, divisions and comparisons of float32 numbers, and int32 arithmetic,
 which wraps. ``merging.fused`` says which of the two runs. Numbers of a recipe come in small tables
 with a column per input.

@@ -1,0 +1,146 @@
+// The passes that choose entry by entry, and the weighted sum: choices.py once more.
+
+#pragma once
+
+#include <cstdint>
+
+#include "entries.h"
+
+namespace {
+
+void weighted_sum(const Task& task, const Table& table) {
+    float input[BLOCK], total[BLOCK];
+    in_blocks(task.entries, [&](int64_t start, int64_t count) {
+        for (int64_t i = 0; i < task.inputs; ++i) {
+            const float weight = table.number(0, i);
+            task.input(i).read(start, count, input);
+            if (i == 0)
+                for (int64_t j = 0; j < count; ++j) total[j] = input[j] * weight;
+            else
+                for (int64_t j = 0; j < count; ++j) total[j] = total[j] + input[j] * weight;
+        }
+        task.out.write(start, total, count);
+    });
+}
+
+inline float changed(float delta, float epsilon) {  // NaN counts as changed
+    return magnitude(delta) <= epsilon ? 0.0f : 1.0f;
+}
+
+void ram_mean(const Task& task, const Table& table) {
+    Blocks deltas(task.inputs);
+    float origin[BLOCK], active[BLOCK], total[BLOCK];
+    const float epsilon = table.number(0, 0);
+    in_blocks(task.entries, [&](int64_t start, int64_t count) {
+        task.base.read(start, count, origin);
+        for (int64_t j = 0; j < count; ++j) active[j] = total[j] = 0.0f;
+        for (int64_t i = 0; i < task.inputs; ++i) {
+            task.input(i).read_deltas(start, origin, count, deltas[i]);
+            const float* delta = deltas[i];
+            for (int64_t j = 0; j < count; ++j) active[j] += changed(delta[j], epsilon);
+        }
+        for (int64_t i = 0; i < task.inputs; ++i) {
+            const float more = table.number(1, i);
+            const float* delta = deltas[i];
+            for (int64_t j = 0; j < count; ++j) {
+                const float alone = active[j] == 1.0f ? 1.0f : 0.0f;
+                const float moved = delta[j] * changed(delta[j], epsilon);
+                total[j] = total[j] + moved * (alone * more + 1.0f);
+            }
+        }
+        for (int64_t j = 0; j < count; ++j)
+            total[j] = total[j] / (active[j] < 1.0f ? 1.0f : active[j]) + origin[j];
+        task.out.write(start, total, count);
+    });
+}
+
+// The mean by share of the deltas with the sign of the sum, which `total` becomes.
+void agreed(Blocks& deltas, const Table& table, int64_t count, float* total) {
+    float sign[BLOCK], divisor[BLOCK];
+    const float least = table.number(0, 0);
+    for (int64_t j = 0; j < count; ++j) total[j] = deltas[0][j];
+    for (int64_t i = 1; i < table.inputs; ++i) {
+        const float* delta = deltas[i];
+        for (int64_t j = 0; j < count; ++j) total[j] = total[j] + delta[j];
+    }
+    for (int64_t j = 0; j < count; ++j) {
+        sign[j] = total[j] >= 0.0f ? 1.0f : -1.0f;
+        total[j] = divisor[j] = 0.0f;
+    }
+    for (int64_t i = 0; i < table.inputs; ++i) {
+        const float share = table.number(1, i);
+        const float* delta = deltas[i];
+        for (int64_t j = 0; j < count; ++j) {
+            const float agreeing = delta[j] * sign[j];
+            total[j] = total[j] + (agreeing <= 0.0f ? 0.0f : agreeing) * share;  // NaN stays
+            divisor[j] = divisor[j] + (agreeing <= 0.0f ? 0.0f : share);
+        }
+    }
+    for (int64_t j = 0; j < count; ++j)
+        total[j] = total[j] / (divisor[j] <= least ? least : divisor[j]) * sign[j];
+}
+
+// 1 where the population variance of the deltas is above a limit, else 0.
+void varied(Blocks& deltas, const Table& table, int64_t start, int64_t count, float* keep) {
+    double mean[BLOCK], spread[BLOCK];
+    const double inputs = double(table.inputs);
+    for (int64_t j = 0; j < count; ++j) mean[j] = spread[j] = 0.0;
+    for (int64_t i = 0; i < table.inputs; ++i) {
+        const float* delta = deltas[i];
+        for (int64_t j = 0; j < count; ++j) mean[j] = mean[j] + double(delta[j]);
+    }
+    for (int64_t j = 0; j < count; ++j) mean[j] = mean[j] / inputs;
+    for (int64_t i = 0; i < table.inputs; ++i) {
+        const float* delta = deltas[i];
+        for (int64_t j = 0; j < count; ++j) {
+            const double apart = double(delta[j]) - mean[j];
+            spread[j] = spread[j] + apart * apart;
+        }
+    }
+    const float before = table.number(2, 0), after = table.number(3, 0);
+    const int32_t cutoff = table.word(0, 0), first = int32_t(start);
+    for (int32_t j = 0; j < int32_t(count); ++j) {
+        const float limit = first + j < cutoff ? before : after;
+        keep[j] = float(spread[j] / inputs) > limit ? 1.0f : 0.0f;
+    }
+}
+
+template <bool SELECTED>
+void sce(const Task& task, const Table& table) {
+    Blocks deltas(task.inputs);
+    float origin[BLOCK], total[BLOCK], keep[BLOCK];
+    in_blocks(task.entries, [&](int64_t start, int64_t count) {
+        task.base.read(start, count, origin);
+        for (int64_t i = 0; i < task.inputs; ++i)
+            task.input(i).read_deltas(start, origin, count, deltas[i]);
+        if (SELECTED) {
+            varied(deltas, table, start, count, keep);
+            for (int64_t i = 0; i < task.inputs; ++i) {
+                float* delta = deltas[i];
+                for (int64_t j = 0; j < count; ++j) delta[j] = delta[j] * keep[j];
+            }
+        }
+        agreed(deltas, table, count, total);
+        for (int64_t j = 0; j < count; ++j) total[j] = total[j] + origin[j];
+        task.out.write(start, total, count);
+    });
+}
+
+void near_pair(const Task& task, const Table& table) {
+    float first[BLOCK], second[BLOCK];
+    const float t = table.number(0, 0), nearest = table.number(1, 0);
+    in_blocks(task.entries, [&](int64_t start, int64_t count) {
+        task.input(0).read(start, count, first);
+        task.input(task.inputs - 1).read(start, count, second);
+        for (int64_t j = 0; j < count; ++j) {
+            const float difference = magnitude(first[j] - second[j]);
+            const float asked = t / (difference <= nearest ? nearest : difference);
+            const float positive = asked < 0.0f ? 0.0f : asked;
+            const float share = positive > 1.0f ? 1.0f : positive;
+            first[j] = share * second[j] + (1.0f - share) * first[j];
+        }
+        task.out.write(start, first, count);
+    });
+}
+
+}  // namespace
