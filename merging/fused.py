@@ -12,8 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from merging.handing import FLOATS, KINDS, readable
 from merging.looks import BLOCK, LOOKS
-from merging.native import FLOATS, KINDS, Library, library, readable
+from merging.native import Library, library
 from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES
 from merging.ranges import NATIVE_CHUNK, in_order, shares, signed, spans
 

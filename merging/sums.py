@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from merging.cache import PLACE_STEP, Magnitudes
+from merging.handing import FLOATS, readable
 from merging.looks import BLOCK
-from merging.native import FLOATS, Library, library, readable
+from merging.native import library
+from merging.native_sums import Sums
 from merging.ranges import NATIVE_CHUNK, in_order, shares
 from merging.series import Series, total_of
 
@@ -120,12 +122,31 @@ def select(
     return bits, before + larger, equal
 
 
+def position(series: Series, bits: int, wanted: int, *, begin: int) -> int | None:
+    """The index after the ``wanted``-th entry of exactly this magnitude from ``begin`` on.
+
+    Args:
+        series: The deltas.
+        bits: Of the magnitude.
+        wanted: At least 1, and no more than there are.
+        begin: The first index looked at.
+    """
+    found, count = _library(series), series.tensor.numel()
+    if found is None:
+        return None
+    tensor, minus = readable(series.tensor, 0, count, FLOATS), _part(series.minus, 0, count)
+    at = found.position(tensor, minus, bits=bits, wanted=wanted, begin=begin)
+    assert at >= 0, "fewer entries at the threshold than were counted"
+    return at + 1
+
+
 def _over(series: Series, run: Callable[[int, int], list[float]]) -> Iterator[list[float]]:
     return in_order(run, shares(series.tensor.numel(), NATIVE_CHUNK))
 
 
-def _library(series: Series) -> Library | None:
-    return library() if series.device.type == "cpu" else None
+def _library(series: Series) -> Sums | None:
+    found = library() if series.device.type == "cpu" else None
+    return None if found is None else found.sums
 
 
 def _part(flat: Tensor | None, start: int, stop: int) -> Tensor | None:

@@ -239,6 +239,9 @@ def _position(series: Series, bits: int, wanted: int, *, begin: int, near: int, 
     """
     if wanted == 0:
         return begin
+    natively = sums.position(series, bits, wanted, begin=begin)
+    if natively is not None:
+        return natively
     total, step = series.tensor.numel(), near
     while begin < total:
         stop = min(total, begin + step)

@@ -99,6 +99,11 @@ void run_ranked_bits(const int64_t* task, int64_t low, int64_t high, int64_t cou
     ranked_bits(given, int32_t(low), int32_t(high), count, found);
 }
 
+int64_t run_position(const int64_t* task, int64_t begin, int64_t bits, int64_t wanted) {
+    const Task& given = *reinterpret_cast<const Task*>(task);
+    return position(given, begin, int32_t(bits), wanted);
+}
+
 void run_high_bits(const int64_t* task, int64_t* counts) {
     high_bits(*reinterpret_cast<const Task*>(task), counts);
 }

@@ -153,6 +153,26 @@ int64_t distinct(const Task& task, int64_t most, int64_t step, int32_t* bits, in
     return seen.size();
 }
 
+// The index of the `wanted`-th entry from `begin` on whose magnitude has these bits; -1 if there are
+// not so many.
+int64_t position(const Task& task, int64_t begin, int32_t bits, int64_t wanted) {
+    float block[BLOCK];
+    for (int64_t start = begin; start < task.entries; start += BLOCK) {
+        const int64_t left = task.entries - start, count = left < BLOCK ? left : BLOCK;
+        read_series(task, 0, start, count, block);
+        int32_t equal = 0;
+        for (int64_t j = 0; j < count; ++j)
+            equal += same_bits<int32_t>(magnitude(block[j])) == bits ? 1 : 0;
+        if (equal < wanted) {
+            wanted -= equal;
+            continue;
+        }
+        for (int64_t j = 0; j < count; ++j)
+            if (same_bits<int32_t>(magnitude(block[j])) == bits && --wanted == 0) return start + j;
+    }
+    return -1;
+}
+
 // How often each value of the 15 highest bits of the first input's magnitudes occurs.
 void high_bits(const Task& task, int64_t* counts) {
     float block[BLOCK];
