@@ -19,10 +19,14 @@ from runs.store import Store
 
 
 def lines(log: Path) -> Iterator[dict[str, Any]]:
-    """What the workers wrote down, in the order they did."""
+    """What the workers wrote down, in the order they did; a line being written is not there yet.
+
+    A line is written at once, but whoever reads meanwhile may see its first pages only.
+    """
     if not log.exists():
         return
-    for text in log.read_text(encoding="utf-8").splitlines():
+    whole, _, _ = log.read_text(encoding="utf-8").rpartition("\n")
+    for text in whole.splitlines():
         yield json.loads(text)
 
 

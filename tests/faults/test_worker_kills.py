@@ -165,6 +165,15 @@ def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert list(lines(log)) == []
+    log.write_text('{"pid": 1}\n{"pid": ', encoding="utf-8")
+    assert list(lines(log)) == [{"pid": 1}]
+    log.write_text('{"pid": 1}\n{"pid": 2}\n', encoding="utf-8")
+    assert list(lines(log)) == [{"pid": 1}, {"pid": 2}]
+
+
 @pytest.mark.slow
 def test_nodes_join_are_killed_and_cut_off(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
