@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;       // entries computed at a time
+constexpr int64_t BLOCK = 512;        // entries computed at a time
 constexpr int64_t COUNTED = 4096;     // entries that equal_counts counts together: looks.BLOCK
 constexpr float TO_WHOLE = 12582912;  // 1.5 * 2**23: adding it rounds to a whole number
 
