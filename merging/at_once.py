@@ -13,6 +13,7 @@ from torch import Tensor
 
 from merging import fused
 from merging.looks import BLOCK, LOOKS, sealed_words
+from merging.native import library_on
 
 
 def suits(sets: Sequence[Sequence[Tensor]], device: torch.device) -> bool:
@@ -22,7 +23,7 @@ def suits(sets: Sequence[Sequence[Tensor]], device: torch.device) -> bool:
         sets: For each run the tensors that ``fused.total`` would take.
         device: Where to compute.
     """
-    return fused.are_few([one[0] for one in sets]) and not fused.is_native(device)
+    return fused.are_few([one[0] for one in sets]) and library_on(device) is None
 
 
 def look(

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 _OPTIONS = (
@@ -92,7 +91,6 @@ def _compiler() -> list[str]:
     return [found, *asked[1:]]
 
 
-@cache
 def kept() -> Path:
     """Where the library lies if it was compiled before."""
     said = repr((_source(), _OPTIONS, os.environ.get("CXX"), _processor()))
@@ -105,7 +103,6 @@ def kept() -> Path:
     return place / "merge-search" / f"passes-{digest}.so"
 
 
-@cache
 def _source() -> str:
     return "".join(one.read_text(encoding="utf-8") for one in sorted(_FOLDER.glob("*.*")))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from merging import at_once, fused
 from merging.checkpoint import Checkpoint
 from merging.headers import DTYPE_CODES
+from merging.native import library_on
 
 _EXPONENTS: Mapping[torch.dtype, tuple[int, int]] = {
     torch.bfloat16: (0x7F80, 0x7F80),
@@ -85,7 +86,7 @@ def seals(tensors: Sequence[Tensor], *, chunk: int | None = None) -> list[Seal]:
 def _together(tensor: Tensor) -> tuple[torch.dtype | None, torch.device]:
     """What tensors that are looked at together have in common; no dtype for those that are not."""
     few = 0 < tensor.numel() <= FEW and tensor.dtype in _EXPONENTS
-    alone = not few or fused.is_native(tensor.device)
+    alone = not few or library_on(tensor.device) is not None
     return None if alone else tensor.dtype, tensor.device
 
 

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from merging.handing import FLOATS, KINDS, readable
-from merging.looks import BLOCK, LOOKS
-from merging.native import Library, library
+from merging.looks import LOOKS
+from merging.native import library_on
 from merging.passes import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES
 from merging.ranges import NATIVE_CHUNK, in_order, shares, signed, spans
 
 _LOOK_FLOATS, _LOOK_INTS = 3, 3  # lengths of the numbers that passes without output take
 
-_BLOCKS_CHUNK = 1 << 18  # a search for an entry may stop early
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
 _FEW = 1 << 17  # entries of all inputs up to which calls take more time than what they compute
@@ -61,7 +60,7 @@ def merge(
         ranks: ``(n,)`` whole numbers, one per input, for passes that read them.
         chunk: Elements at a time; ``None`` suits the device. Changes nothing but speed.
     """
-    found = library() if out.device.type == "cpu" else None
+    found = library_on(out.device)
     if found is None:
         _merge_eagerly(name, inputs, base, out, floats, ints, ranks, chunk)
         return
@@ -107,31 +106,9 @@ def total(
         chunk: Elements at a time; ``None`` suits the device.
     """
     sums: list[float] = []
-    for found in _looks(name, tensors, device, floats, ints, chunk, native=NATIVE_CHUNK):
+    for found in _looks(name, tensors, device, floats, ints, chunk):
         sums = [before + more for before, more in zip(sums or [0] * len(found), found, strict=True)]
     return sums
-
-
-def equal_counts(
-    first: Tensor, second: Tensor, size: float, *, device: torch.device
-) -> Iterator[Tensor]:
-    """How many ``|first - second|`` are of a size, block by block of ``BLOCK`` entries.
-
-    Args:
-        first: ``(n,)``, any float dtype and device.
-        second: Likewise.
-        size: A float32 number.
-        device: Where to compute.
-
-    Yields:
-        Counts of further blocks, int64; what comes after the last whole block is left out.
-    """
-    whole = first.numel() // BLOCK * BLOCK
-    pair = first[:whole], second[:whole]
-    for found in _looks(
-        "equal_counts", pair, device, [size], lambda _: (), None, native=_BLOCKS_CHUNK
-    ):
-        yield torch.tensor(found, dtype=torch.int64)
 
 
 def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> tuple[int, int]:
@@ -147,7 +124,7 @@ def seal(words: Tensor, masks: tuple[int, int], *, chunk: int | None = None) -> 
     def ints(first: int) -> Sequence[int]:
         return signed(first), *masks
 
-    for found in _looks("seal", [words], words.device, (), ints, chunk, native=NATIVE_CHUNK):
+    for found in _looks("seal", [words], words.device, (), ints, chunk):
         first, second, exponent = map(int, found)
         low, high, largest = low + first, high + second, max(largest, exponent)
     return hash_of(low, high), largest
@@ -161,11 +138,6 @@ def hash_of(low: int, high: int) -> int:
 def are_few(tensors: Sequence[Tensor]) -> bool:
     """Whether calls for so few entries in all take more time than what they compute."""
     return sum(one.numel() for one in tensors) <= _FEW
-
-
-def is_native(device: torch.device) -> bool:
-    """Whether passes over tensors there run in the library."""
-    return device.type == "cpu" and library() is not None
 
 
 def _merge_eagerly(
@@ -205,20 +177,25 @@ def _looks(
     floats: Sequence[float],
     ints: LookInts,
     chunk: int | None,
-    *,
-    native: int,
-) -> Iterator[list[float]]:
-    """What a pass finds in each chunk, in order; ``native`` is the size of those in the library."""
-    found, length = library() if device.type == "cpu" else None, tensors[0].numel()
+) -> Iterator[Sequence[float]]:
+    """What a pass finds in each chunk, in order."""
+    found, length = library_on(device), tensors[0].numel()
     if found is None:
         for first, last in spans(length, _chunk(chunk, device), whole=True):
             yield _look_eagerly(name, tensors, first, last, device, floats, ints(first))
         return
 
-    def run(first: int, last: int) -> list[float]:
-        return list(_look_natively(found, name, tensors, first, last, floats, ints(first)))
+    def run(first: int, last: int) -> Sequence[float]:
+        return found.look(
+            name,
+            [readable(one, first, last, KINDS) for one in tensors],
+            floats=floats,
+            ints=ints(first),
+            found=count,
+        )
 
-    yield from in_order(run, shares(length, chunk or native))
+    count = {"overlaps": 2 * (len(tensors) - 1), "seal": 3}.get(name, 2)
+    yield from in_order(run, shares(length, chunk or NATIVE_CHUNK))
 
 
 def _look_eagerly(
@@ -240,32 +217,7 @@ def _look_eagerly(
     at = torch.arange(last - first, dtype=torch.int32, device=device)
     numbers = _table(floats, _LOOK_FLOATS, 1, torch.float32, device)[:, 0]
     found = LOOKS[name](parts, at, numbers, _table(ints, _LOOK_INTS, 1, torch.int32, device)[:, 0])
-    if name == "equal_counts":
-        return [*found[0].tolist()]
     return [(one.double() if one.is_floating_point() else one).sum().item() for one in found]
-
-
-def _look_natively(
-    found: Library,
-    name: str,
-    tensors: Sequence[Tensor],
-    first: int,
-    last: int,
-    floats: Sequence[float],
-    ints: Sequence[int],
-) -> list[int]:
-    sizes = {
-        "equal_counts": -(-(last - first) // BLOCK),
-        "overlaps": 2 * (len(tensors) - 1),
-        "seal": 3,
-    }
-    return found.look(
-        name,
-        [readable(one, first, last, KINDS) for one in tensors],
-        floats=floats,
-        ints=ints,
-        found=sizes.get(name, 2),
-    )
 
 
 def _read_as(tensors: Sequence[Tensor]) -> torch.dtype:

@@ -49,14 +49,6 @@ def ranked_norm(
     return _parts_of_sums(_size(tensors) * mask * floats[0])
 
 
-def equal_counts(
-    tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
-) -> tuple[Tensor, ...]:
-    """How many |tensor - minus| equal ``floats[0]``, per block: ``(n / BLOCK,)`` int32."""
-    del at, ints
-    return ((_size(tensors) == floats[0]).view(-1, BLOCK).sum(dim=1, dtype=torch.int32),)
-
-
 def overlaps(
     tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor
 ) -> tuple[Tensor, ...]:
@@ -125,10 +117,6 @@ def _parts_of_sums(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 LOOKS: Mapping[str, Look] = {
-    function.__name__: function
-    for function in (kept_norm, ranked_norm, equal_counts, overlaps, seal)
+    function.__name__: function for function in (kept_norm, ranked_norm, overlaps, seal)
 }
 """The passes by name."""
-
-IN_BLOCKS = frozenset({"equal_counts"})
-"""Passes that take whole blocks only."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from merging.compiling import NativeError, compiled, kept, turn
@@ -142,6 +143,11 @@ def cool_down() -> None:
 def library() -> Library | None:
     """The library, if it was loaded."""
     return _loaded[0] if _loaded else None
+
+
+def library_on(device: torch.device) -> Library | None:
+    """The library, if it was loaded and computes there."""
+    return library() if device.type == "cpu" else None
 
 
 _loaded: list[Library] = []  # of this process; at most one

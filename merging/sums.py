@@ -14,7 +14,7 @@ from torch import Tensor
 from merging.cache import PLACE_STEP, Magnitudes
 from merging.handing import FLOATS, readable
 from merging.looks import BLOCK
-from merging.native import library
+from merging.native import library_on
 from merging.native_sums import Sums
 from merging.ranges import NATIVE_CHUNK, in_order, shares
 from merging.series import Series, total_of
@@ -34,10 +34,8 @@ def products(series: Sequence[Series]) -> dict[tuple[int, int], float] | None:
         return None
 
     def run(first: int, last: int) -> list[float]:
-        minus = _part(series[0].minus, first, last)
-        return found.products(
-            [readable(one.tensor, first, last, FLOATS) for one in series], minus
-        ).tolist()
+        tensors, minus = zip(*(_pair(one, first, last) for one in series), strict=True)
+        return found.products(tensors, minus[0]).tolist()
 
     pairs = [(i, j) for i in range(len(series)) for j in range(i, len(series))]
     sums: list[list[float]] = [[] for _ in pairs]
@@ -55,8 +53,7 @@ def norm_and_largest(series: Series) -> tuple[float, float] | None:
         return None
 
     def run(first: int, last: int) -> list[float]:
-        tensor = readable(series.tensor, first, last, FLOATS)
-        return found.magnitudes(tensor, _part(series.minus, first, last)).tolist()
+        return found.magnitudes(*_pair(series, first, last)).tolist()
 
     sums: list[float] = []
     largest = 0.0
@@ -72,8 +69,7 @@ def count_magnitudes(series: Series) -> Magnitudes | None:
     found, count = _library(series), series.tensor.numel()
     if found is None:
         return None
-    tensor = readable(series.tensor, 0, count, FLOATS)
-    minus = _part(series.minus, 0, count)
+    tensor, minus = _pair(series, 0, count)
     most = max(BLOCK, count // PLACE_STEP)
     distinct = found.distinct(tensor, minus, most=most, step=PLACE_STEP)
     if distinct is None:
@@ -111,7 +107,7 @@ def select(
     found, total, before = _library(series), series.tensor.numel(), 0
     if found is None:
         return None
-    tensor, minus = readable(series.tensor, 0, total, FLOATS), _part(series.minus, 0, total)
+    tensor, minus = _pair(series, 0, total)
     if total > _FEW and high - low >= 1 << _HIGH_BITS:
         from_top = found.high_bits(tensor, minus).flip(0).cumsum(0)
         at = int(torch.searchsorted(from_top, count))
@@ -134,7 +130,7 @@ def position(series: Series, bits: int, wanted: int, *, begin: int) -> int | Non
     found, count = _library(series), series.tensor.numel()
     if found is None:
         return None
-    tensor, minus = readable(series.tensor, 0, count, FLOATS), _part(series.minus, 0, count)
+    tensor, minus = _pair(series, 0, count)
     at = found.position(tensor, minus, bits=bits, wanted=wanted, begin=begin)
     assert at >= 0, "fewer entries at the threshold than were counted"
     return at + 1
@@ -145,9 +141,11 @@ def _over(series: Series, run: Callable[[int, int], list[float]]) -> Iterator[li
 
 
 def _library(series: Series) -> Sums | None:
-    found = library() if series.device.type == "cpu" else None
+    found = library_on(series.device)
     return None if found is None else found.sums
 
 
-def _part(flat: Tensor | None, start: int, stop: int) -> Tensor | None:
-    return None if flat is None else readable(flat, start, stop, FLOATS)
+def _pair(series: Series, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+    """Entries of the tensor, and of what is subtracted, as the library reads them."""
+    tensor = readable(series.tensor, start, stop, FLOATS)
+    return tensor, None if series.minus is None else readable(series.minus, start, stop, FLOATS)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from merging import fused, known, sums
+from merging import known, sums
 from merging.cache import PLACE_STEP, Magnitudes
 from merging.looks import BLOCK
-from merging.series import BlockSum, Series, float_of, magnitude_bits
+from merging.series import BlockSum, Series, magnitude_bits
 from merging.thinnings import Trimmed
 
 Bits = npt.NDArray[np.int32]
@@ -45,14 +45,11 @@ def trim(series: Series, count: int, *, chunk: int) -> Trimmed:
     found = known_magnitudes(series)
     begin, near = 0, BLOCK
     if found is None:
-        bits, before, equal = sums.select(series, count) or _select(series, count, chunk=chunk)
+        bits, before, equal = _select(series, count, chunk=chunk)
     else:
         bits, before, equal = found.find(count)
         if found.width > 1:
-            end = bits + found.width - 1
-            bits, inner, equal = sums.select(series, count - before, low=bits, high=end) or _within(
-                series, bits, found.width, count - before, chunk=chunk
-            )
+            bits, inner, equal = _within(series, bits, found.width, count - before, chunk=chunk)
             before += inner
     wanted = count - before
     if bits == 0 or bits > _INFINITY or wanted == equal:  # what is not finite shows anyway
@@ -70,9 +67,7 @@ def known_magnitudes(series: Series) -> Magnitudes | None:
     name = None if scope is None else scope.name(series.tensor, series.minus)
     if scope is None or name is None:
         return None
-    return scope.statistics.magnitudes(
-        name, lambda: sums.count_magnitudes(series) or count_magnitudes(series)
-    )
+    return scope.statistics.magnitudes(name, lambda: count_magnitudes(series))
 
 
 def count_magnitudes(series: Series, *, chunk: int = _COUNTED) -> Magnitudes:
@@ -81,6 +76,9 @@ def count_magnitudes(series: Series, *, chunk: int = _COUNTED) -> Magnitudes:
     Where there are too many different ones to be worth keeping (as in float32), those that share
     the 15 highest bits are counted together.
     """
+    natively = sums.count_magnitudes(series)
+    if natively is not None:
+        return natively
     most = max(BLOCK, series.tensor.numel() // 16)
     norm, shift = BlockSum(), 0
     values, counts, places = np.empty(0, np.int32), np.empty(0, np.int64), Places()
@@ -170,6 +168,9 @@ def _select(series: Series, count: int, *, chunk: int) -> tuple[int, int, int]:
     """The ``count``-th largest magnitude's bits, how many are larger, and how many are equal."""
     if series.device.type != "cpu":
         return _select_by_counting(series, count, chunk=chunk)
+    natively = sums.select(series, count)
+    if natively is not None:
+        return natively
     total = series.tensor.numel()
     bits = np.empty(total, np.int32)
     for start, part in series.parts(chunk):
@@ -197,6 +198,9 @@ def _within(
     series: Series, start: int, width: int, count: int, *, chunk: int
 ) -> tuple[int, int, int]:
     """As ``_select``, among magnitudes whose bits lie in one bin."""
+    natively = sums.select(series, count, low=start, high=start + width - 1)
+    if natively is not None:
+        return natively
     inside = []
     for _, part in series.parts(chunk):
         bits = magnitude_bits(part)
@@ -248,25 +252,5 @@ def _position(series: Series, bits: int, wanted: int, *, begin: int, near: int, 
         found = torch.nonzero(magnitude_bits(series.part(begin, stop)) == bits).flatten()
         if found.numel() >= wanted:
             return begin + int(found[wanted - 1]) + 1
-        wanted, begin, step = wanted - found.numel(), stop, chunk
-        if series.minus is not None:  # it is far away
-            begin, before = _block_of(series, bits, wanted, begin=begin)
-            wanted, step = wanted - before, BLOCK
+        wanted, begin, step = wanted - found.numel(), stop, chunk  # it is far away
     raise AssertionError("fewer entries at the threshold than were counted")  # pragma: no cover
-
-
-def _block_of(series: Series, bits: int, wanted: int, *, begin: int) -> tuple[int, int]:
-    """Where the block begins that has the ``wanted``-th such entry, and how many lie before it.
-
-    Blocks are counted from ``begin``; the part after the last whole one if none has it.
-    """
-    assert series.minus is not None
-    before, pair = 0, (series.tensor[begin:], series.minus[begin:])
-    for counts in fused.equal_counts(*pair, float_of(bits), device=series.device):
-        here = int(counts.sum())
-        if before + here >= wanted:
-            running = counts.cumsum(0)
-            at = int(torch.searchsorted(running, wanted - before))
-            return begin + at * BLOCK, before + int(running[at]) - int(counts[at])
-        begin, before = begin + counts.numel() * BLOCK, before + here
-    return begin, before

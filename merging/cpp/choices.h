@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "entries.h"
+#include "votes.h"
 
 namespace {
 
@@ -56,28 +57,18 @@ void ram_mean(const Task& task, const Table& table) {
 
 // The mean by share of the deltas with the sign of the sum, which `total` becomes.
 void agreed(Blocks& deltas, const Table& table, int64_t count, float* total) {
-    float sign[BLOCK], divisor[BLOCK];
     const float least = table.number(0, 0);
     for (int64_t j = 0; j < count; ++j) total[j] = deltas[0][j];
     for (int64_t i = 1; i < table.inputs; ++i) {
         const float* delta = deltas[i];
         for (int64_t j = 0; j < count; ++j) total[j] = total[j] + delta[j];
     }
+    Vote vote;
+    vote.sum_up<true>(deltas, table, 1, count, total);
     for (int64_t j = 0; j < count; ++j) {
-        sign[j] = total[j] >= 0.0f ? 1.0f : -1.0f;
-        total[j] = divisor[j] = 0.0f;
+        const float divisor = vote.divisor[j] <= least ? least : vote.divisor[j];
+        total[j] = total[j] / divisor * vote.sign[j];
     }
-    for (int64_t i = 0; i < table.inputs; ++i) {
-        const float share = table.number(1, i);
-        const float* delta = deltas[i];
-        for (int64_t j = 0; j < count; ++j) {
-            const float agreeing = delta[j] * sign[j];
-            total[j] = total[j] + (agreeing <= 0.0f ? 0.0f : agreeing) * share;  // NaN stays
-            divisor[j] = divisor[j] + (agreeing <= 0.0f ? 0.0f : share);
-        }
-    }
-    for (int64_t j = 0; j < count; ++j)
-        total[j] = total[j] / (divisor[j] <= least ? least : divisor[j]) * sign[j];
 }
 
 // 1 where the population variance of the deltas is above a limit, else 0.
@@ -97,12 +88,10 @@ void varied(Blocks& deltas, const Table& table, int64_t start, int64_t count, fl
             spread[j] = spread[j] + apart * apart;
         }
     }
-    const float before = table.number(2, 0), after = table.number(3, 0);
-    const int32_t cutoff = table.word(0, 0), first = int32_t(start);
-    for (int32_t j = 0; j < int32_t(count); ++j) {
-        const float limit = first + j < cutoff ? before : after;
-        keep[j] = float(spread[j] / inputs) > limit ? 1.0f : 0.0f;
-    }
+    const Limit limit(table, 0, 2, 0);
+    const int32_t first = int32_t(start);
+    for (int32_t j = 0; j < int32_t(count); ++j)
+        keep[j] = float(spread[j] / inputs) > limit.at(first + j) ? 1.0f : 0.0f;
 }
 
 template <bool SELECTED>

@@ -9,7 +9,7 @@
 namespace {
 
 constexpr int64_t BLOCK = 512;        // entries computed at a time
-constexpr int64_t COUNTED = 4096;     // entries that equal_counts counts together: looks.BLOCK
+constexpr int64_t COUNTED = 4096;     // entries that sums of float64 begin with: looks.BLOCK
 constexpr float TO_WHOLE = 12582912;  // 1.5 * 2**23: adding it rounds to a whole number
 
 enum Kind : int64_t { FLOAT32, BFLOAT16, FLOAT16, INT16, INT32 };
@@ -136,6 +136,19 @@ struct Table {
 
     float number(int64_t row, int64_t i) const { return floats[row * inputs + i]; }
     int32_t word(int64_t row, int64_t i) const { return ints[row * inputs + i]; }
+};
+
+// A limit that changes at an index.
+struct Limit {
+    float before, after;
+    int32_t cutoff;
+
+    Limit(const Table& table, int64_t i, int64_t row, int64_t word)
+        : before(table.number(row, i)),
+          after(table.number(row + 1, i)),
+          cutoff(table.word(word, i)) {}
+
+    float at(int32_t index) const { return index < cutoff ? before : after; }
 };
 
 // Calls `part(start, count)` for every block.

@@ -34,13 +34,13 @@ struct NamedLook {
 const NamedMerge MERGES[] = {
     {"weighted_sum", weighted_sum},
     {"whole_sum", task_vectors<Whole, Sum>},
-    {"trimmed_vote", task_vectors<Trimmed, Vote>},
+    {"trimmed_vote", task_vectors<Trimmed, Consensus>},
     {"banded_sum", task_vectors<Banded, Sum>},
-    {"banded_vote", task_vectors<Banded, Vote>},
+    {"banded_vote", task_vectors<Banded, Consensus>},
     {"dropped_sum", task_vectors<Dropped, Sum>},
-    {"dropped_vote", task_vectors<Dropped, Vote>},
+    {"dropped_vote", task_vectors<Dropped, Consensus>},
     {"ranked_sum", task_vectors<Ranked, Sum>},
-    {"ranked_vote", task_vectors<Ranked, Vote>},
+    {"ranked_vote", task_vectors<Ranked, Consensus>},
     {"ram_mean", ram_mean},
     {"sce_mean", sce<false>},
     {"sce_selected", sce<true>},
@@ -48,8 +48,10 @@ const NamedMerge MERGES[] = {
 };
 
 const NamedLook LOOKS[] = {
-    {"kept_norm", kept_norm},       {"ranked_norm", ranked_norm}, {"equal_counts", equal_counts},
-    {"overlaps", overlaps},         {"seal", seal},
+    {"kept_norm", kept_norm},
+    {"ranked_norm", ranked_norm},
+    {"overlaps", overlaps},
+    {"seal", seal},
 };
 
 }  // namespace

@@ -54,17 +54,6 @@ void ranked_norm(const Task& task, const Table& table, int64_t* found) {
     });
 }
 
-void equal_counts(const Task& task, const Table& table, int64_t* found) {
-    const float sought = table.number(0, 0);
-    float sizes[BLOCK];
-    in_blocks(task.entries, [&](int64_t start, int64_t count) {
-        read_sizes(task, start, count, sizes);
-        int32_t equal = 0;
-        for (int64_t j = 0; j < count; ++j) equal += sizes[j] == sought ? 1 : 0;
-        found[start / COUNTED] += equal;
-    });
-}
-
 void overlaps(const Task& task, const Table& table, int64_t* found) {
     const int64_t inputs = task.inputs - 1;  // the base comes last
     const float epsilon = table.number(0, 0);

@@ -78,6 +78,20 @@ void magnitudes(const Task& task, double* found) {
     }
 }
 
+// Calls `part(start, count, bits)` with the bits of the first input's magnitudes, block by block
+// from an index on, for as long as it says so.
+template <class Part>
+void while_magnitudes(const Task& task, int64_t begin, Part part) {
+    float sizes[BLOCK];
+    int32_t bits[BLOCK];
+    for (int64_t start = begin; start < task.entries; start += BLOCK) {
+        const int64_t left = task.entries - start, count = left < BLOCK ? left : BLOCK;
+        read_series(task, 0, start, count, sizes);
+        for (int64_t j = 0; j < count; ++j) bits[j] = same_bits<int32_t>(magnitude(sizes[j]));
+        if (!part(start, count, bits)) return;
+    }
+}
+
 // A table from magnitudes' bits to how often they occurred.
 class Counter {
   public:
@@ -123,19 +137,17 @@ int64_t distinct(const Task& task, int64_t most, int64_t step, int32_t* bits, in
     Counter seen;
     std::vector<int32_t> noted_place;
     std::vector<int64_t> noted_at;
-    float block[BLOCK];
-    for (int64_t start = 0; start < task.entries; start += BLOCK) {
-        const int64_t left = task.entries - start, count = left < BLOCK ? left : BLOCK;
-        read_series(task, 0, start, count, block);
+    while_magnitudes(task, 0, [&](int64_t start, int64_t count, const int32_t* found) {
         for (int64_t j = 0; j < count; ++j) {
-            const int32_t place = seen.place(same_bits<int32_t>(magnitude(block[j])));
+            const int32_t place = seen.place(found[j]);
             if (++seen.counts[place] % step == 0) {
                 noted_place.push_back(place);
                 noted_at.push_back(start + j);
             }
         }
-        if (seen.size() > most) return -1;
-    }
+        return seen.size() <= most;
+    });
+    if (seen.size() > most) return -1;
     std::vector<int32_t> order(seen.size());
     for (int32_t place = 0; place < int32_t(order.size()); ++place) order[place] = place;
     std::sort(order.begin(), order.end(),
@@ -153,55 +165,47 @@ int64_t distinct(const Task& task, int64_t most, int64_t step, int32_t* bits, in
     return seen.size();
 }
 
-// The index of the `wanted`-th entry from `begin` on whose magnitude has these bits; -1 if there are
-// not so many.
+// The index of the `wanted`-th entry from `begin` on whose magnitude has these bits; -1 if there
+// are not so many.
 int64_t position(const Task& task, int64_t begin, int32_t bits, int64_t wanted) {
-    float block[BLOCK];
-    for (int64_t start = begin; start < task.entries; start += BLOCK) {
-        const int64_t left = task.entries - start, count = left < BLOCK ? left : BLOCK;
-        read_series(task, 0, start, count, block);
+    int64_t at = -1;
+    while_magnitudes(task, begin, [&](int64_t start, int64_t count, const int32_t* found) {
         int32_t equal = 0;
-        for (int64_t j = 0; j < count; ++j)
-            equal += same_bits<int32_t>(magnitude(block[j])) == bits ? 1 : 0;
+        for (int64_t j = 0; j < count; ++j) equal += found[j] == bits ? 1 : 0;
         if (equal < wanted) {
             wanted -= equal;
-            continue;
+            return true;
         }
-        for (int64_t j = 0; j < count; ++j)
-            if (same_bits<int32_t>(magnitude(block[j])) == bits && --wanted == 0) return start + j;
-    }
-    return -1;
+        for (int64_t j = 0; wanted > 0; ++j)
+            if (found[j] == bits && --wanted == 0) at = start + j;
+        return false;
+    });
+    return at;
 }
 
 // How often each value of the 15 highest bits of the first input's magnitudes occurs.
 void high_bits(const Task& task, int64_t* counts) {
-    float block[BLOCK];
-    for (int64_t start = 0; start < task.entries; start += BLOCK) {
-        const int64_t left = task.entries - start, count = left < BLOCK ? left : BLOCK;
-        read_series(task, 0, start, count, block);
-        for (int64_t j = 0; j < count; ++j)
-            ++counts[same_bits<uint32_t>(magnitude(block[j])) >> 16];
-    }
+    while_magnitudes(task, 0, [&](int64_t, int64_t count, const int32_t* found) {
+        for (int64_t j = 0; j < count; ++j) ++counts[found[j] >> 16];
+        return true;
+    });
 }
 
 // Of the first input's magnitudes whose bits lie from `low` to `high`: the bits of the `count`-th
 // largest, how many are larger, and how many equal.
 void ranked_bits(const Task& task, int32_t low, int32_t high, int64_t count, int64_t* found) {
     std::vector<int32_t> inside;
-    float block[BLOCK];
-    for (int64_t start = 0; start < task.entries; start += BLOCK) {
-        const int64_t left = task.entries - start, some = left < BLOCK ? left : BLOCK;
-        read_series(task, 0, start, some, block);
+    while_magnitudes(task, 0, [&](int64_t, int64_t some, const int32_t* bits) {
         const size_t before = inside.size();
         inside.resize(before + some);
         int32_t* next = inside.data() + before;
         for (int64_t j = 0; j < some; ++j) {
-            const int32_t bits = same_bits<int32_t>(magnitude(block[j]));
-            *next = bits;
-            next += bits >= low && bits <= high ? 1 : 0;
+            *next = bits[j];
+            next += bits[j] >= low && bits[j] <= high ? 1 : 0;
         }
         inside.resize(next - inside.data());
-    }
+        return true;
+    });
     const auto place = inside.begin() + (count - 1);
     std::nth_element(inside.begin(), place, inside.end(), std::greater<int32_t>());
     const int32_t bits = *place;

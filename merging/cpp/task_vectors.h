@@ -6,6 +6,7 @@
 
 #include "entries.h"
 #include "masks.h"
+#include "votes.h"
 
 namespace {
 
@@ -18,25 +19,21 @@ struct Whole {
 struct Trimmed {
     static void thin(const Task&, const Table& table, int64_t i, int64_t start, int64_t count,
                      float* deltas) {
-        const float before = table.number(3, i), after = table.number(4, i);
-        const int32_t cutoff = table.word(0, i), first = int32_t(start);
-        for (int32_t j = 0; j < int32_t(count); ++j) {
-            const float limit = first + j < cutoff ? before : after;
-            deltas[j] = magnitude(deltas[j]) <= limit ? 0.0f : deltas[j];  // NaN stays
-        }
+        const Limit limit(table, i, 3, 0);
+        const int32_t first = int32_t(start);
+        for (int32_t j = 0; j < int32_t(count); ++j)  // NaN stays
+            deltas[j] = magnitude(deltas[j]) <= limit.at(first + j) ? 0.0f : deltas[j];
     }
 };
 
 struct Banded {
     static void thin(const Task& task, const Table& table, int64_t i, int64_t start, int64_t count,
                      float* deltas) {
-        const float before = table.number(5, i), after = table.number(6, i);
-        const int32_t cutoff = table.word(1, i), first = int32_t(start);
+        const Limit limit(table, i, 5, 1);
+        const int32_t first = int32_t(start);
         float inner[BLOCK];
-        for (int32_t j = 0; j < int32_t(count); ++j) {
-            const float limit = first + j < cutoff ? before : after;
-            inner[j] = magnitude(deltas[j]) <= limit ? 1.0f : 0.0f;
-        }
+        for (int32_t j = 0; j < int32_t(count); ++j)
+            inner[j] = magnitude(deltas[j]) <= limit.at(first + j) ? 1.0f : 0.0f;
         Trimmed::thin(task, table, i, start, count, deltas);
         for (int64_t j = 0; j < count; ++j) deltas[j] = deltas[j] * inner[j];
     }
@@ -66,24 +63,14 @@ struct Sum {
     static void mix(Blocks&, const Table&, int64_t, float*) {}
 };
 
-struct Vote {
+struct Consensus {
     static void mix(Blocks& deltas, const Table& table, int64_t count, float* total) {
-        float sign[BLOCK], divisor[BLOCK];
+        Vote vote;
+        vote.sum_up<false>(deltas, table, 2, count, total);
         for (int64_t j = 0; j < count; ++j) {
-            sign[j] = total[j] >= 0.0f ? 1.0f : -1.0f;
-            total[j] = divisor[j] = 0.0f;
+            const float divisor = vote.divisor[j] == 0.0f ? 1.0f : vote.divisor[j];
+            total[j] = total[j] / divisor * vote.sign[j];
         }
-        for (int64_t i = 0; i < table.inputs; ++i) {
-            const float own = table.number(2, i);
-            const float* delta = deltas[i];
-            for (int64_t j = 0; j < count; ++j) {
-                const float agreeing = delta[j] * sign[j];
-                total[j] = total[j] + (agreeing <= 0.0f ? 0.0f : agreeing);  // NaN stays
-                divisor[j] = divisor[j] + (agreeing <= 0.0f ? 0.0f : own);
-            }
-        }
-        for (int64_t j = 0; j < count; ++j)
-            total[j] = total[j] / (divisor[j] == 0.0f ? 1.0f : divisor[j]) * sign[j];
     }
 };
 

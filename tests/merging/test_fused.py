@@ -122,21 +122,26 @@ def test_masks_are_those_of_the_masks_module(density: float) -> None:
     assert torch.equal(found, keep(key, density=density, start=0, stop=100_000))
 
 
+def beside(bad: float, name: str) -> torch.Tensor:
+    """What a pass makes of an entry of a number, and of one of ones."""
+    out = torch.empty(2)
+    ranks = [torch.zeros(2, dtype=torch.int16)] * 2
+    merge(
+        name,
+        [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])],
+        torch.zeros(2),
+        out,
+        floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
+        ints=lambda _: [[1], [0], [0]],
+        ranks=ranks if name.startswith("ranked") else (),
+    )
+    return out
+
+
 def test_nan_and_infinity_always_show() -> None:
     for bad in (float("nan"), float("inf")):
         for name in MERGES:
-            inputs = [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])]
-            out = torch.empty(2)
-            ranks = [torch.zeros(2, dtype=torch.int16)] * 2
-            merge(
-                name,
-                inputs,
-                torch.zeros(2),
-                out,
-                floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
-                ints=lambda _: [[1], [0], [0]],
-                ranks=ranks if name.startswith("ranked") else (),
-            )
+            out = beside(bad, name)
             assert not out[0].isfinite(), name
             assert out[1].isfinite(), name
 

@@ -30,7 +30,7 @@ from spaces.draw import draw
 from spaces.methods import METHODS
 from spaces.recipe import Merge, Recipe, merges
 from spaces.space import Order, Space
-from tests.merging.test_fused import SIZES, merged, noise
+from tests.merging.test_fused import SIZES, beside, merged, noise
 
 ROOT = Path(__file__).parents[2]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -71,9 +71,6 @@ def looked(name: str, count: int, dtype: torch.dtype) -> list[float]:
     """What a look finds in noise."""
     first, second, third = (noise(count, seed, dtype) for seed in (1, 2, 3))
     ranks = (torch.arange(count) * 7 % 77).to(torch.int16)
-    if name == "equal_counts":
-        counts = equal_counts_of(first, second)
-        return [float(one) for one in counts]
     tensors, floats, width = {
         "kept_norm": ([first, second], [100.0], 3),
         "ranked_norm": ([first, second, ranks], [100.0, 2e6, 1e5], 2),
@@ -89,12 +86,6 @@ def looked(name: str, count: int, dtype: torch.dtype) -> list[float]:
         floats=floats,
         ints=lambda start: numbers(KEY, density=0.5, start=start)[:width],
     )
-
-
-def equal_counts_of(first: torch.Tensor, second: torch.Tensor) -> list[int]:
-    size = float((first.float() - second.float()).abs()[0])
-    found = fused.equal_counts(first, second, size, device=first.device)
-    return [count for part in found for count in part.tolist()]
 
 
 @pytest.mark.usefixtures("threads")
@@ -150,17 +141,7 @@ def test_nan_and_infinity_show() -> None:
     native.warm_up()
     for bad in (float("nan"), float("inf")):
         for name in MERGES:
-            out = torch.empty(2)
-            ranks = [torch.zeros(2, dtype=torch.int16)] * 2
-            fused.merge(
-                name,
-                [torch.tensor([bad, 1.0]), torch.tensor([1.0, 1.0])],
-                torch.zeros(2),
-                out,
-                floats=[[1.0], [0.5], [0.5], [0.1], [0.1], [2.0], [2.0]],
-                ints=lambda _: [[1], [0], [0]],
-                ranks=ranks if name.startswith("ranked") else (),
-            )
+            out = beside(bad, name)
             assert not out[0].isfinite(), name
             assert out[1].isfinite(), name
 
@@ -295,17 +276,10 @@ def test_candidates_of_a_search_have_the_same_fingerprints(tiny_model: Any) -> N
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    forget()
-    yield tmp_path / "cache" / "merge-search"
-    forget()
-
-
-def forget() -> None:
-    native.cool_down()
-    compiling.kept.cache_clear()
+    return tmp_path / "cache" / "merge-search"
 
 
 def test_compiled_once_and_anew_if_it_is_broken(
@@ -354,7 +328,6 @@ def test_where_nothing_can_be_kept(
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    forget()
     native.warm_up()
     assert torch.equal(merged("weighted_sum", 10, torch.float32), without("weighted_sum"))
     assert not folder.exists()
@@ -381,7 +354,6 @@ def test_without_a_compiler(
 ) -> None:
     """One warning, and everything works as before."""
     monkeypatch.setenv("CXX", compiler)
-    compiling.kept.cache_clear()
     with pytest.raises(native.NativeError, match=said):
         native.warm_up()
     with caplog.at_level(logging.WARNING, logger="merging.native"):

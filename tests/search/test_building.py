@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import compiling, native
+from merging import native
 from merging.build import write_model
 from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint
@@ -379,11 +379,7 @@ def test_passes_that_were_compiled_are_used(
     """Compiled where it pays, loaded where they are, and the same weights as without."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def forget() -> None:
-        native.cool_down()
-        compiling.kept.cache_clear()
-
-    forget()
+    native.cool_down()
     try:
         plain = fingerprint_checkpoint(Checkpoint.open(str(made(recipe, tmp_path / "a")), name="a"))
         assert native.library() is None  # a small model: compiling would take longer
@@ -396,4 +392,4 @@ def test_passes_that_were_compiled_are_used(
             assert said == (name == "b")
             assert native.library() is not None
     finally:
-        forget()
+        native.cool_down()
