@@ -34,11 +34,16 @@ class Question:
         id: Stable name ``task/hash``: the same for the same item whatever its position.
         task: Name of the task.
         position: Index of the item in the task's split, as lm-eval counts.
+        document: Key shared by all questions, of any task, that are about the same document, such
+            as two prompts for one item or several questions on one passage. They are split
+            together and count as one cluster in statistics. Empty where nothing is known: then
+            the question is a document of its own.
     """
 
     id: str
     task: str
     position: int
+    document: str = field(default="", compare=False)  # earlier studies do not know it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +73,10 @@ class Catalogue:
 
     tasks: tuple[TaskInfo, ...]
     questions: tuple[Question, ...]
+
+    def documents(self) -> dict[str, str]:
+        """The document of every question by question id; its own id where none is known."""
+        return {question.id: question.document or question.id for question in self.questions}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

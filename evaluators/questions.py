@@ -13,7 +13,8 @@ from evaluators.base import Question
 def questions_of(task: str, documents: Iterable[Any]) -> tuple[Question, ...]:
     """A question per document: ``task/`` and 16 hex digits of a hash over task and document.
 
-    Equal documents are told apart by ``-2``, ``-3`` and so on, in split order.
+    Equal documents are told apart by ``-2``, ``-3`` and so on, in split order. Their document key
+    is the hash of the content alone, so that equal documents of several tasks share it.
 
     Args:
         task: Name of the task.
@@ -25,11 +26,15 @@ def questions_of(task: str, documents: Iterable[Any]) -> tuple[Question, ...]:
         name = f"{task}/{_digest(task, document)}"
         seen[name] = seen.get(name, 0) + 1
         suffix = f"-{seen[name]}" if seen[name] > 1 else ""
-        result.append(Question(id=name + suffix, task=task, position=position))
+        result.append(
+            Question(
+                id=name + suffix, task=task, position=position, document=_digest(None, document)
+            )
+        )
     return tuple(result)
 
 
-def _digest(task: str, document: Any) -> str:
+def _digest(task: str | None, document: Any) -> str:
     text = json.dumps(
         [task, document], sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain
     )

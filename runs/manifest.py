@@ -59,7 +59,9 @@ class Manifest:
             "inputs": json.dumps(self.inputs),
             "inputs_dtype": self.inputs_dtype,
             "tasks": json.dumps([asdict(task) for task in self.catalogue.tasks]),
-            "catalogue": json.dumps([[q.id, q.task, q.position] for q in self.catalogue.questions]),
+            "catalogue": json.dumps(
+                [[q.id, q.task, q.position, q.document] for q in self.catalogue.questions]
+            ),
             "search": json.dumps([positions[name] for name in self.questions.search]),
             "held_out": json.dumps([positions[name] for name in self.questions.held_out]),
             "versions": json.dumps(self.versions),
@@ -74,8 +76,8 @@ class Manifest:
     def from_rows(cls, rows: Mapping[str, str]) -> Manifest:
         """The manifest that ``to_rows`` wrote."""
         questions = tuple(
-            Question(id=name, task=task, position=position)
-            for name, task, position in json.loads(rows["catalogue"])
+            Question(id=name, task=task, position=position, document=next(iter(document), ""))
+            for name, task, position, *document in json.loads(rows["catalogue"])
         )
         tasks = tuple(TaskInfo(**task) for task in json.loads(rows["tasks"]))
         if {question.task for question in questions} - {task.name for task in tasks}:
