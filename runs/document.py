@@ -9,11 +9,14 @@ from typing import Any
 
 import yaml
 
+from spaces.terminal import printable
+from spaces.yaml_text import check_size
+
 Place = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
 
 _MOST_VALUES = 20_000
-"""Nested aliases can make a small text expand without end; no config is this long."""
+"""Values of a config, keys and aliases included; none is this long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,7 @@ class Document:
         """The problem as one line: ``search.yaml:14: space.density: expected ...``."""
         line = self.line(problem.place) if problem.line is None else problem.line
         where = f"{path_text(problem.place)}: " if problem.place else ""
-        return _printable(f"{self.name}:{line}: {where}{problem.text}")
+        return printable(f"{self.name}:{line}: {where}{problem.text}")
 
     def messages(self, problems: list[Problem]) -> list[str]:
         """Problems as lines, each once, in the order of the text."""
@@ -90,13 +93,8 @@ def shown(value: Any) -> str:
         text = "[" + ", ".join(shown(item) for item in value[:8]) + "]"
     else:
         text = repr(value)
-    text = _printable(text)
+    text = printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _printable(text: str) -> str:
-    """The text on one line, with control characters and the like as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -144,6 +142,7 @@ def parse(text: str, name: str) -> Document:
         root = loader.get_single_node()
         if root is None:
             return _broken(name, Problem(text="expected a mapping of keys, got an empty file"))
+        check_size(root, _MOST_VALUES)
         reading = _Reading(loader)
         data = reading.value(root, ())
     except yaml.YAMLError as error:
@@ -182,29 +181,16 @@ class _Reading:
         self.lines: dict[Place, int] = {}
         self.problems: list[Problem] = []
         self._loader = loader
-        self._open: set[int] = set()
-        self._count = 0
 
     def value(self, node: yaml.Node, place: Place) -> Any:
         """The value of a node; faulty parts come back as ``None`` with a problem noted."""
-        self._count += 1
-        if self._count > _MOST_VALUES:
-            raise yaml.YAMLError(f"expected at most {_MOST_VALUES} values, aliases expanded")
         self.lines.setdefault(place, node.start_mark.line + 1)
-        if id(node) in self._open:
-            raise yaml.MarkedYAMLError(
-                problem="an alias inside what it stands for", problem_mark=node.start_mark
-            )
-        self._open.add(id(node))
-        try:
-            self._check_tag(node, place)
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, place)
-            if isinstance(node, yaml.SequenceNode):
-                return [self.value(item, (*place, at)) for at, item in enumerate(node.value)]
-            return self._scalar(node, place)
-        finally:
-            self._open.discard(id(node))
+        self._check_tag(node, place)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*place, at)) for at, item in enumerate(node.value)]
+        return self._scalar(node, place)
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         merge_tag = "tag:yaml.org,2002:merge"

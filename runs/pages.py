@@ -16,6 +16,7 @@ from runs.page_tables import (
     tasks_table,
 )
 from runs.records import Role, role_of
+from spaces.terminal import stripped
 
 MOST_ROWS = 50
 """Candidates and failures that are listed; parents, average and default recipes always are."""
@@ -83,8 +84,9 @@ def _markdown_table(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line: no HTML, links, code or table borders."""
-    line = " ".join(text.split())
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
+    line = stripped(" ".join(text.split()))
+    line = re.sub(r"([\\`*~\[\]|])", r"\\\1", line).replace("&", "&amp;").replace("<", "&lt;")
+    return line.replace("://", ":&#47;&#47;")  # or an address alone becomes a link
 
 
 def code_block(text: str, language: str) -> str:

@@ -22,15 +22,36 @@ from runs.progress import changes, progress
 from runs.verdict import Verdict
 from spaces.contributions import contributions
 from spaces.problems import UserError
+from spaces.terminal import stripped
 
 JSON_FORMAT = 1
 """Version of the JSON report; it grows when a key changes its meaning or goes away."""
 
 
 def to_csv(report: Report) -> str:
-    """The leaderboard with all its columns; missing values are empty."""
-    text: str = report.frame.to_csv(index=False, lineterminator="\n")
+    """The leaderboard with all its columns; missing values are empty.
+
+    Texts that a spreadsheet would take for a formula get an apostrophe in front, and so do those
+    that begin with one; control characters are left out. ``text.removeprefix("'")`` gives every
+    other text back.
+    """
+    texts = {
+        str(name): [_cell(value) for value in column]
+        for name, column in report.frame.items()
+        if pd.api.types.is_string_dtype(column.dtype)
+    }
+    text: str = report.frame.assign(**texts).to_csv(index=False, lineterminator="\n")
     return text
+
+
+_FORMULA = tuple("=+-@\t\r\n'")
+"""What a formula may begin with: https://owasp.org/www-community/attacks/CSV_Injection."""
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return stripped("'" + value if value.startswith(_FORMULA) else value)
 
 
 def to_markdown(report: Report) -> str:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from search.errors import RunFailed
 from search.recipe_files import read_recipe, unchanged
+from search.screen import console as terminal
 from spaces.mergekit import Document
 
 
@@ -25,7 +24,7 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | Non
         The fingerprint of its weights, and whether they are those that were scored; ``None`` where
         the recipe does not say.
     """
-    console = Console(highlight=False)
+    console = terminal()
     document = read_recipe(recipe)
     for line in document.ignored:
         console.print(f"note: {line}", markup=False)

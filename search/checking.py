@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from runs.config import RunConfig
@@ -65,7 +64,7 @@ def preflight(config: Path | RunConfig, *, overrides: Overrides, depth: Depth) -
 
 @contextmanager
 def _progress() -> Iterator[Told]:
-    screen = Console(stderr=True, highlight=False)
+    screen = console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=None)

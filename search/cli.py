@@ -18,6 +18,7 @@ from search.installation import shadowed
 from search.overrides import Overrides
 from spaces.problems import UserError
 from spaces.redaction import hidden
+from spaces.terminal import printable, stripped
 
 app = typer.Typer(
     name="search",
@@ -225,13 +226,13 @@ def _show_usage(error: Exception) -> NoReturn:
     """What Typer says of wrong arguments, which it repeats: there may be a password in them."""
     said = io.StringIO()
     error.show(file=said)  # type: ignore[attr-defined]
-    print(hidden(said.getvalue()), end="", file=sys.stderr)
+    print(stripped(hidden(said.getvalue())), end="", file=sys.stderr)
     sys.exit(2)
 
 
 def _fail(problems: tuple[str, ...] | list[str], *, code: int) -> NoReturn:
     if _debug:
-        print(hidden(traceback.format_exc()), end="", file=sys.stderr)
+        print(stripped(hidden(traceback.format_exc())), end="", file=sys.stderr)
     for problem in problems:
-        print(f"search: error: {hidden(problem)}", file=sys.stderr)
+        print(f"search: error: {printable(hidden(problem))}", file=sys.stderr)
     sys.exit(code)

@@ -12,6 +12,7 @@ import yaml
 
 from runs.config import json_schema
 from spaces.places import exists, expanded
+from spaces.terminal import printable
 
 SCHEMA_FILE = "search.schema.json"
 """Name of the JSON Schema beside a config."""
@@ -130,7 +131,7 @@ def _section(draft: Draft, key: str, values: Mapping[str, Any]) -> Iterator[str]
 
 def _comments(draft: Draft, key: str, *, indent: int = 0) -> Iterator[str]:
     for line in draft.notes.get(key, ()):
-        yield f"{' ' * indent}# {line}".rstrip()
+        yield f"{' ' * indent}# {printable(line)}".rstrip()
 
 
 def _properties(section: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from search.errors import InputError
 from search.family import Family, make_family
 from search.handle import Run
 from search.overrides import Overrides
+from search.screen import console as terminal
 
 MERGED = "merged"
 """Name of the built model's folder."""
@@ -24,7 +25,7 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
 
     What is there already is used: a second call goes on where the first one ended.
     """
-    console = Console(highlight=False)
+    console = terminal()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder or nothing, got a file; use --out")
     family = _family(out / "family", seed=seed, console=console)

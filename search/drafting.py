@@ -19,6 +19,7 @@ from search.errors import InputError
 from search.model_facts import ModelFacts, differences
 from search.preflight import gigabytes
 from search.wanted import Named
+from spaces.yaml_text import plain
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
 """Shares of questions to hold out, the first that leaves enough of every task."""
@@ -93,7 +94,7 @@ def _card_base(folder: Path) -> str | None:
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")
         parts = text.split("---\n", 2)
-        front = yaml.safe_load(parts[1]) if text.startswith("---\n") and len(parts) > 2 else None
+        front = plain(parts[1]) if text.startswith("---\n") and len(parts) > 2 else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     found = front.get("base_model") if isinstance(front, dict) else None

@@ -11,6 +11,7 @@ import yaml
 
 from runs.files import write_text
 from search.skills import SKILLS, Curriculum
+from spaces.yaml_text import plain
 
 _CONFIG = """\
 # A search over the tiny models beside this file; `search demo` made all of it.
@@ -95,7 +96,7 @@ def mend_tasks(folder: Path) -> None:
         data = path.with_suffix(".jsonl")
         if not data.is_file():
             continue
-        present = yaml.safe_load(path.read_text(encoding="utf-8"))
+        present = plain(path.read_text(encoding="utf-8"))
         files = present["dataset_kwargs"]["data_files"]
         if not Path(files["test"]).is_file():
             files["test"] = str(data)

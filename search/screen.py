@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from spaces.terminal import stripped
 
 
-def console() -> Console:
+class Screen(Console):
+    """A console on which names and messages cannot do what the terminal would do of itself.
+
+    Escape sequences in them lose the character that makes them one; colours and cursor movements
+    of Rich's own are not text and stay.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            safe = segment.control or segment.text.isprintable()
+            yield segment if safe else segment._replace(text=stripped(segment.text))
+
+
+def console(*, stderr: bool = False) -> Console:
     """Where commands print; files and pipes get lines long enough for a leaderboard."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=160)
+    screen = Screen(highlight=False, stderr=stderr)
+    return screen if screen.is_terminal else Screen(highlight=False, stderr=stderr, width=160)
 
 
 def say_written(to: Console, paths: list[Path]) -> None:

@@ -250,7 +250,7 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
     order = ranked(records)
     shown = _shown(order)
     places = {record.id: place for place, record in enumerate(order, start=1)}
-    table = Table(title=f"{store.title}: {len(order)} scored", title_justify="left")
+    table = Table(title=Text(f"{store.title}: {len(order)} scored"), title_justify="left")
     for name in ("rank", "search", "held-out"):
         table.add_column(name, justify="right", no_wrap=True)
     for task in store.manifest.catalogue.tasks:

@@ -11,6 +11,7 @@ import yaml
 from spaces.recipe import Merge, Model, Recipe, RecipeError, check_name
 from spaces.yaml_merge import Notes
 from spaces.yaml_page import Page
+from spaces.yaml_text import documents
 from spaces.yaml_values import path_of, short_name
 from spaces.yaml_writer import BLOCK, OWN
 
@@ -70,17 +71,17 @@ class _Loader(yaml.SafeLoader):
 def _load(text: str, name: str) -> list[Any]:
     """The documents of a file that are not empty."""
     try:
-        documents = list(yaml.load_all(text, Loader=_Loader))
+        found = documents(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark is not None else ""
         raise RecipeError(f"{name}: {line}expected YAML, got a fault: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise RecipeError(f"{name}: expected YAML, got a fault: {error}") from error
-    documents = [document for document in documents if document is not None]
-    if not documents:
+    found = [document for document in found if document is not None]
+    if not found:
         raise RecipeError(f"{name}: expected a merge, got an empty file")
-    return documents
+    return found
 
 
 class _File:

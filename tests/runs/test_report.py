@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from evaluators.base import TaskInfo, TaskScore
 from runs import content
@@ -122,6 +123,63 @@ def test_csv_reads_back(report: Report) -> None:
     assert rows[0]["score"] == "0.5"
     assert rows[-1]["message"] == report.frame["message"].iloc[-1]
     assert rows[-1]["rank"] == ""
+
+
+FORMULAS = ("=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", '=a","b', "plain -1")
+
+
+def test_csv_holds_no_formula_and_reads_back(report: Report) -> None:
+    frame = pd.concat([report.frame] * 2, ignore_index=True).head(len(FORMULAS))
+    text = to_csv(replace(report, frame=frame.assign(message=list(FORMULAS), score=-0.5)))
+    read = pd.read_csv(io.StringIO(text))
+    assert read["score"].tolist() == [-0.5] * len(FORMULAS)  # numbers stay numbers
+    cells = read["message"].tolist()
+    assert not any(cell.startswith(tuple("=+-@\t\r")) for cell in cells)
+    told = [value.replace("\r", "") for value in FORMULAS]
+    assert [cell.removeprefix("'") for cell in cells] == told
+    assert cells[-1] == "plain -1"
+
+
+def test_csv_does_nothing_to_a_terminal(report: Report) -> None:
+    text = to_csv(replace(report, frame=report.frame.assign(message="a\x1b[2Jb\nc")))
+    assert "a[2Jb\nc" in text
+    assert "\x1b" not in text
+
+
+MARKUP = "</td>|<b>x</b>\n\n<div>[l](javascript:x)![i](http://e/x.png)`c`\\<i>~~s~~\x1b[2J"
+
+
+def test_markdown_holds_no_markup_of_others(report: Report) -> None:
+    """Rendered by CommonMark with HTML allowed, names and messages are text and nothing else."""
+    nasty = TaskInfo(name=MARKUP, metric=MARKUP, higher_is_better=True, weight=1.0)
+    frame = report.frame.rename(
+        columns={
+            f"{p}:sort": f"{p}:{MARKUP}"
+            for p in ("task", "task_stderr", "held_out", "held_out_stderr")
+        }
+    )
+    text = to_markdown(
+        Report(
+            title=MARKUP,
+            notice=MARKUP,
+            frame=frame.assign(method=MARKUP, origin="seed " + MARKUP),
+            failures=report.failures.assign(message=MARKUP, worker=MARKUP),
+            tasks=(nasty, report.tasks[1]),
+            verdict=replace(report.verdict, sentence=MARKUP, notes=(MARKUP,)),
+            facts={MARKUP: {MARKUP: MARKUP}},
+            best_yaml=f"a: {MARKUP}",
+            reproduce=(MARKUP,),
+            config=MARKUP,
+        )
+    )
+    reader = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    tokens = [part for token in reader.parse(text) for part in (token.children or [token])]
+    assert not {token.type for token in tokens} & {
+        "html_inline", "html_block", "link_open", "image", "code_inline", "s_open",
+    }  # fmt: skip
+    outside = [token.content for token in tokens if token.type == "text"]
+    assert not any("\x1b" in content for content in outside)
+    assert not any("http://" in line for line in text.splitlines() if line.startswith("|"))
 
 
 def test_json(report: Report, golden) -> None:
