@@ -127,6 +127,12 @@ class TaskScore:
     stderr: float
     n: int
 
+    @property
+    def doubt(self) -> float:
+        """Standard error to go by: not 0 where all answers were right, or all wrong."""
+        certain = self.stderr == 0 and self.value in (0.0, 1.0) and self.n > 0
+        return least_stderr(self.n) if certain else self.stderr
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
@@ -224,11 +230,24 @@ class EvaluatorError(UserError, RuntimeError):
     """
 
 
+def least_stderr(n: float) -> float:
+    """Standard error of a share where all ``n`` answers are right, or all are wrong.
+
+    The deviation of the answers is then 0, which says nothing about the next one. This is what half
+    a right answer and half a wrong one besides give: about 0.7 / n.
+
+    Args:
+        n: Number of independent answers, above 0.
+    """
+    return math.sqrt(0.5 * (n + 0.5) / (n + 1)) / (n + 1)
+
+
 def combine(scores: Sequence[TaskScore], tasks: Sequence[TaskInfo]) -> tuple[float, float]:
     """Weighted mean over tasks and its standard error, larger is better.
 
     Tasks whose metric is lower-is-better enter with a minus sign. Tasks are taken as independent:
-    the variance is the sum of squared shares times squared standard errors.
+    the variance is the sum of squared shares times squared standard errors. Answers that are all
+    right, or all wrong, have a standard error of 0 of their own, and count with ``least_stderr``.
 
     Args:
         scores: Values per task; each task at most once.
@@ -246,5 +265,5 @@ def combine(scores: Sequence[TaskScore], tasks: Sequence[TaskInfo]) -> tuple[flo
         task.weight / total * (score.value if task.higher_is_better else -score.value)
         for task, score in asked
     )
-    variance = sum((task.weight / total * score.stderr) ** 2 for task, score in asked)
+    variance = sum((task.weight / total * score.doubt) ** 2 for task, score in asked)
     return value, math.sqrt(variance)

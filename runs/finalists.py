@@ -19,10 +19,11 @@ from evaluators.base import TaskInfo, TaskScore, combine
 from runs.records import Role
 from runs.resampling import Interval, Resampling
 from runs.statistics import (
+    ALONE,
     Comparison,
+    Documents,
     Outcomes,
     Scores,
-    combined,
     difference,
     holm,
     paired,
@@ -121,7 +122,11 @@ class Finalist:
 
 
 def finalists(
-    entries: Sequence[Entry], *, tasks: Sequence[TaskInfo], how: Resampling
+    entries: Sequence[Entry],
+    *,
+    tasks: Sequence[TaskInfo],
+    documents: Documents = ALONE,
+    how: Resampling,
 ) -> tuple[Finalist, ...]:
     """Score and compare everyone who was asked.
 
@@ -133,6 +138,7 @@ def finalists(
     Args:
         entries: By rank, the winner first.
         tasks: Weights and directions.
+        documents: What the questions are about.
         how: Confidence, number of resamples and seed.
 
     Returns:
@@ -148,7 +154,7 @@ def finalists(
     against: dict[str, dict[str, Against]] = {entry.name: {} for entry in asked}
     for group, members in groups.items():
         found = {
-            e.name: _against(e, members, tasks, how)
+            e.name: _against(e, members, tasks, documents, how)
             for e in contenders
             if group != "parents" or e.role is not Role.PARENT
         }
@@ -156,15 +162,19 @@ def finalists(
         corrected = holm([item.p_value for item in known.values()])
         for (name, item), adjusted in zip(known.items(), corrected, strict=True):
             against[name][group] = replace(item, adjusted=adjusted)
-    return tuple(_finalist(entry, against[entry.name], tasks, how) for entry in asked)
+    return tuple(_finalist(entry, against[entry.name], tasks, documents, how) for entry in asked)
 
 
 def _against(
-    entry: Entry, members: Sequence[Entry], tasks: Sequence[TaskInfo], how: Resampling
+    entry: Entry,
+    members: Sequence[Entry],
+    tasks: Sequence[TaskInfo],
+    documents: Documents,
+    how: Resampling,
 ) -> Against | None:
     asked = [task for task in tasks if task.name in entry.outcomes]
     found = {
-        member.name: paired(entry.outcomes, member.outcomes, asked, how=how)
+        member.name: paired(entry.outcomes, member.outcomes, asked, documents=documents, how=how)
         for member in members
         if member is not entry
     }
@@ -177,7 +187,7 @@ def _against(
 
     def at(name: str, confidence: float) -> Interval:
         wider = replace(how, confidence=confidence)
-        return difference(entry.outcomes, outcomes[name], asked, how=wider)
+        return difference(entry.outcomes, outcomes[name], asked, documents=documents, how=wider)
 
     return Against(
         best=best,
@@ -220,34 +230,42 @@ def _to_best(
 
 
 def _finalist(
-    entry: Entry, against: Mapping[str, Against], tasks: Sequence[TaskInfo], how: Resampling
+    entry: Entry,
+    against: Mapping[str, Against],
+    tasks: Sequence[TaskInfo],
+    documents: Documents,
+    how: Resampling,
 ) -> Finalist:
-    held_out = score(entry.outcomes, tasks, how=how)
+    held_out = score(entry.outcomes, tasks, documents=documents, how=how)
+    seen = {item.task for item in entry.search}
+    both = [task for task in tasks if task.name in seen and task.name in held_out.tasks]
+    if len(both) < len(held_out.tasks):
+        known = score(entry.outcomes, both, documents=documents, how=how).combined
+    else:
+        known = held_out.combined
     return Finalist(
         name=entry.name,
         role=entry.role,
         rank=entry.rank,
         search=combine(entry.search, tasks)[0],
         held_out=held_out,
-        gap=_gap(entry.search, held_out, tasks),
+        gap=_gap(entry.search, known, both),
         parents=against.get("parents"),
         defaults=against.get("defaults"),
     )
 
 
 def _gap(
-    search: Sequence[TaskScore], held_out: Scores, tasks: Sequence[TaskInfo]
+    search: Sequence[TaskScore], known: Interval, tasks: Sequence[TaskInfo]
 ) -> Interval | None:
-    """Search score minus held-out score.
+    """Search score minus held-out score on the same tasks.
 
     The search score is a number that was seen, and picked for being high; only how far it is from
     the truth is uncertain, and that is as uncertain as the held-out score.
     """
-    both = [item for item in search if item.task in held_out.tasks]
-    seen, _ = combine(both, tasks)
+    seen, _ = combine(search, tasks)
     if math.isnan(seen):
         return None
-    known = combined({item.task: held_out.tasks[item.task] for item in both}, tasks)
     return Interval(
         value=seen - known.value,
         stderr=known.stderr,

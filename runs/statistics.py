@@ -1,11 +1,12 @@
 """How sure a score or a difference is: intervals and paired tests over what each question gave.
 
 Two candidates answered the same questions, so what counts is the difference per question: the
-difficulty of the questions cancels. Tasks are strata: resampling happens within each, and the
-task weights combine the means, as they do in the score. ``runs.resampling`` does the arithmetic.
+difficulty of the questions cancels. Questions about the same document, in whatever task, are no
+independent evidence: whole documents are resampled (``runs.clusters``). The task weights combine
+the means, as they do in the score. ``runs.resampling`` does the arithmetic.
 
-Intervals and p-values are about the population that the questions were drawn from: what would come
-out on ever more questions of the same kind.
+Intervals and p-values are about the population that the documents were drawn from: what would come
+out on ever more documents of the same kind.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from evaluators.base import Catalogue, Outcome, TaskInfo
+from runs.clusters import Column, correlation, effective, strata
 from runs.resampling import (
     DEFAULT,
     Interval,
-    Numbers,
     Resampling,
-    Stratum,
-    flip_p_value,
     interval_of,
+    p_value,
     weighted,
     wilson,
 )
 
 Outcomes = Mapping[str, Mapping[str, float]]
 """What one candidate got: by task, the value of each question by its id."""
+
+Documents = Mapping[str, str]
+"""The document of each question by its id; a question that is not in it is named like its own."""
+
+ALONE: Documents = MappingProxyType({})
+"""No two questions with different ids are about the same document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,65 +87,59 @@ def by_task(outcomes: Iterable[Outcome], catalogue: Catalogue) -> dict[str, dict
     return {task: values for task, values in grouped.items() if values}
 
 
-def interval(
-    values: Sequence[float] | Numbers,
+def score(
+    outcomes: Outcomes,
+    tasks: Sequence[TaskInfo],
     *,
-    rng: np.random.Generator,
-    confidence: float = DEFAULT.confidence,
-    resamples: int = DEFAULT.resamples,
-) -> Interval:
-    """Mean of independent values, its standard error and interval.
-
-    Args:
-        values: ``(n,)`` finite numbers.
-        rng: Where the resamples come from.
-        confidence: Coverage, in (0, 1).
-        resamples: Number of bootstrap samples.
-
-    Returns:
-        The interval; it has no width where all values are equal.
-    """
-    stratum = Stratum(1.0, np.asarray(values, dtype=np.float64))
-    return interval_of([stratum] if stratum.n else [], rng, confidence, resamples)
-
-
-def score(outcomes: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT) -> Scores:
+    documents: Documents = ALONE,
+    how: Resampling = DEFAULT,
+) -> Scores:
     """The scores of one candidate, combined and per task, with their intervals.
 
     Args:
         outcomes: What it got; tasks without outcomes are left out.
         tasks: Weights and directions.
+        documents: What the questions are about.
         how: Confidence, number of resamples and seed.
     """
+    found = {
+        task.name: _column(values, 1.0, documents, right=_right_or_wrong(values.values()))
+        for task in tasks
+        if (values := _finite(outcomes, task))
+    }
     rng = how.generator()
-    found: dict[str, Interval] = {}
-    for task in tasks:
-        values = _sorted(_finite(outcomes, task).values())
-        if not len(values):
-            continue
-        if _right_or_wrong(values):
-            found[task.name] = wilson(values, how.confidence)
-        else:
-            found[task.name] = interval(
-                values, rng=rng, confidence=how.confidence, resamples=how.resamples
-            )
-    return Scores(combined=combined(found, tasks), tasks=found)
-
-
-def combined(found: Mapping[str, Interval], tasks: Sequence[TaskInfo]) -> Interval:
-    """Weighted mean over tasks, larger is better, with its interval.
-
-    Args:
-        found: Value of each task in the metric's own unit and direction.
-        tasks: Weights and directions; those that were not found are left out of the mean.
-    """
+    known = {name: _interval(column, rng, how) for name, column in found.items()}
     asked = [task for task in tasks if task.name in found]
     total = sum(task.weight for task in asked)
-    return weighted([(_sign(task) * task.weight / total, found[task.name]) for task in asked])
+    return Scores(
+        combined=weighted(
+            [(_sign(task) * task.weight / total, known[task.name]) for task in asked],
+            correlation(list(found.values())),
+        ),
+        tasks=known,
+    )
+
+
+def _interval(column: Column, rng: np.random.Generator, how: Resampling) -> Interval:
+    """Mean of one task: Wilson's interval of right answers, else a bootstrap interval."""
+    alone = strata([replace(column, right=False)])
+    if not column.right:
+        return interval_of(alone, rng, how.confidence, how.resamples)
+    return wilson(
+        column.values,
+        how.confidence,
+        effective=effective(column.values, column.documents),
+        stderr=math.sqrt(alone[0].variance),
+    )
 
 
 def paired(
-    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT
+    first: Outcomes,
+    second: Outcomes,
+    tasks: Sequence[TaskInfo],
+    *,
+    documents: Documents = ALONE,
+    how: Resampling = DEFAULT,
 ) -> Comparison:
     """Compare two candidates on the questions that both answered.
 
@@ -147,48 +148,53 @@ def paired(
         second: What the other got.
         tasks: Weights and directions; tasks with no common question, and those whose value is not
             a mean over questions, are left out.
+        documents: What the questions are about.
         how: Confidence, number of resamples and seed.
 
     Returns:
         The difference, combined and per task. The order of questions does not matter.
     """
     rng = how.generator()
-    compared = _strata(first, second, tasks)
-    strata = list(compared.values())
+    compared = _differences(first, second, tasks, documents)
+    clusters = strata(list(compared.values()))
     return Comparison(
-        difference=interval_of(strata, rng, how.confidence, how.resamples),
-        p_value=flip_p_value(strata, rng, how.resamples),
+        difference=interval_of(clusters, rng, how.confidence, how.resamples),
+        p_value=p_value(clusters, rng, how.resamples),
         tasks={
-            name: interval_of([replace(stratum, share=1.0)], rng, how.confidence, how.resamples)
-            for name, stratum in compared.items()
+            name: interval_of(
+                strata([replace(column, share=1.0)]), rng, how.confidence, how.resamples
+            )
+            for name, column in compared.items()
         },
         left_out=tuple(task.name for task in tasks if task.name not in compared),
     )
 
 
 def difference(
-    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT
+    first: Outcomes,
+    second: Outcomes,
+    tasks: Sequence[TaskInfo],
+    *,
+    documents: Documents = ALONE,
+    how: Resampling = DEFAULT,
 ) -> Interval:
     """The combined difference of ``paired`` alone."""
-    strata = list(_strata(first, second, tasks).values())
-    return interval_of(strata, how.generator(), how.confidence, how.resamples)
+    clusters = strata(list(_differences(first, second, tasks, documents).values()))
+    return interval_of(clusters, how.generator(), how.confidence, how.resamples)
 
 
 def lead(
-    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], *, how: Resampling = DEFAULT
+    first: Outcomes,
+    second: Outcomes,
+    tasks: Sequence[TaskInfo],
+    *,
+    documents: Documents = ALONE,
+    how: Resampling = DEFAULT,
 ) -> tuple[int, float]:
     """The number of common questions and the p-value of ``paired`` alone: much faster."""
-    strata = list(_strata(first, second, tasks).values())
-    common = sum(stratum.n for stratum in strata)
-    return common, flip_p_value(strata, how.generator(), how.resamples)
-
-
-def _strata(first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo]) -> dict[str, Stratum]:
-    """The differences of every task with common questions, with its share in the combined mean."""
-    found = {task.name: _differences(first, second, task) for task in tasks}
-    weights = {task.name: task.weight for task in tasks if len(found[task.name][0])}
-    total = sum(weights.values())
-    return {name: Stratum(weight / total, *found[name]) for name, weight in weights.items()}
+    clusters = strata(list(_differences(first, second, tasks, documents).values()))
+    common = sum(stratum.n for stratum in clusters)
+    return common, p_value(clusters, how.generator(), how.resamples)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -209,17 +215,41 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _differences(first: Outcomes, second: Outcomes, task: TaskInfo) -> tuple[Numbers, bool]:
-    """First minus second on common questions, sorted; and whether answers are right or wrong."""
-    ours, theirs = _finite(first, task), _finite(second, task)
-    common = ours.keys() & theirs.keys()
-    answers = _sorted(table[name] for table in (ours, theirs) for name in common)
-    differences = _sorted(_sign(task) * (ours[name] - theirs[name]) for name in common)
-    return differences, _right_or_wrong(answers)
+def _differences(
+    first: Outcomes, second: Outcomes, tasks: Sequence[TaskInfo], documents: Documents
+) -> dict[str, Column]:
+    """First minus second by task, where both answered something, oriented and with its share."""
+    pairs = {task.name: (_finite(first, task), _finite(second, task)) for task in tasks}
+    asked = [task for task in tasks if pairs[task.name][0].keys() & pairs[task.name][1].keys()]
+    total = sum(task.weight for task in asked)
+    found = {}
+    for task in asked:
+        ours, theirs = pairs[task.name]
+        common = ours.keys() & theirs.keys()
+        found[task.name] = _column(
+            {name: _sign(task) * (ours[name] - theirs[name]) for name in common},
+            task.weight / total,
+            documents,
+            right=_right_or_wrong(table[name] for table in (ours, theirs) for name in common),
+        )
+    return found
 
 
-def _right_or_wrong(values: Numbers) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
+def _column(
+    values: Mapping[str, float], share: float, documents: Documents, *, right: bool
+) -> Column:
+    """Values by question as a column, in an order that does not depend on theirs."""
+    names = sorted(values)
+    return Column(
+        share=share,
+        values=np.array([values[name] for name in names], dtype=np.float64),
+        documents=[documents.get(name, name) for name in names],
+        right=right,
+    )
+
+
+def _right_or_wrong(values: Iterable[float]) -> bool:
+    return all(value in (0.0, 1.0) for value in values)
 
 
 def _finite(outcomes: Outcomes, task: TaskInfo) -> dict[str, float]:
@@ -232,7 +262,3 @@ def _finite(outcomes: Outcomes, task: TaskInfo) -> dict[str, float]:
 
 def _sign(task: TaskInfo) -> float:
     return 1.0 if task.higher_is_better else -1.0
-
-
-def _sorted(values: Iterable[float]) -> Numbers:
-    return np.sort(np.array(list(values), dtype=np.float64))

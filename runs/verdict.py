@@ -15,7 +15,7 @@ from runs.leaderboard import ranked
 from runs.records import Record, Role, Split, role_of
 from runs.resampling import DEFAULT, Resampling
 from runs.sentences import Story
-from runs.statistics import Comparison, by_task
+from runs.statistics import ALONE, Comparison, Documents, by_task
 
 _WORST_FIRST = (Standing.NOT_BETTER, Standing.AHEAD, Standing.BEATS)
 
@@ -62,6 +62,7 @@ def verdict(
     entries: Sequence[Entry],
     *,
     tasks: Sequence[TaskInfo],
+    documents: Documents = ALONE,
     questions: str = "held-out",
     how: Resampling = DEFAULT,
 ) -> Verdict:
@@ -71,10 +72,11 @@ def verdict(
         entries: Ranked candidates, best first, then those without a search score; at least one.
             The first is the winner.
         tasks: Weights and directions.
+        documents: What the questions are about.
         questions: What to call the questions in the sentence.
         how: Confidence, number of resamples and seed.
     """
-    found = finalists(entries, tasks=tasks, how=how)
+    found = finalists(entries, tasks=tasks, documents=documents, how=how)
     winner = found[0]
     compared = {name for group in _groups(winner) for name in group.comparisons}
     missing = [
@@ -126,7 +128,13 @@ def judge(
         _entry(record, places.get(record.id), outcomes.get(record.id, ()), catalogue)
         for record in (*order, *others)
     ]
-    return verdict(entries, tasks=catalogue.tasks, questions=questions, how=how)
+    return verdict(
+        entries,
+        tasks=catalogue.tasks,
+        documents=catalogue.documents(),
+        questions=questions,
+        how=how,
+    )
 
 
 def _entry(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from evaluators.base import TaskInfo
 from runs.resampling import Resampling
-from runs.statistics import Outcomes, lead
+from runs.statistics import ALONE, Documents, Outcomes, lead
 
 ERROR = 0.05
 """Chance that a candidate as good as the leader is stopped."""
@@ -45,7 +45,14 @@ def next_step(block: Sequence[str], done: int) -> tuple[str, ...]:
     return tuple(block[done:end])
 
 
-def behind(leader: Outcomes, candidate: Outcomes, tasks: Sequence[TaskInfo], *, size: int) -> bool:
+def behind(
+    leader: Outcomes,
+    candidate: Outcomes,
+    tasks: Sequence[TaskInfo],
+    *,
+    size: int,
+    documents: Documents = ALONE,
+) -> bool:
     """Whether a candidate is clearly behind.
 
     Args:
@@ -53,6 +60,7 @@ def behind(leader: Outcomes, candidate: Outcomes, tasks: Sequence[TaskInfo], *, 
         candidate: What the candidate answered.
         tasks: Weights and directions.
         size: Number of questions of the candidate's block, which says how many looks there are.
+        documents: What the questions are about.
     """
-    shared, p_value = lead(leader, candidate, tasks, how=_HOW)
+    shared, p_value = lead(leader, candidate, tasks, documents=documents, how=_HOW)
     return shared >= SHARED and p_value <= ERROR / max(1, len(looks(size)))

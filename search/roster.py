@@ -77,6 +77,7 @@ class Roster:
         self._by_key: dict[str, int] = {}
         self._parents: set[int] = set()
         self._tasks = store.manifest.catalogue.tasks
+        self._documents = store.manifest.catalogue.documents()
         self._total = len(store.manifest.questions.search)
         records = store.records()
         self._answers = Answers.of_study(store, records)
@@ -298,5 +299,9 @@ class Roster:
         """
         leader = self.leader()
         return leader is not None and racing.behind(
-            self._answers.of(leader), self._answers.of(number), self._tasks, size=size
+            self._answers.of(leader),
+            self._answers.of(number),
+            self._tasks,
+            size=size,
+            documents=self._documents,
         )

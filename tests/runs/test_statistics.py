@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo
-from runs.resampling import Resampling
-from runs.statistics import by_task, holm, interval, paired, score
+from runs.resampling import Interval, Resampling
+from runs.statistics import by_task, holm, paired, score
 
 QUICK = Resampling(resamples=400)
 ONE = (TaskInfo(name="a", metric="acc", higher_is_better=True, weight=1.0),)
@@ -17,6 +17,12 @@ answers = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=40)
 numbers = st.lists(st.floats(-100, 100), min_size=2, max_size=40)
 
 
+def interval(values, *, resamples: int = 10_000) -> Interval:
+    """That of one task's mean."""
+    how = Resampling(resamples=resamples)
+    return score({"a": named(values)}, ONE, how=how).combined
+
+
 def named(values, start: int = 0) -> dict[str, float]:
     return {f"q{start + at}": float(value) for at, value in enumerate(values)}
 
@@ -24,7 +30,8 @@ def named(values, start: int = 0) -> dict[str, float]:
 @given(numbers)
 @settings(max_examples=50, deadline=None)
 def test_mean_and_stderr_are_the_textbook_ones(values) -> None:
-    found = interval(values, rng=np.random.default_rng(0), resamples=200)
+    assume(set(values) not in ({0.0}, {1.0}))
+    found = interval(values, resamples=200)
     assert found.value == pytest.approx(np.mean(values), abs=1e-9)
     expected = np.std(values, ddof=1) / math.sqrt(len(values))
     assert found.stderr == pytest.approx(expected, abs=1e-9)
@@ -35,7 +42,7 @@ def test_mean_and_stderr_are_the_textbook_ones(values) -> None:
 
 @pytest.mark.parametrize(("values", "n"), [([], 0), ([0.5], 1)])
 def test_too_few_values_have_no_interval(values, n: int) -> None:
-    found = interval(values, rng=np.random.default_rng(0))
+    found = interval(values)
     assert found.n == n
     assert math.isnan(found.stderr)
     assert math.isnan(found.low)
@@ -43,14 +50,14 @@ def test_too_few_values_have_no_interval(values, n: int) -> None:
 
 
 def test_equal_values_have_no_width() -> None:
-    found = interval([1.0] * 9, rng=np.random.default_rng(0))
-    assert (found.low, found.value, found.high, found.stderr) == (1.0, 1.0, 1.0, 0.0)
+    found = interval([2.5] * 9)
+    assert (found.low, found.value, found.high, found.stderr) == (2.5, 2.5, 2.5, 0.0)
 
 
 @pytest.mark.parametrize("size", [1e-170, 1e-100, 1e100])
 def test_values_of_any_size(size: float) -> None:
-    found = interval(np.array([0.0, 1.0, 2.0, 4.0]) * size, rng=np.random.default_rng(0))
-    plain = interval([0.0, 1.0, 2.0, 4.0], rng=np.random.default_rng(0))
+    found = interval(np.array([0.0, 1.0, 2.0, 4.0]) * size)
+    plain = interval([0.0, 1.0, 2.0, 4.0])
     if size < 1e-160:  # squares vanish: no spread can be seen
         assert found.low == found.high == found.value
     else:
@@ -182,7 +189,7 @@ def test_score_combines_like_the_leaderboard() -> None:
 
 def test_many_distinct_values_come_in_blocks() -> None:
     values = np.random.default_rng(0).normal(size=3000)
-    found = interval(values, rng=np.random.default_rng(0), resamples=1500)
+    found = interval(values, resamples=1500)
     half = 1.96 * found.stderr
     assert found.low == pytest.approx(found.value - half, rel=0.1, abs=0.005)
     assert found.high == pytest.approx(found.value + half, rel=0.1, abs=0.005)
@@ -294,3 +301,89 @@ def test_intervals_of_scores_cover_what_they_promise(n: int) -> None:
         combined = score(answers, TWO).combined
         hits += combined.low <= 0.25 * 0.8 - 0.75 * 0.3 <= combined.high
     assert 0.93 <= hits / runs <= 0.97
+
+
+def clustered(rng, g: int, each: int, p: float, likeness: float) -> np.ndarray:
+    """Right or wrong answers to so many questions on each of ``g`` documents."""
+    from scipy.stats import norm
+
+    level = math.sqrt(likeness) * rng.normal(size=(g, 1))
+    level = level + math.sqrt(1 - likeness) * rng.normal(size=(g, each))
+    return (level < norm.ppf(p)).ravel()
+
+
+@pytest.mark.parametrize("likeness", [0.3, 0.6])
+def test_questions_on_one_document_are_no_independent_evidence(likeness: float) -> None:
+    rng, g, each, runs = np.random.default_rng(0), 50, 4, 600
+    documents = {f"q{at}": f"d{at // each}" for at in range(g * each)}
+    hits, claims, score_hits = 0, 0, 0
+    for _ in range(runs):
+        ours, theirs = (clustered(rng, g, each, 0.6, likeness) for _ in range(2))
+        found = paired(
+            {"a": named(ours)}, {"a": named(theirs)}, ONE, documents=documents, how=QUICK
+        )
+        hits += found.difference.low <= 0 <= found.difference.high
+        claims += found.clear(0.95)
+        alone = score({"a": named(ours)}, ONE, documents=documents, how=QUICK).combined
+        score_hits += alone.low <= 0.6 <= alone.high
+    assert 0.925 <= hits / runs <= 0.975
+    assert 0.925 <= score_hits / runs <= 0.975
+    assert claims / runs <= 0.035
+
+
+def test_the_same_documents_in_two_tasks_are_one_cluster() -> None:
+    rng, n, runs = np.random.default_rng(1), 200, 600
+    infos = (*ONE, TaskInfo(name="b", metric="acc", higher_is_better=True, weight=1.0))
+    documents = {f"{task}{at}": f"d{at}" for task in "ab" for at in range(n)}
+    hits, claims, score_hits = 0, 0, 0
+    for _ in range(runs):
+        both = []
+        for _ in range(2):
+            first = rng.random(n) < 0.6
+            second = np.where(rng.random(n) < 0.1, ~first, first)
+            both.append(
+                {
+                    "a": {f"a{at}": float(value) for at, value in enumerate(first)},
+                    "b": {f"b{at}": float(value) for at, value in enumerate(second)},
+                }
+            )
+        found = paired(*both, infos, documents=documents, how=QUICK)
+        hits += found.difference.low <= 0 <= found.difference.high
+        claims += found.clear(0.95)
+        alone = score(both[0], infos, documents=documents, how=QUICK).combined
+        score_hits += alone.low <= 0.59 <= alone.high
+    assert 0.925 <= hits / runs <= 0.975
+    assert 0.925 <= score_hits / runs <= 0.975
+    assert claims / runs <= 0.035
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+def test_skewed_values_are_no_reason_for_false_alarms(n: int) -> None:
+    rng, runs = np.random.default_rng(n), 1000
+    alarms, hits = 0, 0
+    for _ in range(runs):
+        values = 0.1 * (1 - rng.exponential(1, n))
+        found = paired({"a": named(values)}, {"a": named(np.zeros(n))}, ONE, how=QUICK)
+        alarms += found.p_value < 0.025
+        hits += found.difference.low <= 0 <= found.difference.high
+    assert alarms / runs <= 0.035
+    assert 0.93 <= hits / runs <= 0.97
+
+
+def test_all_right_is_no_certainty() -> None:
+    found = score({"a": named([1] * 280)}, ONE).tasks["a"]
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(280 / (280 + 1.96**2), abs=1e-4)
+    assert 0.002 < found.stderr < 0.003
+    documents = {f"q{at}": f"d{at // 4}" for at in range(280)}
+    fewer = score({"a": named([1] * 280)}, ONE, documents=documents).tasks["a"]
+    assert fewer.low == pytest.approx(70 / (70 + 1.96**2), abs=1e-4)
+    assert fewer.stderr > 3 * found.stderr
+
+
+def test_documents_of_their_own_change_nothing() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = ({"a": named(rng.random(80) < p)} for p in (0.7, 0.5))
+    apart = {f"q{at}": f"d{at}" for at in range(80)}
+    assert paired(ours, theirs, ONE, documents=apart) == paired(ours, theirs, ONE)
+    assert score(ours, ONE, documents=apart) == score(ours, ONE)
