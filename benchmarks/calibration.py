@@ -28,8 +28,9 @@ import numpy as np
 from benchmarks.landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
 from evaluators.base import TaskInfo, TaskScore
 from runs.finalists import Entry, Finalist, Standing
+from runs.intervals import Interval
 from runs.records import Role, role_of
-from runs.resampling import Interval, Resampling
+from runs.resampling import Resampling
 from runs.statistics import Outcomes, score
 from runs.verdict import Verdict, verdict
 from search.candidates import Cube

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runs.resampling import Numbers, Stratum
+from runs.intervals import Numbers
+from runs.strata import Stratum
 
 _CELLS = np.array((-1.0, 0.0, 0.0, 1.0))
 """Half an observation for each cell of the two-by-two table; the two of agreement are 0."""

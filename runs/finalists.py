@@ -16,8 +16,9 @@ from enum import StrEnum
 import numpy as np
 
 from evaluators.base import TaskInfo, TaskScore, combine
+from runs.intervals import Interval
 from runs.records import Role
-from runs.resampling import Interval, Resampling
+from runs.resampling import Resampling
 from runs.statistics import (
     ALONE,
     Comparison,

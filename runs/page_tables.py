@@ -11,8 +11,8 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.finalists import Against, Finalist
+from runs.intervals import Interval
 from runs.records import Role, is_baseline
-from runs.resampling import Interval
 from runs.sentences import p_text, signed, title
 
 

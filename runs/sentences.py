@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runs.finalists import Against, Entry, Finalist, Standing
+from runs.intervals import Interval
 from runs.records import AVERAGE, PARENT, Role
-from runs.resampling import Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,15 +20,8 @@ import numpy as np
 
 from evaluators.base import Catalogue, Outcome, TaskInfo
 from runs.clusters import Column, correlation, effective, strata
-from runs.resampling import (
-    DEFAULT,
-    Interval,
-    Resampling,
-    interval_of,
-    p_value,
-    weighted,
-    wilson,
-)
+from runs.intervals import Interval, weighted, wilson
+from runs.resampling import DEFAULT, Resampling, Sample
 
 Outcomes = Mapping[str, Mapping[str, float]]
 """What one candidate got: by task, the value of each question by its id."""
@@ -124,7 +117,7 @@ def _interval(column: Column, rng: np.random.Generator, how: Resampling) -> Inte
     """Mean of one task: Wilson's interval of right answers, else a bootstrap interval."""
     alone = strata([replace(column, right=False)])
     if not column.right:
-        return interval_of(alone, rng, how.confidence, how.resamples)
+        return Sample(alone, rng, how.resamples).interval(how.confidence)
     return wilson(
         column.values,
         how.confidence,
@@ -156,16 +149,21 @@ def paired(
     """
     rng = how.generator()
     compared = _differences(first, second, tasks, documents)
-    clusters = strata(list(compared.values()))
+
+    def sample(columns: Iterable[Column]) -> Sample:
+        return Sample(strata(list(columns)), rng, how.resamples)
+
+    together = sample(compared.values())
+    found = together.interval(how.confidence)
     return Comparison(
-        difference=interval_of(clusters, rng, how.confidence, how.resamples),
-        p_value=p_value(clusters, rng, how.resamples),
+        difference=found,
+        p_value=together.p_value,
         tasks={
-            name: interval_of(
-                strata([replace(column, share=1.0)]), rng, how.confidence, how.resamples
-            )
+            name: sample([replace(column, share=1.0)]).interval(how.confidence)
             for name, column in compared.items()
-        },
+        }
+        if len(compared) > 1
+        else dict.fromkeys(compared, found),
         left_out=tuple(task.name for task in tasks if task.name not in compared),
     )
 
@@ -180,7 +178,7 @@ def difference(
 ) -> Interval:
     """The combined difference of ``paired`` alone."""
     clusters = strata(list(_differences(first, second, tasks, documents).values()))
-    return interval_of(clusters, how.generator(), how.confidence, how.resamples)
+    return Sample(clusters, how.generator(), how.resamples).interval(how.confidence)
 
 
 def lead(
@@ -193,8 +191,8 @@ def lead(
 ) -> tuple[int, float]:
     """The number of common questions and the p-value of ``paired`` alone: much faster."""
     clusters = strata(list(_differences(first, second, tasks, documents).values()))
-    common = sum(stratum.n for stratum in clusters)
-    return common, p_value(clusters, how.generator(), how.resamples)
+    found = Sample(clusters, how.generator(), how.resamples)
+    return found.n, found.p_value
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

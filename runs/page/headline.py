@@ -10,9 +10,9 @@ import pandas as pd
 
 from runs.content import Report
 from runs.finalists import Against, Finalist, Standing
+from runs.intervals import Interval
 from runs.page_tables import score_text
 from runs.records import Role, role_of
-from runs.resampling import Interval
 from runs.sentences import everyone, p_text, signed, title
 from runs.verdict import Verdict
 

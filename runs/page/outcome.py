@@ -11,11 +11,11 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.content import Report
+from runs.intervals import Interval
 from runs.leaderboard import fronts, ranked
 from runs.page.figure import Figure, Json, View, axis, bars, points, rounded, rows, text, thinned
 from runs.page_tables import score_text
 from runs.records import MEASURES, SCORE, Record, Role, role_of
-from runs.resampling import Interval
 from runs.sentences import title
 
 COMBINED = "score"

@@ -6,7 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo
-from runs.resampling import Interval, Resampling
+from runs.intervals import Interval
+from runs.resampling import Resampling
 from runs.statistics import by_task, holm, paired, score
 
 QUICK = Resampling(resamples=400)

@@ -7,8 +7,9 @@ import pytest
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore
 from runs.finalists import Entry, Standing
+from runs.intervals import Interval
 from runs.records import AVERAGE, Role, Split, role_of
-from runs.resampling import Interval, Resampling
+from runs.resampling import Resampling
 from runs.statistics import Outcomes
 from runs.verdict import Verdict, judge, verdict
 
