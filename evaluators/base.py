@@ -57,6 +57,8 @@ class TaskInfo:
         weight: Share in the combined score, above 0; shares need not sum to 1.
         mean: Whether the task's value is the plain mean over its questions.
         written: Whether its questions are answered by text that the model writes.
+        asked_as: The group or tag that it was asked for by; empty where by its own name.
+        aside: Number of its questions that are not asked, so that prompts can show them solved.
     """
 
     name: str
@@ -65,6 +67,8 @@ class TaskInfo:
     weight: float
     mean: bool = True
     written: bool = field(default=False, compare=False)  # earlier studies do not know it
+    asked_as: str = field(default="", compare=False)
+    aside: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

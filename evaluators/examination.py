@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evaluators.base import Outcome, Question, TaskInfo, TaskScore
+from evaluators.examples import Pool
 from evaluators.failures import NonFiniteScoreError
+from evaluators.questions import Keys
 from evaluators.scoring import outcome, task_score
 from evaluators.spec import TaskSpec
 
@@ -28,6 +31,10 @@ class Asked:
         by_item: Whether that means something for a single item, where it is not the mean.
         documents: In split order.
         questions: One per document.
+        keys: What identifies each document.
+        pool: Where worked examples come from; ``None`` where none are shown.
+        aside: Positions of documents that are not asked.
+        notes: What a user should know of its documents, a sentence each.
     """
 
     spec: TaskSpec
@@ -40,6 +47,18 @@ class Asked:
     by_item: bool
     documents: tuple[Any, ...]
     questions: tuple[Question, ...]
+    keys: tuple[Keys, ...] = ()
+    pool: Pool | None = None
+    aside: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def document(self, position: int) -> Any:
+        """A copy of a document: tasks may change what they are given."""
+        return copy.deepcopy(self.documents[position])
+
+    def asked(self) -> tuple[Question, ...]:
+        """The questions that are not set aside, in split order."""
+        return tuple(q for q in self.questions if q.position not in self.aside)
 
 
 def longest(lm: Any, requests: Mapping[str, Sequence[Any]]) -> int:
@@ -87,7 +106,7 @@ def mark(
     items: dict[str, Any] = {}
     for name, position in zip(ids, positions, strict=True):
         answers = [request.filtered_resps[task.filter] for request in chosen[name]]
-        given = task.task.process_results(task.documents[position], answers)
+        given = task.task.process_results(task.document(position), answers)
         if given.get(task.metric) is not None:  # a task may leave out a metric for a question
             items[name] = given[task.metric]
     if not items:

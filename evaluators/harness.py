@@ -7,6 +7,7 @@ size. docs/scoring.md says how all of it works.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -32,12 +33,13 @@ from evaluators.examination import Asked
 from evaluators.isolation import quiet, seeded
 from evaluators.metrics import MetricError, choose_metric
 from evaluators.questions import questions_of
+from evaluators.set_aside import brought_together
 from evaluators.spec import HarnessSpec, TaskSpec
 from evaluators.stopping import Settled
 from evaluators.task_facts import Survey, facts_of
 from evaluators.task_files import shipped_tasks
-from evaluators.task_finder import TaskFinder, last_line
-from evaluators.task_setup import configure, reported
+from evaluators.task_finder import TaskFinder
+from evaluators.task_setup import configure, documents_of, reported
 from spaces.places import is_folder
 
 LOGGERS = ("lm_eval", "datasets", "transformers")
@@ -96,16 +98,16 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
                 asked.append(_ask(finder, task, spec))
             except EvaluatorError as error:
                 problems += [f"task {task.name}: {problem}" for problem in error.problems]
-    if problems:
-        raise EvaluatorError(list(dict.fromkeys(problems)))
-    return tuple(asked)
+        if problems:
+            raise EvaluatorError(list(dict.fromkeys(problems)))
+        return brought_together(asked)
 
 
 def catalogue_of(asked: Sequence[Asked]) -> Catalogue:
     """Tasks and questions of what is asked."""
     return Catalogue(
         tasks=tuple(task.info for task in asked),
-        questions=tuple(question for task in asked for question in task.questions),
+        questions=tuple(question for task in asked for question in task.asked()),
     )
 
 
@@ -157,19 +159,14 @@ def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
     problems = configure(task, wanted, spec)
     if problems:
         raise EvaluatorError(problems)
-    try:
-        documents = tuple(document for _, document in task.doc_iterator(limit=wanted.limit))
-    except Exception as error:
-        raise EvaluatorError([f"documents: {last_line(error)}"]) from error
-    if not documents:
-        raise EvaluatorError(["documents: expected at least one, got none"])
+    documents, keys, pool = documents_of(task, wanted)
     declared = task.get_config("filter_list") or [
         {"name": "none", "filter": [{"function": "take_first"}]}
     ]
     try:
         metric, chosen = choose_metric(
             wanted.metric,
-            metrics=reported(task, documents[0]),
+            metrics=reported(task, copy.deepcopy(documents[0])),
             filters=[str(item["name"]) for item in declared],
         )
     except MetricError as error:
@@ -202,6 +199,8 @@ def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
         by_item=aggregate in BY_ITEM,
         documents=documents,
         questions=questions_of(wanted.name, documents),
+        keys=keys,
+        pool=pool,
     )
 
 
@@ -276,17 +275,27 @@ def requests_of(
     chat = bool(spec.apply_chat_template)
     result: dict[str, list[Any]] = {}
     for asked in tasks:
-        asked.task.set_fewshot_seed(seed=spec.seed)
-        asked.task.build_all_requests(
-            limit=asked.spec.limit,
-            system_instruction=spec.system_instruction,
-            apply_chat_template=chat,
-            fewshot_as_multiturn=spec.fewshot_as_multiturn,
-            chat_template=lm.apply_chat_template if chat else None,
-        )
-        for request in asked.task.instances:
-            question = asked.questions[request.doc_id]
-            result.setdefault(question.id, []).append(request)
-    for requests in result.values():
-        requests.sort(key=lambda request: request.idx)
+        task = asked.task
+        task.set_fewshot_seed(seed=spec.seed)
+        template = lm.apply_chat_template if chat else None
+        for question in asked.asked():
+            document = asked.document(question.position)
+            prompt = task.fewshot_context(
+                document,
+                num_fewshot=task.get_config("num_fewshot") or 0,
+                system_instruction=spec.system_instruction,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=spec.fewshot_as_multiturn,
+                chat_template=template,
+                gen_prefix=task.doc_to_prefix(document),
+            )
+            made = task.construct_requests(
+                doc=document,
+                ctx=prompt,
+                metadata=(task.get_config("task"), question.position, task.get_config("repeats")),
+                apply_chat_template=chat,
+                chat_template=template,
+            )
+            requests = made if isinstance(made, list) else [made]
+            result[question.id] = sorted(requests, key=lambda request: request.idx)
     return result

@@ -26,7 +26,7 @@ def right_answer(task: Asked, position: int, requests: Sequence[Any]) -> Any | N
     first = requests[0]
     if first.request_type in ("loglikelihood_rolling", "loglikelihood") and len(requests) == 1:
         return replace(first, resps=[], filtered_resps={})
-    target = task.task.doc_to_target(task.documents[position])
+    target = task.task.doc_to_target(task.document(position))
     if isinstance(target, list | tuple):
         target = target[0] if target else None
     if first.request_type == "generate_until":
@@ -36,7 +36,7 @@ def right_answer(task: Asked, position: int, requests: Sequence[Any]) -> Any | N
         arguments = (first.args[0], text)
         return replace(first, request_type="loglikelihood", arguments=arguments, resps=[])
     if isinstance(target, str):
-        choices = list(task.task.doc_to_choice(task.documents[position]))
+        choices = list(task.task.doc_to_choice(task.document(position)))
         target = choices.index(target) if target in choices else None
     if not isinstance(target, int) or not 0 <= target < len(requests):
         return None

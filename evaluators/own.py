@@ -6,6 +6,7 @@ questions are and what an answer is worth is the user's. ``docs/own-evaluator.md
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -36,8 +37,9 @@ from evaluators.base import (
     TaskScore,
 )
 from evaluators.builder import Builder, Built, Models
+from evaluators.documents import keys_of
 from evaluators.failures import NonFiniteScoreError, failure_from
-from evaluators.questions import questions_of
+from evaluators.questions import Documents, Keys, about, questions_of
 from evaluators.scoring import task_score
 from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
@@ -213,7 +215,7 @@ class ModelEvaluator(ABC):
 
     def _listed(self) -> Catalogue:
         problems: list[str] = []
-        tasks, questions = [], list[Question]()
+        tasks, questions, keys = [], list[Question](), list[Keys]()
         for wanted in self.spec.tasks:
             items = self._items.get(wanted.name, ())[: wanted.limit]
             if not items:
@@ -231,9 +233,14 @@ class ModelEvaluator(ABC):
                 )
             )
             questions += questions_of(wanted.name, items)
+            try:
+                keys += keys_of(items, group_by=wanted.group_by)
+            except EvaluatorError as error:
+                problems += [f"task {wanted.name}: {problem}" for problem in error.problems]
         if problems:
             raise EvaluatorError(problems)
-        return Catalogue(tasks=tuple(tasks), questions=tuple(questions))
+        named = about(questions, keys, Documents(keys))
+        return Catalogue(tasks=tuple(tasks), questions=named)
 
     def _asked(self, ids: Sequence[str]) -> dict[str, list[Question]]:
         """The questions by task, in the catalogue's order."""
@@ -253,7 +260,7 @@ class ModelEvaluator(ABC):
         return self._kept_builder
 
     def _values(self, built: Built, task: str, asked: Sequence[Question]) -> dict[str, float]:
-        items = [self._items[task][question.position] for question in asked]
+        items = copy.deepcopy([self._items[task][question.position] for question in asked])
         skeleton, tokenizer = built.skeleton, built.desk.tokenizer
         values = [float(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
         if len(values) != len(items):

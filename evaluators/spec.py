@@ -19,6 +19,8 @@ class TaskSpec:
         lower_is_better: Direction; ``None`` takes the task's own.
         num_fewshot: Examples in the prompt; ``None`` takes the task's own.
         limit: Most questions used, the first ones of the split; ``None`` for all.
+        group_by: Field of a document, or Jinja template over its fields, whose value is the same
+            for documents that belong together; ``None`` for each on its own.
     """
 
     name: str
@@ -27,6 +29,7 @@ class TaskSpec:
     lower_is_better: bool | None = None
     num_fewshot: int | None = None
     limit: int | None = None
+    group_by: str | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with it without looking at the task, one line each."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evaluators.base import Catalogue
 from evaluators.examination import Asked
+from evaluators.examples import asked_split
 from evaluators.task_setup import reported
 from evaluators.test_sets import known_set
 
@@ -30,6 +31,8 @@ class TaskFacts:
         shots: Solved examples in the prompt.
         known: The title of the well-known test set that it asks; ``None`` if it asks none.
         chance: What guessing scores, where that can be told: accuracy on questions with choices.
+        examples: Where worked examples are from; empty where none are shown.
+        notes: What a user should know of its documents and examples, a sentence each.
     """
 
     name: str
@@ -40,6 +43,8 @@ class TaskFacts:
     shots: int
     known: str | None
     chance: float | None = None
+    examples: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +63,7 @@ class Survey:
 def facts_of(asked: Asked) -> TaskFacts:
     """Those of a task that was loaded."""
     task = asked.task
-    split = str(task.get_config("test_split" if task.has_test_docs() else "validation_split") or "")
+    split = asked_split(task) or ""
     dataset = str(task.get_config("dataset_path") or "")
     filters = [str(one["name"]) for one in task.get_config("filter_list") or [{"name": "none"}]]
     return TaskFacts(
@@ -68,12 +73,14 @@ def facts_of(asked: Asked) -> TaskFacts:
         split=split,
         metrics=tuple(
             f"{metric},{chosen}"
-            for metric in reported(task, asked.documents[0])
+            for metric in reported(task, asked.document(0))
             for chosen in filters
         ),
         shots=int(task.get_config("num_fewshot") or 0),
         known=known_set(asked.info.name, dataset=dataset, split=split),
         chance=_chance(asked),
+        examples=asked.pool.source if asked.pool is not None else "",
+        notes=asked.notes,
     )
 
 
@@ -82,5 +89,6 @@ def _chance(asked: Asked) -> float | None:
     guessing = asked.task.OUTPUT_TYPE == "multiple_choice" and asked.metric in ACCURACIES
     if not guessing or asked.task.get_config("doc_to_choice") is None:
         return None
-    counts = [len(asked.task.doc_to_choice(one)) for one in asked.documents[:LOOKED_AT]]
+    looked_at = range(min(LOOKED_AT, len(asked.documents)))
+    counts = [len(asked.task.doc_to_choice(asked.document(at))) for at in looked_at]
     return sum(1.0 / count for count in counts) / len(counts) if all(counts) else None

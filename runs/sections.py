@@ -127,6 +127,11 @@ class TaskSection(Section):
     limit: int | None = Field(
         default=None, ge=1, description="Use only the first so many questions of the split."
     )
+    group_by: Text | None = Field(
+        default=None,
+        description="Field of a document, or template, that is the same for those that belong "
+        "together (a passage's questions, translations): split and resampled as one.",
+    )
 
 
 class HarnessSection(Section):

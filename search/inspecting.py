@@ -112,7 +112,7 @@ def _forecast(prepared: Prepared, smoke: Smoke | None) -> Forecast | None:
 def _rows(prepared: Prepared) -> tuple[TaskRow, ...]:
     questions, catalogue = prepared.manifest.questions, prepared.manifest.catalogue
     search, held_out = set(questions.search), set(questions.held_out)
-    facts = {one.name: one for one in prepared.tasks}
+    facts, about = {one.name: one for one in prepared.tasks}, catalogue.documents()
     rows = []
     for task in catalogue.tasks:
         ids = [question.id for question in catalogue.questions if question.task == task.name]
@@ -123,6 +123,7 @@ def _rows(prepared: Prepared) -> tuple[TaskRow, ...]:
                 weight=task.weight,
                 higher_is_better=task.higher_is_better,
                 questions=len(ids),
+                documents=len({about[name] for name in ids}),
                 search=sum(name in search for name in ids),
                 held_out=sum(name in held_out for name in ids),
                 facts=facts[task.name],

@@ -33,6 +33,7 @@ class TaskRow:
         weight: Share in the score.
         higher_is_better: Its direction.
         questions: How many there are.
+        documents: How many documents they are about.
         search: How many of them the search may ask.
         held_out: How many are kept for the final check.
         facts: What the task is.
@@ -43,6 +44,7 @@ class TaskRow:
     weight: float
     higher_is_better: bool
     questions: int
+    documents: int
     search: int
     held_out: int
     facts: TaskFacts

@@ -123,7 +123,7 @@ def _models(found: Preflight) -> Table:
 
 def _tasks(found: Preflight) -> Table:
     table = _table("Tasks", ("task", "metric", "weight", "asked as", "shots", "from"))
-    for name in ("questions", "search", "held out"):
+    for name in ("questions", "documents", "search", "held out"):
         table.add_column(name, justify="right")
     for one in found.tasks:
         arrow = "" if one.higher_is_better else " (lower is better)"
@@ -132,9 +132,10 @@ def _tasks(found: Preflight) -> Table:
             Text(one.metric + arrow),
             f"{one.weight:g}",
             one.facts.kind,
-            str(one.facts.shots),
+            f"{one.facts.shots} from {one.facts.examples}" if one.facts.shots else "0",
             Text(f"{one.facts.dataset}:{one.facts.split}"),
             f"{one.questions:,}",
+            f"{one.documents:,}",
             f"{one.search:,}",
             f"{one.held_out:,}",
         )

@@ -18,7 +18,7 @@ from runs.config import ConfigError, RunConfig, open_inputs
 from runs.leaderboard import score_of
 from runs.manifest import Manifest
 from runs.records import Split
-from runs.split import divide, held_out_problems
+from runs.split import divide, document_notes, emptied, held_out_problems
 from runs.store import Store
 from search.book import Book, read_book, resolve_book
 from search.errors import InputError, RunFailed
@@ -106,7 +106,11 @@ def prepare(given: Given, *, dry_run: bool) -> Prepared:
         space=space,
         manifest=manifest,
         checkpoints=checkpoints,
-        notes=notes,
+        notes=(
+            *(note for task in survey.tasks for note in task.notes),
+            *document_notes(manifest.questions, manifest.catalogue, config.held_out),
+            *notes,
+        ),
         tasks=survey.tasks,
     )
 
@@ -136,6 +140,8 @@ def manifest_of(
     first, notes = resolve_book(book, config, space, checkpoints)
     held_out = config.held_out
     questions = divide(catalogue, held_out, seed=config.search.seed)
+    if isinstance(held_out, tuple) and (none := emptied(questions, catalogue, held_out)):
+        raise InputError(none)
     if not questions.search:
         raise InputError(["held_out: expected to leave questions to search on, got none"])
     few = [] if dry_run else held_out_problems(questions, catalogue, held_out)

@@ -52,7 +52,7 @@ def test_first_metric_and_filter_by_default(make_spec: MakeSpec) -> None:
         (TaskSpec(name="tiny_pick", weight=float("nan")), "weight: expected a number above 0"),
         (TaskSpec(name="tiny_pick", limit=0), "limit: expected at least 1, got 0"),
         (TaskSpec(name="tiny_pick", num_fewshot=-1), "num_fewshot: expected at least 0, got -1"),
-        (TaskSpec(name="tiny_shots", num_fewshot=50), "prompt of the first question"),
+        (TaskSpec(name="tiny_shots", num_fewshot=50), "num_fewshot: expected at most 12 (split"),
         (TaskSpec(name="tiny_group"), "got a group; name its members instead: tiny_pick, tiny_wri"),
     ],
 )
