@@ -154,6 +154,7 @@ def resume(
     gpu_hours: float | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
+    trust_study: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Go on with a search, as ``search resume``.
@@ -166,10 +167,14 @@ def resume(
         gpu_hours: Likewise.
         workers: For this time.
         ray_address: For this time.
+        trust_study: Lets code run that the study names, though it was not made here; remembered.
         callbacks: Told of the run as it goes on.
+
+    Raises:
+        UserError: If it cannot be gone on with, or names code and is not trusted.
     """
     from search import commands
-    from search.handle import Run, study_in
+    from search.handle import Run
 
     overrides = Overrides(
         trials=trials,
@@ -179,26 +184,27 @@ def resume(
         workers=workers,
         ray_address=ray_address,
     )
-    place = study_in(study)
-    commands.resume(place, overrides=overrides, callbacks=callbacks)
-    return Run(place)
+    commands.resume(study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks)
+    return Run(study)
 
 
-def validate(study: str | Path, *, top: int = 3, workers: int | None = None) -> Run:
+def validate(
+    study: str | Path, *, top: int = 3, workers: int | None = None, trust_study: bool = False
+) -> Run:
     """Score the best recipes and all baselines on held-out questions, as ``search validate``."""
     from search import commands
-    from search.handle import Run, study_in
+    from search.handle import Run
 
-    place = study_in(study)
-    commands.validate(place, top=top, overrides=Overrides(workers=workers))
-    return Run(place)
+    overrides = Overrides(workers=workers)
+    commands.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
+    return Run(study)
 
 
 def open_run(study: str | Path) -> Run:
     """A run to read: ``study.db``, its folder, or the URL of a database."""
-    from search.handle import Run, study_in
+    from search.handle import Run
 
-    return Run(study_in(study))
+    return Run(study)
 
 
 def load_recipe(path: str | Path) -> Document:

@@ -12,7 +12,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from search import cli_start
-from search.cli_options import Address, Study, TestSets, Trials, Workers, with_overrides
+from search.cli_options import (
+    Address,
+    Study,
+    TestSets,
+    Trials,
+    Trust,
+    Workers,
+    consent,
+    with_overrides,
+)
 from search.errors import RunFailed
 from search.installation import shadowed
 from search.overrides import Overrides
@@ -101,11 +110,12 @@ def resume(
     study: Study,
     *,
     overrides: Overrides,
+    trust_study: Trust = False,
 ) -> None:
     """Go on with a search, after a crash or with a larger budget."""
     from search import commands
 
-    commands.resume(study, overrides=overrides)
+    commands.resume(study, overrides=overrides, consent=consent(trust_study))
 
 
 @app.command()
@@ -114,12 +124,13 @@ def validate(
     top: Annotated[int, typer.Option(min=1, help="Number of best recipes to check.")] = 3,
     workers: Workers = None,
     ray_address: Address = None,
+    trust_study: Trust = False,
 ) -> None:
     """Score the best recipes, the parents and the average on the held-out questions."""
     from search import commands
 
     overrides = Overrides(workers=workers, ray_address=ray_address)
-    commands.validate(study, top=top, overrides=overrides)
+    commands.validate(study, top=top, overrides=overrides, consent=consent(trust_study))
 
 
 @app.command()

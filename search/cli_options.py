@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.overrides import Overrides
+from spaces.terminal import printable
 
-Study = Annotated[str, typer.Argument(metavar="STUDY", help="study.db of a run, or its URL.")]
+if TYPE_CHECKING:  # brings the database
+    from search.trust import Consent
+
+Study = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="study.db of a run, the run's folder, or a database URL."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-study", help="Let code run that the study names, though it was not made here."
+    ),
+]
 Trials = Annotated[
     int | None,
     typer.Option(min=1, help="Number of recipes to evaluate in all."),
@@ -29,6 +43,21 @@ TestSets = Annotated[
     bool,
     typer.Option("--allow-test-sets", help="Search on well-known test sets all the same."),
 ]
+
+
+def consent(trusted: bool) -> Consent:
+    """The answer of a command line: what it was given, or what a person at a terminal says."""
+
+    def asked(lines: Sequence[str]) -> bool:
+        if trusted or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return trusted
+        typer.echo("This study was not made here. Going on runs code that it names:", err=True)
+        for line in lines:
+            typer.echo(f"  {printable(line)}", err=True)
+        return typer.confirm("Do you trust all of it?", err=True)
+
+    return asked
+
 
 _REPLACING = {
     "trials": Trials,

@@ -14,12 +14,11 @@ from runs.config import RunConfig
 from search.errors import InputError
 from search.given import read
 from search.overrides import Overrides
+from search.studies import STUDY, study_in
 
 if TYPE_CHECKING:
     from search.callbacks import Callback
-
-STUDY = "study.db"
-"""Name of the study's file in a run's folder."""
+    from search.trust import Consent
 
 
 def run(
@@ -46,31 +45,41 @@ def run(
     return study
 
 
-def resume(study: str, *, overrides: Overrides, callbacks: Sequence[Callback] = ()) -> None:
+def resume(
+    study: str | Path,
+    *,
+    overrides: Overrides,
+    consent: Consent,
+    callbacks: Sequence[Callback] = (),
+) -> None:
     """Go on with a search; see ``search resume --help``."""
     from runs.store import Store
+    from search import trust
     from search.reading import config_of, opened
 
-    with opened(Store.open(study)) as store:
+    with opened(Store.open(study_in(study))) as store:
         config = config_of(store, overrides)
+        trust.check(store, config_of(store, Overrides()), consent)
         store.lock.check_free()
         from search import driving
 
         driving.resume(store, config, overrides=overrides, callbacks=callbacks)
 
 
-def validate(study: str, *, top: int, overrides: Overrides) -> None:
+def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Consent) -> None:
     """Score on held-out questions; see ``search validate --help``."""
     from runs.leaderboard import ranked
     from runs.store import Store
+    from search import trust
     from search.reading import config_of, opened
 
-    with opened(Store.open(study)) as store:
+    with opened(Store.open(study_in(study))) as store:
         if not store.manifest.questions.held_out:
-            raise InputError(f"{study}: expected held-out questions, got none (held_out: 0)")
+            raise InputError(f"{store.name}: expected held-out questions, got none (held_out: 0)")
         if not ranked(store.records()):
-            raise InputError(f"{study}: expected a scored candidate, got none")
+            raise InputError(f"{store.name}: expected a scored candidate, got none")
         config = config_of(store, overrides)
+        trust.check(store, config_of(store, Overrides()), consent)
         store.lock.check_free()
         from search import driving
 

@@ -15,6 +15,7 @@ from search.family import Family, make_family
 from search.handle import Run
 from search.overrides import Overrides
 from search.screen import console as terminal
+from search.studies import STUDY
 
 MERGED = "merged"
 """Name of the built model's folder."""
@@ -29,10 +30,10 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder or nothing, got a file; use --out")
     family = _family(out / "family", seed=seed, console=console)
-    study = out / commands.STUDY
+    study = out / STUDY
     overrides = Overrides(trials=trials, workers=workers)
     if study.exists():
-        commands.resume(str(study), overrides=overrides)
+        commands.resume(study, overrides=overrides, consent=lambda _: False)
     else:
         commands.run(family.config, out=out, overrides=overrides)
     merged = out / MERGED

@@ -21,10 +21,11 @@ from search.given import Given
 from search.loggers import loggers
 from search.monitor import monitor
 from search.overrides import Overrides
-from search.reading import kept_budget, opened
+from search.reading import config_of, kept_budget, opened
 from search.screen import console, say_written
 from search.session import Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
+from search.trust import remember
 from search.workers import Setting, make_pool, prepare_statistics
 from spaces.space import Space
 
@@ -60,6 +61,7 @@ def run(
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
         with opened(Store.create(study, prepared.manifest)) as store:
             notes = (*prepared.notes, *store.hold())
+            notes = (*notes, *remember(store, config_of(store, Overrides())))
             store.set_fact("folder", str(folder.resolve()))
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
 
@@ -69,7 +71,7 @@ def resume(
 ) -> None:
     """Go on with a study that nobody drives; a new budget in ``overrides`` is kept with it."""
     setting = _setting(store, config)
-    notes = store.hold()
+    notes = (*store.hold(), *remember(store, config_of(store, Overrides())))
     budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
 
     def go_on(session: Session) -> bool:
@@ -87,7 +89,7 @@ def validate(store: Store, config: RunConfig, *, top: int) -> None:
     """Score the best recipes of a study that nobody drives on its held-out questions."""
     setting = _setting(store, config)
     told, missing = _loggers_there(config)
-    notes = (*store.hold(), *missing)
+    notes = (*store.hold(), *missing, *remember(store, config_of(store, Overrides())))
     with _quiet_libraries(), _workers(setting) as pool:
 
         def work(session: Session) -> bool:

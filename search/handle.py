@@ -15,10 +15,9 @@ from runs.report import FORMATS, write_report
 from runs.store import Store
 from runs.verdict import Verdict
 from search import reading
-from search.commands import STUDY
-from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
+from search.studies import study_in
 from search.summary import judge_run, make_report, recipe_text
 from spaces.recipe import Recipe
 
@@ -33,14 +32,14 @@ class Run:
     """A finished, stopped or running search; reads its study anew whenever it is asked.
 
     Args:
-        study: Path of ``study.db``, or the URL of a database.
+        study: Path of ``study.db``, of its folder, or the URL of a database.
 
     Raises:
         UserError: If there is no such study.
     """
 
     def __init__(self, study: str | Path) -> None:
-        self._study = str(study)
+        self._study = study_in(study)
         with self._store():
             pass
 
@@ -123,17 +122,3 @@ def _summary(records: tuple[Record, ...]) -> str:
     winner = best(records)
     count = f"{len(records)} candidates, {len(ranked(records))} scored"
     return count if winner is None else f"{count}, best {winner.recipe.title}"
-
-
-def study_in(place: str | Path) -> str:
-    """A study's file, also if the run's folder is given.
-
-    Raises:
-        InputError: If the folder has none.
-    """
-    path = Path(place)
-    if not path.is_dir():
-        return str(place)
-    if not (path / STUDY).is_file():
-        raise InputError(f"{path}: expected a run's folder with {STUDY}, got one without")
-    return str(path / STUDY)

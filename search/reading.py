@@ -18,6 +18,7 @@ from search.errors import InputError
 from search.overrides import Overrides
 from search.posterior import judged
 from search.screen import console, say_written
+from search.studies import study_in
 from search.summary import make_report, show_status, write_recipe_of
 from search.watching import watch
 
@@ -40,7 +41,7 @@ def opened(store: Store) -> Iterator[Store]:
 
 def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
     """Show where a run stands; see ``search status --help``."""
-    with opened(Store.open(study)) as store:
+    with opened(Store.open(study_in(study))) as store:
         config = config_of(store, Overrides())
         if watched:
             watch(store, config, console(), interval=interval)
@@ -50,7 +51,7 @@ def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
 def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
     """Write the leaderboard report; see ``search report --help``."""
     names = formats or tuple(FORMATS)
-    with opened(Store.open(study)) as store, _without_collector():
+    with opened(Store.open(study_in(study))) as store, _without_collector():
         content = make_report(store, config_of(store, Overrides()))
         folder = out if out is not None else store.folder
         say_written(console(), write_report(content, folder, names))
@@ -78,7 +79,7 @@ def export(study: str, *, rank: int, out: Path | None) -> None:
 
 def write_ranked(study: str, *, rank: int, out: Path | None) -> Path:
     """Write the recipe at a place of the leaderboard; the file comes back."""
-    with opened(Store.open(study)) as store:
+    with opened(Store.open(study_in(study))) as store:
         record = at_rank(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name

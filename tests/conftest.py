@@ -26,6 +26,9 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The key of studies made here is not the user's own.
+_STATE = tempfile.TemporaryDirectory(prefix="merge-search-state-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 if TYPE_CHECKING:  # torch stays out of the tests that do not need it
     from torch import Tensor

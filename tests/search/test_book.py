@@ -81,7 +81,9 @@ def test_a_run_goes_on_without_the_files(
     assert ran(config, tmp_path / "parts", trials=4) == whole[:4]
     assert "outside the space" in capsys.readouterr().out
     shutil.rmtree(book)
-    commands.resume(str(tmp_path / "parts" / "study.db"), overrides=Overrides(trials=12))
+    commands.resume(
+        str(tmp_path / "parts" / "study.db"), overrides=Overrides(trials=12), consent=bool
+    )
     assert candidates(tmp_path / "parts") == whole
     assert whole[6][0] == "specialist code"
     assert "outside the space" not in capsys.readouterr().out

@@ -69,7 +69,9 @@ def test_a_callback_is_told_everything_and_goes_on_after_a_resume(run) -> None:
     searched = [one for one in results if one.phase == "search"]
     assert {one.candidate for one in searched} == set(range(14))
     assert len(results) > len(searched)
-    commands.resume(str(out / "study.db"), overrides=Overrides(trials=16), callbacks=(second,))
+    commands.resume(
+        str(out / "study.db"), overrides=Overrides(trials=16), consent=bool, callbacks=(second,)
+    )
     again, more, *_ = second.events
     assert again.run == start.run
     assert again.results == len(results)

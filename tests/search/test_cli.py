@@ -184,7 +184,7 @@ def test_bad_keys_and_ranges(project: Project, tmp_path: Path) -> None:
         (("resume", "none.db"), "no such file"),
         (("status", "text.db"), "another kind of file"),
         (("report", "text.db"), "another kind of file"),
-        (("export", "."), "name the study.db in it"),
+        (("export", "."), "expected a run's folder with study.db"),
         (("build", "none.yaml", "out"), "expected a recipe file"),
         (("build", "text.db", "out"), "text.db"),
     ],
