@@ -7,6 +7,7 @@ numbers; tasks that share documents are resampled together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -133,6 +134,7 @@ def _stratum(columns: Sequence[Column]) -> Stratum:
             imagined.append(alike * (_CELLS - mean))
     smooth = len(imagined) == len(columns)
     return Stratum(
+        value=math.fsum(column.share * float(column.values.mean()) for column in columns),
         sums=np.sort(sums),
         parts=np.sort(parts),
         imagined=np.concatenate(imagined) if smooth else np.empty(0),

@@ -20,7 +20,8 @@ class Stratum:
     """Clusters of questions of one task, or of several that are about the same documents.
 
     Attributes:
-        sums: ``(g,)``, what each cluster adds to the mean: they sum up to the stratum's part of it.
+        value: Its part of the combined mean.
+        sums: ``(g,)``, what each cluster adds to that.
         parts: ``(g,)``, what each adds to the deviation of the mean from its expected value; they
             sum up to 0.
         imagined: What else is drawn from, half as likely each as a cluster: empty where any answer
@@ -28,6 +29,7 @@ class Stratum:
         n: Number of questions.
     """
 
+    value: float
     sums: Numbers
     parts: Numbers
     imagined: Numbers = field(default_factory=lambda: np.empty(0))
@@ -36,10 +38,6 @@ class Stratum:
     @property
     def clusters(self) -> int:
         return len(self.parts)
-
-    @property
-    def value(self) -> float:
-        return float(self.sums.sum())
 
     @property
     def smooth(self) -> bool:

@@ -2,14 +2,28 @@
 
 A block of questions is asked in steps. After each, the candidate is compared with the leader on
 the questions that both have answered, by a paired test: the chance, if neither were better, that
-random signs of the differences would put the leader at least as far ahead. The steps share the
-error rate, so that a candidate that is as good as the leader is stopped at any of them with at
-most that chance (Bonferroni).
+the leader would be at least as far ahead.
+
+The leader leads because its answers were good, partly by luck, and partly those to the same
+questions. So that chance is corrected for the leader being the best of several: with r rivals that
+are just as good, its luck on all its answers is that of the largest of r normal numbers, and on a
+share f of them the root of f of that. A difference of z standard errors is then exceeded with the
+chance
+
+    mean over u in (0, 1) of P(normal > (sqrt(2) z - sqrt(f) q(u)) / sqrt(2 - f)),
+
+where q(u) is the quantile of the largest of r, as in the comparison of many treatments with one
+control (Dunnett 1955). The steps share the error rate (Bonferroni), so that a candidate that is as
+good as the leader is stopped at any of them with at most that chance.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
+import scipy  # its parts are loaded when they are used: scipy.special takes a while
 
 from evaluators.base import TaskInfo
 from runs.resampling import Resampling
@@ -27,7 +41,16 @@ LAST = 0.7
 SHARED = 30
 """Questions that both must have answered for a comparison."""
 
+MANY = 200
+"""Rivals of the leader where nobody has counted them."""
+
+REACH = 3.0
+"""Standard errors of the difference up to which a candidate is a rival of the leader."""
+
 _HOW = Resampling(resamples=2_000)
+_CLOSER = Resampling(resamples=20_000)
+_NARROW = 0.01  # p-values up to which it is worth a closer look
+_EVEN = (np.arange(200) + 0.5) / 200
 
 
 def looks(size: int) -> tuple[int, ...]:
@@ -52,6 +75,7 @@ def behind(
     *,
     size: int,
     documents: Documents = ALONE,
+    rivals: int = MANY,
 ) -> bool:
     """Whether a candidate is clearly behind.
 
@@ -61,6 +85,27 @@ def behind(
         tasks: Weights and directions.
         size: Number of questions of the candidate's block, which says how many looks there are.
         documents: What the questions are about.
+        rivals: Candidates that the leader was the best of and that may be as good, itself included.
     """
     shared, p_value = lead(leader, candidate, tasks, documents=documents, how=_HOW)
-    return shared >= SHARED and p_value <= ERROR / max(1, len(looks(size)))
+    if shared < SHARED:
+        return False
+    if p_value <= _NARROW:
+        _, p_value = lead(leader, candidate, tasks, documents=documents, how=_CLOSER)
+    share = shared / max(shared, sum(len(leader.get(task.name, ())) for task in tasks))
+    error = ERROR / max(1, len(looks(size)))
+    return chosen_p_value(p_value, rivals=rivals, share=share) <= error
+
+
+def chosen_p_value(p_value: float, *, rivals: int, share: float) -> float:
+    """A p-value against the leader, corrected for its having been chosen as the best.
+
+    Args:
+        p_value: As if the leader had been named beforehand, in (0, 1).
+        rivals: Candidates that it was the best of, at least 1.
+        share: Part of the leader's answers that the comparison is made from, in (0, 1].
+    """
+    z = -scipy.special.ndtri(p_value)
+    luck = scipy.special.ndtri(_EVEN ** (1 / rivals))
+    excess = (math.sqrt(2) * z - math.sqrt(share) * luck) / math.sqrt(2 - share)
+    return float(scipy.special.ndtr(-excess).mean())

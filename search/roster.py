@@ -290,6 +290,14 @@ class Roster:
             self._leader_known = True
         return self._leader
 
+    def _rivals(self, leader: int) -> int:
+        """How many candidates the leader may be no better than, itself included."""
+        table = self.estimates()
+        values, errors = table.value[:, 0], table.stderr[:, 0]
+        at = table.rows[leader]
+        reach = racing.REACH * np.hypot(errors, errors[at])
+        return int(np.count_nonzero(~(values < values[at] - reach)))  # NaN may be anything
+
     def behind(self, number: int, *, size: int) -> bool:
         """Whether a candidate is clearly behind the leader; nobody is while there is none.
 
@@ -304,4 +312,5 @@ class Roster:
             self._tasks,
             size=size,
             documents=self._documents,
+            rivals=self._rivals(leader),
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Catalogue, Question, TaskInfo
-from search.racing import ERROR, behind, looks, next_step
+from search.racing import ERROR, behind, chosen_p_value, looks, next_step
 from search.rotation import FEWEST, SMALLEST, Rotation
 
 
@@ -139,6 +139,39 @@ def stopped(skill: float, leader: float, *, runs: int, size: int = 300) -> float
 def test_an_equal_candidate_is_rarely_stopped_and_a_bad_one_mostly() -> None:
     assert stopped(0.6, 0.6, runs=300) <= ERROR + 0.02
     assert stopped(0.35, 0.6, runs=60) > 0.8
+
+
+@pytest.mark.parametrize(("size", "recipes"), [(120, 50), (480, 200)])
+def test_a_leader_that_was_chosen_for_its_luck_stops_no_equal(size: int, recipes: int) -> None:
+    rng, runs, count = np.random.default_rng(7), 300, 0
+    info = [TaskInfo(name="t", metric="acc", higher_is_better=True, weight=1.0)]
+    for _ in range(runs):
+        hard = 0.5 * rng.random(size)
+        answers = 0.5 * rng.random((recipes + 1, size)) + hard < 0.6
+        best, new = answers[answers[:-1].sum(axis=1).argmax()], answers[-1]
+        leader = {"t": {str(n): float(best[n]) for n in range(size)}}
+        count += any(
+            behind(
+                leader,
+                {"t": {str(n): float(new[n]) for n in range(look)}},
+                info,
+                size=size,
+                rivals=recipes,
+            )
+            for look in looks(size)
+        )
+    assert count / runs <= ERROR
+
+
+def test_the_correction_for_the_choice_grows_with_rivals_and_with_what_is_shared() -> None:
+    assert chosen_p_value(0.01, rivals=1, share=1.0) == pytest.approx(0.01, rel=0.02)
+    found = [chosen_p_value(0.01, rivals=r, share=f) for r, f in ((5, 0.2), (5, 1.0), (50, 1.0))]
+    assert 0.01 < found[0] < found[1] < found[2] < 0.5
+    # Many rivals, all answers shared: Dunnett's many-to-one comparison, by simulation.
+    draws = np.random.default_rng(0).normal(size=(20_000, 51))
+    best = (draws[:, :50].max(axis=1) - draws[:, 50]) / np.sqrt(2)
+    z = 2.326
+    assert found[2] == pytest.approx(np.mean(best > z), abs=0.01)
 
 
 def test_too_few_common_questions_stop_nobody() -> None:
