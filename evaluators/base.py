@@ -10,6 +10,16 @@ from typing import Protocol
 
 from spaces.problems import UserError
 from spaces.recipe import Recipe
+from spaces.texts import plain, plain_line
+
+LARGEST = 1e100
+"""Largest size of a value or score: sums of squares of such numbers are numbers still."""
+
+FINGERPRINT = 64
+"""Most characters of a fingerprint."""
+
+MESSAGE, DETAIL = 1_000, 20_000
+"""Most characters that a failure keeps of its message and of its detail."""
 
 
 class FailureKind(StrEnum):
@@ -188,10 +198,13 @@ class Score:
 class Failure:
     """The result of a candidate that has no score.
 
+    Texts may be a stranger's: whatever they are given as, what is kept of them is bounded and can
+    be stored and shown.
+
     Attributes:
         kind: Class of the cause.
-        message: One line for people.
-        detail: Traceback or other context; may be empty.
+        message: One line for people, of at most ``MESSAGE`` characters.
+        detail: Traceback or other context, of at most ``DETAIL`` characters; may be empty.
         fingerprint: Hash of the merged weights where they were built; else empty.
     """
 
@@ -199,6 +212,16 @@ class Failure:
     message: str
     detail: str = ""
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        fit = {
+            "kind": FailureKind(self.kind),
+            "message": plain_line(str(self.message), MESSAGE),
+            "detail": plain(str(self.detail), DETAIL),
+            "fingerprint": plain_line(str(self.fingerprint), FINGERPRINT),
+        }
+        for name, value in fit.items():
+            object.__setattr__(self, name, value)
 
 
 class Evaluator(Protocol):

@@ -13,9 +13,7 @@ from merging.checkpoint import CheckpointError
 from merging.plan import PlanError
 from merging.sealing import BuildError, NonFiniteError
 from spaces.recipe import RecipeError
-
-DETAIL = 20_000
-"""Most characters of a traceback that are kept, the last ones."""
+from spaces.texts import said
 
 _FULL = (
     "can't allocate memory",  # on the CPU
@@ -31,7 +29,7 @@ class NonFiniteScoreError(ArithmeticError):
     """Logits, a likelihood or a score that is NaN or infinite."""
 
 
-def failure_from(error: Exception, *, other: FailureKind, fingerprint: str = "") -> Failure:
+def failure_from(error: BaseException, *, other: FailureKind, fingerprint: str = "") -> Failure:
     """What went wrong with a candidate.
 
     Args:
@@ -39,7 +37,7 @@ def failure_from(error: Exception, *, other: FailureKind, fingerprint: str = "")
         other: Kind for what has no kind of its own.
         fingerprint: Hash of the merged weights if they were built.
     """
-    if isinstance(error, NonFiniteError | NonFiniteScoreError):
+    if isinstance(error, NonFiniteError | NonFiniteScoreError | OverflowError):
         kind = FailureKind.NON_FINITE
     elif isinstance(error, DegenerateError):
         kind = FailureKind.DEGENERATE
@@ -49,14 +47,14 @@ def failure_from(error: Exception, *, other: FailureKind, fingerprint: str = "")
         kind = FailureKind.BUILD
     else:
         kind = other
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in said(error).splitlines() if line.strip()]
     message = "; ".join(lines[:3]) or type(error).__name__
     if kind is other:
         message = f"{type(error).__name__}: {message}"
     return Failure(
         kind=kind,
         message=message,
-        detail="".join(traceback.format_exception(error))[-DETAIL:],
+        detail="".join(traceback.format_exception(error)),
         fingerprint=fingerprint,
     )
 
@@ -65,7 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _FULL)
+    return isinstance(error, RuntimeError) and any(words in said(error) for words in _FULL)
 
 
 def device_is_lost(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import importlib
 import importlib.util
-import math
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from evaluators.base import (
+    LARGEST,
     Candidate,
     Catalogue,
     Evaluator,
@@ -68,7 +68,7 @@ class OwnFactory:
             made = make(self.spec)
         except EvaluatorError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EvaluatorError(
                 [f"evaluator {self.reference}: cannot be made: {last_line(error)}"]
             ) from error
@@ -95,7 +95,7 @@ def found(reference: str) -> Callable[[HarnessSpec], Evaluator]:
             _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
         made: Callable[[HarnessSpec], Evaluator] = getattr(module, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"expected file.py:NAME or module:NAME, got {reference!r}: {last_line(error)}"
         raise EvaluatorError([f"evaluator: {text}"]) from error
     if not callable(made):
@@ -176,12 +176,13 @@ class ModelEvaluator(ABC):
             with torch.inference_mode():
                 values = {task: self._values(model, task, ids) for task, ids in asked.items()}
             done = time.perf_counter()
+            score = self._scored(values, fingerprint, build=built - started, score=done - built)
         except Exception as error:  # noqa: BLE001 - whatever else it is, it is this candidate's
             builder.check_lost(error)
             failure = failure_from(error, other=other, fingerprint=fingerprint)
         else:
             builder.keep(candidate.recipe, model)
-            return self._scored(values, fingerprint, build=built - started, score=done - built)
+            return score
         builder.free()
         return failure
 
@@ -262,15 +263,29 @@ class ModelEvaluator(ABC):
     def _values(self, built: Built, task: str, asked: Sequence[Question]) -> dict[str, float]:
         items = copy.deepcopy([self._items[task][question.position] for question in asked])
         skeleton, tokenizer = built.skeleton, built.desk.tokenizer
-        values = [float(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
+        values = [_number(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
         if len(values) != len(items):
             raise ValueError(f"answer: expected {len(items)} numbers, got {len(values)}")
-        if skeleton.broken or not all(map(math.isfinite, values)):
-            raise NonFiniteScoreError(f"task {task}: logits or values that are NaN or infinite")
+        if skeleton.broken or not all(abs(value) <= LARGEST for value in values):
+            raise NonFiniteScoreError(
+                f"task {task}: logits or values that are NaN, infinite or larger than {LARGEST:g}"
+            )
         return {question.id: one for question, one in zip(asked, values, strict=True)}
 
     def _score(self, task: str, values: Mapping[str, float]) -> TaskScore:
         return task_score(task, values, aggregate=statistics.fmean, mean=True)
+
+
+def _number(value: Any) -> float:
+    """An answer's worth; a text is none, though Python would read it.
+
+    Raises:
+        TypeError: If it is no number.
+        OverflowError: If it is a whole number that is too large.
+    """
+    if isinstance(value, str | bytes):
+        raise TypeError(f"answer: expected numbers, got {type(value).__name__}")
+    return float(value)
 
 
 def _digest(kind: type) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -9,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evaluators.base import Candidate, Catalogue, EvaluatorFactory, Failure, Score
+from evaluators.attempt import attempt
+from evaluators.base import Candidate, Catalogue, EvaluatorFactory, Failure, FailureKind, Score
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +137,16 @@ class Pool(Protocol):
 
 
 class SerialPool:
-    """One evaluator in this process; work is done inside ``next``, one candidate a call."""
+    """One evaluator in this process; work is done inside ``next``, one candidate a call.
 
-    def __init__(self, make: EvaluatorFactory) -> None:
+    Args:
+        make: Makes the evaluator.
+        timeout: Longest time for one candidate in seconds, after which the evaluator is replaced;
+            ``None`` for no limit. It holds in the main thread, see ``evaluators.attempt``.
+    """
+
+    def __init__(self, make: EvaluatorFactory, *, timeout: float | None = None) -> None:
+        self._make, self._timeout = make, timeout
         self._evaluator = make()
         self._waiting: deque[Candidate] = deque()
         self._named: Candidate | None = None  # of those that wait, who was said to be begun with
@@ -169,7 +180,10 @@ class SerialPool:
         if not self._waiting:
             return None
         candidate, began = self._waiting.popleft(), time.time()
-        outcome, ended = self._evaluator.evaluate(candidate), time.time()
+        outcome, ended = attempt(self._evaluator, candidate, timeout=self._timeout), time.time()
+        if isinstance(outcome, Failure) and outcome.kind is FailureKind.TIMEOUT:
+            self._end()  # it may be half done with anything
+            self._evaluator = self._make()
         self._attendance.busy += ended - began
         self._attendance.candidates += 1
         return Result(
@@ -200,4 +214,10 @@ class SerialPool:
 
     def close(self) -> None:
         self._waiting.clear()
-        self._evaluator.close()
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            self._evaluator.close()
+        except Exception as error:  # noqa: BLE001 - it may be a user's, and is needed no more
+            _log.warning("an evaluator cannot be closed: %s", type(error).__name__)

@@ -25,8 +25,9 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evaluators.base import EvaluatorError
+from evaluators.base import DETAIL, MESSAGE, EvaluatorError
 from evaluators.worker import Worker
+from spaces.texts import plain, plain_line, said
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Ray's shared memory on this machine; recipes and scores are small, weights never travel."""
@@ -37,9 +38,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a share of a GPU sees none
 }
 """Settings of a local Ray; what the user has set already is left as it is."""
-
-DETAIL = 10_000
-"""Most characters that are kept of what Ray says of an error."""
 
 _log = logging.getLogger(__name__)
 
@@ -174,8 +172,8 @@ class Cluster:
 
 def last_line(error: BaseException) -> str:
     """What an error says in the end."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    lines = [line.strip() for line in said(error).splitlines() if line.strip()]
+    return plain_line(lines[-1], MESSAGE) if lines else type(error).__name__
 
 
 def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]) -> None:
@@ -224,7 +222,8 @@ def _pass_on(listener: Listener, done: Future[Any]) -> None:
     if error is None:
         listener(Answer(value=done.result()))
         return
-    listener(Answer(trouble=_trouble(error), message=last_line(error), detail=str(error)[:DETAIL]))
+    detail = plain(said(error), DETAIL)
+    listener(Answer(trouble=_trouble(error), message=last_line(error), detail=detail))
 
 
 def _trouble(error: BaseException) -> Trouble:
@@ -232,7 +231,7 @@ def _trouble(error: BaseException) -> Trouble:
         return Trouble.UNFIT
     if isinstance(error, RayTaskError) or not isinstance(error, RayError):
         return Trouble.RAISED
-    words = str(error)
+    words = said(error)
     if isinstance(error, OutOfMemoryError) or "running low on memory" in words:
         return Trouble.MEMORY
     # An actor that ran on a node that was lost says so in words only.

@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from evaluators.base import EvaluatorError
+from evaluators.base import MESSAGE, EvaluatorError
 from evaluators.task_files import task_file
+from spaces.texts import plain_line, said
 
 MOST_MEMBERS = 20
 """Most members of a group that are listed in a message."""
@@ -128,5 +129,7 @@ def _reason(error: Exception) -> str:
 
 def last_line(error: BaseException | None) -> str:
     """Class and last line of an error, which is where libraries put what matters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+    text = "" if error is None else said(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    name = type(error).__name__
+    return f"{name}: {plain_line(lines[-1], MESSAGE)}" if lines else name

@@ -7,7 +7,9 @@ import signal
 import socket
 from dataclasses import dataclass
 
+from evaluators.attempt import attempt
 from evaluators.base import (
+    MESSAGE,
     Candidate,
     Catalogue,
     Evaluator,
@@ -16,6 +18,7 @@ from evaluators.base import (
     Failure,
     Score,
 )
+from spaces.texts import plain_line, said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +55,12 @@ class Worker:
             return Started(name=name, catalogue=made.catalogue(), notes=made.notes)
         except EvaluatorError as error:
             return Started(name=name, catalogue=None, problems=error.problems)
+        except BaseException as error:  # noqa: BLE001 - such as a user's code that exits
+            text = plain_line(f"{type(error).__name__}: {said(error)}", MESSAGE)
+            return Started(name=name, catalogue=None, problems=(f"cannot be set up: {text}",))
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
         """Build and score one candidate."""
         if self._evaluator is None:
             raise RuntimeError("evaluate: expected a worker that was started, got one that was not")
-        return self._evaluator.evaluate(candidate)
+        return attempt(self._evaluator, candidate)

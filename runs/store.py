@@ -20,7 +20,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from evaluators.base import Failure, Outcome, Score
+from evaluators.base import LARGEST, Failure, Outcome, Score
 from runs.database import StoreError
 from runs.evaluations import whole
 from runs.records import Asking, Part, Record, Split, State
@@ -31,7 +31,6 @@ from runs.tables import (
     null_if_nan,
     pack,
     part,
-    storable,
     unpack,
 )
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -218,8 +217,8 @@ class Store(RunDatabase):
             values |= {
                 "state": State.FAILED.value,
                 "failure_kind": outcome.kind.value,
-                "failure_message": storable(outcome.message),
-                "failure_detail": storable(outcome.detail),
+                "failure_message": outcome.message,
+                "failure_detail": outcome.detail,
             }
         with self._writing() as connection:
             _count(connection, begun)
@@ -320,6 +319,7 @@ class Store(RunDatabase):
                 if not known or (positions >= count).any():
                     raise ValueError(f"candidate {candidate}: answers to no questions of the run")
                 numbers = flat.reshape(-1, len(positions))
+                numbers = np.where(np.abs(numbers) <= LARGEST, numbers, math.nan)
                 if len(numbers) == 1:  # nothing was written
                     numbers = np.vstack([numbers, np.full_like(numbers, math.nan)])
                 yield candidate, positions, numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from evaluators.base import FailureKind, TaskScore
+from evaluators.base import LARGEST, FailureKind, TaskScore
 from runs import lock
 from runs.records import Part, State
 
@@ -84,13 +85,28 @@ def nan_if_null(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def storable(text: str) -> str:
-    """A text that every database takes: no null characters, no halves of characters."""
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def part(row: RowMapping) -> Part:
-    """A part of an evaluation from its row; the outcomes of questions are read elsewhere."""
+    """A part of an evaluation from its row; the outcomes of questions are read elsewhere.
+
+    Scores that nothing can be reckoned with, which earlier versions kept, are a failure.
+    """
+    found = _part(row)
+    numbers = [found.value, found.stderr]
+    numbers += [number for one in found.tasks for number in (one.value, one.stderr)]
+    if not any(abs(number) > LARGEST for number in numbers):
+        return found
+    return replace(
+        found,
+        state=State.FAILED,
+        value=math.nan,
+        stderr=math.nan,
+        tasks=(),
+        failure_kind=FailureKind.NON_FINITE,
+        failure_message=f"score: expected finite numbers of at most {LARGEST:g}, got {found.value}",
+    )
+
+
+def _part(row: RowMapping) -> Part:
     return Part(
         state=State(row["state"]),
         value=nan_if_null(row["value"]),

@@ -11,6 +11,7 @@ whatever the run writes next: the run's own tables know it by then.
 from __future__ import annotations
 
 import json
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,8 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
+
+from evaluators.base import LARGEST
 
 
 class TrialBook(InMemoryStorage):
@@ -46,7 +49,7 @@ class TrialBook(InMemoryStorage):
         for key, value in kept.get_study_system_attrs(self._kept_study).items():
             super().set_study_system_attr(self._study, key, value)
         for trial in kept.get_all_trials(self._kept_study, deepcopy=False):
-            super().create_new_trial(self._study, template_trial=trial)
+            super().create_new_trial(self._study, template_trial=_sound(trial))
 
     @property
     def remembers(self) -> bool:
@@ -140,6 +143,15 @@ class TrialBook(InMemoryStorage):
                 self._kept_study, number
             )
         return self._rows[trial_id]
+
+
+def _sound(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as samplers can reckon with it: failed, where it was told what they cannot square."""
+    if all(abs(value) <= LARGEST for value in trial.values or ()):
+        return trial
+    failed = copy(trial)
+    failed.values, failed.state = None, TrialState.FAIL
+    return failed
 
 
 class _Tables:

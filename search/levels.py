@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluators.attempt import attempt
 from evaluators.base import Candidate, Catalogue, Evaluator, Failure, Score
 from spaces.recipe import Recipe
 
@@ -133,7 +134,7 @@ def _asked(
     scores: dict[str, float] = {}
     seen: set[float] = set()
     for number, (name, recipe) in enumerate(models.items()):
-        found = evaluator.evaluate(Candidate(id=number, recipe=recipe, questions=questions))
+        found = attempt(evaluator, Candidate(id=number, recipe=recipe, questions=questions))
         if isinstance(found, Failure):
             return None
         values = [one.value for one in found.outcomes if math.isfinite(one.value)]

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
+from evaluators.attempt import attempt
 from evaluators.base import Candidate, EvaluatorError, Failure, TaskScore
 from evaluators.spec import HarnessSpec
 from runs.config import RunConfig
@@ -88,7 +89,7 @@ def score(
     except EvaluatorError as error:
         raise InputError(error.problems) from error
     try:
-        found = evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=tuple(asked)))
+        found = attempt(evaluator, Candidate(id=0, recipe=recipe, questions=tuple(asked)))
     finally:
         evaluator.close()
     if isinstance(found, Failure):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol, runtime_checkable
 
+from evaluators.attempt import attempt
 from evaluators.base import (
     Candidate,
     Catalogue,
@@ -178,7 +179,7 @@ def _pace(
     evaluator: Evaluator, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float
 ) -> tuple[Pace, Score | None]:
     """Time one candidate after another that warms everything up, and what it scored."""
-    first = evaluator.evaluate(Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
+    first = attempt(evaluator, Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
     if isinstance(first, Failure):
         failure = f"{seeds[0].name}: {first.kind}: {first.message}"
         return Pace(build=math.nan, question=math.nan, questions=0, failure=failure), None
@@ -186,7 +187,7 @@ def _pace(
     room = max(FIRST, int(seconds / each)) if each > 0 else len(search)
     chosen = next((seed for seed in seeds if seed.recipe.title in TYPICAL), seeds[-1])
     questions = search[:room]
-    found = evaluator.evaluate(Candidate(id=1, recipe=chosen.recipe, questions=questions))
+    found = attempt(evaluator, Candidate(id=1, recipe=chosen.recipe, questions=questions))
     if isinstance(found, Failure):
         failure = f"{chosen.name}: {found.kind}: {found.message}"
         asked = len(first.outcomes)

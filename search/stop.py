@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from evaluators.attempt import StoppedAtOnce
+
 
 @dataclass(kw_only=True, slots=True)
 class Stop:
@@ -24,7 +26,7 @@ class Stop:
 def on_signals(announce: Callable[[str], None]) -> Iterator[Stop]:
     """Turn SIGINT and SIGTERM into a request to stop while the block runs.
 
-    The first signal sets ``Stop.requested``; a second one raises KeyboardInterrupt. The handlers
+    The first signal sets ``Stop.requested``; a second one raises StoppedAtOnce. The handlers
     that were there before come back at the end.
     """
     stop = Stop()
@@ -32,7 +34,7 @@ def on_signals(announce: Callable[[str], None]) -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
         if stop.requested:
-            raise KeyboardInterrupt
+            raise StoppedAtOnce
         stop.requested = True
         announce(
             f"{signal.Signals(number).name}: finishing what is under way; once more stops at once"

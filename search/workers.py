@@ -83,7 +83,7 @@ def make_pool(setting: Setting) -> Pool:
     try:
         factory = _factory(setting)
         if not workers.ray:
-            return SerialPool(factory)
+            return SerialPool(factory, timeout=workers.timeout)
         from evaluators.ray_pool import RayPool
 
         return RayPool(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,18 +15,28 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import ray
 
-from evaluators.base import Candidate, EvaluatorError, Failure, FailureKind, Score
+from evaluators.base import (
+    DETAIL,
+    MESSAGE,
+    Candidate,
+    EvaluatorError,
+    Failure,
+    FailureKind,
+    Score,
+)
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.harness import check
 from evaluators.pool import Pool, Result, SerialPool
 from evaluators.ray_pool import RayPool
 from evaluators.scorer import HarnessEvaluator
 from evaluators.spec import HarnessSpec, TaskSpec
+from search.stop import on_signals
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 MakePool = Callable[..., Pool]
@@ -160,6 +172,28 @@ class PoolContract:
         assert pool.pending == 0
         assert pool.next() is None
 
+    def test_whatever_an_evaluator_does_is_its_candidates_failure(
+        self, open_pool: MakePool
+    ) -> None:
+        pool = open_pool(spec(), kind=Misbehaving)
+        with on_signals(lambda _: None):
+            for candidate in candidates(pool, len(DEEDS) + 1):
+                pool.submit(candidate)
+            found = drain(pool)
+        for number, (deed, kind, words) in enumerate(DEEDS):
+            outcome = found[number].outcome
+            if not kind:
+                assert isinstance(outcome, Score), (deed, outcome)
+                continue
+            assert isinstance(outcome, Failure), (deed, outcome)
+            assert outcome.kind == kind, (deed, outcome)
+            assert words in outcome.message, (deed, outcome)
+            assert len(outcome.message) <= MESSAGE
+            assert len(outcome.detail) <= DETAIL
+            (outcome.message + outcome.detail).encode()  # no halves of characters
+        assert isinstance(found[len(DEEDS)].outcome, Score)
+        assert pool.size == (1 if isinstance(pool, SerialPool) else 2)
+
 
 def _even_key(made: Recipe) -> bool:
     # Travels to workers by value; this file is no module that they could import.
@@ -181,17 +215,136 @@ class Sticking(FakeEvaluator):
         return super().evaluate(candidate)
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+DEEDS: tuple[tuple[Callable[[Score], Any], str, str], ...] = (
+    (lambda _: sys.exit(0), "error", "SystemExit: 0"),
+    (lambda _: _raise(KeyboardInterrupt()), "error", "KeyboardInterrupt"),
+    (lambda _: _raise(GeneratorExit()), "error", "GeneratorExit"),
+    (lambda _: _raise(asyncio.CancelledError()), "error", "CancelledError"),
+    (lambda _: _raise(RuntimeError("x" * 10_000_000)), "error", "characters left out"),
+    (lambda _: _raise(RuntimeError("half \ud800 \x1b[31m \0")), "error", r"\ud800 \x1b[31m \x00"),
+    (lambda _: _raise(Unspeakable()), "error", "its text cannot be made"),
+    (lambda _: Failure(kind=FailureKind.TASK, message="y" * 10**7), "task", "left out"),
+    (lambda score: (os.fork() and score) or score, "", ""),
+    (lambda _: None, "error", "expected a Score or a Failure, got NoneType"),
+    (lambda score: replace(score, value=1e308), "non_finite", "value: expected a finite number"),
+    (lambda score: replace(score, value=math.nan), "non_finite", "value: expected a finite"),
+    (lambda score: replace(score, stderr=-math.inf), "non_finite", "stderr: expected a finite"),
+    (lambda score: replace(score, value=10**400), "non_finite", "too large"),
+    (lambda score: replace(score, value=1j), "error", "value: expected a number, got complex"),
+    (lambda score: replace(score, value="1"), "error", "value: expected a number, got str"),
+    (lambda score: replace(score, value=True), "error", "value: expected a number, got bool"),
+    (lambda score: replace(score, outcomes=score.outcomes[1:]), "error", "one for each question"),
+    (lambda score: _valued(score, 1e200), "non_finite", "expected a finite number"),
+    (lambda score: _valued(score, None), "error", "expected a number, got NoneType"),
+    (lambda score: _valued(score, math.nan), "", ""),
+    (lambda score: _of_task(score, "b"), "error", "expected those of the catalogue (a)"),
+    (lambda score: replace(score, fingerprint="f" * 1000), "error", "fingerprint: expected"),
+)
+"""What an evaluator does with a score, by number of the candidate, and the failure it is if any."""
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _valued(score: Score, value: Any) -> Score:
+    return replace(score, outcomes=tuple(replace(one, value=value) for one in score.outcomes))
+
+
+def _of_task(score: Score, name: str) -> Score:
+    return replace(score, tasks=tuple(replace(one, task=name) for one in score.tasks))
+
+
+class Misbehaving(FakeEvaluator):
+    """Does what ``DEEDS`` say."""
+
+    def evaluate(self, candidate: Candidate) -> Score | Failure:
+        score = super().evaluate(candidate)
+        if candidate.id >= len(DEEDS):
+            return score
+        assert isinstance(score, Score)
+        found: Score | Failure = DEEDS[candidate.id][0](score)
+        return found
+
+
 class TestSerialPool(PoolContract):
     @pytest.fixture
     def open_pool(self) -> Iterator[MakePool]:
         with ExitStack() as stack:
 
-            def make(wanted: FakeSpec) -> Pool:
-                pool = SerialPool(partial(FakeEvaluator, wanted))
+            def make(
+                wanted: FakeSpec, kind: type[FakeEvaluator] = FakeEvaluator, **options: Any
+            ) -> Pool:
+                pool = SerialPool(partial(kind, wanted), **options)
                 stack.callback(pool.close)
                 return pool
 
             yield make
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_a_candidate_that_takes_too_long(self, open_pool: MakePool, number: int) -> None:
+        deed = (partial(time.sleep, 60), _spin, Event().wait, _deaf)[number]
+        made: list[FakeEvaluator] = []
+
+        class Slow(FakeEvaluator):
+            def __init__(self, wanted: FakeSpec) -> None:
+                super().__init__(wanted)
+                made.append(self)
+
+            def evaluate(self, candidate: Candidate) -> Score | Failure:
+                if candidate.id == 0:
+                    deed()
+                return super().evaluate(candidate)
+
+        pool = open_pool(spec(), kind=Slow, timeout=0.3)
+        for candidate in candidates(pool, 2):
+            pool.submit(candidate)
+        began = time.monotonic()
+        late, other = pool.next(), pool.next()
+        assert 0.3 <= time.monotonic() - began < 30
+        assert late is not None
+        assert other is not None
+        assert isinstance(late.outcome, Failure)
+        assert late.outcome.kind is FailureKind.TIMEOUT
+        assert "limit: 0.3 s" in late.outcome.message
+        assert isinstance(other.outcome, Score)
+        assert len(made) == 2  # the one that was cut short may be half done with anything
+
+    def test_a_user_who_stops_at_once_is_no_failure(self, open_pool: MakePool) -> None:
+        class Interrupted(FakeEvaluator):
+            def evaluate(self, candidate: Candidate) -> Score | Failure:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+                return super().evaluate(candidate)
+
+        pool = open_pool(spec(), kind=Interrupted)
+        for candidate in candidates(pool, 2):
+            pool.submit(candidate)
+        with on_signals(lambda _: None) as stop:
+            first = pool.next()
+            assert first is not None
+            assert isinstance(first.outcome, Score)  # it was under way, and is finished
+            assert stop.requested
+            with pytest.raises(KeyboardInterrupt):
+                pool.next()
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _deaf() -> None:
+    """Does not hear the first call to end."""
+    try:
+        time.sleep(60)
+    except BaseException:  # noqa: BLE001
+        time.sleep(60)
 
 
 @pytest.fixture(scope="session")
@@ -212,9 +365,11 @@ class TestRayPool(PoolContract):
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         with ExitStack() as stack:
 
-            def make(wanted: FakeSpec, **options: Any) -> RayPool:
+            def make(
+                wanted: FakeSpec, kind: type[FakeEvaluator] = FakeEvaluator, **options: Any
+            ) -> RayPool:
                 options = {"workers": 2, "gpus": 0.0, "cpus": 0.5, **options}
-                pool = RayPool(partial(FakeEvaluator, wanted), **options)
+                pool = RayPool(partial(kind, wanted), **options)
                 stack.callback(pool.close)
                 return pool
 
