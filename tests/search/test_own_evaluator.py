@@ -53,3 +53,40 @@ def test_what_is_missing_is_one_line(judged: Path, command: Callable[..., Any]) 
         done = command("check", judged, "--quick")
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+DEEDS = """
+import itertools, os, sys, time
+calls = sys.__dict__.setdefault("_calls", itertools.count())  # of all that are made
+
+def deed(worth):
+    match next(calls):
+        case 1: sys.exit(0)
+        case 2: raise KeyboardInterrupt
+        case 3: raise RuntimeError("x" * 50_000_000 + chr(0xD800))
+        case 4: return [1e308] * len(worth)
+        case 5: return ["0.5"] * len(worth)
+        case 6: return [10**400] * len(worth)
+        case 7: os.fork()
+        case 8: time.sleep(1000)
+    return worth
+"""
+
+
+def test_what_it_does_wrong_is_a_failure_of_that_recipe(
+    judged: Path, command: Callable[..., Any]
+) -> None:
+    code = judged.parent / "judge.py"
+    code.write_text(code.read_text().replace("return worth", "return deed(worth)") + DEEDS)
+    judged.write_text(judged.read_text().replace("ray: false", "ray: false, timeout: 5"))
+    done = command("run", judged, "--trials", 16)
+    assert done.returncode == 0, done.stderr
+    study = judged.parent / "judged" / "study.db"
+    frame = search.open_run(study.parent).leaderboard().set_index("candidate")
+    assert (frame["state"] == "complete").sum() == 9
+    assert list(frame.loc[range(10), "failure"]) == [
+        *("", "error", "error", "task", "non_finite", "task", "non_finite", "", "timeout", "")
+    ]
+    assert max(map(len, frame["message"])) <= 1000
+    assert study.stat().st_size < 2_000_000
+    assert (study.parent / "report.html").stat().st_size < 10_000_000
