@@ -115,7 +115,7 @@ class Outcome:
     Attributes:
         question: Id of the question.
         value: The metric for this item in the metric's own unit (1 or 0 for right or wrong); NaN
-            where the metric exists only for a whole task.
+            where the metric exists only for a whole task, and where the task gave none.
         length: Characters of the written answer, up to where it was told to stop; the mean where it
             was given several times; ``None`` where none is written.
     """
@@ -133,13 +133,15 @@ class TaskScore:
         task: Name of the task.
         value: In the metric's own unit and direction.
         stderr: Standard error of ``value``; NaN where it cannot be known (one question).
-        n: Number of questions.
+        n: Number of questions that count.
+        unmarked: Number of further questions, to which the task gave no value.
     """
 
     task: str
     value: float
     stderr: float
     n: int
+    unmarked: int = 0
 
     @property
     def doubt(self) -> float:

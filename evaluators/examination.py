@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluators.base import Outcome, Question, TaskInfo, TaskScore
@@ -112,7 +112,10 @@ def mark(
     if not items:
         raise NonFiniteScoreError(f"task {task.info.name}: no question gave {task.metric}")
     mean, by_item = task.info.mean, task.by_item
-    score = task_score(task.info.name, items, aggregate=task.aggregate, mean=mean)
+    score = replace(
+        task_score(task.info.name, items, aggregate=task.aggregate, mean=mean),
+        unmarked=len(ids) - len(items),
+    )
     outcomes = [
         outcome(
             name,

@@ -101,9 +101,7 @@ def reported(task: Any, document: Any) -> list[str]:
     if why is not None and task.OUTPUT_TYPE == "generate_until":  # some take no empty answer
         given, why = _marked(task, document, [_right_answer(task, document)] * len(requests))
     if why is not None:
-        raise EvaluatorError(
-            [f"metric_list: an answer to the first question cannot be marked: {why}"]
-        )
+        raise EvaluatorError([f"metric_list: the first question's answer cannot be marked: {why}"])
     names = [name for name in declared if name in given]
     names += [name for name in given if name not in declared]
     if not names:
@@ -123,6 +121,11 @@ def _marked(task: Any, document: Any, answers: list[Any]) -> tuple[list[str], st
         given = task.process_results(copy.deepcopy(document), answers)
         return [str(name) for name in given], None
     except Exception as error:  # noqa: BLE001 - the task's own code
+        if isinstance(error, KeyError) and error.args and error.args[0] in task.aggregation():
+            return [], (
+                f"{error.args[0]} gives several values, which lm-eval takes only where "
+                "doc_to_target is a single text; compute it by a function under process_results"
+            )
         return [], last_line(error)
 
 

@@ -88,7 +88,13 @@ def pooled(scores: Sequence[TaskScore]) -> TaskScore:
         + score.n * (score.value - value) ** 2
         for score in scores
     )
-    return TaskScore(task=scores[0].task, value=value, stderr=math.sqrt(squares / (n - 1) / n), n=n)
+    return TaskScore(
+        task=scores[0].task,
+        value=value,
+        stderr=math.sqrt(squares / (n - 1) / n),
+        n=n,
+        unmarked=sum(score.unmarked for score in scores),
+    )
 
 
 def _sum(seconds: Sequence[float]) -> float:

@@ -46,6 +46,7 @@ _LAST = {
     "trial": "Int64",
     "candidate": "int64",
     "questions": "Int64",
+    "unmarked": "Int64",
 }
 
 FAILURE_COLUMNS = {
@@ -185,6 +186,11 @@ def score_of(record: Record, split: Split = Split.SEARCH) -> float:
     return math.nan if evaluation is None else evaluation.value
 
 
+def unmarked(record: Record) -> int:
+    """How many questions, of both splits, a candidate answered that got no value of their task."""
+    return sum(task.unmarked for part in record.evaluations.values() for task in part.tasks)
+
+
 def _state(record: Record) -> int:
     evaluation = record.evaluations.get(Split.SEARCH)
     return _STATE_ORDER[evaluation.state] if evaluation else _STATE_ORDER[State.RUNNING]
@@ -228,6 +234,7 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
             "build_seconds": search.build_seconds,
             "score_seconds": search.score_seconds,
             "questions": search.questions,
+            "unmarked": unmarked(record),
         }
         row |= _scores(search, tasks, "score", "stderr", "task")
     held_out = record.evaluations.get(Split.HELD_OUT)

@@ -7,11 +7,11 @@ beforehand: no correction for the number of finalists is due.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluators.base import Catalogue, Outcome, TaskInfo
 from runs.finalists import Against, Entry, Finalist, Standing, finalists
-from runs.leaderboard import ranked
+from runs.leaderboard import ranked, unmarked
 from runs.records import Record, Role, Split, role_of
 from runs.resampling import DEFAULT, Resampling
 from runs.sentences import Story
@@ -128,13 +128,26 @@ def judge(
         _entry(record, places.get(record.id), outcomes.get(record.id, ()), catalogue)
         for record in (*order, *others)
     ]
-    return verdict(
+    found = verdict(
         entries,
         tasks=catalogue.tasks,
         documents=catalogue.documents(),
         questions=questions,
         how=how,
     )
+    return replace(found, notes=(*found.notes, *_unmarked(records)))
+
+
+def _unmarked(records: Sequence[Record]) -> list[str]:
+    """A sentence where the tasks left out their metric for some answers."""
+    counts = [count for record in records if (count := unmarked(record))]
+    if not counts:
+        return []
+    return [
+        f"The tasks gave no value for some answers: of {len(counts)} of {len(records)} candidates, "
+        f"for up to {max(counts)} questions of one. These count in no score, and candidates are "
+        "compared on questions with a value for both."
+    ]
 
 
 def _entry(

@@ -63,6 +63,7 @@ def test_columns_and_dtypes_are_pinned(run_records, run_tasks) -> None:
         "trial": "Int64",
         "candidate": "int64",
         "questions": "Int64",
+        "unmarked": "Int64",
     }
     for records in (run_records, (), run_records[3:4], run_records[6:]):
         frame = leaderboard(records, run_tasks)
@@ -218,3 +219,16 @@ def test_the_front_is_marked_and_its_ends_come_first(run_tasks) -> None:
     order = [record.id for record in contenders(records, objectives=("sort", "loss"))]
     assert order == [0, 2, 4, 1, 3]
     assert [r.id for r in contenders(records, objectives=())] == [4, 1, 3, 2, 0]
+
+
+def test_unmarked_questions_of_both_splits_add_up(run_records, run_tasks) -> None:
+    record = next(r for r in run_records if Split.HELD_OUT in r.evaluations)
+    parts = {
+        split: dataclasses.replace(
+            part, tasks=tuple(dataclasses.replace(task, unmarked=3) for task in part.tasks)
+        )
+        for split, part in record.evaluations.items()
+    }
+    frame = leaderboard([dataclasses.replace(record, evaluations=parts)], run_tasks)
+    assert list(frame["unmarked"]) == [3 * sum(len(part.tasks) for part in parts.values())]
+    assert list(leaderboard([record], run_tasks)["unmarked"]) == [0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,6 +294,20 @@ def test_judge_of_a_parent_that_wins(run_records, catalogue) -> None:
     assert found.sentence == (
         "nothing beats the best parent: no other recipe did better in the search than parent 'code'"
     )
+
+
+def test_answers_without_a_value_are_told(run_records, catalogue) -> None:
+    search = run_records[0].evaluations[Split.SEARCH]
+    tasks = tuple(replace(task, unmarked=2) for task in search.tasks)
+    told = replace(run_records[0], evaluations={Split.SEARCH: replace(search, tasks=tasks)})
+    outcomes = {0: answered(catalogue, 9), 1: answered(catalogue, 5)}
+    found = judge((told, *run_records[1:]), outcomes, catalogue)
+    assert found is not None
+    assert found.notes[-1].startswith(
+        f"The tasks gave no value for some answers: of 1 of {len(run_records)} candidates, for up to "
+        f"{2 * len(tasks)} questions of one."
+    )
+    assert not any("no value" in note for note in judge(run_records, outcomes, catalogue).notes)
 
 
 def test_judge_without_any_score(run_records, catalogue) -> None:
