@@ -304,8 +304,8 @@ def test_answers_without_a_value_are_told(run_records, catalogue) -> None:
     found = judge((told, *run_records[1:]), outcomes, catalogue)
     assert found is not None
     assert found.notes[-1].startswith(
-        f"The tasks gave no value for some answers: of 1 of {len(run_records)} candidates, for up to "
-        f"{2 * len(tasks)} questions of one."
+        f"The tasks gave no value for some answers: of 1 of {len(run_records)} candidates, for up "
+        f"to {2 * len(tasks)} questions of one."
     )
     assert not any("no value" in note for note in judge(run_records, outcomes, catalogue).notes)
 
