@@ -61,7 +61,8 @@ def _scored(
     if not parts:
         return math.nan, math.nan, ()
     if len(parts) == 1:  # as the worker gave it, to the last bit
-        return parts[0].value, parts[0].stderr, parts[0].tasks
+        (part,) = parts  # an earlier version took all right for certain
+        return part.value, part.stderr or combine(part.tasks, tasks)[1], part.tasks
     by_task: dict[str, list[TaskScore]] = {}
     for part in parts:
         for score in part.tasks:

@@ -152,7 +152,7 @@ def _score_table(scores: Mapping[Split, Evaluation], tasks: Sequence[TaskInfo]) 
         cells = []
         for item in done.values():
             found = [score for score in item.tasks if score.task == name]
-            cells.append(score_text(found[0].value, found[0].stderr) if found else "")
+            cells.append(score_text(found[0].value, found[0].doubt) if found else "")
         lines.append(f"| {escaped(name)} | {escaped(metrics.get(name, ''))} | {_row(cells)} |")
     totals = [score_text(item.value, item.stderr) for item in done.values()]
     lines.append(f"| **score** | weighted mean | {_row(totals)} |")

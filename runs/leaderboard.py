@@ -255,7 +255,7 @@ def _scores(
     for score in evaluation.tasks:
         if score.task in known:
             row[f"{prefix}:{score.task}"] = score.value
-            row[f"{prefix}_stderr:{score.task}"] = score.stderr
+            row[f"{prefix}_stderr:{score.task}"] = score.doubt
     return row
 
 

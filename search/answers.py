@@ -8,8 +8,9 @@ the mean answer of the others to each question (shrunk to the task's mean by 2 i
     estimate = mean over A of (o - d) + mean over all questions of the task of d,
 
 which is the plain mean of o where all were asked. Its variance is that of o - d, pooled over all
-candidates, over the number of questions asked. Estimates of all candidates change with every new
-answer.
+candidates, over the number of questions asked, and at least what half an answer of each kind tells
+where answers are right or wrong: all right is no certainty. Estimates of all candidates change with
+every new answer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore
+from evaluators.base import Catalogue, Outcome, TaskInfo, TaskScore, least_stderr
 from runs.records import ANSWER_LENGTH, Estimate, Record, Split
 from runs.store import Store
 from search.estimates import Estimates
@@ -43,6 +44,7 @@ class _Task:
     Attributes:
         info: The task.
         column: Of each question by its id.
+        documents: Number of each question's document, from 0; as many as columns.
         values: ``(candidates, questions)``, 0 where not answered; larger is better.
         asked: ``(candidates, questions)``, 1 where answered.
         whole: Values of metrics that exist for the task as a whole only, by candidate.
@@ -51,6 +53,7 @@ class _Task:
 
     info: TaskInfo
     column: dict[str, int]
+    documents: NDArray[np.int64]
     values: Array = field(init=False)
     asked: Array = field(init=False)
     whole: dict[int, Estimate] = field(default_factory=dict)
@@ -119,7 +122,17 @@ class _Task:
             variance = max(
                 noise / freedom, LEAST_RESIDUAL * self._spread(values, given.sum(), total.sum())
             )
-            return estimate, np.where(counts > 0, variance / counts, math.nan)
+            found = np.where(counts > 0, variance / counts, math.nan)
+        return estimate, np.maximum(found, self._least(asked, counts)) if self.right else found
+
+    def _least(self, asked: Array, counts: Array) -> Array:
+        """Variances below which no mean of right or wrong answers is known, by its documents."""
+        order = np.argsort(self.documents, kind="stable")
+        first = np.flatnonzero(np.diff(self.documents[order], prepend=-1))
+        if len(first) < len(order):
+            counts = np.maximum.reduceat(asked[:, order], first, axis=1).sum(axis=1)
+        known, at = np.unique(counts, return_inverse=True)
+        return np.array([least_stderr(n) ** 2 for n in known.tolist()])[at]
 
     def _spread(self, values: Array, count: float, total: float) -> float:
         """Variance of all answers, which are so many and sum up to that."""
@@ -138,7 +151,7 @@ class Answers:
     """
 
     def __init__(self, catalogue: Catalogue, questions: Sequence[str]) -> None:
-        counting = set(questions)
+        counting, about = set(questions), catalogue.documents()
         self._position = {question.id: at for at, question in enumerate(catalogue.questions)}
         columns: dict[str, dict[str, int]] = {}
         for question in catalogue.questions:
@@ -146,12 +159,14 @@ class Answers:
                 of = columns.setdefault(question.task, {})
                 of[question.id] = len(of)
         self._tasks = {
-            info.name: _Task(info=info, column=columns[info.name])
+            info.name: _Task(
+                info=info, column=columns[info.name], documents=_codes(columns[info.name], about)
+            )
             for info in catalogue.tasks
             if info.name in columns
         }
         self._lengths = {
-            name: _Task(info=_LENGTH, column=task.column)
+            name: _Task(info=_LENGTH, column=task.column, documents=task.documents)
             for name, task in self._tasks.items()
             if task.info.written
         }
@@ -223,7 +238,7 @@ class Answers:
             task = self._tasks.get(score.task)
             if task is not None and not task.info.mean:
                 value = _oriented(task.info, score.value)
-                task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.stderr)
+                task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.doubt)
                 if candidate not in self._apart:
                     self._found = None
 
@@ -326,6 +341,13 @@ class Answers:
         """Those of candidates of whom the first quantity is known, ``(quantities, rows)``."""
         numbers = np.fromiter(self._row, dtype=np.int64, count=len(self._row))
         return Estimates(numbers, values.T, stderrs.T).only(np.isfinite(values[0]))
+
+
+def _codes(names: Iterable[str], about: Mapping[str, str]) -> NDArray[np.int64]:
+    """Documents of questions as numbers from 0."""
+    known: dict[str, int] = {}
+    found = [known.setdefault(about[name], len(known)) for name in names]
+    return np.array(found, dtype=np.int64)
 
 
 _LENGTH = TaskInfo(

@@ -54,7 +54,7 @@ class Scored:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{one.value:.4f} ± {one.stderr:.4f}</td>"
+            f"<tr><td>{escape(name)}</td><td>{one.value:.4f} ± {one.doubt:.4f}</td>"
             f"<td>{one.n}</td></tr>"
             for name, one in self.tasks.items()
         )

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.base import FailureKind
+from evaluators.base import FailureKind, TaskInfo, combine, least_stderr
 from evaluators.batching import LARGEST, auto_batch_size, fitting_batch, sequence_bytes
 from evaluators.encodings import Encodings
 from evaluators.failures import NonFiniteScoreError, failure_from
@@ -102,6 +102,18 @@ def test_task_scores_and_outcomes() -> None:
     assert math.isnan(given_for(2.0, mean=False, by_item=False))
     assert math.isnan(given_for(None, mean=True, by_item=False))
     assert math.isnan(given_for(math.inf, mean=True, by_item=False))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_or_all_wrong_is_no_certainty(value: float) -> None:
+    items = {str(at): value for at in range(280)}
+    found = task_score("a", items, aggregate=np.mean, mean=True)
+    assert found.stderr == 0.0  # as lm-eval has it
+    assert found.doubt == least_stderr(280) == pytest.approx(0.0025, abs=1e-4)
+    infos = [TaskInfo(name=n, metric="acc", higher_is_better=True, weight=1.0) for n in "ab"]
+    assert combine([found], infos) == (value, least_stderr(280))
+    half = task_score("b", {"x": 0.5, "y": 0.5}, aggregate=np.mean, mean=True)
+    assert (half.stderr, half.doubt) == (0.0, 0.0)
 
 
 def test_choosing_metrics() -> None:

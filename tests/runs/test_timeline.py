@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from evaluators.base import TaskInfo, TaskScore, least_stderr
 from runs.evaluations import whole
 from runs.progress import changes, progress
 from runs.records import Estimate, Part, Record, Split, State
@@ -107,3 +108,12 @@ def part_of(one: Record) -> Part:
     assert evaluation.finished is not None
     start, end = ((x - START).total_seconds() for x in (evaluation.started, evaluation.finished))
     return part(start, end)
+
+
+def test_what_an_earlier_version_took_for_certain() -> None:
+    info = TaskInfo(name="t", metric="acc", higher_is_better=True, weight=1.0)
+    task = TaskScore(task="t", value=1.0, stderr=0.0, n=10)
+    old = replace(part(0, 1, value=1.0), stderr=0.0, tasks=(task,))
+    assert whole(Split.SEARCH, [old], [info]).stderr == least_stderr(10)
+    both = whole(Split.SEARCH, [old, old], [info])
+    assert (both.tasks[0].stderr, both.stderr) == (0.0, least_stderr(20))

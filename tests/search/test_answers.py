@@ -1,13 +1,14 @@
 """Scores from different questions, made comparable."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore
+from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore, least_stderr
 from search.answers import IMAGINED, Answers
 
 
@@ -149,3 +150,38 @@ def test_what_is_set_apart_counts_for_nothing_until_it_is_let_in() -> None:
     assert apart.answered(3) == {"t/0", "t/1", "t/5"}
     apart.let_in(3)
     assert apart.estimates() == all_in.estimates()
+
+
+def test_all_right_is_no_certainty() -> None:
+    known = catalogue({"t": 280})
+    answers = Answers(known, [question.id for question in known.questions])
+    for row in range(5):
+        answers.add(row, outcomes("t", dict.fromkeys(range(280), 1.0)))
+    for estimate in answers.estimates().values():
+        assert estimate.value == pytest.approx(1.0)
+        assert estimate.stderr == pytest.approx(least_stderr(280))
+        assert 0.002 < estimate.stderr < 0.003
+
+
+def test_all_right_on_few_documents_is_less_certain_still() -> None:
+    plain = catalogue({"t": 280})
+    known = Catalogue(
+        tasks=plain.tasks,
+        questions=tuple(
+            replace(question, document=f"passage {question.position // 4}")
+            for question in plain.questions
+        ),
+    )
+    answers = Answers(known, [question.id for question in known.questions])
+    answers.add(0, outcomes("t", dict.fromkeys(range(280), 1.0)))
+    answers.add(1, outcomes("t", dict.fromkeys(range(0, 280, 4), 1.0)))
+    for estimate in answers.estimates().values():
+        assert estimate.stderr == pytest.approx(least_stderr(70))
+
+
+def test_all_of_a_graded_metric_alike_is_left_as_it_is() -> None:
+    known = catalogue({"t": 20})
+    answers = Answers(known, [question.id for question in known.questions])
+    for row in range(3):
+        answers.add(row, outcomes("t", dict.fromkeys(range(20), 0.25)))
+    assert all(estimate.stderr == 0.0 for estimate in answers.estimates().values())
