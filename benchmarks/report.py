@@ -65,6 +65,7 @@ def make(path: Path, count: int) -> None:
         dry_run=True,
     )
     store = Store.create(str(path), manifest)
+    store.hold()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     asked = manifest.questions.search
     for at in range(count):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from evaluators import clock
 from evaluators.base import Catalogue, EvaluatorError, EvaluatorFactory
 from evaluators.pool import Attendance
 from evaluators.posts import Post
@@ -241,7 +242,7 @@ class Crew:
     def _is_up(self, post: Post, started: Started) -> None:
         post.deaths, self._empty_since = 0, None
         post.attendance = Attendance(
-            worker=started.name, node=post.node.name, gpus=post.gpus, joined=time.time()
+            worker=started.name, node=post.node.name, gpus=post.gpus, joined=clock.now()
         )
         self.attendance.append(post.attendance)
         if self.catalogue is None:
@@ -284,7 +285,7 @@ class Crew:
         post.call += 1
         self._cluster.kill(post.actor)
         if post.attendance is not None:
-            post.attendance.left = time.time()
+            post.attendance.left = clock.now()
         if post.job is not None and post in post.job.posts:
             post.job.posts.remove(post)
         post.attendance, post.job, post.kept = None, None, False

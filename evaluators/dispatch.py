@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
 
+from evaluators import clock
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.crew import Crew, Enqueue, Orphaned
 from evaluators.pool import Result
@@ -184,7 +185,7 @@ class Dispatch:
 
     def _give(self, post: Post, job: Job) -> None:
         post.job, post.kept = job, False
-        post.since, post.began = time.monotonic(), time.time()
+        post.since, post.began = time.monotonic(), clock.now()
         post.call += 1
         job.posts.append(post)
         if not job.begun:
@@ -215,7 +216,7 @@ class Dispatch:
 
     def _count(self, post: Post) -> None:
         if post.attendance is not None:
-            post.attendance.busy += time.time() - post.began
+            post.attendance.busy += clock.now() - post.began
             post.attendance.candidates += 1
 
     def _finished(self, job: Job, post: Post, worker: str, outcome: Score | Failure) -> None:
@@ -231,7 +232,7 @@ class Dispatch:
                 outcome=outcome,
                 worker=worker,
                 began=post.began,
-                ended=time.time(),
+                ended=clock.now(),
             )
         )
 

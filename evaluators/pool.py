@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from evaluators import clock
 from evaluators.attempt import attempt
 from evaluators.base import Candidate, Catalogue, EvaluatorFactory, Failure, FailureKind, Score
 
@@ -150,7 +150,7 @@ class SerialPool:
         self._evaluator = make()
         self._waiting: deque[Candidate] = deque()
         self._named: Candidate | None = None  # of those that wait, who was said to be begun with
-        self._attendance = Attendance(worker="local", node="local", gpus=0.0, joined=time.time())
+        self._attendance = Attendance(worker="local", node="local", gpus=0.0, joined=clock.now())
 
     @property
     def size(self) -> int:
@@ -179,8 +179,8 @@ class SerialPool:
         del timeout  # work starts when it is asked for, so there is nothing to wait for
         if not self._waiting:
             return None
-        candidate, began = self._waiting.popleft(), time.time()
-        outcome, ended = attempt(self._evaluator, candidate, timeout=self._timeout), time.time()
+        candidate, began = self._waiting.popleft(), clock.now()
+        outcome, ended = attempt(self._evaluator, candidate, timeout=self._timeout), clock.now()
         if isinstance(outcome, Failure) and outcome.kind is FailureKind.TIMEOUT:
             self._end()  # it may be half done with anything
             self._evaluator = self._make()

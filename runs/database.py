@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import optuna
@@ -23,6 +24,14 @@ _MAGIC = b"SQLite format 3\0"
 _WAIT = {"timeout": 60}
 # A server that was started anew between two writes is no reason to end a run.
 _SERVER = {"pool_pre_ping": True}
+# One that is no longer there does not say so: seconds, and milliseconds for what was sent.
+_SILENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 """What the libraries raise when a database cannot be used: ours and, through Optuna, theirs."""
@@ -78,7 +87,7 @@ def check_file(path: Path, name: str) -> None:
     if not start.startswith(_MAGIC):
         raise StoreError(f"{name}: expected a study made by `search run`, got another kind of file")
     expected = _expected_size(start)
-    if size < expected and not _log_of(path):
+    if size < expected and not _is_logged(path):
         raise StoreError(
             f"{name}: expected {expected:,} bytes as its first page says, got {size:,}: "
             "the file was cut off; use a whole copy"
@@ -99,9 +108,15 @@ def _expected_size(start: bytes) -> int:
     return int.from_bytes(start[28:32], "big") * (65536 if page == 1 else page)
 
 
-def _log_of(path: Path) -> bool:
+def log_of(path: Path) -> Path:
+    """Where the write-ahead log of a file lies: SQLite follows links."""
+    full = path.resolve()
+    return full.with_name(full.name + "-wal")
+
+
+def _is_logged(path: Path) -> bool:
     """Whether there is a write-ahead log: then the file alone is not all, nor up to date."""
-    log = path.with_name(path.name + "-wal")
+    log = log_of(path)
     return log.exists() and log.stat().st_size > 0
 
 
@@ -114,7 +129,7 @@ def engine_for(url: str, name: str) -> Engine:
     try:
         if url.startswith("sqlite"):
             return _tuned(sa.create_engine(_readable(url), connect_args=_WAIT), ours=True)
-        return sa.create_engine(url, **_SERVER)
+        return sa.create_engine(url, **_server(url))
     except ModuleNotFoundError as error:
         package = "merge-search[postgres]" if url.startswith("postgresql+psycopg") else error.name
         raise StoreError(
@@ -126,6 +141,15 @@ def engine_for(url: str, name: str) -> Engine:
         raise StoreError(f"{shown(name)}: expected a path or a database URL, got {text}") from error
 
 
+def _server(url: str) -> dict[str, Any]:
+    """How an engine speaks to a database server; what the URL says goes first."""
+    known = sa.make_url(url)
+    if known.get_driver_name() != "psycopg":
+        return dict(_SERVER)
+    arguments = {key: value for key, value in _SILENT.items() if key not in known.query}
+    return {**_SERVER, "connect_args": arguments}
+
+
 def _readable(url: str) -> str:
     """The URL that opens a file also where nothing can be written beside it.
 
@@ -133,7 +157,7 @@ def _readable(url: str) -> str:
     be told to do without.
     """
     path = file_of(url)
-    if path is None or not path.exists() or _log_of(path):
+    if path is None or not path.exists() or _is_logged(path):
         return url
     if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         return url
@@ -148,7 +172,7 @@ def optuna_storage(url: str) -> optuna.storages.RDBStorage:
     power cut only from our next commit on, which writes them out with it.
     """
     if not url.startswith("sqlite"):
-        return optuna.storages.RDBStorage(url, engine_kwargs=dict(_SERVER))
+        return optuna.storages.RDBStorage(url, engine_kwargs=_server(url))
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": _WAIT})
     _tuned(storage.engine, ours=False)
     storage.engine.dispose()  # connections from before the tuning

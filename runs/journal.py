@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +17,14 @@ from runs.filesystems import shared_over_network, type_of
 
 _DURABLE = 2
 """Least value of ``PRAGMA synchronous`` with which a commit waits for the disk."""
+
+CHECKPOINT_SECONDS = 2.0
+"""Time between two checkpoints of a file that is written: what it lacks at most without its log."""
+
+HELD_SECONDS = 60.0
+"""A reader that keeps checkpoints from being whole for so long is worth a line."""
+
+_log = logging.getLogger(__name__)
 
 
 def begin_writing(engine: Engine, path: Path, name: str) -> tuple[str, ...]:
@@ -58,11 +69,12 @@ def begin_writing(engine: Engine, path: Path, name: str) -> tuple[str, ...]:
 def end_writing(engine: Engine) -> None:
     """Leave one plain file behind, which can be read also where nothing can be written.
 
-    Does nothing while somebody else has it open; the log is then left to the last of them.
+    While somebody else has it open the log is left to the last of them, but all is in the file too.
     """
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout=500")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
             _switched(connection, "delete")
     except sa.exc.SQLAlchemyError:
         pass  # such as a full disk: what is in the log stays there and is found again
@@ -79,6 +91,68 @@ def _switched(connection: sa.Connection, wanted: str) -> str:
         return str(connection.exec_driver_sql(f"PRAGMA journal_mode={wanted}").scalar())
     except OperationalError:
         return now
+
+
+class Checkpoints:
+    """Brings what is in a file's write-ahead log into the file itself, every few seconds.
+
+    The file alone is then the whole run up to a moment ago: it is what people copy, also after the
+    driver was killed. A thread does it, so that no commit waits; readers do not wait for it either,
+    but one that reads on and on keeps what came after its beginning in the log.
+
+    Args:
+        engine: Of the file; its commits wait for the disk, and so do checkpoints.
+        name: What to call the file.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._due, self._ended = threading.Event(), threading.Event()
+        self._whole = time.monotonic()
+        self._make()
+        self._thread = threading.Thread(target=self._go_on, name="study checkpoints", daemon=True)
+        self._thread.start()
+
+    def note(self) -> None:
+        """Something was committed."""
+        self._due.set()
+
+    def close(self) -> None:
+        """Stop making checkpoints."""
+        self._ended.set()
+        self._thread.join(timeout=5.0)
+
+    def _go_on(self) -> None:
+        said = False
+        while not self._ended.wait(CHECKPOINT_SECONDS):
+            if not self._due.is_set():
+                self._whole = time.monotonic()
+                continue
+            self._due.clear()
+            if not self._make():
+                self._due.set()  # what is left is no less due
+            behind = time.monotonic() - self._whole
+            if behind > HELD_SECONDS and not said:
+                said = True
+                _log.warning(
+                    "%s: a program that reads it has kept its log open for %.0f s: until that "
+                    "ends, a copy needs %s-wal too", self._name, behind, self._name,
+                )  # fmt: skip
+
+    def _make(self) -> bool:
+        """Make a checkpoint; whether the file holds everything now."""
+        try:
+            with self._engine.connect() as connection:
+                row = connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").one()
+        except sa.exc.SQLAlchemyError as error:  # such as a full disk: the driver meets it too
+            _log.debug("no checkpoint could be made: %s", type(error).__name__)
+            return False
+        busy, pages, moved = map(int, row)  # pages are -1 where there is no log
+        whole = busy == 0 and pages == moved
+        if whole:
+            self._whole = time.monotonic()
+        return whole
 
 
 def flush(path: Path) -> None:

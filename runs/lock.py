@@ -211,13 +211,16 @@ class Lock:
             self.keep(connection)
 
     def keep(self, connection: Connection) -> None:
-        """Make sure, in a transaction that writes, that this process may; does so if it holds none.
+        """Make sure, in a transaction that writes, that this process may.
 
         Raises:
-            LockLostError: If the lock was taken away.
+            LockLostError: If the lock was taken away, or never taken.
         """
         if self._token is None:
-            return
+            raise LockLostError(
+                "study: expected to hold its lock before writing, got none taken; nothing was "
+                "written"
+            )
         kept = connection.execute(self._sign, {"own": self._token, "now": time.time()})
         if kept.rowcount != 1:
             raise LockLostError(
@@ -234,23 +237,28 @@ class Lock:
             except SQLAlchemyError as error:  # so it does this, if it lasts
                 _log.debug("no sign of life could be given: %s", type(error).__name__)
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """Give the lock back; does nothing when it is not held.
 
         Where it cannot be written, such as on a full disk, it is left behind: once this process has
         ended it counts for nothing.
+
+        Returns:
+            Whether it was still this process's, so that nobody else has written meanwhile.
         """
         if self._token is None:
-            return
+            return False
         self._released.set()
         if self._beating is not None:
             self._beating.join(timeout=5.0)
         token, self._token, self._beating = self._token, None, None
         try:
             with self._engine.begin() as connection:
-                connection.execute(delete(self._rows).where(self._rows.c.token == token))
+                given = connection.execute(delete(self._rows).where(self._rows.c.token == token))
         except SQLAlchemyError as error:
             _log.debug("the lock was left behind: %s", type(error).__name__)
+            return True
+        return given.rowcount == 1
 
 
 def _in_use(holder: Holder) -> str:

@@ -9,36 +9,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from evaluators.base import LARGEST, Failure, Outcome, Score
+from evaluators import clock
+from evaluators.base import Failure, Outcome, Score, TaskInfo
 from runs.database import StoreError
 from runs.evaluations import whole
-from runs.records import Asking, Part, Record, Split, State
+from runs.records import Asking, Evaluation, Part, Record, Split, State
+from runs.rows import Positions, Values, answers, positions, result
 from runs.run_database import RunDatabase
-from runs.tables import (
-    CANDIDATES,
-    EVALUATIONS,
-    null_if_nan,
-    pack,
-    part,
-    unpack,
-)
+from runs.tables import CANDIDATES, EVALUATIONS, pack, part
+from spaces.problems import RunFailed
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 __all__ = ["Store", "StoreError"]
-
-Positions = npt.NDArray[np.uint32]
-Values = npt.NDArray[np.float64]
 
 UNKNOWN = (math.nan, math.nan)
 """The span of an evaluation of which nobody took the time."""
@@ -60,6 +50,8 @@ _BEGIN = sa.insert(EVALUATIONS).values(
     started=sa.bindparam("now"),
 )
 
+_PARTS = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
+
 _NONE = Recipe(
     root=Merge(
         method="linear",
@@ -67,6 +59,10 @@ _NONE = Recipe(
     )
 )
 """Stands in for recipes that were not read."""
+
+
+class NotUnderWayError(RunFailed, RuntimeError):
+    """A result of what nobody was asked, such as a second one."""
 
 
 class Store(RunDatabase):
@@ -98,7 +94,8 @@ class Store(RunDatabase):
             The id of the candidate. Its search evaluation is begun in the same transaction.
         """
         planned = planned or self.manifest.questions.search
-        with self._writing(asked=True) as connection:
+
+        def work(connection: sa.Connection) -> int:
             last = connection.execute(_LAST).scalar()
             number = 0 if last is None else last + 1
             row = {
@@ -111,7 +108,9 @@ class Store(RunDatabase):
             }
             connection.execute(_NEW, row)
             self._begin(connection, number, Split.SEARCH, questions or planned)
-        return number
+            return number
+
+        return self._write(work, asked=True)
 
     def begin(self, candidate: int, split: Split, questions: Sequence[str] = ()) -> None:
         """Note that questions are handed out; of a part under way, that they are so once more.
@@ -122,15 +121,18 @@ class Store(RunDatabase):
             questions: Ids; none stands for all of the split. Ignored where a part is under way,
                 whose own questions are asked again.
         """
-        with self._writing() as connection:
+        asked = questions or self.manifest.questions.of(split)
+
+        def work(connection: sa.Connection) -> None:
             again = connection.execute(
                 sa.update(EVALUATIONS)
                 .where(_under_way(candidate, split))
-                .values(started=datetime.now(UTC).timestamp())
+                .values(started=clock.now())
             )
             if again.rowcount == 0:
-                asked = questions or self.manifest.questions.of(split)
                 self._begin(connection, candidate, split, asked)
+
+        self._write(work)
 
     def _begin(
         self, connection: sa.Connection, candidate: int, split: Split, questions: Sequence[str]
@@ -140,15 +142,14 @@ class Store(RunDatabase):
             "what": split.value,
             "count": len(questions),
             "ids": self._pack_positions(questions),
-            "now": datetime.now(UTC).timestamp(),
+            "now": clock.now(),
         }
         connection.execute(_BEGIN, row)
 
     def began(self, candidates: Collection[int]) -> None:
         """Note that workers began with what is under way of these candidates: it is an attempt."""
         if candidates:
-            with self._writing() as connection:
-                _count(connection, candidates)
+            self._write(lambda connection: _count(connection, candidates))
 
     def under_way(self) -> tuple[Asking, ...]:
         """What was handed out and has not come back, in the order of the candidates."""
@@ -157,8 +158,8 @@ class Store(RunDatabase):
             .where(EVALUATIONS.c.state == State.RUNNING.value)
             .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.split)
         )
-        with self._reading() as connection:
-            return tuple(
+        return self._read(
+            lambda connection: tuple(
                 Asking(
                     candidate=row.candidate,
                     split=Split(row.split),
@@ -166,6 +167,7 @@ class Store(RunDatabase):
                 )
                 for row in connection.execute(query)
             )
+        )
 
     def finish(
         self,
@@ -180,6 +182,8 @@ class Store(RunDatabase):
     ) -> None:
         """Record the result of the part under way in one transaction; durable when this returns.
 
+        It ends no earlier than it began, whatever the clocks say.
+
         Args:
             candidate: Its id.
             split: What was asked.
@@ -191,42 +195,33 @@ class Store(RunDatabase):
             begun: Candidates that workers began with meanwhile; as for ``began``.
         """
         began, ended = span
+        now = clock.now() if math.isnan(ended) else ended
+        started = EVALUATIONS.c.started if math.isnan(began) else sa.literal(began)
         values: dict[str, Any] = {
+            **result(outcome),
             "worker": worker,
-            "finished": datetime.now(UTC).timestamp() if math.isnan(ended) else ended,
-            "fingerprint": outcome.fingerprint,
+            "started": started,
+            "finished": sa.case((started > now, started), else_=now),
             # who was evaluated was begun with, whoever was told
             "attempts": sa.case((EVALUATIONS.c.attempts == 0, 1), else_=EVALUATIONS.c.attempts),
         }
-        if not math.isnan(began):
-            values["started"] = began
-        if isinstance(outcome, Score):
-            values |= {
-                "state": State.COMPLETE.value,
-                "value": outcome.value,
-                "stderr": null_if_nan(outcome.stderr),
-                "tasks": json.dumps([asdict(task) for task in outcome.tasks]),
-                "questions": len(outcome.outcomes),
-                "build_seconds": outcome.build_seconds,
-                "score_seconds": outcome.score_seconds,
-                # in the order they came, which need not be the order they were asked in
-                "asked": self._pack_positions([item.question for item in outcome.outcomes]),
-                "outcomes": pack(_numbers(outcome.outcomes)),
-            }
-        else:
-            values |= {
-                "state": State.FAILED.value,
-                "failure_kind": outcome.kind.value,
-                "failure_message": outcome.message,
-                "failure_detail": outcome.detail,
-            }
-        with self._writing() as connection:
+        if isinstance(outcome, Score):  # in the order they came, which need not be as asked
+            values["asked"] = self._pack_positions([item.question for item in outcome.outcomes])
+
+        def work(connection: sa.Connection) -> None:
             _count(connection, begun)
-            connection.execute(
+            finished = connection.execute(
                 sa.update(EVALUATIONS).where(_under_way(candidate, split)).values(**values)
             )
+            if finished.rowcount != 1:
+                raise NotUnderWayError(
+                    f"{self.name}: candidate {candidate}: expected {split} questions under way to "
+                    "finish, got none; nothing was written"
+                )
             if further:
                 self._begin(connection, candidate, split, further)
+
+        self._write(work)
 
     def records(self, *, recipes: bool = True) -> tuple[Record, ...]:
         """Every candidate with its evaluations, by id.
@@ -237,14 +232,13 @@ class Store(RunDatabase):
         """
         tasks = self.manifest.catalogue.tasks
         ids = cache(self._ids)  # of many candidates the same was planned
-        with self._reading() as connection:
-            candidates = connection.execute(
-                sa.select(CANDIDATES).order_by(CANDIDATES.c.id)
-            ).mappings()
-            columns = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
+
+        def read(connection: sa.Connection) -> tuple[Record, ...]:
+            candidates = connection.execute(sa.select(CANDIDATES).order_by(CANDIDATES.c.id))
+            known = candidates.mappings().all()  # all of them before their parts, which may grow
             parts: dict[int, dict[Split, list[Part]]] = {}
             for row in connection.execute(
-                sa.select(*columns).order_by(EVALUATIONS.c.part)
+                sa.select(*_PARTS).order_by(EVALUATIONS.c.part)
             ).mappings():
                 of = parts.setdefault(row["candidate"], {})
                 of.setdefault(Split(row["split"]), []).append(part(row))
@@ -255,37 +249,37 @@ class Store(RunDatabase):
                     origin=row["origin"],
                     trial=row["trial"],
                     planned=ids(row["planned"]),
-                    # In the order of the splits: rows of the same part come in any.
-                    evaluations={
-                        split: whole(split, done, tasks)
-                        for split in Split
-                        if (done := parts.get(row["id"], {}).get(split))
-                    },
+                    evaluations=_evaluations(row["id"], parts, tasks),
                 )
-                for row in candidates
+                for row in known
             )
+
+        return self._read(read)
 
     def parts(self) -> tuple[tuple[int, Split, Part], ...]:
         """Every part of every evaluation with its candidate, in the order they were handed out."""
-        columns = [c for c in EVALUATIONS.c if c.name not in ("asked", "outcomes")]
-        query = sa.select(*columns).order_by(EVALUATIONS.c.started, EVALUATIONS.c.candidate)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings()
-            return tuple((row["candidate"], Split(row["split"]), part(row)) for row in rows)
+        query = sa.select(*_PARTS).order_by(EVALUATIONS.c.started, EVALUATIONS.c.candidate)
+        return self._read(
+            lambda connection: tuple(
+                (row["candidate"], Split(row["split"]), part(row))
+                for row in connection.execute(query).mappings()
+            )
+        )
 
     def recipe(self, candidate: int) -> Recipe:
         """The recipe of one candidate."""
         query = sa.select(CANDIDATES.c.recipe).where(CANDIDATES.c.id == candidate)
-        with self._engine.connect() as connection:
-            return Recipe.from_dict(json.loads(connection.execute(query).scalar_one()))
+        return self._read(
+            lambda connection: Recipe.from_dict(json.loads(connection.execute(query).scalar_one()))
+        )
 
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
         """What each question gave in all complete parts of an evaluation, in the order asked."""
         questions = self.manifest.catalogue.questions
         return tuple(
             Outcome(question=questions[position].id, value=float(value), length=_known(length))
-            for _, positions, numbers in self._answers(_is(candidate, split))
-            for position, value, length in zip(positions, *numbers, strict=True)
+            for _, places, numbers in self._answers(_is(candidate, split))
+            for position, value, length in zip(places, *numbers, strict=True)
         )
 
     def fingerprint(self, candidate: int) -> str:
@@ -293,8 +287,7 @@ class Store(RunDatabase):
         query = sa.select(EVALUATIONS.c.fingerprint).where(
             (EVALUATIONS.c.candidate == candidate) & (EVALUATIONS.c.state == State.COMPLETE.value)
         )
-        with self._reading() as connection:
-            return connection.execute(query).scalar() or ""
+        return self._read(lambda connection: connection.execute(query).scalar() or "")
 
     def answers(self, split: Split) -> Iterator[tuple[int, Positions, Values]]:
         """The outcomes of every complete part of a split, by candidate.
@@ -311,22 +304,15 @@ class Store(RunDatabase):
             .where(where & EVALUATIONS.c.outcomes.is_not(None))
             .order_by(EVALUATIONS.c.candidate, EVALUATIONS.c.part)
         )
-        with self._reading() as connection:
-            count = len(self.manifest.catalogue.questions)
-            for candidate, asked, outcomes in connection.execute(query):
-                positions, flat = unpack(asked, "<u4"), unpack(outcomes, "<f8")
-                known = len(flat) in (len(positions), 2 * len(positions))
-                if not known or (positions >= count).any():
-                    raise ValueError(f"candidate {candidate}: answers to no questions of the run")
-                numbers = flat.reshape(-1, len(positions))
-                numbers = np.where(np.abs(numbers) <= LARGEST, numbers, math.nan)
-                if len(numbers) == 1:  # nothing was written
-                    numbers = np.vstack([numbers, np.full_like(numbers, math.nan)])
-                yield candidate, positions, numbers
+        count = len(self.manifest.catalogue.questions)
+        rows = self._read(lambda connection: connection.execute(query).all())
+        with self._deciphering():
+            for candidate, asked, outcomes in rows:
+                yield candidate, *answers(asked, outcomes, count)
 
     def _ids(self, packed: bytes) -> tuple[str, ...]:
         questions = self.manifest.catalogue.questions
-        return tuple(questions[position].id for position in unpack(packed, "<u4"))
+        return tuple(questions[at].id for at in positions(packed, len(questions)))
 
     def _pack_positions(self, questions: Sequence[str]) -> bytes:
         if not self._positions:
@@ -335,11 +321,14 @@ class Store(RunDatabase):
         return pack(np.array([self._positions[name] for name in questions], dtype="<u4"))
 
 
-def _numbers(outcomes: Sequence[Outcome]) -> Values:
-    """Values of outcomes, and after them the lengths of the answers where any was written."""
-    pairs = [(one.value, math.nan if one.length is None else one.length) for one in outcomes]
-    numbers = np.array(pairs, dtype="<f8").reshape(-1, 2).T
-    return numbers[: 1 if np.isnan(numbers[1]).all() else 2].copy()
+def _evaluations(
+    candidate: int, parts: Mapping[int, Mapping[Split, list[Part]]], tasks: Sequence[TaskInfo]
+) -> dict[Split, Evaluation]:
+    """The evaluations of a candidate in the order of the splits: rows of a part come in any."""
+    mine = parts.get(candidate, {})
+    if Split.SEARCH not in mine:
+        raise ValueError(f"candidate {candidate}: expected what it was asked while searching")
+    return {split: whole(split, mine[split], tasks) for split in Split if split in mine}
 
 
 def _known(length: float) -> float | None:
@@ -353,7 +342,7 @@ def _count(connection: sa.Connection, candidates: Collection[int]) -> None:
             sa.update(EVALUATIONS)
             .where(EVALUATIONS.c.candidate.in_(candidates))
             .where(EVALUATIONS.c.state == State.RUNNING.value)
-            .values(attempts=EVALUATIONS.c.attempts + 1, started=datetime.now(UTC).timestamp())
+            .values(attempts=EVALUATIONS.c.attempts + 1, started=clock.now())
         )
 
 

@@ -70,9 +70,25 @@ def pack(values: npt.NDArray[np.generic]) -> bytes:
     return zlib.compress(values.tobytes())
 
 
-def unpack(data: bytes, dtype: str) -> npt.NDArray[Any]:
-    """The array that ``pack`` was given."""
-    return np.frombuffer(zlib.decompress(data), dtype=dtype)
+def unpack(data: bytes, dtype: str, *, most: int) -> npt.NDArray[Any]:
+    """The array that ``pack`` was given.
+
+    Args:
+        data: As packed; from a stranger it may swell a thousand times.
+        dtype: Of the array.
+        most: Numbers that there may be: no more than those are inflated.
+
+    Raises:
+        ValueError: If there are more, or no whole ones.
+        zlib.error: If it is not what ``pack`` gives.
+    """
+    inflater, size = zlib.decompressobj(), most * np.dtype(dtype).itemsize
+    content = inflater.decompress(data, size + 1)  # one byte more tells whether there are more
+    if len(content) > size:
+        raise ValueError(f"expected at most {most} numbers, got more")
+    if not inflater.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return np.frombuffer(content, dtype=dtype)
 
 
 def null_if_nan(value: float) -> float | None:
@@ -89,6 +105,7 @@ def part(row: RowMapping) -> Part:
     """A part of an evaluation from its row; the outcomes of questions are read elsewhere.
 
     Scores that nothing can be reckoned with, which earlier versions kept, are a failure.
+    It ends no earlier than it began: the clock may have been set back meanwhile.
     """
     found = _part(row)
     numbers = [found.value, found.stderr]
@@ -107,6 +124,7 @@ def part(row: RowMapping) -> Part:
 
 
 def _part(row: RowMapping) -> Part:
+    started, finished = row["started"], row["finished"]
     return Part(
         state=State(row["state"]),
         value=nan_if_null(row["value"]),
@@ -119,7 +137,7 @@ def _part(row: RowMapping) -> Part:
         fingerprint=row["fingerprint"],
         failure_kind=FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
         failure_message=row["failure_message"],
-        started=datetime.fromtimestamp(row["started"], UTC),
-        finished=datetime.fromtimestamp(row["finished"], UTC) if row["finished"] else None,
+        started=datetime.fromtimestamp(started, UTC),
+        finished=datetime.fromtimestamp(max(started, finished), UTC) if finished else None,
         attempts=row["attempts"],
     )

@@ -32,7 +32,7 @@ def run(
 ) -> str:
     """Start a search; see ``search run --help``. Where its study is comes back."""
     given = read(config, overrides)
-    from runs.run_database import check_new
+    from runs.creation import check_new
 
     folder = out if out is not None else Path("run" if given.path is None else given.path.stem)
     study = storage if storage is not None else str(folder / STUDY)

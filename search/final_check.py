@@ -49,7 +49,7 @@ def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -
     answers that some of the chosen gave before it.
     """
     this = {"top": top, "candidates": ledger.taken_up}  # another check, or one after more search
-    known = json.loads(store.fact(FINALISTS) or "{}")
+    known = store.mapping(FINALISTS)
     tried: list[int] = known.pop("tried", [])
     if known != this:
         tried = []

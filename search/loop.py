@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from evaluators import clock
 from evaluators.base import Candidate, FailureKind, Score
 from evaluators.pool import Pool, Result
 from runs.budget import Budget, Cost
@@ -164,7 +165,7 @@ class Loop:
             candidate=candidate.id,
             what=candidate.recipe.title,
             questions=len(candidate.questions),
-            since=time.time(),
+            since=clock.now(),
         )
 
     def _take(self, standing: Standing, *, last: bool, patient: bool = True) -> Result | None:

@@ -139,10 +139,7 @@ def kept_fits(store: Store, space: Space) -> tuple[Fits, ...]:
 
 def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
     groups = Features(space).groups
-    found = {
-        int(key.removeprefix(prefix)): Hyper(np.array(json.loads(text), dtype=np.float64))
-        for key, text in store.facts(prefix).items()
-    }
+    found = dict(store.numbered(prefix, _hyper))
     # Earlier versions had other hyper-parameters; such a run fits anew.
     usual = Hyper.median(groups).log.shape
     known = {size: hyper for size, hyper in found.items() if hyper.log.shape == usual}
@@ -153,10 +150,19 @@ def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
     return Fits(groups, known=known, keep=keep)
 
 
+def _hyper(size: int, text: str) -> tuple[int, Hyper]:
+    log = np.array(json.loads(text), dtype=np.float64)
+    if not np.isfinite(log).all():
+        raise ValueError(f"fit of {size}: expected finite numbers")
+    return size, Hyper(log)
+
+
 def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
-    records, manifest = store.records(), store.manifest
-    answers = Answers.of_study(store, records)
+    manifest = store.manifest
+    with store.snapshot():
+        records = store.records()
+        answers = Answers.of_study(store, records)
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,5 +106,4 @@ def config_of(store: Store, overrides: Overrides) -> RunConfig:
 
 def kept_budget(store: Store) -> dict[str, int | float]:
     """The budget that ``resume`` was told to keep, by dotted key."""
-    kept: dict[str, int | float] = json.loads(store.fact("budget") or "{}")
-    return kept
+    return store.mapping("budget")

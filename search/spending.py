@@ -21,7 +21,7 @@ class Watch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._before = float(store.fact("seconds") or 0.0)
+        self._before = store.number("seconds")
         self._start = time.monotonic()
         self._saved = self._start
 

@@ -26,7 +26,7 @@ from runs.records import Record, Split, State
 from runs.report import write_report
 from runs.store import Store
 from runs.timeline import Timeline
-from runs.utilisation import attended, busy_share
+from runs.utilisation import attended, busy_share, machines, most_at_once
 from runs.verdict import Verdict, judge
 from search.insights import insights
 from search.posterior import judged
@@ -216,24 +216,27 @@ def _kinds(failed: Counter[str]) -> str:
 
 def _attendance(attendances: Sequence[Attendance]) -> str:
     """Such as ``8 on 2 nodes, busy 97.5 % of the time that they were there``."""
-    nodes = len({one.node for one in attendances})
+    nodes = machines(attendances)
     where = "" if nodes == 1 else f" on {nodes} nodes"
     busy = busy_share(attendances)
     share = "" if math.isnan(busy) else f", busy {100 * busy:.1f} % of the time they were there"
-    return f"{len(attendances)}{where}{share}"
+    return f"{most_at_once(attendances)}{where}{share}"
 
 
 def _busy_shares(attendances: Sequence[Attendance]) -> dict[str, str | int | float | None]:
-    """How busy each worker was; ``None`` where that is not known."""
+    """How busy each worker was, in all sessions together; ``None`` where that is not known."""
+    by_name: dict[str, list[Attendance]] = {}
+    for one in attendances:
+        by_name.setdefault(one.worker, []).append(one)
     return {
-        one.worker: None if math.isnan(share := busy_share([one])) else round(share, 4)
-        for one in attendances
+        name: None if math.isnan(share := busy_share(known)) else round(share, 4)
+        for name, known in by_name.items()
     }
 
 
 def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
     """What a run has cost."""
-    seconds, gpus = (float(store.fact(name) or 0.0) for name in ("seconds", "gpus"))
+    seconds, gpus = (store.number(name) for name in ("seconds", "gpus"))
     return cost_of(records, seconds=seconds, gpus=gpus)
 
 

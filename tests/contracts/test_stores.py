@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from evaluators.base import Failure, FailureKind
 from runs import lock
+from runs.creation import STUDY_NAME
 from runs.database import WriteError, optuna_storage, url_of
 from runs.lock import LockedError, LockLostError
 from runs.manifest import FORMAT
 from runs.records import Split, State
-from runs.run_database import STUDY_NAME
 from runs.store import Store, StoreError
 from tests.made_studies import manifest, recipe, score
 
@@ -32,10 +32,18 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(location: str):
+def unheld(location: str):
+    """A study that nobody drives."""
     made = Store.create(location, manifest())
     yield made
     made.close()
+
+
+@pytest.fixture
+def store(unheld: Store) -> Store:
+    """A study that this process drives."""
+    unheld.hold()
+    return unheld
 
 
 def write(store: Store, statement: str) -> None:
@@ -153,11 +161,11 @@ def test_facts_can_change(store: Store, location: str) -> None:
     assert store.fact("seconds") is None
     store.set_fact("seconds", "1")
     store.set_fact("seconds", "2")
-    store.set_fact("fit:0:10", "a")
-    store.set_fact("fit_0", "b")
+    store.set_facts({"fit:0:10": "a", "fit:0:9": "c", "fit:1:2": "d", "fit_0:1": "b"})
     other = Store.open(location)
     assert other.fact("seconds") == "2"
-    assert other.facts("fit:") == {"fit:0:10": "a"}
+    assert other.facts("fit:") == {"fit:0:10": "a", "fit:0:9": "c", "fit:1:2": "d"}
+    assert other.numbered("fit:0:", lambda at, text: (at, text)) == [(9, "c"), (10, "a")]
     other.close()
 
 
@@ -197,7 +205,6 @@ def test_optuna_opens_the_same_database(store: Store, location: str) -> None:
 
 
 def test_a_second_driver_is_refused(store: Store, location: str) -> None:
-    store.hold()
     other = Store.open(location)
     for take in (other.lock.check_free, other.hold):
         with pytest.raises(LockedError, match=f"process {os.getpid()} on .*; wait for it or stop"):
@@ -205,12 +212,12 @@ def test_a_second_driver_is_refused(store: Store, location: str) -> None:
     store.lock.beat()
     store.lock.release()
     other.hold()
-    store.set_fact("seconds", "1")  # nobody's business once it holds no lock
+    with pytest.raises(LockLostError, match="expected to hold its lock before writing, got none"):
+        store.set_fact("seconds", "1")
     other.close()
 
 
 def test_who_was_taken_for_dead_writes_nothing_more(store: Store, location: str) -> None:
-    store.hold()
     number = store.add(recipe(0.1), origin="tpe", trial=None)
     write(store, "delete from merge_search_lock")
     other = Store.open(location)
@@ -242,26 +249,26 @@ time.sleep(60)
 """
 
 
-def test_the_lock_of_a_killed_driver_is_taken_over(store: Store, location: str) -> None:
+def test_the_lock_of_a_killed_driver_is_taken_over(unheld: Store, location: str) -> None:
     killed = subprocess.run([sys.executable, "-c", HOLD, location, "die"], check=False)
     assert killed.returncode == -9
-    assert store.lock.holder() is not None
-    store.hold()
-    assert store.lock.holder().pid == os.getpid()
+    assert unheld.lock.holder() is not None
+    unheld.hold()
+    assert unheld.lock.holder().pid == os.getpid()
 
 
-def test_a_stopped_driver_is_alive_and_a_zombie_is_dead(store: Store, location: str) -> None:
+def test_a_stopped_driver_is_alive_and_a_zombie_is_dead(unheld: Store, location: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, location, "live"], stdout=subprocess.PIPE
     ) as driver:
         assert driver.stdout.readline() == b"held\n"
         driver.send_signal(signal.SIGSTOP)
         with pytest.raises(LockedError, match=f"process {driver.pid}"):
-            store.lock.check_free()
+            unheld.lock.check_free()
         driver.kill()  # not waited for: its parent, this test, keeps it as a zombie
         while Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
-        store.lock.check_free()
+        unheld.lock.check_free()
 
 
 def elsewhere(store: Store, *, silent: float, birth: str = "77@another-boot@4026531836") -> None:
@@ -274,7 +281,6 @@ def test_a_silent_holder_elsewhere_counts_as_dead_after_a_while(
     store: Store, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "WATCH_SECONDS", 0.2)
-    store.hold()
     other = Store.open(location)
     elsewhere(store, silent=100)
     with pytest.raises(LockedError, match=r"on far writing it \(sign of life 10\d s ago\).*300 s"):
@@ -288,7 +294,6 @@ def test_clocks_that_differ_do_not_kill_a_driver(
     store: Store, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives signs of life, which look an hour old by the clock of this machine."""
-    store.hold()
     elsewhere(store, silent=3600)
 
     def watched(seconds: float) -> None:
@@ -305,7 +310,6 @@ def test_clocks_that_differ_do_not_kill_a_driver(
 @pytest.mark.parametrize("what", ["pid", "boot", "namespace"])
 def test_a_process_is_known_by_more_than_its_id(store: Store, location: str, what: str) -> None:
     """Another process under the id is not the driver; on another machine nothing is known of it."""
-    store.hold()
     ticks, boot, space = store.lock.holder().birth.split("@")
     other = Store.open(location)
     if what == "pid":  # this very machine: a later process was given the id
@@ -319,8 +323,11 @@ def test_a_process_is_known_by_more_than_its_id(store: Store, location: str, wha
     other.close()
 
 
-def test_signs_of_life_are_given_by_a_thread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signs_of_life_are_given_by_a_thread(
+    unheld: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    store = unheld
     store.hold()
     before = store.lock.holder().beat
     end = time.monotonic() + 30

@@ -56,6 +56,7 @@ def study(tmp_path: Path) -> Path:
     )
     path = tmp_path / "study.db"
     store = Store.create(str(path), manifest)
+    store.hold()
     for weight, origin, right in ((0.5, AVERAGE, 10), (0.8, "tpe", 15)):
         number = store.add(recipe(weight), origin=origin, trial=None)
         for split in Split:

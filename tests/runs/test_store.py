@@ -24,10 +24,18 @@ from tests.made_studies import manifest, recipe, score
 
 
 @pytest.fixture
-def store(tmp_path: Path):
+def unheld(tmp_path: Path):
+    """A study that nobody drives."""
     made = Store.create(str(tmp_path / "study.db"), manifest())
     yield made
     made.close()
+
+
+@pytest.fixture
+def store(unheld: Store) -> Store:
+    """A study that this process drives."""
+    unheld.hold()
+    return unheld
 
 
 def pragma(store: Store, name: str) -> object:
@@ -90,8 +98,9 @@ def test_outcomes_are_small(store: Store) -> None:
 # How it reaches the disk.
 
 
-def test_a_local_file_is_logged_while_it_is_written_and_plain_afterwards(store: Store) -> None:
-    assert store.hold() == ()
+def test_a_local_file_is_logged_while_it_is_written_and_plain_afterwards(unheld: Store) -> None:
+    assert unheld.hold() == ()
+    store = unheld
     assert pragma(store, "journal_mode") == "wal"
     assert pragma(store, "synchronous") >= 2  # every commit of ours waits for the disk
     with store.study._storage._kept.engine.connect() as connection:  # Optuna's: with our next
@@ -105,7 +114,6 @@ def test_a_local_file_is_logged_while_it_is_written_and_plain_afterwards(store: 
 def test_on_a_network_file_system_no_log_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.hold()
     store.close()
     monkeypatch.setattr(journal, "type_of", lambda path: "nfs4")
     (note,) = store.hold()
@@ -117,11 +125,11 @@ def test_on_a_network_file_system_no_log_is_kept(
     assert not Path(store.name + "-wal").exists()
 
 
-def test_where_no_log_can_be_kept_the_run_goes_on_and_says_so(store: Store) -> None:
-    reader = sqlite3.connect(store.name)
+def test_where_no_log_can_be_kept_the_run_goes_on_and_says_so(unheld: Store) -> None:
+    reader = sqlite3.connect(unheld.name)
     reader.execute("begin").connection.execute("select * from merge_search_run").fetchone()
     reader.execute("pragma journal_mode")
-    with store._engine.connect() as connection:
+    with unheld._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=10")
         assert journal._switched(connection, "wal") == "delete"
     reader.close()
@@ -172,6 +180,7 @@ def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
 
 def test_a_damaged_study_is_not_written(tmp_path: Path) -> None:
     store = Store.create(str(tmp_path / "study.db"), manifest())
+    store.hold()
     for weight in range(200):
         store.add(recipe(weight), origin="tpe", trial=None)
     store.close()
@@ -185,9 +194,9 @@ def test_a_damaged_study_is_not_written(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_schema_that_is_no_text_is_refused(store: Store) -> None:
+def test_a_schema_that_is_no_text_is_refused(unheld: Store) -> None:
     """SQLite then says what is wrong in bytes that Python cannot read."""
-    with sqlite3.connect(store.name) as connection:
+    with sqlite3.connect(unheld.name) as connection:
         connection.execute("pragma writable_schema = on")
         connection.execute(
             "update sqlite_master set name = cast(X'E9E9' as text), sql = cast(X'E9E9' as text) "
@@ -195,7 +204,7 @@ def test_a_schema_that_is_no_text_is_refused(store: Store) -> None:
         )
     connection.close()
     with pytest.raises(StoreError, match=r"study\.db: expected a study made by `search run`"):
-        Store.open(store.name)
+        Store.open(unheld.name)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +224,7 @@ def test_values_that_nobody_wrote_are_damage(store: Store, table: str, change: s
     number = store.add(recipe(0.5), origin="tpe", trial=None)
     names = store.manifest.questions.search
     store.finish(number, Split.SEARCH, score(names), worker="w")
+    store.close()
     with sqlite3.connect(store.name) as connection:
         connection.execute(f"update merge_search_{table} set {change}")
     connection.close()
@@ -227,7 +237,6 @@ def test_values_that_nobody_wrote_are_damage(store: Store, table: str, change: s
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_harms_nothing(store: Store) -> None:
-    store.hold()
     first = store.add(recipe(0.5), origin="tpe", trial=None)
     names = store.manifest.questions.search
     store.finish(first, Split.SEARCH, score(names), worker="w")
@@ -325,7 +334,7 @@ def old(tmp_path: Path) -> Path:
 def test_a_study_of_format_1_becomes_one_of_today(old: Path) -> None:
     before = old.read_bytes()
     store = Store.open(str(old))
-    assert store._fact("format") == str(FORMAT)
+    assert store._format() == str(FORMAT)
     records = store.records()
     states = [record.evaluations[Split.SEARCH].state for record in records]
     done, failed, running = State.COMPLETE, State.FAILED, State.RUNNING

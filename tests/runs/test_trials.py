@@ -39,14 +39,14 @@ def draw(trial: optuna.Trial) -> float:
     return trial.suggest_float("weight", 0.0, 1.0) + (method == "ties")
 
 
-def write(book: TrialBook, url: str) -> None:
+def write(book: TrialBook, url: str, *, running: bool = False) -> None:
     """What a run does with everything it writes of its own, and does not with what failed."""
     engine = sa.create_engine(url)
     with engine.connect() as connection:
-        book.write(connection, running=False)
+        book.write(connection, running=running)
         connection.rollback()
     with engine.begin() as connection:
-        book.write(connection, running=False)
+        book.write(connection, running=running)
     book.written()
     engine.dispose()
 
@@ -72,7 +72,7 @@ def test_the_database_holds_what_memory_does(url: str, sampler: BaseSampler) -> 
         trial = study.ask()
         value = draw(trial)
         trial.set_user_attr("candidate", number)
-        book.flush()
+        write(book, url, running=True)
         if number % 5 == 4:
             study.tell(trial, state=TrialState.FAIL)
         else:
@@ -81,7 +81,7 @@ def test_the_database_holds_what_memory_does(url: str, sampler: BaseSampler) -> 
             write(book, url)
     running = study.ask()
     draw(running)
-    book.flush()
+    write(book, url, running=True)
     kept = optuna.load_study(study_name="x", storage=url)
     assert rounded(kept.trials) == rounded(study.trials)
     assert kept.trials[0].params["weight"] == 0.25
@@ -103,7 +103,7 @@ def test_what_never_became_a_candidate_is_not_there(url: str) -> None:
     assert [t.state for t in optuna.load_study(study_name="x", storage=url).trials] == [
         TrialState.COMPLETE
     ]
-    book.flush()
+    write(book, url, running=True)
     kept = optuna.load_study(study_name="x", storage=url).trials
     assert [t.state for t in kept] == [
         TrialState.COMPLETE,
@@ -139,7 +139,7 @@ def test_several_objectives(tmp_path: Path) -> None:
         trial = study.ask()
         value = draw(trial)
         study.tell(trial, [value, -value])
-    book.flush()
+    write(book, url, running=True)
     kept = optuna.load_study(study_name="x", storage=url)
     assert rounded(kept.trials) == rounded(study.trials)
     assert len(kept.best_trials) == 6

@@ -17,7 +17,7 @@ from evaluators.base import Candidate
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.pool import Result, SerialPool
 from runs.config import RunConfig
-from runs.run_database import STUDY_NAME
+from runs.creation import STUDY_NAME
 from runs.store import Store
 from search.book import read_book
 from search.monitor import Standing

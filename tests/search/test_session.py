@@ -290,6 +290,7 @@ def test_the_sampler_hears_how_sure_each_score_is(tmp_path: Path) -> None:
     """As the results come in, and all over again by the books of a resumed run."""
     settings = config(9)
     store = make_store(tmp_path, settings)
+    store.hold()
     space, evaluator = settings.space(4), FakeEvaluator(spec(fail_rate=0.2))
     live, later = Listening(settings), Listening(settings)
     ledger = Ledger(store, space, sampler=live, seeds=seeds(space))
@@ -403,6 +404,7 @@ class Turned(FakeEvaluator):
 
 def test_other_weights_under_the_same_recipe_are_a_failure(tmp_path: Path) -> None:
     settings, store = growing(tmp_path)
+    store.hold()
     space = settings.space(4)
     ledger = Ledger(
         store, space, sampler=Sampler("random", seed=1), seeds=(), all_at_once=False
@@ -554,12 +556,14 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     settings = config(10, "random")
     store = make_store(tmp_path, settings)
     drive(store, settings.replaced({"search.trials": 6, "search.validate": 1}))
+    store.lock.acquire()
     asked = store.study.ask()  # died before the recipe became a candidate
     ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
     committed, running, ready = ledger.next(), ledger.next(), ledger.next()
     store.began([committed.id, running.id])
     outcome = FakeEvaluator(spec()).evaluate(committed)
     store.finish(committed.id, Split.SEARCH, outcome, worker="w")  # died before telling
+    store.lock.release()
     drive(store, settings)
     records = store.records()
     assert len(records) == 10

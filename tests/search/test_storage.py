@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
+from runs import run_database
 from runs.records import Split, State
 from runs.store import Store
 from spaces.redaction import hidden
@@ -110,6 +111,7 @@ def test_passwords_are_hidden(text: str, shown: str) -> None:
 def test_a_server_that_goes_away_ends_the_run_and_loses_nothing(
     project: Project, tmp_path: Path, postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run_database, "SERVER_SECONDS", 1.0)
     url, folder = postgres.database(), tmp_path / "here"
     finish, results = Store.finish, []
 
