@@ -12,8 +12,9 @@ class Importance:
 
     Attributes:
         name: The part in words, such as ``method`` or ``weight of math``.
-        share: Share of the variance of the expected scores that goes with it (Sobol's total
-            index), from 0; shares of parts that act together count in each of them.
+        share: Sobol's total index over all recipes that the space draws: the share of the
+            variance of their expected scores that is left while all but this part is known. From
+            0; parts that act together count in each of them, so shares sum up to 1 or more.
     """
 
     name: str

@@ -1,10 +1,12 @@
 """Which parts of the recipes matter, by the model that the search itself goes by.
 
-For each part (the method, each parent's weights, its densities ...) its values are exchanged
-between recipes, everything else left as it is, and the model is asked what it now expects. Half the
-mean square of the change, over the variance of what it expects, is the total index of Sobol by the
-estimator of Jansen (1999): the share of the variance that would be left if only this part were not
-known.
+Recipes are drawn from the whole space, as it draws them at random, and the model is asked what it
+expects of each; then again with the values of one part (the method, each parent's weights, its
+densities ...) drawn anew. Half the mean square of the change, over the variance of what it expects,
+is the total index of Sobol by the estimator of Jansen (1999): the share of the variance that is
+left while everything but this part is known. The parts are drawn independently, which the index
+needs and the recipes that a search tried are not: those come after each other and crowd around the
+best. So the indices sum up to 1 at least, and to more where parts act together.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from numpy.typing import NDArray
 
 from runs.insights import Dials, Importance, Insights
 from runs.records import Record
+from search.candidates import Cube
 from search.features import Features, Group
 from search.fitting import Fits
+from search.sketches import Sketches
 from search.surrogate import FEWEST, Data, Surrogate, variances
-from spaces.dials import DRAWN
+from spaces.dials import DRAWN, dials
 from spaces.recipe import Recipe, merges
 from spaces.space import Space
 
@@ -33,15 +37,25 @@ MOST_POINTS = 300
 MOST_DIALS = 2500
 """Recipes whose mixes are given, evenly chosen of more."""
 
-ROUNDS = 4
-"""How often the values of a part are exchanged."""
+DRAWN_RECIPES = 2048
+"""Recipes drawn from the space: shares are then within about two points."""
 
 LEAST_POINTS = 20
 """With fewer scored recipes than this nothing is said."""
 
 FOLDS = 5
 
-_WORDS = {"method": "method", "tree": "merge order", "slices": "layers"}
+_WORDS = {
+    "order": "merge order",
+    "tree": "merge order",
+    "slices": "layers",
+    "start": "layers",
+    "shift": "layers",
+    "end": "layers",
+    "source": "layers",
+    "della_density": "density",
+}
+"""What dials are part of, where that has another name."""
 
 
 def insights(records: Sequence[Record], space: Space) -> Insights:
@@ -71,32 +85,11 @@ def insights(records: Sequence[Record], space: Space) -> Insights:
     )
     fits = Fits(features.groups)
     model = Surrogate(data, hyper=fits.of(data), groups=features.groups)
-    found = [Importance(name=name, share=_total(model, moved)) for name, moved in blocks.moves()]
     return Insights(
-        importance=tuple(sorted(found, key=lambda item: -item.share)),
+        importance=tuple(sorted(_importance(model, space, features), key=lambda it: -it.share)),
         explained=_explained(data, model),
         dials=dials,
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Move:
-    """Takes the values of one part from other recipes."""
-
-    columns: NDArray[np.intp]
-    shares: Group | None = None
-    scale: Group | None = None
-    cells: int = 0
-
-    def __call__(self, x: Array, others: Array) -> Array:
-        moved = x.copy()
-        moved[:, self.columns] = others[:, self.columns]
-        if self.shares is not None and self.scale is not None:
-            # The size of the result follows from the shares: it is not moved by itself.
-            by_parent = moved[:, self.shares.start : self.shares.end]
-            sums = by_parent.reshape(len(x), -1, self.cells).sum(axis=1)
-            moved[:, self.scale.start : self.scale.end] = sums
-        return moved
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,50 +124,41 @@ class _Blocks:
         means: list[list[float]] = (values.mean(axis=2) * math.sqrt(size)).tolist()
         return means
 
-    def moves(self) -> Iterator[tuple[str, _Move]]:
-        """Every part in words, with what exchanges it."""
-        for name, group in self.groups.items():
-            columns = np.arange(group.start, group.end)
-            if name in ("share", "density"):
-                for parent, own in zip(
-                    self.space.parents, np.split(columns, len(self.space.parents)), strict=True
-                ):
-                    yield self._of_parent(name, parent, own)
-            elif name == "tuning":
-                for parameter, column in zip(self.features.tuning, columns, strict=True):
-                    yield parameter, _Move(columns=np.array([column]))
-            elif name in _WORDS:
-                yield _WORDS[name], _Move(columns=columns)
-
-    def _of_parent(self, name: str, parent: str, own: NDArray[np.intp]) -> tuple[str, _Move]:
-        if name == "density":
-            return f"density of {parent}", _Move(columns=own)
-        move = _Move(
-            columns=own,
-            shares=self.groups["share"],
-            scale=self.groups.get("scale"),
-            cells=self.features.cells,
-        )
-        return f"weight of {parent}", move
-
 
 def _has_density(recipe: Recipe) -> bool:
     return any("density" in DRAWN[node.method] for node in merges(recipe.root))
 
 
-def _total(model: Surrogate, move: _Move) -> float:
-    """Total index of one part over the recipes that the model was made from."""
-    x = model.data.x
-    expected, _ = model.predict(x)
-    variance = float(np.var(expected))
-    if variance <= 0:
-        return 0.0
-    random = np.random.default_rng(0)
-    squares = []
-    for _ in range(ROUNDS):
-        changed, _ = model.predict(move(x, x[random.permutation(len(x))]))
-        squares.append(float(np.mean((changed - expected) ** 2)))
-    return float(np.mean(squares)) / (2.0 * variance)
+def _importance(model: Surrogate, space: Space, features: Features) -> Iterator[Importance]:
+    """Total index of every part of the recipes that the space draws."""
+    cube, random = Cube(space), np.random.default_rng(0)
+    if not cube.size:
+        return
+    sketches = Sketches(space, cube, features)
+
+    def expected(points: Array) -> Array:
+        return model.predict(sketches.matrix(points))[0]
+
+    points, others = (cube.random(random, DRAWN_RECIPES) for _ in range(2))
+    before = expected(points)
+    variance = float(np.var(np.concatenate([before, expected(others)])))
+    for part, columns in _parts(space, tuple(cube.domains)).items():
+        moved = points.copy()
+        moved[:, columns] = others[:, columns]
+        change = float(np.mean((expected(moved) - before) ** 2))
+        yield Importance(name=part, share=change / (2.0 * variance) if variance > 0 else 0.0)
+
+
+def _parts(space: Space, names: Sequence[str]) -> dict[str, list[int]]:
+    """The dimensions of a cube by what they say to people."""
+    known, found = dials(space), dict[str, list[int]]()
+    for at, name in enumerate(names):
+        dial = known[name]
+        part = _WORDS.get(dial.parameter, dial.parameter)
+        if part in ("weight", "density"):
+            part += f" of {dial.of if dial.of in space.parents else 'intermediate merges'}"
+        found.setdefault(part, []).append(at)
+    return found
 
 
 def _explained(data: Data, model: Surrogate) -> float:

@@ -47,8 +47,9 @@ def importance_figure(insights: Insights) -> Figure | None:
         name="importance",
         title="What matters",
         note="How much of the variance of the expected scores goes with each part of the "
-        "recipes: its values are exchanged between recipes, and the search's own model (a Gaussian "
-        "process) is asked again. Parts that act together count in each of them." + sure,
+        "recipes (Sobol's total index): over recipes drawn at random from the whole space, by the "
+        "search's own model (a Gaussian process). Parts that act together count in each of them, "
+        "so the shares sum up to 100 % or more." + sure,
         traces=(bars([100 * item.share for item in found]),),
         layout={"xaxis": axis("% of the variance"), "yaxis": rows(labels), "bargap": 0.35},
         height=90 + 28 * len(found),

@@ -12,7 +12,7 @@ from search.insights import insights
 from spaces.contributions import contributions
 from spaces.draw import draw
 from spaces.recipe import Recipe
-from spaces.space import Space
+from spaces.space import Order, Space
 
 SPACE = Space(parents=("a", "b", "c"), base="base", layers=4, methods=("task_arithmetic", "ties"))
 
@@ -77,3 +77,42 @@ def test_too_few_recipes_say_nothing(recipes: list[Recipe]) -> None:
     assert result.importance == ()
     assert math.isnan(result.explained)
     assert len(result.dials) == 10
+
+
+def test_shares_are_sobols_total_indices_whatever_recipes_were_tried() -> None:
+    """With w in (0, 1.5), l in (0.5, 1.5): 0.8125 and 0.25 of the variance of w l, by hand."""
+    space = Space(
+        parents=("a", "b"),
+        base="base",
+        layers=4,
+        methods=("task_arithmetic",),
+        order=Order.ALL_AT_ONCE,
+    )
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn = {(recipe := draw(space, study.ask())).key: recipe for _ in range(300)}
+    # As an adaptive search does: most of what was tried is near the best.
+    best = sorted(drawn.values(), key=lambda recipe: -weight_of(recipe, "b"))
+    tried = [*best[:80], *best[80::4]]
+    records = [
+        Record(
+            id=number,
+            recipe=recipe,
+            origin="surrogate",
+            trial=number,
+            estimate=Estimate(value=weight_of(recipe, "b"), stderr=0.01),
+        )
+        for number, recipe in enumerate(tried)
+    ]
+    shares = {item.name: item.share for item in insights(records, space).importance}
+    assert shares["weight of b"] == pytest.approx(0.8125, abs=0.06)
+    assert shares["lambda"] == pytest.approx(0.25, abs=0.06)
+    assert shares["weight of a"] < 0.03
+    assert sum(shares.values()) >= 1.0
+
+
+def test_every_part_of_a_space_has_a_name(recipes: list[Recipe]) -> None:
+    result = found(recipes, lambda recipe: weight_of(recipe, "a"))
+    names = {item.name for item in result.importance}
+    each = {f"{what} of {of}" for what in ("weight", "density") for of in SPACE.parents}
+    joins = {"weight of intermediate merges", "density of intermediate merges"}
+    assert names == each | joins | {"method", "merge order", "lambda"}
