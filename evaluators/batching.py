@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from evaluators.resident import free_bytes
+from evaluators.memory import free_bytes
 
 CPU_BATCH = 32
 """On a CPU larger batches gain nothing and pad more."""

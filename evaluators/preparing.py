@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from evaluators.base import EvaluatorError
 from evaluators.batching import sequence_bytes
-from evaluators.resident import free_bytes
+from evaluators.memory import free_bytes
 from evaluators.spec import HarnessSpec
 from evaluators.spread import Spread
 from merging.cache import Statistics
@@ -103,8 +103,12 @@ def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> Spread |
     return Spread(devices=tuple(devices), sizes=sizes)
 
 
-def _config(checkpoint: Checkpoint, *, trust: bool) -> Any:
-    """The model's config as transformers reads it."""
+def read_config(checkpoint: Checkpoint, *, trust: bool) -> Any:
+    """The model's config as transformers reads it.
+
+    Raises:
+        EvaluatorError: If transformers does not know such a model.
+    """
     try:
         return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
@@ -123,7 +127,7 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
     if spec.most_layers is not None:
         model = model.deepened(spec.most_layers)
     first = next(iter(checkpoints.values()))
-    config = _config(first, trust=spec.trust_remote_code)
+    config = read_config(first, trust=spec.trust_remote_code)
     tokens = spec.max_length or min(
         PLANNED_TOKENS, getattr(config.get_text_config(), "max_position_embeddings", PLANNED_TOKENS)
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
-from evaluators.spread import Spread
+from evaluators.memory import free_bytes
+from evaluators.spread import Fill, Spread, Wanted, empty
+from merging.companions import GENERATION
 from merging.plan import MergePlan
 
 MOST_KEPT = 4
@@ -111,11 +112,6 @@ class Skeleton:
         """Whether the model gave NaN or infinite logits since it was settled."""
         return bool(self._broken.item())
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights."""
-        return sum(value.numel() * value.element_size() for value in self.model.parameters())
-
     def _look(self, model: Any, inputs: Any, output: Any) -> None:
         # A model that overflows still has an argmax: without this it would score like any other.
         # Single entries may be -inf (a masked vocabulary). No synchronisation with the device here.
@@ -156,7 +152,10 @@ class Skeleton:
 
 
 class Resident:
-    """Skeletons for the plans of a run: usually one, more when depth or dtype vary.
+    """Skeletons for the plans of a run: one for each config, all over the same weights.
+
+    A model of other rotary frequencies, or of more layers, takes no memory for what it has in
+    common with those that are kept: what was built last is in all of them.
 
     Args:
         device: Where the weights live, or the first of the devices that they are spread over.
@@ -186,12 +185,15 @@ class Resident:
         Raises:
             ResidentError: If transformers cannot make such a model.
         """
-        key = json.dumps([str(folder), plan.config], sort_keys=True, default=str)
+        generation = _generation_settings(folder)
+        code = str(folder) if "auto_map" in plan.config else ""
+        key = json.dumps([code, generation, plan.config], sort_keys=True, default=str)
         found = self._kept.pop(key, None)
         if found is None:
-            self._make_room()
-            place = self._spread or self.device
-            found = Skeleton(_empty_model(plan, folder, place=place, trust=self._trust))
+            spread = self._spread or Spread(devices=(self.device,), sizes=())
+            found = Skeleton(
+                _model(plan, folder, spread=spread, fill=self._fill, trust=self._trust)
+            )
         self._kept[key] = found
         return found
 
@@ -206,13 +208,29 @@ class Resident:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _make_room(self) -> None:
-        """Drop the models used longest ago, but for those that take little of what is free."""
+    def _fill(self, wanted: Sequence[Wanted]) -> list[nn.Parameter]:
+        """Memory for the weights of a new model: that of models kept, where they have the same."""
+        lent: dict[tuple[object, ...], nn.Parameter] = {}
+        for skeleton in self._kept.values():
+            for name, own in skeleton.model.named_parameters():
+                lent[name, own.shape, own.dtype, own.device] = own
+        keys = [(name, like.shape, like.dtype, device) for name, like, device in wanted]
+        found = [lent.pop(key, None) for key in keys]
+        del lent
+        self._make_room({id(one) for one in found if one is not None})
+        made = iter(empty([one for one, old in zip(wanted, found, strict=True) if old is None]))
+        return [next(made) if one is None else one for one in found]
+
+    def _make_room(self, lent: Collection[int]) -> None:
+        """Drop the models used longest ago, but for those that take little of what is free.
+
+        Args:
+            lent: Weights, by identity, that stay with the model that comes.
+        """
         allowed = ROOM * free_bytes(self.device)
         dropped = False
         while self._kept and (
-            len(self._kept) >= MOST_KEPT
-            or sum(skeleton.nbytes for skeleton in self._kept.values()) > allowed
+            len(self._kept) >= MOST_KEPT or _only_in(self._kept.values(), lent) > allowed
         ):
             self._kept.popitem(last=False)
             dropped = True
@@ -257,13 +275,19 @@ def choose_devices(name: str, gpus: float) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", at) for at in range(count))
 
 
-def _empty_model(
-    plan: MergePlan, folder: Path, *, place: torch.device | Spread, trust: bool
-) -> PreTrainedModel:
-    """The model that ``from_pretrained`` would make of the plan's output, with empty weights.
+def _only_in(skeletons: Iterable[Skeleton], besides: Collection[int]) -> int:
+    """Bytes of weights that these models have, each counted once."""
+    held = {id(one): one for skeleton in skeletons for one in skeleton.model.parameters()}
+    return sum(one.numel() * one.element_size() for key, one in held.items() if key not in besides)
 
-    It is constructed where it lives with every initialisation switched off: parameters are only
-    allocated, once, while buffers that no checkpoint holds (rotary frequencies) are computed.
+
+def _model(
+    plan: MergePlan, folder: Path, *, spread: Spread, fill: Fill, trust: bool
+) -> PreTrainedModel:
+    """The model that ``from_pretrained`` would make of the plan's output, without its weights.
+
+    It is constructed with every initialisation switched off: parameters take no memory before
+    ``fill`` gives it, while buffers that no checkpoint holds (rotary frequencies) are computed.
     """
 
     def make() -> PreTrainedModel:
@@ -279,11 +303,7 @@ def _empty_model(
         config.name_or_path = str(folder)  # where code of the model's own is looked for
         dtype = config.dtype or _widest(plan.jobs)
         with torch.random.fork_rng(devices=[]), no_init_weights():
-            if isinstance(place, Spread):
-                model = place.over(make, plan)
-            else:
-                with place:
-                    model = make()
+            model = spread.over(make, plan, fill=fill)
     except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
         raise ResidentError(
             [f"model {plan.donor}: transformers cannot make it: {error}"]
@@ -292,6 +312,12 @@ def _empty_model(
     model.train(False)
     model.generation_config = _generation_config(folder, config)
     return model
+
+
+def _generation_settings(folder: Path) -> str:
+    """The text of a model's generation settings; empty where there are none."""
+    file = folder / GENERATION
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _generation_config(folder: Path, config: Any) -> GenerationConfig:
@@ -307,18 +333,3 @@ def _widest(jobs: Sequence[Job]) -> torch.dtype:
     for dtype in dtypes:
         result = torch.promote_types(result, dtype)
     return result
-
-
-def free_bytes(device: torch.device, *, gpus: float = 1.0) -> int:
-    """Memory of a device, or of this machine, that nothing uses now.
-
-    Args:
-        device: Which.
-        gpus: The share of a GPU that this process may take, if below 1; what it has counts.
-    """
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        if gpus < 1:
-            free = min(free, int(gpus * total) - torch.cuda.memory_reserved(device))
-        return max(0, free)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -214,7 +214,7 @@ class HarnessEvaluator:
         Raises:
             DegenerateError: If it says the same whatever it is asked.
         """
-        if not self._spec.check_degenerate or len(recipe.models) < 2:
+        if not self._spec.check_degenerate or recipe.alone or len(recipe.models) < 2:
             return
         names = [
             task.questions[position].id

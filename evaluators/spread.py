@@ -18,6 +18,21 @@ DeviceMap = dict[str, torch.device]
 """Device of every module or parameter that is not part of another entry."""
 
 
+Wanted = tuple[str, nn.Parameter, torch.device]
+"""Name of a parameter, what it is like, and where it is to be."""
+
+Fill = Callable[[Sequence[Wanted]], Sequence[nn.Parameter]]
+"""Gives memory for the weights of a model, in order."""
+
+
+def empty(wanted: Sequence[Wanted]) -> list[nn.Parameter]:
+    """New memory for the weights of a model; what is in it is anything."""
+    return [
+        nn.Parameter(torch.empty_like(like, device=device), requires_grad=False)
+        for _, like, device in wanted
+    ]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
     """Devices that models are spread over, layer by layer.
@@ -30,16 +45,22 @@ class Spread:
     devices: tuple[torch.device, ...]
     sizes: tuple[int, ...]
 
-    def over(self, make: Callable[[], PreTrainedModel], plan: MergePlan) -> PreTrainedModel:
-        """The model of a plan, made over the devices; it has no weights yet.
+    def over(
+        self, make: Callable[[], PreTrainedModel], plan: MergePlan, *, fill: Fill = empty
+    ) -> PreTrainedModel:
+        """The model of a plan, made over the devices; its weights are still to be built.
 
         Args:
             make: Constructs it.
             plan: What it is to hold.
+            fill: Gives memory for the weights.
 
         Raises:
             ValueError: If its layers cannot be told.
         """
+        if len(self.devices) == 1:
+            with self.devices[0]:
+                return _filled(_without_weights(make), {"": self.devices[0]}, fill)
         pattern = find_layers((job.name for job in plan.jobs), plan.layers)
         if pattern is None:
             raise ValueError("expected a list of layers to spread over GPUs, got none")
@@ -52,7 +73,7 @@ class Spread:
             layers = layer_list(model, pattern.prefix, pattern.count)
             return device_map(model, layers, split(sizes, self.sizes), self.devices)
 
-        return made_over(make, mapping)
+        return made_over(make, mapping, fill=fill)
 
 
 def device_map(
@@ -119,28 +140,21 @@ def layer_list(model: nn.Module, prefix: str, count: int) -> str:
 
 
 def made_over(
-    make: Callable[[], PreTrainedModel], mapping: Callable[[PreTrainedModel], DeviceMap]
+    make: Callable[[], PreTrainedModel],
+    mapping: Callable[[PreTrainedModel], DeviceMap],
+    *,
+    fill: Fill = empty,
 ) -> PreTrainedModel:
     """A model with empty weights on the devices it belongs to; no device ever holds all of it.
 
     Args:
         make: Constructs it; its parameters take no memory meanwhile.
         mapping: Gives its device map.
+        fill: Gives memory for the weights.
     """
-    with init_empty_weights(include_buffers=False):
-        model = make()
-    model.tie_weights()  # constructing them apart has untied them
+    model = _without_weights(make)
     places = mapping(model)
-    made: dict[int, nn.Parameter] = {}  # tied ones stay one
-    for path, module in model.named_modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            device = _place(places, f"{path}.{name}".lstrip("."))
-            if id(parameter) not in made:
-                empty = torch.empty_like(parameter, device=device)
-                made[id(parameter)] = nn.Parameter(empty, requires_grad=False)
-            setattr(module, name, made[id(parameter)])
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, buffer.to(_place(places, f"{path}.{name}".lstrip("."))))
+    _filled(model, places, fill)
     # Hooks move what a module gets to where it lives, and the logits back to the first device.
     dispatched: PreTrainedModel = dispatch_model(
         model,
@@ -152,6 +166,26 @@ def made_over(
     return dispatched
 
 
+def _without_weights(make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    """A model whose parameters take no memory; its buffers are computed."""
+    with init_empty_weights(include_buffers=False):
+        model = make()
+    model.tie_weights()  # constructing them apart has untied them
+    return model
+
+
+def _filled(model: PreTrainedModel, places: DeviceMap, fill: Fill) -> PreTrainedModel:
+    """The same model with memory for its weights; tied ones stay one."""
+    wanted = [(name, one, _place(places, name)) for name, one in model.named_parameters()]
+    made = {id(old): new for (_, old, _), new in zip(wanted, fill(wanted), strict=True)}
+    for path, module in model.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, made[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(_place(places, f"{path}.{name}".lstrip("."))))
+    return model
+
+
 def _named(device: torch.device) -> str | torch.device:
     """A device as accelerate compares it: main memory by name."""
     return "cpu" if device.type == "cpu" else device
@@ -159,7 +193,7 @@ def _named(device: torch.device) -> str | torch.device:
 
 def _place(places: DeviceMap, name: str) -> torch.device:
     """The device of a parameter or buffer: that of the longest entry it is part of."""
-    entries = [entry for entry in places if name == entry or name.startswith(entry + ".")]
+    entries = [one for one in places if one in ("", name) or name.startswith(one + ".")]
     if not entries:  # a buffer of a module that is itself spread
         return next(iter(places.values()))
     return places[max(entries, key=len)]

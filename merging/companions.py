@@ -20,7 +20,10 @@ TOKENIZER = (
 )
 """What makes up a tokenizer."""
 
-OTHERS = ("generation_config.json", "*processor_config.json")
+GENERATION = "generation_config.json"
+"""The generation settings."""
+
+OTHERS = (GENERATION, "*processor_config.json")
 """What else a merged model takes over from its donor."""
 
 CODE = ("*.py",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from merging.problems import Problems
 from merging.tracing import Place, Tracer
 from merging.vocabulary import VocabularyError
 from spaces.problems import UserError
-from spaces.recipe import Recipe, merges
+from spaces.recipe import Merge, Model, Recipe, Source, merges
 
 __all__ = [
     "Combine",
@@ -109,6 +109,7 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         have = ", ".join(checkpoints) or "none"
         raise PlanError([f"model {name}: not among the models given ({have})" for name in missing])
     problems = Problems()
+    recipe = _as_it_stands(recipe, checkpoints)
     donor = checkpoints[recipe.donor]
     for name in used:
         check_quantised(checkpoints[name], problems)
@@ -142,6 +143,16 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         config=config,
         folder=aligner.folder(),
     )
+
+
+def _as_it_stands(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Recipe:
+    """A model that stands alone, without the others where their vocabularies differ from its."""
+    if recipe.alone is None or recipe.vocabulary is not None:
+        return recipe
+    if len({checkpoints[name].rows for name in recipe.models}) == 1:
+        return recipe
+    source = Source(of=Model(recipe.alone))
+    return replace(recipe, root=Merge(method="passthrough", sources=(source,)))
 
 
 def _check_donor(donor: Checkpoint, used: Sequence[Checkpoint], problems: Problems) -> None:

@@ -196,7 +196,7 @@ class Tracer:
         """
         operands = [expression for _, _, expression in inputs]
         operands += [base] if base is not None else []
-        lender = node.base.name if isinstance(node.base, Model) else self._recipe.donor
+        lender = node.base.name if isinstance(node.base, Model) else self._recipe.lender
         inner = node != self._recipe.root
         made = self._aligner.align(operands, lender=lender, inner=inner)
         pairs = zip(inputs, made, strict=False)

@@ -50,7 +50,7 @@ class Alignment:
         """
         assert recipe.vocabulary is not None
         self._asked = recipe.vocabulary
-        self.giver = self._asked.model or recipe.donor
+        self.giver = self._asked.model or recipe.lender
         names = list(dict.fromkeys([recipe.donor, *recipe.needed]))
         loaded = _loaded(names, checkpoints)
         self._heights = {name: _height(checkpoints[name]) for name in names}

@@ -210,6 +210,7 @@ class RunConfig(Section):
             dtype=output.dtype,
             seed=output.seed,
             tokenizer=output.tokenizer,
+            giver=BASE if self.base is not None else next(iter(self.models), None),
             vocabulary=self._vocabulary(),
         )
 

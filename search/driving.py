@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 
+from evaluators import configs
 from evaluators.pool import Pool
 from runs.config import RunConfig
 from runs.database import WriteError
@@ -23,7 +24,7 @@ from search.monitor import monitor
 from search.overrides import Overrides
 from search.reading import config_of, kept_budget, opened
 from search.screen import console, say_written
-from search.session import Session, check_unchanged, prepare
+from search.session import Prepared, Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
 from search.trust import remember
 from search.workers import Setting, make_pool, prepare_statistics
@@ -60,10 +61,18 @@ def run(
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
         with opened(Store.create(study, prepared.manifest)) as store:
-            notes = (*prepared.notes, *store.hold())
+            notes = (*_notes(prepared), *store.hold())
             notes = (*notes, *remember(store, config_of(store, Overrides())))
             store.set_fact("folder", str(folder.resolve()))
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
+
+
+def _notes(prepared: Prepared) -> tuple[str, ...]:
+    """What the user should know of the seeds, and of models whose configs differ."""
+    if prepared.manifest.dry_run:
+        return prepared.notes
+    trust = prepared.config.harness.trust_remote_code
+    return (*prepared.notes, *configs.differences(prepared.checkpoints, trust=trust))
 
 
 def resume(

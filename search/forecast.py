@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import torch
 
 from evaluators.base import Catalogue
-from evaluators.resident import free_bytes
+from evaluators.memory import free_bytes
 from merging.checkpoint import Checkpoint
 from runs.budget import Budget
 from runs.config import RunConfig

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from evaluators import configs
+from evaluators.memory import free_bytes
 from evaluators.preparing import plan_gpus, plan_memory
-from evaluators.resident import choose_devices, free_bytes
+from evaluators.resident import choose_devices
 from merging.affinity import Affinity, survey
 from merging.placement import Capacity, Weights
 from runs.checks import BASE
@@ -193,7 +195,10 @@ def _warnings(
         for task in prepared.tasks
         if task.known is not None
     ]
-    found += [f"{line[0].upper()}{line[1:]}." for line in differences(facts)]
+    others = configs.differences(
+        prepared.checkpoints, trust=prepared.config.harness.trust_remote_code
+    )
+    found += [f"{line[0].upper()}{line[1:]}." for line in (*others, *differences(facts))]
     if prepared.config.harness.apply_chat_template is False and all(
         one.chat_template for one in facts.values()
     ):

@@ -129,14 +129,7 @@ class _Drawing:
         self._make = _checked if check else unchecked
 
     def recipe(self) -> Recipe:
-        space = self._space
-        return Recipe(
-            root=self._root(),
-            dtype=space.dtype,
-            seed=space.seed,
-            tokenizer=space.tokenizer,
-            vocabulary=space.vocabulary,
-        )
+        return self._space.finished(self._root())
 
     def _root(self) -> Merge:
         stacking = self._space.stacking

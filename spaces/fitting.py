@@ -45,13 +45,7 @@ MOST_FILTERS = 8
 
 def adopt(recipe: Recipe, space: Space) -> Recipe:
     """The same merge with the dtype, mask seed, tokenizer and vocabulary of a space."""
-    return replace(
-        recipe,
-        dtype=space.dtype,
-        seed=space.seed,
-        tokenizer=space.tokenizer,
-        vocabulary=space.vocabulary,
-    )
+    return replace(space.finished(recipe.root), chat_template=recipe.chat_template)
 
 
 def fit(recipe: Recipe, space: Space) -> Recipe:

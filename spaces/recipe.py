@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import cache, cached_property
 from typing import Any, TypeVar, cast
@@ -62,6 +62,9 @@ __all__ = [
 
 DTYPES = ("float32", "float16", "bfloat16")
 """Output dtypes a recipe may ask for."""
+
+_PASSING = {"linear": "weight", "passthrough": "scale"}
+"""Methods that may leave one input as it is, and what multiplies it."""
 
 T = TypeVar("T")
 
@@ -250,8 +253,8 @@ class Recipe:
         root: The outermost merge.
         dtype: Output dtype; ``None`` keeps the widest dtype of each tensor's inputs.
         seed: Seed of the random masks (DARE, DELLA), 0 to 2**31 - 1.
-        tokenizer: Model whose tokenizer and config the result gets; ``None`` is the base, or
-            the first-listed input where there is no base.
+        tokenizer: Model whose tokenizer and config the result gets; ``None`` is the model
+            itself where there is only one, else the base, or the first-listed input.
         vocabulary: Whose tokenizer it gets instead, where those of the inputs differ; ``None``
             where they are the same.
         chat_template: ``auto`` (what most inputs have), a name (see ``spaces.chat``) or a Jinja
@@ -302,12 +305,25 @@ class Recipe:
         """How it is made, in a word or two: ``ties``, ``linear+slerp``, ``stack(ties)``."""
         return _title(self.root)
 
+    @cached_property
+    def alone(self) -> str | None:
+        """The model that this is as it stands: the others are not there, or weigh nothing."""
+        return _alone(self.root)
+
     @property
     def donor(self) -> str:
-        """Model that gives config and tokenizer: ``tokenizer``, else the base, else the first."""
+        """Model that gives config and tokenizer.
+
+        ``tokenizer``, else the model that stands alone, else the base, else the first.
+        """
         if self.tokenizer is not None:
             return self.tokenizer
-        return _first_base(self.root) or self.models[0]
+        return self.alone or _first_base(self.root) or self.models[0]
+
+    @property
+    def lender(self) -> str:
+        """The input whose tokens come first where no base says: the donor, if it is merged."""
+        return self.donor if self.donor in self.models else replace(self, tokenizer=None).donor
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-able values; ``from_dict`` is the inverse."""
@@ -399,6 +415,25 @@ def _model_names(node: Model | Merge) -> Iterator[str]:
             yield from _model_names(source.of)
     if node.base is not None:
         yield from _model_names(node.base)
+
+
+def _alone(node: Model | Merge) -> str | None:
+    """The model that a node is as it stands; ``None`` where something is made of it."""
+    if isinstance(node, Model):
+        return node.name
+    if node.method not in _PASSING or node.slices:
+        return None
+    name, shared = _PASSING[node.method], dict(node.parameters)
+    linear = node.method == "linear"
+    left: set[str | None] = set()
+    factors: set[float] = set()
+    for source in node.sources:
+        own = set(numbers(dict(source.parameters).get(name, shared.get(name, 1.0))))
+        if not linear or any(own):
+            left.add(_alone(source.of))
+            factors |= own
+    divided = linear and all(numbers(shared.get("normalize", True)))
+    return next(iter(left)) if len(left) == 1 and (divided or factors == {1.0}) else None
 
 
 def _first_base(node: Model | Merge) -> str | None:

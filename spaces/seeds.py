@@ -217,11 +217,4 @@ def _input(name: str, **values: float) -> Source:
 
 def _outside(space: Space, name: str, root: Merge) -> Seed:
     """A seed that the space cannot draw."""
-    recipe = Recipe(
-        root=root,
-        dtype=space.dtype,
-        seed=space.seed,
-        tokenizer=space.tokenizer,
-        vocabulary=space.vocabulary,
-    )
-    return Seed(name=name, recipe=recipe, params=None)
+    return Seed(name=name, recipe=space.finished(root), params=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from spaces.bounds import (
@@ -21,7 +21,7 @@ from spaces.bounds import (
 )
 from spaces.methods import METHODS, BaseRule
 from spaces.ranges import RANGES, range_problems
-from spaces.recipe import DTYPES, RecipeError, check_name
+from spaces.recipe import DTYPES, Merge, Recipe, RecipeError, check_name
 from spaces.vocabulary import Vocabulary
 
 __all__ = ["VARIABLE", "Depth", "Order", "Range", "Space", "SpaceError", "Stacking"]
@@ -61,7 +61,9 @@ class Space:
         stacking: Bounds for layer stacking; ``None`` for off.
         dtype: Output dtype of every recipe; ``None`` keeps the inputs'.
         seed: Mask seed of every recipe.
-        tokenizer: Model that gives config and tokenizer; ``None`` for the default.
+        tokenizer: Model that gives config and tokenizer to every merge; ``None`` for ``giver``.
+        giver: Model that does so where ``tokenizer`` names none; ``None`` leaves it to the method
+            of each recipe, as in studies of before there was one.
         vocabulary: Of every recipe, where the models' vocabularies differ.
 
     Raises:
@@ -91,7 +93,21 @@ class Space:
     dtype: str | None = None
     seed: int = 0
     tokenizer: str | None = None
+    giver: str | None = None
     vocabulary: Vocabulary | None = None
+
+    def finished(self, root: Merge) -> Recipe:
+        """The recipe of a merge, with what every recipe of this space has.
+
+        A parent that stands alone stays as it is, with its own config, tokenizer and vocabulary.
+        """
+        recipe = Recipe(root=root, dtype=self.dtype, seed=self.seed)
+        if self.giver is not None and recipe.alone is not None:
+            return recipe
+        tokenizer = self.tokenizer
+        if tokenizer is None and recipe.donor != self.giver:
+            tokenizer = self.giver
+        return replace(recipe, tokenizer=tokenizer, vocabulary=self.vocabulary)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -205,8 +221,9 @@ def _problems(space: Space) -> Iterator[str]:
     if not is_count(space.seed, 0) or space.seed >= 2**31:
         yield f"seed: expected 0 to {2**31 - 1}, got {space.seed!r}"
     names = (*space.parents, *([space.base] if space.base is not None else []))
-    if space.tokenizer is not None and space.tokenizer not in names:
-        yield f"tokenizer: expected one of {', '.join(names)}, got {space.tokenizer!r}"
+    for field, model in (("tokenizer", space.tokenizer), ("giver", space.giver)):
+        if model is not None and model not in names:
+            yield f"{field}: expected one of {', '.join(names)}, got {model!r}"
     if space.vocabulary is not None:
         for name in space.vocabulary.models:
             if name not in names:

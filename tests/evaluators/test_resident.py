@@ -95,6 +95,33 @@ def test_depth_and_dtype_get_skeletons_of_their_own(tiny_model: Any, tmp_path: P
         assert torch.equal(logits(skeleton.model), logits(expected))
 
 
+def test_other_configs_share_the_weights(tiny_model: Any) -> None:
+    one = tiny_model(layers=3)
+    two = tiny_model(base=one, seed=1)
+    config = json.loads((two / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 5.0
+    (two / "config.json").write_text(json.dumps(config))
+    checkpoints = opened(one=one, two=two)
+    resident = Resident(device=CPU)
+
+    def alone(name: str) -> Skeleton:
+        sources = (Source(of=Model(name), parameters=parameters(weight=1.0)),)
+        recipe = Recipe(root=Merge(method="linear", sources=sources))
+        return fill(resident, plan(recipe, checkpoints), checkpoints)
+
+    def places(skeleton: Skeleton) -> list[int]:
+        return [one.data_ptr() for one in skeleton.model.parameters()]
+
+    first = alone("one")
+    second = alone("two")
+    assert second is not first
+    assert places(second) == places(first)  # no memory of its own
+    for name, folder in (("one", one), ("two", two), ("one", one)):
+        expected = AutoModelForCausalLM.from_pretrained(folder)
+        assert torch.equal(logits(alone(name).model), logits(expected))
+    assert alone("one") is first
+
+
 def test_only_a_few_are_kept(tiny_model: Any) -> None:
     one = tiny_model(layers=6)
     checkpoints = opened(one=one)

@@ -7,6 +7,7 @@ import logging
 import math
 import statistics
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,9 +22,9 @@ from evaluators.batching import LARGEST, auto_batch_size, fitting_batch, sequenc
 from evaluators.encodings import Encodings
 from evaluators.failures import NonFiniteScoreError, failure_from
 from evaluators.isolation import quiet, seeded
+from evaluators.memory import free_bytes, left_in_cgroups
 from evaluators.metrics import MetricError, choose_metric
 from evaluators.questions import questions_of
-from evaluators.resident import free_bytes
 from evaluators.scoring import jackknife, mean_stderr, outcome, task_score
 from evaluators.task_files import task_files
 from merging.plan import PlanError
@@ -151,6 +152,54 @@ def test_workers_that_share_a_gpu_do_not_fill_it(monkeypatch: pytest.MonkeyPatch
     gpu = torch.device("cuda", 0)
     found = [free_bytes(gpu, gpus=gpus) for gpus in (2.0, 1.0, 0.9, 0.5, 0.05)]
     assert found == [70, 70, 70, 40, 0]
+
+
+def test_files_in_memory_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = SimpleNamespace(free=3, available=90)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: machine)
+    monkeypatch.setattr("evaluators.memory.left_in_cgroups", list)
+    assert free_bytes(torch.device("cpu")) == 90
+    monkeypatch.setattr("evaluators.memory.left_in_cgroups", lambda: [50, 70])
+    assert free_bytes(torch.device("cpu")) == 50
+    monkeypatch.setattr("evaluators.memory.left_in_cgroups", lambda: [-1])
+    assert free_bytes(torch.device("cpu")) == 0
+
+
+@pytest.mark.parametrize(
+    ("membership", "top", "files", "kept"),
+    [
+        (
+            "0::/job/step\n",
+            "",
+            ("memory.max", "memory.current"),
+            "anon 5\ninactive_file 20\nactive_file 10\n",
+        ),
+        (
+            "9:name=systemd:/\n4:memory:/job/step\n0::/\n",
+            "memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            "cache 1\ntotal_inactive_file 20\ntotal_active_file 10\n",
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_limits_of_control_groups(
+    tmp_path: Path, membership: str, top: str, files: tuple[str, str], kept: str
+) -> None:
+    own, root = tmp_path / "own", tmp_path / "groups"
+    own.write_text(membership)
+    assert left_in_cgroups(root, own) == []  # nothing mounted
+    outer, inner = root / top / "job", root / top / "job" / "step"
+    inner.mkdir(parents=True)
+    for folder, most, used in ((outer, "500", "450"), (inner, "max", "60")):
+        (folder / files[0]).write_text(f"{most}\n")
+        (folder / files[1]).write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(kept)
+    assert left_in_cgroups(root, own) == [500 - 450 + 30]  # what holds for the group around counts
+    (inner / files[0]).write_text("100\n")
+    assert left_in_cgroups(root, own) == [100 - 60 + 30, 80]
+    own.write_text("")
+    assert left_in_cgroups(root, own) == []
 
 
 def test_encodings_are_made_once_and_bounded() -> None:

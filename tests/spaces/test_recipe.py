@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -187,6 +188,32 @@ def test_round_trip_through_json_and_pickle(any_space, random_trial, data, seed:
 def test_filters_and_gradients_resolve(tensor: str, position: float, value: float | None) -> None:
     cases = ByFilter((Case(Gradient((0.0, 1.0, 3.0)), "mlp"), Case(9.0, "self_attn")))
     assert resolve(cases, tensor=tensor, position=position) == value
+
+
+@pytest.mark.parametrize(
+    ("weights", "shared", "expected"),
+    [
+        ((0.0, 1.0), {}, "b"),
+        ((0.0, 0.3), {}, "b"),  # divided by the sum
+        ((0.0, 0.3), {"normalize": False}, None),
+        ((0.0, 1.0), {"normalize": False}, "b"),
+        ((0.5, 0.5), {}, None),
+        ((Gradient((0.0, 0.0)), Gradient((1.0, 0.5))), {}, "b"),
+        ((Gradient((0.0, 0.1)), 1.0), {}, None),
+    ],
+)
+def test_who_stands_alone(weights: Any, shared: dict[str, Any], expected: str | None) -> None:
+    sources = tuple(
+        Source(of=Model(name), parameters=parameters(weight=weight))
+        for name, weight in zip("ab", weights, strict=True)
+    )
+    root = Merge(method="linear", sources=sources, parameters=parameters(**shared))
+    assert Recipe(root=root).alone == expected
+    assert Recipe(root=root).donor == (expected or "a")
+    outer = Source(of=root, parameters=parameters(weight=1.0))
+    assert Recipe(root=Merge(method="linear", sources=(outer,))).alone == expected
+    scaled = Source(of=Model("a"), parameters=parameters(scale=0.5))
+    assert Recipe(root=Merge(method="passthrough", sources=(scaled,))).alone is None
 
 
 def test_names_in_order_of_appearance_and_the_donor() -> None:
