@@ -1,7 +1,7 @@
 """Whether the verdict keeps its promises, on runs whose truth is known.
 
-    python -m benchmarks.calibration                             # some minutes on one core
-    python -m benchmarks.calibration --runs 200 --world beatable
+    python -m benchmarks.calibration                             # half an hour on one core
+    python -m benchmarks.calibration --runs 200 --world beatable --kind passages-0.3
 
 A run is a family of its own (``benchmarks/landscape.py``) with its own questions: parents, average,
 two default recipes and many random merges are scored on the search questions, the three with the
@@ -10,13 +10,13 @@ Truth is the expected score over the population that all questions are drawn fro
 
 In the world ``beatable`` merges are what the landscape says. In ``unbeatable`` no merge is better
 than the best parent, and every second one is exactly as good, so that the best search score is
-chance.
+chance. Questions are of several kinds (``benchmarks/populations.py``): independent ones, four to a
+passage, about the same documents in all tasks, and with graded or skewed metrics.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -25,22 +25,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: one cor
 
 import numpy as np
 
-from benchmarks.landscape import PARENTS, SPACE, TASKS, Array, Exam, Landscape
-from evaluators.base import TaskInfo, TaskScore
+from benchmarks.landscape import PARENTS, SPACE, Array, Landscape
+from benchmarks.populations import KINDS, Population
+from evaluators.base import combine
 from runs.finalists import Entry, Finalist, Standing
 from runs.intervals import Interval
 from runs.records import Role, role_of
 from runs.resampling import Resampling
-from runs.statistics import Outcomes, score
+from runs.statistics import paired, score
 from runs.verdict import Verdict, verdict
 from search.candidates import Cube
 from spaces.recipe import Recipe
 from spaces.seeds import seeds
 
-INFOS = tuple(
-    TaskInfo(name=f"task{at}", metric="acc", higher_is_better=True, weight=1.0)
-    for at in range(TASKS)
-)
 SEARCH_QUESTIONS = 100  # per task: few, so that the winner's curse is real
 FINALISTS = 3
 DEFAULTS = 2
@@ -70,6 +67,21 @@ WORLDS: dict[str, type[Landscape]] = {"beatable": Landscape, "unbeatable": Unbea
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """The winner against the parent that is the best in truth, on one set of held-out questions.
+
+    Attributes:
+        covered: Whether the interval of the difference holds the truth.
+        clear: Whether the winner is said to be better.
+        better: Whether it is.
+    """
+
+    covered: bool
+    clear: bool
+    better: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
     """One simulated run.
 
@@ -77,11 +89,15 @@ class Run:
         verdict: On one set of held-out questions.
         truth: Expected score of everyone in it.
         covered: Share of the held-out sets on which the winner's interval holds the truth.
+        pairs: One for each of these sets.
+        stderr: Standard error of the winner's search score.
     """
 
     verdict: Verdict
     truth: dict[str, float]
     covered: float
+    pairs: list[Pair]
+    stderr: float
 
 
 def search(rng: np.random.Generator, candidates: int) -> dict[str, Recipe]:
@@ -94,57 +110,69 @@ def search(rng: np.random.Generator, candidates: int) -> dict[str, Recipe]:
     return by_hand | {f"candidate {at}": recipe for at, recipe in enumerate(drawn)}
 
 
-def simulate(kind: str, seed: int, *, candidates: int, questions: list[int]) -> list[Run]:
+def simulate(
+    world: str, kind: str, seed: int, *, candidates: int, questions: list[int]
+) -> list[Run]:
     """One run, judged with each number of held-out questions."""
-    world = WORLDS[kind](seed, questions=SEARCH_QUESTIONS)
+    people = Population(WORLDS[world](seed, questions=SEARCH_QUESTIONS), KINDS[kind])
     recipes = search(np.random.default_rng([20_002, seed]), candidates)
-    scores = {name: world.answers(recipe, world.search) for name, recipe in recipes.items()}
-    order = sorted(recipes, key=lambda name: -scores[name].mean())
+    seen = {name: people.scores(recipe) for name, recipe in recipes.items()}
+    score_of = {name: combine(found, people.infos)[0] for name, found in seen.items()}
+    order = sorted(recipes, key=lambda name: -score_of[name])
     asked = {name for name in recipes if _role(name) is not Role.SEARCHED}
     asked |= set([name for name in order if _role(name) is Role.SEARCHED][:FINALISTS])
     asked |= {order[0]}
-    truth = {name: world.expected(recipes[name]) for name in asked}
+    truth = {name: people.expected(recipes[name]) for name in asked}
     runs = []
     for number in questions:
-        exam = world.exam(math.ceil(number / TASKS), seed=number)
+        exam = people.exam(number, seed=number)
+        about = people.documents(exam)
         entries = [
             Entry(
                 name=name,
                 role=_role(name),
                 rank=place,
-                search=_search(scores[name]),
-                outcomes=_outcomes(world, recipes[name], exam) if name in asked else {},
+                search=seen[name],
+                outcomes=people.outcomes(recipes[name], exam) if name in asked else {},
             )
             for place, name in enumerate(order, start=1)
         ]
-        found = verdict(entries, tasks=INFOS, how=HOW)
-        hits = [_within(found.finalists[0].held_out.combined, truth[order[0]])]
-        for at in range(1, EXAMS):
-            other = world.exam(math.ceil(number / TASKS), seed=number + at * 10_000)
-            outcomes = _outcomes(world, recipes[order[0]], other)
-            hits.append(_within(score(outcomes, INFOS, how=HOW).combined, truth[order[0]]))
-        runs.append(Run(verdict=found, truth=truth, covered=float(np.mean(hits))))
+        found = verdict(entries, tasks=people.infos, documents=about, how=HOW)
+        exams = [people.exam(number, seed=number + at * 10_000) for at in range(EXAMS)]
+        rival = max((_parent(name) for name in PARENTS), key=lambda name: truth[name])
+        hits, pairs = [], []
+        for other in exams:
+            ours, theirs = (people.outcomes(recipes[name], other) for name in (order[0], rival))
+            alone = score(ours, people.infos, documents=about, how=HOW)
+            hits.append(_within(alone.combined, truth[order[0]]))
+            if rival != order[0]:
+                pair = paired(ours, theirs, people.infos, documents=about, how=HOW)
+                better = truth[order[0]] - truth[rival]
+                pairs.append(
+                    Pair(
+                        covered=_within(pair.difference, better),
+                        clear=pair.clear(HOW.confidence),
+                        better=better > 0,
+                    )
+                )
+        runs.append(
+            Run(
+                verdict=found,
+                truth=truth,
+                covered=float(np.mean(hits)),
+                pairs=pairs,
+                stderr=combine(seen[order[0]], people.infos)[1],
+            )
+        )
     return runs
+
+
+def _parent(name: str) -> str:
+    return f"parent {name}"
 
 
 def _role(name: str) -> Role:
     return Role.SEARCHED if name.startswith("candidate ") else role_of(name)
-
-
-def _search(answers: Array) -> tuple[TaskScore, ...]:
-    means, n = answers.mean(axis=1), answers.shape[1]
-    return tuple(
-        TaskScore(task=info.name, value=float(mean), stderr=math.sqrt(mean * (1 - mean) / n), n=n)
-        for info, mean in zip(INFOS, means, strict=True)
-    )
-
-
-def _outcomes(world: Landscape, recipe: Recipe, exam: Exam) -> Outcomes:
-    answers = world.answers(recipe, exam).astype(float).tolist()
-    return {
-        info.name: {str(at): value for at, value in enumerate(row)}
-        for info, row in zip(INFOS, answers, strict=True)
-    }
 
 
 def _within(found: Interval, truth: float) -> bool:
@@ -152,7 +180,7 @@ def _within(found: Interval, truth: float) -> bool:
 
 
 def _best_parent(run: Run) -> float:
-    return max(run.truth[f"parent {name}"] for name in PARENTS)
+    return max(run.truth[_parent(name)] for name in PARENTS)
 
 
 def _beats(finalist: Finalist) -> bool:
@@ -182,11 +210,10 @@ def _difference_holds(run: Run) -> bool:
 def _search_interval(run: Run) -> bool:
     """Whether the ordinary 95 % interval around the winner's search score holds the truth."""
     winner = run.verdict.finalists[0]
-    stderr = math.sqrt(winner.search * (1 - winner.search) / (TASKS * SEARCH_QUESTIONS))
-    return abs(winner.search - run.truth[winner.name]) <= 1.96 * stderr
+    return abs(winner.search - run.truth[winner.name]) <= 1.96 * run.stderr
 
 
-def row(kind: str, questions: int, runs: list[Run]) -> str:
+def row(world: str, kind: str, questions: int, runs: list[Run]) -> str:
     """A line of the table; shares in per cent, scores in points."""
     winners = [run.verdict.finalists[0] for run in runs]
     truths = [run.truth[winner.name] for run, winner in zip(runs, winners, strict=True)]
@@ -196,11 +223,16 @@ def row(kind: str, questions: int, runs: list[Run]) -> str:
     false = [claim and not good for claim, good in zip(claims, better, strict=True)]
     power = [claim for claim, good in zip(claims, better, strict=True) if good]
     flattery = [winner.search - truth for _, winner, truth in pairs]
+    duels = [pair for run in runs for pair in run.pairs]
+    equal = [pair.clear for pair in duels if not pair.better]
     gaps = [winner.gap.value for winner in winners if winner.gap is not None]
     cells = [
+        world,
         kind,
         str(questions),
         f"{100 * np.mean([run.covered for run in runs]):.1f}",
+        f"{100 * np.mean([pair.covered for pair in duels]):.1f}",
+        f"{100 * np.mean(equal):.1f}" if equal else "",
         f"{100 * np.mean([_difference_holds(run) for run in runs]):.1f}",
         f"{100 * np.mean([_search_interval(run) for run in runs]):.1f}",
         f"{100 * np.mean(false):.1f}",
@@ -213,7 +245,8 @@ def row(kind: str, questions: int, runs: list[Run]) -> str:
 
 
 HEADERS = (
-    "world", "held-out questions", "held-out interval", "difference", "search interval",
+    "world", "kind", "held-out questions", "held-out interval", "pair", "false pair", "difference",
+    "search interval",
     "false wins", "any false claim", "power", "flattery", "gap",
 )  # fmt: skip
 
@@ -221,18 +254,20 @@ HEADERS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world", choices=sorted(WORLDS), action="append")
+    parser.add_argument("--kind", choices=list(KINDS), action="append")
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--questions", type=int, nargs="+", default=[100, 300, 1000])
     args = parser.parse_args()
     print(f"| {' | '.join(HEADERS)} |\n|{'---|' * len(HEADERS)}")
-    for kind in args.world or sorted(WORLDS):
-        found = [
-            simulate(kind, seed, candidates=args.candidates, questions=args.questions)
-            for seed in range(args.runs)
-        ]
-        for at, number in enumerate(args.questions):
-            print(row(kind, number, [runs[at] for runs in found]), flush=True)
+    for kind in args.kind or KINDS:
+        for world in args.world or sorted(WORLDS):
+            found = [
+                simulate(world, kind, seed, candidates=args.candidates, questions=args.questions)
+                for seed in range(args.runs)
+            ]
+            for at, number in enumerate(args.questions):
+                print(row(world, kind, number, [runs[at] for runs in found]), flush=True)
 
 
 if __name__ == "__main__":

@@ -220,13 +220,22 @@ class Landscape:
 
     def answers(self, recipe: Recipe, exam: Exam) -> NDArray[np.bool_]:
         """Which questions are answered right, ``(TASKS, n)``."""
+        return self.solved(recipe, exam)[0]
+
+    def solved(self, recipe: Recipe, exam: Exam) -> tuple[NDArray[np.bool_], Array]:
+        """Which questions are answered right, and a chance in (0, 1) for each of the others.
+
+        The chances are uniform where an answer is wrong, and alike for recipes that are alike: they
+        say how wrong it is.
+        """
         skill, waves = self.skill(recipe)
         own = np.random.default_rng([exam.seed, zlib.crc32(recipe.key.encode())])
         luck = np.sqrt(0.85) * (exam.field @ (waves / np.linalg.norm(waves)))
         luck += np.sqrt(0.15) * own.normal(size=luck.shape)
         able = exam.slope * (skill[:, None] - exam.hardness) + luck[0] > 0
-        guessed: NDArray[np.bool_] = ndtr(luck[1]) < self._guess
-        return able | guessed
+        chance = ndtr(luck[1])
+        guessed: NDArray[np.bool_] = chance < self._guess
+        return able | guessed, (chance - self._guess) / (1.0 - self._guess)
 
     def score(self, recipe: Recipe) -> tuple[float, float]:
         """Share of right answers to all questions, mean over tasks, and its standard error."""
