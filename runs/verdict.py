@@ -14,7 +14,7 @@ from runs.finalists import Against, Entry, Finalist, Standing, finalists
 from runs.leaderboard import ranked, unmarked
 from runs.records import Record, Role, Split, role_of
 from runs.resampling import DEFAULT, Resampling
-from runs.sentences import Story
+from runs.sentences import Story, p_text
 from runs.statistics import ALONE, Comparison, Documents, by_task
 
 _WORST_FIRST = (Standing.NOT_BETTER, Standing.AHEAD, Standing.BEATS)
@@ -105,6 +105,7 @@ def judge(
     catalogue: Catalogue,
     *,
     questions: str = "held-out",
+    looks: int = 1,
     how: Resampling = DEFAULT,
 ) -> Verdict | None:
     """The verdict of a run.
@@ -114,6 +115,7 @@ def judge(
         outcomes: Outcomes on the questions to judge by, by candidate id.
         catalogue: The run's tasks and questions.
         questions: What to call the questions in the sentence.
+        looks: How many verdicts these answers have given by now, this one included.
         how: Confidence, number of resamples and seed.
 
     Returns:
@@ -135,7 +137,22 @@ def judge(
         questions=questions,
         how=how,
     )
-    return replace(found, notes=(*found.notes, *_unmarked(records)))
+    return replace(found, notes=(*found.notes, *_looked(found, looks), *_unmarked(records)))
+
+
+def _looked(found: Verdict, looks: int) -> list[str]:
+    """A sentence where the same questions have decided before: each look may be luck."""
+    if looks < 2:
+        return []
+    text = (
+        f"This is verdict {looks} on the same held-out questions, each after more search: the "
+        f"chance that one of them claims a win where there is none is up to {looks} times as large"
+    )
+    parents = found.finalists[0].parents
+    if parents is None:
+        return [f"{text}."]
+    p_value = min(1.0, looks * parents.p_value)
+    return [f"{text} (corrected for it, p = {p_text(p_value)} against the parents)."]
 
 
 def _unmarked(records: Sequence[Record]) -> list[str]:

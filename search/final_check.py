@@ -15,6 +15,7 @@ from runs.records import Record, Split, State, is_known_good
 from runs.split import Questions
 from runs.store import Store
 from search.ledger import Ledger
+from search.looks import note_look
 from search.loop import Asker, Loop
 from search.posterior import judged
 from search.samplers import weighs_scores
@@ -40,6 +41,8 @@ def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Sto
     asks: list[Asker] = [partial(ledger.validate, number) for number in to_validate(store, top=top)]
     if not stop.requested:
         loop.ask("held-out", asks, total=len(asks))
+    if not stop.requested:
+        note_look(store)
 
 
 def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:

@@ -29,6 +29,7 @@ from runs.timeline import Timeline
 from runs.utilisation import attended, busy_share, machines, most_at_once
 from runs.verdict import Verdict, judge
 from search.insights import insights
+from search.looks import looks
 from search.posterior import judged
 from spaces.mergekit import to_yaml
 from spaces.space import Space
@@ -97,7 +98,7 @@ def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
     if not asked:
         return None
     outcomes = {number: store.outcomes(number, Split.HELD_OUT) for number in asked}
-    return judge(records, outcomes, store.manifest.catalogue)
+    return judge(records, outcomes, store.manifest.catalogue, looks=looks(store))
 
 
 def write_recipe_of(record: Record, manifest: Manifest, config: RunConfig, *, path: Path) -> None:

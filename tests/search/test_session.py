@@ -27,17 +27,19 @@ from evaluators.pool import Pool, Result, SerialPool
 from runs.config import RunConfig
 from runs.leaderboard import failures, fronts, leaderboard, ranked
 from runs.records import Estimate, Split, State, is_known_good
+from runs.sentences import p_text
 from runs.store import Store
 from search import ledger, racing
 from search.book import read_book
 from search.errors import RunFailed
 from search.final_check import to_validate
 from search.ledger import Ledger
+from search.looks import looks
 from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
 from search.session import Session, manifest_of
-from search.summary import show_status
+from search.summary import judge_run, show_status
 from spaces.seeds import seeds
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -346,6 +348,29 @@ def test_a_budget_of_questions_is_kept_with_the_final_check(tmp_path: Path) -> N
     others = [r for r in records if r.evaluations[Split.SEARCH].questions < 420]
     assert len(others) > 25
     assert all(len(record.planned) == 60 for record in records)
+    store.close()
+
+
+def test_verdicts_on_the_same_held_out_answers_are_counted(tmp_path: Path) -> None:
+    settings = config(12, "random")
+    store = make_store(tmp_path, settings, questions=60)
+    drive(store, settings, questions=60)
+    assert looks(store) == 1
+    first = judge_run(store, judged(store))
+    assert first is not None
+    assert not any("same held-out questions" in note for note in first.notes)
+    drive(store, settings, questions=60)  # nothing new: the verdict is the same
+    assert looks(store) == 1
+    more = settings.replaced({"search.trials": 40})
+    drive(store, more, questions=60)
+    assert looks(store) == 2
+    second = judge_run(store, judged(store))
+    assert second is not None
+    (note,) = (note for note in second.notes if "same held-out questions" in note)
+    assert note.startswith("This is verdict 2 on the same held-out questions")
+    parents = second.finalists[0].parents
+    assert parents is not None
+    assert f"p = {p_text(min(1.0, 2 * parents.p_value))} against the parents" in note
     store.close()
 
 
