@@ -29,6 +29,7 @@ from benchmarks.asking import LandscapeEvaluator, Meter
 from benchmarks.landscape import SPACE, TASKS, Landscape
 from benchmarks.samplers import optimum
 from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
+from runs.files import write_text
 from runs.split import divide
 
 CHECKS = (5, 10, 20, 40, 80, 100)
@@ -88,15 +89,13 @@ def load(path: Path) -> Results:
 def save(path: Path, results: Results) -> None:
     """A line for each run, so that results can be kept and compared."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
     arms = [
         f"{json.dumps(name)}: {{\n"
         + ",\n".join(f" {json.dumps(f)}: {json.dumps(known)}" for f, known in found.items())
         + "\n}"
         for name, found in results.items()
     ]
-    draft.write_text("{\n" + ",\n".join(arms) + "\n}\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, "{\n" + ",\n".join(arms) + "\n}\n")
 
 
 def regrets(results: Results, arm: str, families: list[str]) -> np.ndarray:

@@ -35,6 +35,7 @@ from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
 from evaluators.base import Candidate, Score
 from evaluators.scorer import HarnessEvaluator
 from runs.config import load_config
+from runs.files import write_text
 from runs.split import Questions, divide
 from search.family import make_family
 from spaces.recipe import Recipe
@@ -148,10 +149,7 @@ def measure(args: argparse.Namespace, results: Results) -> None:
 
 
 def save(path: Path, results: Results) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(_text(results), encoding="utf-8")
-    draft.replace(path)
+    write_text(path, _text(results))
 
 
 def _text(results: Results) -> str:

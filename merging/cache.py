@@ -12,9 +12,7 @@ import hashlib
 import json
 import logging
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +24,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from spaces.writing import replacing
 
 FORMAT = "2"
 """Version of the files' content and of how it is computed."""
@@ -246,14 +246,8 @@ class Statistics:
             return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(content)
-                Path(draft).replace(file)
-            except OSError:
-                Path(draft).unlink(missing_ok=True)
-                raise
+            with replacing(file, durable=False) as draft:  # it is checked when it is read
+                draft.write_bytes(content)
         except OSError as error:
             if not self._warned:
                 _log.warning("%s: cannot be written (%s); kept in memory", file.parent, error)

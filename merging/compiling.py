@@ -9,10 +9,13 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from spaces.writing import replacing
 
 _OPTIONS = (
     "-std=c++17",
@@ -28,10 +31,16 @@ _TUNED = ("-march=native", "-mcpu=native")  # as the processor's compilers call 
 _COMPILERS = ("c++", "g++", "clang++")
 _PATIENCE = 300  # seconds for a compiler
 _FOLDER = Path(__file__).parent / "cpp"
+_SUM_BYTES = 32
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class NativeError(RuntimeError):
     """The library cannot be made on this machine; builds run without it then."""
+
+
+class UntrustedError(OSError):
+    """Others could have put code where the library is kept."""
 
 
 @contextlib.contextmanager
@@ -42,10 +51,14 @@ def turn() -> Iterator[Path]:
         The folder where libraries are kept.
 
     Raises:
-        OSError: If nothing can be kept.
+        OSError: If nothing can be kept, or others could put code there.
     """
     folder = kept().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = folder.stat()
+    if about.st_uid == os.geteuid() and about.st_mode & _OTHERS_WRITE:
+        folder.chmod(stat.S_IMODE(about.st_mode) & ~_OTHERS_WRITE)  # as older versions made it
+    _check_trusted(folder.stat(), folder)
     with (folder / "compiling.lock").open("w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: then several compile
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -59,10 +72,48 @@ def compiled(folder: Path) -> Path:
         NativeError: If there is no compiler that makes one.
         OSError: If it cannot be written there.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as drafts:
-        draft = Path(drafts) / kept().name
-        _compile(draft)
-        return draft.replace(folder / draft.name)
+    file = folder / kept().name
+    with tempfile.TemporaryDirectory() as drafts:
+        made = Path(drafts) / file.name
+        _compile(made)
+        code = made.read_bytes()
+    with replacing(file) as draft:
+        draft.write_bytes(code + _sum(code))
+        draft.chmod(0o600)
+    return file
+
+
+def check(file: Path) -> None:
+    """Make sure that a library is what was compiled, whole, and nobody else's.
+
+    One that was cut off would end the process when its missing pages are looked at.
+
+    Raises:
+        OSError: If it is not there, not whole, or others may write it or its folder.
+    """
+    _check_trusted(file.parent.stat(), file.parent)
+    with file.open("rb") as opened:
+        _check_trusted(os.fstat(opened.fileno()), file)
+        content = opened.read()
+    code, said = content[:-_SUM_BYTES], content[-_SUM_BYTES:]
+    if _sum(code) != said:
+        raise OSError(f"{file}: expected what was compiled, got other bytes")
+
+
+def _check_trusted(about: os.stat_result, place: Path) -> None:
+    """Make sure that nobody but this user, and who may do everything, can put code there."""
+    if about.st_uid not in (0, os.geteuid()):
+        raise UntrustedError(f"{place}: expected an owner that is this user, got another one")
+    if about.st_mode & _OTHERS_WRITE:
+        raise UntrustedError(
+            f"{place}: expected that no one else may write it, got mode "
+            f"{stat.S_IMODE(about.st_mode):o}"
+        )
+
+
+def _sum(code: bytes) -> bytes:
+    """What stands behind the code, where loaders do not look: its checksum."""
+    return hashlib.blake2b(code, digest_size=_SUM_BYTES).digest()
 
 
 def _compile(file: Path) -> None:

@@ -7,11 +7,9 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from pathlib import Path
 
-if sys.platform != "win32":  # drafts that were left are not recognised there
-    import fcntl
+from spaces.writing import hold, sync
 
 _MARK = ".merge-search-draft"  # locked as long as its writer lives
 
@@ -41,7 +39,7 @@ class Draft:
         _remove_left(self._out)
         self.folder.mkdir()
         self._lock = os.open(self.folder / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
-        _hold(self._lock)
+        hold(self._lock)
 
     def put(self) -> None:
         """Give the folder its final name, once all that is in it has reached the disk.
@@ -50,11 +48,10 @@ class Draft:
             OSError: If that cannot be done.
         """
         (self.folder / _MARK).unlink()
-        for file in self.folder.iterdir():
-            _sync(file)
-        _sync(self.folder)
+        for place in (*self.folder.rglob("*"), self.folder):
+            sync(place)
         self.folder.replace(self._out)
-        _sync(self._out.parent)
+        sync(self._out.parent)
         self._release()
 
     def discard(self) -> None:
@@ -78,29 +75,7 @@ def _remove_left(out: Path) -> None:
         with contextlib.suppress(OSError):  # no mark, or it went away: not ours to remove
             lock = os.open(folder / _MARK, os.O_RDWR)
             try:
-                if _hold(lock):
+                if hold(lock):
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _sync(place: Path) -> None:
-    """Make sure that a power cut leaves a file, or the names in a folder, as they are now."""
-    if sys.platform == "win32":  # folders cannot be opened there
-        return
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _hold(lock: int) -> bool:
-    """Lock an open file for this process; whether it worked."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

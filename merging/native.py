@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from merging.compiling import NativeError, compiled, kept, turn
+from merging.compiling import NativeError, UntrustedError, check, compiled, kept, turn
 from merging.handing import at, task_of
 from merging.native_sums import Sums
 
@@ -167,10 +167,15 @@ def _places(place: Callable[[bytes], int]) -> Callable[[str], int]:
 
 
 def _found() -> Library | None:
-    """The library on disk."""
+    """The library on disk, if it is whole and nobody else's."""
+    file = kept()
     try:
-        return Library(kept())
-    except OSError:  # not there, or cut off
+        check(file)
+        return Library(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.info("compiled anew: %s", error)
         return None
 
 
@@ -179,6 +184,8 @@ def _made() -> Library:
     try:
         with turn() as folder:
             return _found() or Library(compiled(folder))
+    except UntrustedError as error:
+        _log.warning("the compiled library is not kept: %s", error)
     except OSError as error:
         _log.info("nothing can be kept: %s", error)
     with tempfile.TemporaryDirectory() as own:  # a loaded library needs its file no more

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from spaces import writing
 from spaces.problems import RunFailed, UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -22,26 +22,20 @@ class DiskError(RunFailed, RuntimeError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
-
-    Folders on the way are made. After an exception the draft is removed and ``path`` is as before.
+def replacing(path: Path, *, new: bool = False) -> Iterator[Path]:
+    """As ``spaces.writing.replacing``; folders on the way are made, and errors are for people.
 
     Raises:
         PlaceError: If nothing can be written there.
         DiskError: If the disk is full or broken.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        draft.replace(path)
+        with writing.replacing(path, new=new) as draft:
+            yield draft
     except OSError as error:
         text = f"{path}: cannot be written: {error.strerror or error}"
         raise (DiskError if error.errno in _FULL else PlaceError)(text) from error
-    finally:
-        with suppress(OSError):  # where nothing can be written nothing can be removed either
-            draft.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from pathlib import Path
@@ -153,17 +152,3 @@ class Checkpoints:
         if whole:
             self._whole = time.monotonic()
         return whole
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk; where the system cannot, do without."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        return
-    finally:
-        os.close(handle)

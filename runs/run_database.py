@@ -27,7 +27,7 @@ from runs.database import (
     shown,
     url_of,
 )
-from runs.journal import Checkpoints, begin_writing, end_writing, flush
+from runs.journal import Checkpoints, begin_writing, end_writing
 from runs.manifest import FORMAT, Manifest
 from runs.migration import migrated
 from runs.patience import SERVER_SECONDS, patiently
@@ -35,6 +35,7 @@ from runs.tables import FACTS
 from runs.transactions import Transactions
 from runs.trials import TrialBook
 from spaces.problems import RunFailed, UserError
+from spaces.writing import replacing
 
 FILE = "file"
 """The fact that says which file the driver wrote; see ``runs.copies.identity``."""
@@ -70,17 +71,15 @@ class RunDatabase(Transactions):
         if path is None:
             fill(url_of(location), manifest, location)
             return cls.open(location)
-        draft = path.with_name(path.name + ".new")
-        draft.unlink(missing_ok=True)  # left by a run that died right here; it never held results
         try:
-            fill(url_of(str(draft)), manifest, location)
-            flush(draft)
-            draft.replace(path)
-        except BaseException:
-            for left in (draft, draft.with_name(draft.name + "-journal")):
-                left.unlink(missing_ok=True)
+            with replacing(path, new=True) as draft:
+                fill(url_of(str(draft)), manifest, location)
+        except FileExistsError:
+            check_new(location)  # another driver was faster
             raise
-        flush(path.parent)
+        except OSError as error:
+            said = error.strerror or error
+            raise StoreError(f"{shown(location)}: cannot be written: {said}") from error
         return cls.open(location)
 
     @classmethod

@@ -9,14 +9,13 @@ recipe brings the three skills together.
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merging.drafts import Draft
 from runs.files import write_text
 from search.errors import InputError
 from search.exam import config_text, mend_tasks, write_task
@@ -140,20 +139,19 @@ def _words(kind: Any) -> str:
 @contextmanager
 def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill that becomes ``folder`` when the block ends well, else goes away."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    draft.mkdir()
+    draft = Draft(folder)
+    draft.begin()
     try:
-        yield draft
+        yield draft.folder
         if folder.is_dir():
             folder.rmdir()  # empty, or it fails: files may have come meanwhile
-        draft.rename(folder)
+        draft.put()
     except OSError:
         # Someone else may have made the same family in the same place meanwhile.
         if not (folder / MARKER).is_file() or not _found(folder, kind):
             raise
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        draft.discard()
 
 
 def _make(draft: Path, folder: Path, kind: dict[str, Any], *, progress: Progress) -> None:

@@ -305,6 +305,63 @@ def test_compiled_once_and_anew_if_it_is_broken(
     assert not [one for one in folder.iterdir() if one.is_dir()]  # no drafts are left
 
 
+@pytest.mark.parametrize("spoilt", ["cut off", "zeroed", "longer", "no checksum"])
+def test_what_is_not_whole_is_compiled_anew(folder: Path, spoilt: str) -> None:
+    """A library that is cut off ends the process with a bus error once it is used."""
+    native.warm_up()
+    native.cool_down()
+    file = compiling.kept()
+    whole = file.read_bytes()
+    for share in (0.01, 0.3, 0.5, 0.9) if spoilt in ("cut off", "zeroed") else (1.0,):
+        at = int(share * len(whole))
+        file.unlink()  # this process has it mapped
+        file.write_bytes(
+            {
+                "cut off": whole[:at],
+                "zeroed": whole[:at] + bytes(2000) + whole[at + 2000 :],
+                "longer": whole + b"\0",
+                "no checksum": whole[: -compiling._SUM_BYTES],
+            }[spoilt]
+        )
+        assert not native.load()
+    native.warm_up()
+    assert torch.equal(merged("weighted_sum", 10, torch.float32), without("weighted_sum"))
+    assert native.load()
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o606])
+def test_a_library_that_others_may_write_is_compiled_anew(folder: Path, mode: int) -> None:
+    native.warm_up()
+    native.cool_down()
+    compiling.kept().chmod(mode)
+    assert not native.load()
+    native.warm_up()
+    assert compiling.kept().stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_others_may_write_is_closed_to_them(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    native.warm_up()
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert compiling.kept().is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_belongs_to_somebody_else_is_not_loaded(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    native.warm_up()
+    native.cool_down()
+    os.chown(compiling.kept(), 65534, -1)
+    assert not native.load()
+    os.chown(folder, 65534, -1)
+    with caplog.at_level(logging.WARNING, logger="merging.native"):
+        native.warm_up()
+    assert "expected an owner that is this user" in caplog.text
+    assert native.library() is not None  # from a folder of its own
+
+
 def test_processes_that_start_together_compile_once(folder: Path, tmp_path: Path) -> None:
     """One compiles while the others wait."""
     compiler = tmp_path / "counting"

@@ -4,6 +4,8 @@ import math
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +80,11 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_that_is_made_leaves_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "study.db.new").write_bytes(b"half")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    half = tmp_path / f".study.db.{gone.pid}.{'0' * 16}.tmp"
+    half.write_bytes(b"half")
+    half.with_name(half.name + "-journal").touch()
     Store.create(str(tmp_path / "study.db"), manifest()).close()
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
