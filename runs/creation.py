@@ -23,31 +23,42 @@ STUDY_NAME = "merge-search"
 """Name of the Optuna study inside the database."""
 
 
+def exists(location: str) -> bool:
+    """Whether there is a study, or a file that should be one.
+
+    Raises:
+        StoreError: If the database cannot be reached.
+    """
+    path = file_of(location)
+    if path is not None:
+        return path.exists()
+    engine = engine_for(url_of(location), location)
+    try:
+        return sa.inspect(engine).has_table(FACTS.name)
+    except SQLAlchemyError as error:
+        raise StoreError(f"{shown(location)}: cannot be reached: {reason(error)}") from error
+    finally:
+        engine.dispose()
+
+
 def check_new(location: str) -> None:
     """Make sure that a study can be made there; nothing is written.
 
     Raises:
         StoreError: If there is one already, or the database cannot be reached.
     """
-    path, name = file_of(location), shown(location)
-    if path is not None:
-        if path.exists():
-            raise StoreError(
-                f"{name}: expected no such file, got one; "
-                f"continue it with `search resume {name}`, or name another folder"
-            )
+    if not exists(location):
         return
-    engine = engine_for(url_of(location), location)
-    try:
-        if sa.inspect(engine).has_table(FACTS.name):
-            raise StoreError(
-                f"{name}: expected a database without a run, got one with a run; "
-                f"continue it with `search resume {name}`, or name another database"
-            )
-    except SQLAlchemyError as error:
-        raise StoreError(f"{name}: cannot be reached: {reason(error)}") from error
-    finally:
-        engine.dispose()
+    name = shown(location)
+    if file_of(location) is not None:
+        raise StoreError(
+            f"{name}: expected no such file, got one; "
+            f"continue it with `search resume {name}`, or name another folder"
+        )
+    raise StoreError(
+        f"{name}: expected a database without a run, got one with a run; "
+        f"continue it with `search resume {name}`, or name another database"
+    )
 
 
 def fill(url: str, manifest: Manifest, name: str) -> None:

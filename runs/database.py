@@ -94,6 +94,23 @@ def check_file(path: Path, name: str) -> None:
         )
 
 
+def check_schema(engine: Engine, name: str) -> None:
+    """Make sure that a SQLite file holds plain tables: what is computed may be of any size.
+
+    Raises:
+        StoreError: If there are views, triggers or generated columns.
+    """
+    with engine.connect() as connection:
+        odd = connection.exec_driver_sql(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger') UNION ALL "
+            "SELECT 'generated column', m.name || '.' || c.name "
+            "FROM sqlite_master m, pragma_table_xinfo(m.name) c "
+            "WHERE m.type = 'table' AND c.hidden > 1"
+        ).first()
+    if odd is not None:
+        raise StoreError(f"{name}: expected plain tables, got {odd[0]} {odd[1]}")
+
+
 def _expected_size(start: bytes) -> int:
     """Bytes that a SQLite file must have by its header; 0 where that does not tell.
 

@@ -86,9 +86,11 @@ class Holder:
         """Whether the holder may still be writing; where that cannot be known, it may."""
         if not self.here:
             return self.silence < STALE_SECONDS
+        if self.pid <= 0:
+            return False  # no process has such an id
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
             pass  # it exists and belongs to somebody else
@@ -135,13 +137,26 @@ class Lock:
         """Whether this process took the lock and has not released it."""
         return self._token is not None
 
-    def holder(self) -> Holder | None:
-        """Who holds the study now, dead or alive."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(self._rows)).mappings().first()
+    def holder(self, connection: Connection | None = None) -> Holder | None:
+        """Who holds the study now, dead or alive.
+
+        Args:
+            connection: To read by; by default one of its own.
+
+        Raises:
+            LockedError: If the row is not as drivers write it.
+        """
+        if connection is None:
+            with self._engine.connect() as connection:
+                return self.holder(connection)
+        row = connection.execute(select(self._rows)).mappings().first()
         if row is None:
             return None
-        return Holder(**{name: row[name] for name in ("token", "host", "pid", "birth", "beat")})
+        texts = {name: str(row[name]) for name in ("token", "host", "birth")}
+        try:
+            return Holder(**texts, pid=int(row["pid"]), beat=float(row["beat"]))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LockedError(f"study: expected a lock as drivers write it, got {error}") from error
 
     def check_free(self) -> None:
         """Make sure that nobody who may be alive holds it; nothing is written.

@@ -19,6 +19,7 @@ from runs.creation import STUDY_NAME, check_new, fill
 from runs.database import (
     StoreError,
     check_file,
+    check_schema,
     engine_for,
     file_of,
     is_spent,
@@ -96,6 +97,8 @@ class RunDatabase(Transactions):
         engine = engine_for(url_of(location), location)
         store = cls(engine, name=location)
         try:
+            if path is not None:
+                check_schema(engine, name)
             version = store._format()
             if alone and path is not None and store._is_elsewhere(path):
                 store.notes = (missing_log(name),)

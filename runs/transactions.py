@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from runs.database import DATABASE_ERRORS, StoreError, WriteError, file_of, reason, shown
 from runs.journal import Checkpoints
-from runs.lock import Lock
+from runs.lock import Holder, Lock
 from runs.patience import patiently
 from runs.tables import FACTS, LOCK
 from runs.trials import TrialBook
@@ -119,12 +119,21 @@ class Transactions:
 
     # How it is read and written.
 
+    def at_once(self, work: Callable[[], T]) -> T:
+        """Have all that some work reads be of the same moment, whatever a driver writes meanwhile.
+
+        Args:
+            work: Only reads; it should be short, and must bear to be done again.
+        """
+
+        def attempt() -> T:
+            with self._moment():
+                return work()
+
+        return patiently(attempt, seconds=self.patience, name=self.name)
+
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Have all that is read in the block be of the same moment, whatever a driver writes."""
-        if self._snapshot is not None:
-            yield
-            return
+    def _moment(self) -> Iterator[None]:
         options = {} if self._path is not None else {"isolation_level": "REPEATABLE READ"}
         with (
             self._deciphering(),
@@ -137,6 +146,10 @@ class Transactions:
                 yield
             finally:
                 self._snapshot = None
+
+    def holder(self) -> Holder | None:
+        """Who holds the study, dead or alive; see ``Lock.holder``."""
+        return self._read(self.lock.holder)
 
     def rest(self) -> None:
         """Close all connections until the study is used again, so that nobody has to wait."""
@@ -176,12 +189,14 @@ class Transactions:
         return StoreError(f"{self.name}: expected what `search run` wrote, got damage: {what}")
 
     def _read(self, work: Callable[[sa.Connection], T]) -> T:
-        """What some work reads; a driver waits for a server that went away."""
+        """What some work reads; a server that went away is waited for, if anybody does."""
 
         def attempt() -> T:
             with self._reading() as connection:
                 return work(connection)
 
+        if self._snapshot is not None:  # which a lost connection ends
+            return attempt()
         return patiently(attempt, seconds=self.patience, name=self.name)
 
     def _write(self, work: Callable[[sa.Connection], T], *, asked: bool = False) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -113,22 +113,27 @@ class Standing:
 
 
 class Pace:
-    """Time used, time to go and questions a second, from the last minutes of the phase."""
+    """Time used, time to go and questions a second, from the last minutes of the phase.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Seconds of the run; those of this process by default.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._phase = ""
-        self._start = time.monotonic()
+        self._start = clock()
         self._seen: deque[tuple[float, float, int]] = deque()
 
     def since(self, standing: Standing, seconds: float) -> None:
         """Count a phase from its beginning so many seconds ago, with nothing done by then."""
-        self._phase, self._start = standing.phase, time.monotonic() - seconds
+        self._phase, self._start = standing.phase, self._clock() - seconds
         self._seen.clear()
         self._seen.append((self._start, 0.0, 0))
 
     def see(self, standing: Standing, now: float | None = None) -> None:
         """Take note of how far the phase is; a new phase has a pace of its own."""
-        now = time.monotonic() if now is None else now
+        now = self._clock() if now is None else now
         if standing.phase != self._phase:
             self._phase, self._start = standing.phase, now
             self._seen.clear()
@@ -140,7 +145,7 @@ class Pace:
 
     def used(self) -> float:
         """Seconds since the phase began, for this process."""
-        return time.monotonic() - self._start
+        return self._clock() - self._start
 
     def left(self, standing: Standing) -> float:
         """Seconds to go at the present pace; NaN where nothing tells."""

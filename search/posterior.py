@@ -160,9 +160,12 @@ def _hyper(size: int, text: str) -> tuple[int, Hyper]:
 def judged(store: Store) -> tuple[Record, ...]:
     """The records of a study with estimates and posteriors: what rankings go by."""
     manifest = store.manifest
-    with store.snapshot():
+
+    def read() -> tuple[tuple[Record, ...], Answers]:
         records = store.records()
-        answers = Answers.of_study(store, records)
+        return records, Answers.of_study(store, records)
+
+    records, answers = store.at_once(read)
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runs.config import RunConfig
 from runs.database import DATABASE_ERRORS
 from runs.leaderboard import ranked
 from runs.records import Record
@@ -18,8 +17,10 @@ from search.overrides import Overrides
 from search.posterior import judged
 from search.screen import console, say_written
 from search.studies import study_in
+from search.study_config import config_of as config_of
+from search.study_config import kept_budget as kept_budget
 from search.summary import make_report, show_status, write_recipe_of
-from search.watching import watch
+from search.watching import await_study, watch
 
 
 @contextmanager
@@ -40,17 +41,29 @@ def opened(store: Store) -> Iterator[Store]:
 
 def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
     """Show where a run stands; see ``search status --help``."""
+    screen = console()
+    if watched:
+        try:
+            study = await_study(study, screen, interval=interval)
+        except KeyboardInterrupt:
+            return
     with opened(Store.open(study_in(study))) as store:
-        config = config_of(store, Overrides())
         if watched:
-            watch(store, config, console(), interval=interval)
-        show_status(store, config, console())
+            watch(store, screen, interval=interval)
+        _say_how_found(store)
+        show_status(store, config_of(store, Overrides()), screen)
+
+
+def _say_how_found(store: Store) -> None:
+    for note in store.notes:
+        console().print(note, markup=False, soft_wrap=True)
 
 
 def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
     """Write the leaderboard report; see ``search report --help``."""
     names = formats or tuple(FORMATS)
     with opened(Store.open(study_in(study))) as store, _without_collector():
+        _say_how_found(store)
         content = make_report(store, config_of(store, Overrides()))
         folder = out if out is not None else store.folder
         say_written(console(), write_report(content, folder, names))
@@ -79,6 +92,7 @@ def export(study: str, *, rank: int, out: Path | None) -> None:
 def write_ranked(study: str, *, rank: int, out: Path | None) -> Path:
     """Write the recipe at a place of the leaderboard; the file comes back."""
     with opened(Store.open(study_in(study))) as store:
+        _say_how_found(store)
         record = at_rank(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
@@ -96,14 +110,3 @@ def at_rank(store: Store, rank: int) -> Record:
     if not 1 <= rank <= len(order):
         raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
     return order[rank - 1]
-
-
-def config_of(store: Store, overrides: Overrides) -> RunConfig:
-    """The config of a study, with the budget it was given since and what the command line says."""
-    config = RunConfig.from_text(store.manifest.config, name=store.name)
-    return config.replaced({**kept_budget(store), **overrides.values()})
-
-
-def kept_budget(store: Store) -> dict[str, int | float]:
-    """The budget that ``resume`` was told to keep, by dotted key."""
-    return store.mapping("budget")

@@ -50,7 +50,8 @@ def make_report(store: Store, config: RunConfig) -> Report:
     manifest = store.manifest
     winner = best(records)
     space = Space.from_dict(manifest.space)
-    timeline = Timeline.of(store.parts())
+    known = {record.id for record in records}  # a driver may have taken up more since
+    timeline = Timeline.of(part for part in store.parts() if part[0] in known)
     return Report(
         title=store.title,
         frame=leaderboard(records, manifest.catalogue.tasks),

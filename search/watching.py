@@ -5,61 +5,126 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
 
 from runs.budget import Budget, Cost
 from runs.config import RunConfig
+from runs.creation import exists
+from runs.database import file_of, shown
 from runs.leaderboard import ranked
+from runs.patience import SERVER_SECONDS
 from runs.progress import expected
-from runs.records import Record, Role, Split, State, role_of
+from runs.records import Part, Record, Role, Split, State, role_of
 from runs.store import Store
 from runs.timeline import Timeline
 from search.live_view import Active, Pace, Standing, line, view
+from search.overrides import Overrides
 from search.posterior import judged
+from search.spending import SAVE_SECONDS
+from search.studies import STUDY
+from search.study_config import config_of
 from search.summary import cost_so_far
 
 RANKING_SHARE = 0.1
 """Most of the time that is spent on looking at who is ahead."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What is read of a study in one look.
+
+    Attributes:
+        config: With the budget that it has by now.
+        records: Its candidates.
+        parts: What they were asked.
+        cost: What was spent.
+        seconds: Of drivers at work, as last saved.
+        driven: Whether somebody is at work on the run.
+        complete: Whether the budget is spent and nobody is at work.
+        over: Whether nobody is, and the last driver ended well: its budget was spent, or it was
+            stopped, or it failed. One that was killed leaves its lock: `resume` may follow.
+    """
+
+    config: RunConfig
+    records: tuple[Record, ...]
+    parts: tuple[tuple[int, Split, Part], ...]
+    cost: Cost
+    seconds: float
+    driven: bool
+    complete: bool
+    over: bool
+
+    @classmethod
+    def of(cls, store: Store) -> _Seen:
+        """By several queries, which should be of the same moment."""
+        config, records, holder = config_of(store, Overrides()), store.records(), store.holder()
+        driven = holder is not None and holder.alive
+        ended = store.fact("ended") == Budget.of(config.search).words(Cost())
+        return cls(
+            config=config,
+            records=records,
+            parts=store.parts(),
+            cost=cost_so_far(store, records),
+            seconds=store.number("seconds"),
+            driven=driven,
+            complete=ended and not driven,
+            over=holder is None and store.fact("gpus") is not None,
+        )
+
+
 class Watcher:
     """Reads where a run stands, again and again.
 
     Args:
-        store: The study.
-        config: Its config.
+        store: The study; a server that goes away meanwhile is waited for.
     """
 
-    store: Store
-    config: RunConfig
-    _ranked_at: float = -math.inf
-    _ranking_took: float = 0.0
-    _ranked_parts: int = -1
-    _lead: tuple[float, str, float] = field(default=(math.nan, "", math.nan))
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        store.patience = SERVER_SECONDS
+        self.driven = False
+        self.over = False
+        self._ranked_at = -math.inf
+        self._ranking_took = 0.0
+        self._ranked_parts = -1
+        self._lead: tuple[float, str, float] = (math.nan, "", math.nan)
+        self._seconds = -1.0  # as the driver last saved them
+        self._saved_at = 0.0
+        self._shown = 0.0
 
     def standing(self) -> Standing:
         """As it is now."""
-        records = self.store.records()
-        parts = self.store.parts()
-        finished = sum(part.state is not State.RUNNING for _, _, part in parts)
-        self._look(finished)
+        seen = self.store.at_once(lambda: _Seen.of(self.store))
+        self.driven, self.over = seen.driven, seen.over
+        if seen.seconds != self._seconds:
+            self._seconds, self._saved_at = seen.seconds, time.monotonic()
+        self._look(sum(part.state is not State.RUNNING for _, _, part in seen.parts))
+        found = self._standing(seen)
+        self.store.rest()  # a driver that ends makes one plain file of the study, if nobody is in
+        return found
+
+    def seconds(self) -> float:
+        """Seconds that drivers have worked on the run, all sessions together; pauses take none."""
+        since = time.monotonic() - self._saved_at if self.driven else 0.0
+        self._shown = max(self._shown, self._seconds + min(since, SAVE_SECONDS))
+        return self._shown
+
+    def _standing(self, seen: _Seen) -> Standing:
+        records, parts, budget = seen.records, seen.parts, Budget.of(seen.config.search)
         by_id = {record.id: record for record in records}
         searching = [r for r in records if r.evaluations[Split.SEARCH].state is State.RUNNING]
         held_out = [r for r in records if Split.HELD_OUT in r.evaluations]
         phase = "held-out" if held_out and not searching else "search"
-        budget = Budget.of(self.config.search)
-        cost = cost_so_far(self.store, records)
         best, what, parent = self._lead
         found = Standing(
             phase=phase,
             title=self.store.title,
             total=len(held_out) if phase == "held-out" else budget.trials,
-            share=math.nan if phase == "held-out" else budget.share(cost),
-            budget="" if phase == "held-out" else budget.words(cost),
+            share=math.nan if phase == "held-out" else budget.share(seen.cost),
+            budget="" if phase == "held-out" else budget.words(seen.cost),
             done=_done(held_out if phase == "held-out" else records, phase),
             best=best,
             best_what=what,
@@ -78,22 +143,12 @@ class Watcher:
                 since=part.started.timestamp(),
             )
             for number, _, part in parts
-            if part.state is State.RUNNING and self.driven()
+            if part.state is State.RUNNING and seen.driven
         }
-        if not self.driven() and not self.over():
+        if not seen.driven and not seen.complete:
             found.notice = f"nobody is at work on it; `search resume {self.store.name}` goes on"
         found.running = min(len(found.active), found.workers)
         return found
-
-    def driven(self) -> bool:
-        """Whether somebody is at work on the run."""
-        holder = self.store.lock.holder()
-        return holder is not None and holder.alive
-
-    def over(self) -> bool:
-        """Whether the run came to its end."""
-        ended = self.store.fact("ended") == Budget.of(self.config.search).words(Cost())
-        return ended and not self.driven()
 
     def _look(self, finished: int) -> None:
         """See who is ahead, if that can have changed and was not looked at a moment ago."""
@@ -115,9 +170,38 @@ def _done(records: tuple[Record, ...] | list[Record], phase: str) -> int:
     return sum(r.evaluations[split].state is not State.RUNNING for r in records)
 
 
+def await_study(
+    study: str, console: Console, *, interval: float, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """Wait until there is a study.
+
+    Args:
+        study: Its file, the run's folder, or the URL of its database.
+        console: Told that it is waited for.
+        interval: Seconds between two looks.
+        sleep: Waits so many seconds.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        StoreError: If its database cannot be reached.
+    """
+
+    def place() -> str:  # what becomes the run's folder may not be there yet
+        path = file_of(study)
+        return study if path is None or not path.is_dir() else str(path / STUDY)
+
+    if not exists(place()):
+        text = f"waiting for {shown(study)}; Ctrl-C stops"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    while not exists(place()):
+        sleep(interval)
+    return place()
+
+
 def watch(
     store: Store,
-    config: RunConfig,
     console: Console,
     *,
     interval: float,
@@ -127,15 +211,14 @@ def watch(
 
     Args:
         store: The study; only read.
-        config: Its config.
         console: Where to; lines instead of a view where it is no terminal.
         interval: Seconds between two looks.
         sleep: Waits so many seconds.
     """
-    watcher, pace = Watcher(store, config), Pace()
-    standing = watcher.standing()
+    watcher = Watcher(store)
+    standing, pace = watcher.standing(), Pace(watcher.seconds)
     if standing.phase == "search":
-        pace.since(standing, float(store.fact("seconds") or 0.0))
+        pace.since(standing, watcher.seconds())
     pace.see(standing)
     live = Live(console=console, get_renderable=lambda: view(standing, pace), refresh_per_second=2)
     if console.is_terminal:
@@ -146,7 +229,7 @@ def watch(
                 stamp = time.strftime("%H:%M:%S")
                 text = f"{stamp}  {line(standing, pace)}"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
-            if watcher.over():
+            if watcher.over:
                 break
             sleep(interval)
             standing = watcher.standing()
