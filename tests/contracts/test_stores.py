@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -19,7 +20,7 @@ from runs.database import WriteError, optuna_storage, url_of
 from runs.lock import LockedError, LockLostError
 from runs.manifest import FORMAT
 from runs.records import Split, State
-from runs.store import Store, StoreError
+from runs.store import NotUnderWayError, Store, StoreError
 from tests.made_studies import manifest, recipe, score
 
 
@@ -235,6 +236,140 @@ def test_who_was_taken_for_dead_writes_nothing_more(store: Store, location: str)
     store.close()
     assert other.lock.holder().pid == os.getpid()
     other.close()
+
+
+SAMPLERS = {
+    "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=2),
+    "nsga3": lambda: optuna.samplers.NSGAIIISampler(population_size=2),
+    "qmc": optuna.samplers.QMCSampler,
+    "cmaes": lambda: optuna.samplers.CmaEsSampler(n_startup_trials=1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_nor_does_it_write_what_its_sampler_remembers(
+    store: Store, location: str, sampler: str
+) -> None:
+    """Optuna's rows go into the same transaction, in which the lock is looked at."""
+    study = store.study
+    study.sampler = SAMPLERS[sampler]()
+
+    def ask_and_tell() -> None:
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0, 1) + trial.suggest_float("y", 0, 1))
+
+    for _ in range(5):
+        ask_and_tell()
+    running = study.ask()
+    study._storage.set_study_system_attr(study._study_id, "remembered", 1)
+    store.set_fact("seconds", "1")
+    before = rows_of_optuna(store)
+    assert len(before["trials"]) == 6
+    ask_and_tell()
+    running.set_user_attr("late", 1)
+    running.suggest_float("late", 0, 1)
+    study.set_user_attr("late", 1)
+    write(store, "update merge_search_lock set token = 'other', birth = '', host = 'far', pid = 1")
+    with pytest.raises(LockLostError):
+        store.set_fact("seconds", "2")
+    store.close()
+    assert rows_of_optuna(store) == before
+    assert store.lock.holder().host == "far"
+
+
+def rows_of_optuna(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    engine = sa.create_engine(store.url)
+    with engine.connect() as connection:
+        found = {
+            name: sorted(map(tuple, connection.execute(sa.text(f"select * from {name}"))), key=str)
+            for name in ("trials", "trial_params", "trial_system_attributes",
+                         "study_system_attributes", "study_user_attributes")
+        }  # fmt: skip
+    engine.dispose()
+    return found
+
+
+def test_what_samplers_remember_is_written_with_the_next_transaction(
+    store: Store, location: str
+) -> None:
+    study = store.study
+    study.tell(study.ask(), 1.0)
+    running = study.ask()
+    for value in (1, 2):
+        study._storage.set_study_system_attr(study._study_id, "remembered", [value])
+        study.set_user_attr("said", value)
+        running.set_user_attr("late", value)
+        store.set_fact("seconds", "1")
+    other = Store.open(location)
+    kept = other.study
+    assert kept._storage.get_study_system_attrs(kept._study_id)["remembered"] == [2]
+    assert kept.user_attrs["said"] == 2
+    assert kept.trials[1].user_attrs == {"late": 2}
+    assert kept.trials[0].value == 1.0
+    other.close()
+
+
+def test_a_result_of_what_nobody_was_asked_is_refused(store: Store) -> None:
+    names = store.manifest.questions.search
+    number = store.add(recipe(0.1), origin="tpe", trial=None)
+    store.finish(number, Split.SEARCH, score(names), worker="w")
+    before = store.records()
+    late = Failure(kind=FailureKind.ERROR, message="a second result")
+    for of, split in ((number, Split.SEARCH), (number, Split.HELD_OUT), (7, Split.SEARCH)):
+        with pytest.raises(NotUnderWayError, match=f"candidate {of}: expected {split} questions"):
+            store.finish(of, split, late, worker="w", further=names[:1])
+    assert store.records() == before
+
+
+def test_a_commit_of_which_nobody_heard_is_made_once(postgres) -> None:
+    """The server commits and goes away before it says so; or goes away before it commits."""
+    store = Store.create(postgres.database(), manifest())
+    store.hold()
+    dialect = store._engine.dialect
+    commit = dialect.do_commit
+    names = store.manifest.questions.search
+    for committed in (True, False):
+        lost = [committed]
+
+        def failing(connection, lost=lost) -> None:
+            if lost:
+                if lost.pop():
+                    commit(connection)
+                connection.dbapi_connection.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            commit(connection)
+
+        dialect.do_commit = failing
+        try:
+            number = store.add(recipe(0.1 + committed), origin="tpe", trial=None)
+            lost.append(committed)
+            store.finish(
+                number, Split.SEARCH, score(names[:2]), worker="w", further=names[2:]
+            )  # fmt: skip
+            lost.append(committed)
+            store.began([number])
+        finally:
+            del dialect.do_commit
+    for record in store.records():
+        assert record.evaluations[Split.SEARCH].attempts == 1
+        assert record.evaluations[Split.SEARCH].asked == len(names)
+    assert [asking.questions for asking in store.under_way()] == [names[2:]] * 2
+    store.close()
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_times(store: Store) -> None:
+    names = store.manifest.questions.search
+    for weight, span in ((0.1, (2000.0, 1000.0)), (0.2, (math.nan, 1000.0))):
+        number = store.add(recipe(weight), origin="tpe", trial=None)
+        store.finish(number, Split.SEARCH, score(names), worker="w", span=span)
+    for record in store.records():
+        evaluation = record.evaluations[Split.SEARCH]
+        assert evaluation.finished == evaluation.started
+    write(store, "update merge_search_evaluation set finished = started - 3600")
+    for record in store.records():  # as an earlier version left it
+        evaluation = record.evaluations[Split.SEARCH]
+        assert evaluation.finished == evaluation.started
 
 
 HOLD = """

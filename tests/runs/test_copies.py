@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def alone(path: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def killed(tmp_path: Path) -> Iterator[Path]:
+def killed(tmp_path: Path) -> Path:
     """The study of a driver that was killed a few seconds after its last result."""
     place = tmp_path / "run" / "study.db"
     place.parent.mkdir()
@@ -69,7 +68,7 @@ def killed(tmp_path: Path) -> Iterator[Path]:
             time.sleep(0.2)
         driver.kill()
     assert Path(f"{place}-wal").stat().st_size > 0
-    yield place
+    return place
 
 
 def test_a_copy_of_the_file_alone_holds_every_result_after_sigkill(
@@ -104,7 +103,7 @@ def test_a_hard_link_becomes_a_copy_before_it_is_written(killed: Path, tmp_path:
     store.add(recipe(99), origin="tpe", trial=None)
     store.close()
     assert killed.read_bytes() == before
-    assert not os.path.samefile(killed, link)
+    assert not killed.samefile(link)
     for path, count in ((killed, RESULTS), (link, RESULTS + 1)):
         store = Store.open(str(path))
         assert len(store.records()) == count

@@ -6,12 +6,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+import tracemalloc
+import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluators import clock
 from evaluators.base import FailureKind
 from runs import journal
 from runs.filesystems import shared_over_network, type_of
@@ -222,6 +227,8 @@ def test_a_schema_that_is_no_text_is_refused(unheld: Store) -> None:
         ("evaluation", "state = 'odd'"),
         ("evaluation", "asked = X'789c63606060000000040001'"),
         ("evaluation", "tasks = '[1]'"),
+        ("evaluation", "started = 1e300"),
+        ("evaluation", "split = 'held_out'"),
         ("run", "value = '[' where key = 'tasks'"),
         ("run", """value = replace(value, '"t"', '"T"') where key = 'catalogue'"""),
     ],
@@ -240,6 +247,33 @@ def test_values_that_nobody_wrote_are_damage(store: Store, table: str, change: s
     ):
         list(damaged.records()), list(damaged.answers(Split.SEARCH))
     damaged.close()
+
+
+def test_a_blob_that_swells_is_not_inflated(store: Store) -> None:
+    """2.6 MB of zeros squeezed a thousand times; a study has no more answers than questions."""
+    number = store.add(recipe(0.5), origin="tpe", trial=None)
+    store.finish(number, Split.SEARCH, score(store.manifest.questions.search), worker="w")
+    store.close()
+    deflater, chunk = zlib.compressobj(9), bytes(2**24)
+    bomb = b"".join(deflater.compress(chunk) for _ in range(16)) + deflater.flush()
+    for column in ("outcomes", "asked"):
+        with closing(sqlite3.connect(store.name)) as connection:
+            connection.execute(f"update merge_search_evaluation set {column} = ?", (bomb,))
+            connection.commit()
+        swollen = Store.open(store.name)
+        tracemalloc.start()
+        with pytest.raises(StoreError, match="got damage: ValueError: expected at most"):
+            list(swollen.answers(Split.SEARCH))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+        tracemalloc.stop()
+        swollen.close()
+
+
+def test_the_time_of_a_process_goes_on_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert abs(clock.now() - time.time()) < 3600
+    before = clock.now()
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # set back to 1970
+    assert 0 <= clock.now() - before < 3600
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_harms_nothing(store: Store) -> None:
