@@ -27,6 +27,10 @@ class Desk:
     requests: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
+class TemplateError(ValueError):
+    """A tokenizer that lacks the chat template that is asked for."""
+
+
 class Desks:
     """A desk for each tokenizer; models with the same tokenizer files share one.
 
@@ -56,6 +60,8 @@ class Desks:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
                 _choose_template(tokenizer, self._template)
+            except TemplateError as error:
+                raise ResidentError([f"model {model}: {error}"]) from error
             except (OSError, ValueError, ImportError) as error:
                 raise ResidentError([f"model {model}: tokenizer: {last_line(error)}"]) from error
             self._known[key] = Desk(tokenizer=tokenizer, encodings=Encodings())
@@ -81,18 +87,21 @@ def _choose_template(tokenizer: Any, wanted: bool | str) -> None:
     """Set the chat template that is asked for.
 
     Raises:
-        ValueError: If the tokenizer has none of that name, or none at all.
+        TemplateError: If the tokenizer has none of that name, or none at all.
     """
     if wanted is False:
         return
     has = tokenizer.chat_template
-    if isinstance(wanted, str):
-        names = sorted(has) if isinstance(has, dict) else []
-        if wanted not in names:
-            there = f"one of {', '.join(names)}" if names else "true (there is no named template)"
-            raise ValueError(f"apply_chat_template: expected {there}, got {wanted!r}")
-        tokenizer.chat_template = has[wanted]
-    elif not has:
-        raise ValueError("apply_chat_template: expected a tokenizer with a template, got none")
-    else:
-        tokenizer.chat_template = tokenizer.get_chat_template()
+    names = sorted(has) if isinstance(has, dict) else []
+    if isinstance(wanted, str) and wanted not in names:
+        there = f"one of {', '.join(names)}" if names else "true or false"
+        why = "" if names else ": the tokenizer has no template by a name"
+        raise TemplateError(f"harness.apply_chat_template: expected {there}, got {wanted!r}{why}")
+    if not has:
+        raise TemplateError(
+            "harness.apply_chat_template: expected false for a tokenizer without a chat template, "
+            f"got {str(wanted).lower()}; or set output.tokenizer to a model that has one"
+        )
+    tokenizer.chat_template = (
+        has[wanted] if isinstance(wanted, str) else tokenizer.get_chat_template()
+    )

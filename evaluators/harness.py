@@ -8,8 +8,10 @@ size. docs/scoring.md says how all of it works.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -95,9 +97,15 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
         finder = _finder(spec.include_path, spec.models[0][1] if spec.models else None)
         for task in {task.name: task for task in spec.tasks}.values():
             try:
-                asked.append(_ask(finder, task, spec))
+                asked += _ask_all(finder, task, spec)
             except EvaluatorError as error:
                 problems += [f"task {task.name}: {problem}" for problem in error.problems]
+        names = Counter(one.info.name for one in asked)
+        problems += [
+            f"task {name}: expected each task once, got it {count} times, as a member of groups too"
+            for name, count in names.items()
+            if count > 1
+        ]
         if problems:
             raise EvaluatorError(list(dict.fromkeys(problems)))
         return brought_together(asked)
@@ -129,7 +137,7 @@ def name_problems(names: Sequence[str], folders: Sequence[str]) -> dict[str, str
         folders: The user's folders of task files.
 
     Returns:
-        A line for each name that is no task's: it is not known, or it is a group's.
+        A line for each name that is not known.
     """
     found: dict[str, str] = {}
     with isolated(CPU):
@@ -146,16 +154,42 @@ def _finder(folders: Sequence[str], model: str | None = None) -> TaskFinder:
     # Some tasks make their prompts to the length of a tokenizer and ask for a model's name.
     metadata = {"pretrained": model} if model is not None else None
     own = TaskManager(include_path=list(folders) or None, include_defaults=False, metadata=metadata)
-    return TaskFinder(own, everything=_all_tasks, folders=folders, shipped=shipped_tasks())
+    return TaskFinder(
+        own,
+        everything=lambda: _all_tasks(tuple(folders)),
+        folders=folders,
+        shipped=shipped_tasks(),
+    )
 
 
 @cache
-def _all_tasks() -> TaskManager:
-    return TaskManager()
+def _all_tasks(folders: tuple[str, ...]) -> TaskManager:
+    return TaskManager(include_path=list(folders) or None)
 
 
-def _ask(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
-    task = finder.load(wanted.name)
+def _ask_all(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> list[Asked]:
+    """A task, or the members of a group or tag with their shares of its weight."""
+    found = finder.load(wanted.name)
+    if not found.group:
+        return [_ask(found.tasks[0], wanted, spec)]
+    asked: list[Asked] = []
+    problems: list[str] = []
+    for task in found.tasks:
+        member = replace(wanted, name=task.task_name, metric=found.metric(wanted.metric))
+        try:
+            asked.append(_ask(task, member, spec))
+        except EvaluatorError as error:
+            problems += [f"member {member.name}: {problem}" for problem in error.problems]
+    if problems:
+        raise EvaluatorError(problems)
+    weights = found.weights(wanted.weight, wanted.metric, [len(one.documents) for one in asked])
+    return [
+        replace(one, info=replace(one.info, weight=weight, asked_as=found.group))
+        for one, weight in zip(asked, weights, strict=True)
+    ]
+
+
+def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
     problems = configure(task, wanted, spec)
     if problems:
         raise EvaluatorError(problems)
@@ -266,36 +300,3 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             and tokenizer.pad_token_id in tokenizer.all_special_ids
             and not tokenizer.clean_up_tokenization_spaces
         )
-
-
-def requests_of(
-    tasks: Sequence[Asked], lm: LanguageModel, spec: HarnessSpec
-) -> dict[str, list[Any]]:
-    """Every request of every task, by question id, in the words of a model's tokenizer."""
-    chat = bool(spec.apply_chat_template)
-    result: dict[str, list[Any]] = {}
-    for asked in tasks:
-        task = asked.task
-        task.set_fewshot_seed(seed=spec.seed)
-        template = lm.apply_chat_template if chat else None
-        for question in asked.asked():
-            document = asked.document(question.position)
-            prompt = task.fewshot_context(
-                document,
-                num_fewshot=task.get_config("num_fewshot") or 0,
-                system_instruction=spec.system_instruction,
-                apply_chat_template=chat,
-                fewshot_as_multiturn=spec.fewshot_as_multiturn,
-                chat_template=template,
-                gen_prefix=task.doc_to_prefix(document),
-            )
-            made = task.construct_requests(
-                doc=document,
-                ctx=prompt,
-                metadata=(task.get_config("task"), question.position, task.get_config("repeats")),
-                apply_chat_template=chat,
-                chat_template=template,
-            )
-            requests = made if isinstance(made, list) else [made]
-            result[question.id] = sorted(requests, key=lambda request: request.idx)
-    return result

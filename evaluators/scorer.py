@@ -30,9 +30,10 @@ from evaluators.failures import (
     failure_from,
     is_out_of_memory,
 )
-from evaluators.harness import LanguageModel, catalogue_of, isolated, load_tasks, requests_of
+from evaluators.harness import LanguageModel, catalogue_of, isolated, load_tasks
 from evaluators.losses import losses, right_answer
 from evaluators.probe import PROMPTS, check_hears
+from evaluators.prompts import requests_of
 from evaluators.resident import ResidentError, Skeleton
 from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
@@ -156,7 +157,9 @@ class HarnessEvaluator:
         try:
             self._equip(*self._builder.empty(first))
         except (PlanError, ResidentError) as error:
-            raise EvaluatorError([f"model {first}: {line}" for line in error.problems]) from error
+            start = f"model {first}: "
+            lines = [start + line.removeprefix(start) for line in error.problems]
+            raise EvaluatorError(lines) from error
         except Exception as error:
             what = "expected to fit" if is_out_of_memory(error) else "cannot be asked"
             problem = f"model {first}: {what} on {self._device}: {last_line(error)}"

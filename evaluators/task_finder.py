@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import chdir
 from difflib import get_close_matches
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.base import MESSAGE, EvaluatorError
+from evaluators.groups import Loaded, folders, loaded, strangers
 from evaluators.task_files import task_file
 from spaces.texts import plain_line, said
 
 MOST_MEMBERS = 20
-"""Most members of a group that are listed in a message."""
+"""Most names that are listed in a message."""
 
 
 class TaskFinder:
@@ -21,8 +23,8 @@ class TaskFinder:
 
     Args:
         own: lm-eval's task manager for the user's folders alone.
-        everything: Makes the manager of all that lm-eval ships; takes 10 to 20 s, so it is called
-            only where a name needs explaining.
+        everything: Makes the manager of all that lm-eval ships and the user's; takes 10 to 20 s,
+            so it is called only for groups and tags that are shipped, and for unknown names.
         folders: The user's folders.
         shipped: Folder of lm-eval's own task files.
     """
@@ -40,19 +42,25 @@ class TaskFinder:
         self._folders = folders
         self._shipped = shipped
 
-    def load(self, name: str) -> Any:
-        """lm-eval's task of that name.
+    def load(self, name: str) -> Loaded:
+        """lm-eval's task of that name, or the members of the group or tag.
 
         Raises:
-            EvaluatorError: If there is none, it is a group, or its data cannot be loaded.
+            EvaluatorError: If there is none, or its data cannot be loaded.
         """
-        return self._read(*self._find(name))
+        manager, target, path = self._find(name)
+        found = self._read(manager, target, path)
+        if target != name or name in manager.all_subtasks:
+            return Loaded(tasks=tuple(found["tasks"].values())[:1])
+        if not found["tasks"]:
+            raise EvaluatorError(["name: expected a task or a group of some, got an empty group"])
+        return loaded(name, found)
 
     def check(self, name: str) -> None:
-        """Look for a task without loading its data.
+        """Look for a task, group or tag without loading its data.
 
         Raises:
-            EvaluatorError: If there is none, or it is a group.
+            EvaluatorError: If there is none.
         """
         self._find(name)
 
@@ -62,31 +70,23 @@ class TaskFinder:
         path = task_file(name, (*map(Path, self._folders),))
         if path is not None:
             return self._own, str(path), path
-        if name in self._own.all_tasks:
-            return self._known(self._own, name)
+        if name in self._own.all_tasks and not self._strangers(self._own, name):
+            return self._own, name, self._own.task_index[name].yaml_path
         path = task_file(name, (self._shipped,))
         if path is not None:
             return self._own, str(path), path
         everything = self._everything()
-        if name in everything.all_tasks:
-            return self._known(everything, name)
-        raise EvaluatorError([self._unknown(name, everything)])
+        if name not in everything.all_tasks:
+            raise EvaluatorError([self._unknown(name, everything)])
+        if unknown := self._strangers(everything, name):
+            names = ", ".join(unknown[:MOST_MEMBERS])
+            raise EvaluatorError(
+                [f"name: expected a group of tasks that there are, got one with {names}"]
+            )
+        return everything, name, everything.task_index[name].yaml_path
 
-    def _known(self, manager: Any, name: str) -> tuple[Any, str, Path | None]:
-        entry = manager.task_index[name]
-        if name in manager.all_subtasks:
-            return manager, name, entry.yaml_path
-        if name in manager.all_groups:
-            listed = (entry.cfg or {}).get("task") or []
-            listed = [listed] if isinstance(listed, str) else listed
-            names = [str(item.get("task") if isinstance(item, dict) else item) for item in listed]
-        else:
-            names = sorted(entry.tags)
-        more = len(names) - MOST_MEMBERS
-        members = ", ".join(names[:MOST_MEMBERS]) + (f" and {more} more" if more > 0 else "")
-        raise EvaluatorError(
-            [f"name: expected a single task, got a group; name its members instead: {members}"]
-        )
+    def _strangers(self, manager: Any, name: str) -> list[str]:
+        return strangers(manager, name) if name in manager.all_groups else []
 
     def _unknown(self, name: str, everything: Any) -> str:
         names = dict.fromkeys([*self._own.all_tasks, *everything.all_tasks])
@@ -99,18 +99,33 @@ class TaskFinder:
         return f"name: expected a task {where}, got {name!r}{meant}"
 
     def _read(self, manager: Any, target: str, path: Path | None) -> Any:
-        """Load a task; relative data files count from its file, else from here, as in lm-eval."""
-        places = [*([path.parent] if path is not None else []), Path.cwd()]
+        """Load what is named; relative data files count from its file, else from here."""
+        own = [path.parent] if path is not None else []
+        places = [*(own if target == str(path) else folders(manager, target)), Path.cwd()]
         missing: FileNotFoundError | None = None
         for place in places:
             try:
                 with chdir(place):
-                    return next(iter(manager.load([target])["tasks"].values()))
+                    return manager.load([target])
             except FileNotFoundError as error:
                 missing = missing or error
             except Exception as error:
-                raise EvaluatorError([f"{path}: cannot be loaded: {_reason(error)}"]) from error
-        raise EvaluatorError([f"{path}: data is missing: {last_line(missing)}"]) from missing
+                raise EvaluatorError(
+                    [f"{path or target}: cannot be loaded: {_reason(error)}"]
+                ) from error
+        raise EvaluatorError([f"{path or target}: {_missing(missing)}"]) from missing
+
+
+def _missing(error: FileNotFoundError | None) -> str:
+    """What is not there: data, or a metric that the ``evaluate`` library fetches from the Hub."""
+    metric = re.search(r"Module '([^']+)' doesn't exist", str(error))
+    if metric is None:
+        return f"data is missing: {last_line(error)}"
+    return (
+        f"its metric {metric[1]!r} is not on this machine; fetch it once where the Hub can be "
+        f"reached (python -c \"import evaluate; evaluate.load('{metric[1]}')\"), or take a task "
+        "without it"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -118,7 +133,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, KeyError) and error.args == (None,):
         return "a metric in metric_list is not known to lm-eval and has no aggregation of its own"
     if isinstance(error, KeyError) and error.args:
-        return f"its data has no split or column {error.args[0]!r}"
+        return (
+            f"its data has no split or column {error.args[0]!r} (a file without a split's name is "
+            "split 'train')"
+        )
     if isinstance(error, StopIteration):
         return "its data holds no question"
     cause: BaseException = error

@@ -111,7 +111,7 @@ class Section(BaseModel):
 class TaskSection(Section):
     """One task; a bare name stands for ``{name: ...}``."""
 
-    name: Text = Field(description="lm-eval's name of the task.")
+    name: Text = Field(description="lm-eval's name of the task, group or tag.")
     metric: Text | None = Field(
         default=None, description="metric or metric,filter; omit for the task's only or first one."
     )

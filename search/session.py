@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.inspection import versions
 from evaluators.pool import Pool
-from evaluators.task_facts import Survey, TaskFacts
-from evaluators.test_sets import unconfirmed
+from evaluators.task_facts import TaskFacts
 from merging.checkpoint import Checkpoint, widest_dtype
 from runs.budget import Budget, Cost
 from runs.config import ConfigError, RunConfig, open_inputs
@@ -38,7 +37,7 @@ from search.posterior import kept_fits
 from search.samplers import Sampler
 from search.settled import settled
 from search.stop import Stop, on_signals
-from search.workers import evaluator_factory, fake_factory
+from search.surveying import survey_of, template_problems, test_set_problems
 from spaces.seeds import seeds
 from spaces.space import Space, SpaceError
 
@@ -81,10 +80,12 @@ def prepare(given: Given, *, dry_run: bool) -> Prepared:
     except ConfigError as error:
         problems += error.problems
     try:
-        survey = _survey(config, dry_run=dry_run)
+        survey = survey_of(config, dry_run=dry_run)
         problems += [f"{path}: {problem}" for problem in test_set_problems(config, survey)]
     except EvaluatorError as error:
         problems += error.problems
+    if not problems and not dry_run:
+        problems += template_problems(config, checkpoints)
     try:
         book = read_book(config)
     except InputError as error:
@@ -168,47 +169,6 @@ def manifest_of(
     return manifest, notes
 
 
-def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
-    """Well-known test sets that the search would be led by, if nobody has confirmed that."""
-    if config.search.allow_test_sets:
-        return []
-    apart = config.held_out if isinstance(config.held_out, tuple) else ()
-    return unconfirmed(
-        (task.name, task.known, task.split)
-        for task in survey.tasks
-        if task.known is not None and task.name not in apart
-    )
-
-
-def _survey(config: RunConfig, *, dry_run: bool) -> Survey:
-    if dry_run:
-        return Survey(catalogue=fake_factory(config)().catalogue())
-    if config.evaluator is not None:
-        return _own_survey(config, config.evaluator)
-    from evaluators.harness import survey
-
-    return survey(config.harness_spec())
-
-
-def _own_survey(config: RunConfig, evaluator: str) -> Survey:
-    """The questions of a user's own evaluator; it loads no model for them."""
-    made = evaluator_factory(config, config.harness_spec())()
-    try:
-        catalogue = made.catalogue()
-    finally:
-        made.close()
-    return Survey(
-        catalogue=catalogue,
-        tasks=tuple(
-            TaskFacts(
-                name=task.name, kind="own", dataset=evaluator, split="", metrics=(task.metric,),
-                shots=0, known=None,
-            )
-            for task in catalogue.tasks
-        ),
-    )  # fmt: skip
-
-
 def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]:
     """Make sure that models and tasks are still those that the study was made with.
 
@@ -232,7 +192,7 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     except ConfigError as error:
         problems += error.problems
     try:
-        if _survey(config, dry_run=manifest.dry_run).catalogue != manifest.catalogue:
+        if survey_of(config, dry_run=manifest.dry_run).catalogue != manifest.catalogue:
             problems.append(
                 f"{store.name}: tasks: expected the questions that the study was made with, got "
                 "others; put the task files back or start a new run"

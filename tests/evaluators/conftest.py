@@ -128,6 +128,7 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_task(folder, f"tiny_{name}", body, rows=rows)
     (folder / "shots.jsonl").write_text("\n".join(map(json.dumps, _rows(99, 12))))
     (folder / "group.yaml").write_text("group: tiny_group\ntask: [tiny_pick, tiny_write]\n")
+    (folder / "lost.yaml").write_text("group: tiny_lost\ntask: [tiny_pick, tiny_gone]\n")
     return folder
 
 

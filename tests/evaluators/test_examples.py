@@ -11,7 +11,8 @@ import pytest
 
 from evaluators.base import EvaluatorError
 from evaluators.examination import Asked
-from evaluators.harness import catalogue_of, load_tasks, requests_of
+from evaluators.harness import catalogue_of, load_tasks
+from evaluators.prompts import requests_of
 from evaluators.spec import HarnessSpec, TaskSpec
 
 WRITTEN = """
