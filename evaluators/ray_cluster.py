@@ -26,6 +26,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.base import DETAIL, MESSAGE, EvaluatorError
+from evaluators.ray_start import check_folder, told
 from evaluators.worker import Worker
 from spaces.texts import plain, plain_line, said
 
@@ -176,7 +177,10 @@ def last_line(error: BaseException) -> str:
     return plain_line(lines[-1], MESSAGE) if lines else type(error).__name__
 
 
+@told()
 def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]) -> None:
+    if address is None:
+        check_folder()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
