@@ -160,14 +160,24 @@ class RunConfig(Section):
         """Methods that may be drawn; by default the usual ones, less those that lack their base."""
         if self.bounds.methods is not None:
             return self.bounds.methods
+        lacking = self.lacking
+        return tuple(name for name in self._usual() if name not in lacking)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The usual methods that are not drawn because they need a base and there is none."""
+        if self.base is not None or self.bounds.methods is not None:
+            return ()
+        return tuple(name for name in self._usual() if METHODS[name].base is BaseRule.REQUIRED)
+
+    def _usual(self) -> tuple[str, ...]:
+        """Methods that are drawn by default from so many models with a base."""
         count = len(self.models)
         paired = count > 2 and self.bounds.order != "all-at-once"
         return tuple(
             name
             for name, method in METHODS.items()
-            if method.searched_by_default
-            and (self.base is not None or method.base is not BaseRule.REQUIRED)
-            and (method.takes(count) or (paired and method.takes(2)))
+            if method.searched_by_default and (method.takes(count) or (paired and method.takes(2)))
         )
 
     def space(self, layers: int) -> Space:

@@ -168,8 +168,9 @@ def _how_to(recipe: Recipe, document: str, fingerprint: str) -> str:
     several = "\n---" in document
     tool = "mergekit-multi" if several else "mergekit-yaml"
     more = " --intermediate-dir PARTS --out-path OUT" if several else " OUT"
+    here = " in this folder" if "# Relative paths" in document else ""
     text = (
-        "Save the recipe above as `recipe.yaml`; then\n\n"
+        f"Save the recipe above as `recipe.yaml`{here}; then\n\n"
         + code_block("search build recipe.yaml OUT", "sh")
         + f"\n\nmakes the same weights, with the fingerprint `{fingerprint}`. "
         + f"So does `{tool} recipe.yaml{more}` of mergekit, to rounding"

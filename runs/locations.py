@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,59 @@ def locate(location: str, folder: Path) -> str:
         else part
         for part in location.split("+")
     )
+
+
+def portable(location: str, folder: Path) -> str:
+    """A location as a file in ``folder`` can name it for others: without private absolute paths.
+
+    Where a model is in the hub's cache its hub id and revision do. A path that has a folder in
+    common with ``folder``, other than the root, is relative to that, with ``.`` or ``..`` in front.
+    Anything else stays; of ``path+adapter`` each part counts for itself.
+    """
+    if exists(location):  # a folder may have a plus in its name
+        return _portable(location, folder)
+    return "+".join(_portable(part, folder) for part in location.split("+"))
+
+
+def _portable(part: str, folder: Path) -> str:
+    path = expanded(part)
+    if not path.is_absolute():
+        return part
+    cached = _CACHED.search(path.as_posix())
+    if cached is not None and _is_cache(path.parents[2]):
+        return f"{cached['id'].replace('--', '/')}@{cached['revision']}"
+    home = folder.resolve()
+    if Path(os.path.commonpath([path, home])) == Path(path.anchor):
+        return part
+    found = Path(os.path.relpath(path, home)).as_posix()
+    return found if found == "." or found.startswith("..") else f"./{found}"
+
+
+_CACHED = re.compile(r"/models--(?P<id>[\w.\-]+)/snapshots/(?P<revision>[\w.\-]+)\Z")
+
+
+def _is_cache(folder: Path) -> bool:
+    """Whether a folder is the hub's cache, from which its ids are read here."""
+    from huggingface_hub import constants
+
+    return folder == Path(constants.HF_HUB_CACHE)
+
+
+def portable_values(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A config's values, absolute as ``located`` makes them, as a config in ``folder`` has them."""
+    evaluator, seeds = data["evaluator"], data["search"]["seeds"]
+    if evaluator is not None and ".py:" in evaluator:
+        file, _, name = evaluator.rpartition(":")
+        evaluator = f"{portable(file, folder)}:{name}"
+    if not isinstance(seeds, str):
+        seeds = [portable(entry, folder) for entry in seeds]
+    return {
+        "base": None if data["base"] is None else portable(data["base"], folder),
+        "models": {name: portable(place, folder) for name, place in data["models"].items()},
+        "include_path": [portable(path, folder) for path in data["include_path"]],
+        "evaluator": evaluator,
+        "search.seeds": seeds,
+    }
 
 
 def missing_folders(data: Mapping[str, Any]) -> list[Problem]:

@@ -7,7 +7,7 @@ is needed. Errors are ``search.UserError`` (something that was given cannot be u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -154,6 +154,7 @@ def resume(
     gpu_hours: float | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
+    moved: Mapping[str, str] | None = None,
     trust_study: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
@@ -167,6 +168,8 @@ def resume(
         gpu_hours: Likewise.
         workers: For this time.
         ray_address: For this time.
+        moved: Where models and task files are now, by a model's name or the start of a path; kept
+            with the study.
         trust_study: Lets code run that the study names, though it was not made here; remembered.
         callbacks: Told of the run as it goes on.
 
@@ -183,19 +186,25 @@ def resume(
         gpu_hours=gpu_hours,
         workers=workers,
         ray_address=ray_address,
+        moves=_moves(moved),
     )
     commands.resume(study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks)
     return Run(study)
 
 
 def validate(
-    study: str | Path, *, top: int = 3, workers: int | None = None, trust_study: bool = False
+    study: str | Path,
+    *,
+    top: int = 3,
+    workers: int | None = None,
+    moved: Mapping[str, str] | None = None,
+    trust_study: bool = False,
 ) -> Run:
     """Score the best recipes and all baselines on held-out questions, as ``search validate``."""
     from search import commands
     from search.handle import Run
 
-    overrides = Overrides(workers=workers)
+    overrides = Overrides(workers=workers, moves=_moves(moved))
     commands.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
     return Run(study)
 
@@ -214,13 +223,20 @@ def load_recipe(path: str | Path) -> Document:
     return read_recipe(Path(path))
 
 
-def build(recipe: str | Path, out: str | Path, *, shard_size: float = 5.0) -> Built:
+def build(
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    shard_size: float = 5.0,
+    moved: Mapping[str, str] | None = None,
+) -> Built:
     """Build the model of a recipe file, as ``search build``.
 
     Args:
         recipe: Recipe or mergekit YAML.
         out: Model folder to make; must not exist.
         shard_size: Largest weight file, in GB.
+        moved: Where models are now, by name or the start of a path.
 
     Raises:
         UserError: If the recipe or a model cannot be used.
@@ -228,7 +244,12 @@ def build(recipe: str | Path, out: str | Path, *, shard_size: float = 5.0) -> Bu
     """
     from search.building import build as build_model
 
-    fingerprint, verified = build_model(Path(recipe), Path(out), shard_bytes=int(shard_size * 1e9))
+    fingerprint, verified = build_model(
+        Path(recipe),
+        Path(out),
+        shard_bytes=int(shard_size * 1e9),
+        mapped=[f"{old}={new}" for old, new in (moved or {}).items()],
+    )
     return Built(folder=Path(out), fingerprint=fingerprint, verified=verified)
 
 
@@ -258,6 +279,12 @@ def score(
     from search.scoring import score as score_one
 
     return score_one(given, what, questions=questions, limit=limit)
+
+
+def _moves(moved: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    from search.moves import read_moves
+
+    return read_moves(f"{old}={new}" for old, new in (moved or {}).items())
 
 
 def _given(config: str | Path | RunConfig) -> Path | RunConfig:

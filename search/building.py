@@ -6,18 +6,21 @@ What brings torch is imported when the recipe was read: a mistyped key is told a
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from search.errors import RunFailed
+from search.moves import read_moves
 from search.recipe_files import read_recipe, unchanged
 from search.screen import console as terminal
 from spaces.mergekit import Document
 
 
-def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | None]:
+def build(
+    recipe: Path, out: Path, *, shard_bytes: int, mapped: Sequence[str] = ()
+) -> tuple[str, bool | None]:
     """Build the model of a recipe; see ``search build --help``.
 
     Returns:
@@ -25,13 +28,14 @@ def build(recipe: Path, out: Path, *, shard_bytes: int) -> tuple[str, bool | Non
         the recipe does not say.
     """
     console = terminal()
+    moves = read_moves(mapped)
     document = read_recipe(recipe)
     for line in document.ignored:
         console.print(f"note: {line}", markup=False)
     from merging.plan import plan
     from search.model_files import open_models, warm_up, write
 
-    checkpoints = open_models(document, recipe)
+    checkpoints = open_models(document, recipe, moves)
     planned = plan(document.recipe, checkpoints)
     warm_up(planned, console)
     with _interruptible(out):

@@ -14,6 +14,7 @@ import typer
 from search import cli_start
 from search.cli_options import (
     Address,
+    Moved,
     Study,
     TestSets,
     Trials,
@@ -110,11 +111,14 @@ def resume(
     study: Study,
     *,
     overrides: Overrides,
+    moved: Moved = None,
     trust_study: Trust = False,
 ) -> None:
     """Go on with a search, after a crash or with a larger budget."""
     from search import commands
+    from search.moves import read_moves
 
+    overrides = replace(overrides, moves=read_moves(moved or ()))
     commands.resume(study, overrides=overrides, consent=consent(trust_study))
 
 
@@ -124,12 +128,15 @@ def validate(
     top: Annotated[int, typer.Option(min=1, help="Number of best recipes to check.")] = 3,
     workers: Workers = None,
     ray_address: Address = None,
+    moved: Moved = None,
     trust_study: Trust = False,
 ) -> None:
     """Score the best recipes, the parents and the average on the held-out questions."""
     from search import commands
+    from search.moves import read_moves
 
-    overrides = Overrides(workers=workers, ray_address=ray_address)
+    moves = read_moves(moved or ())
+    overrides = Overrides(workers=workers, ray_address=ray_address, moves=moves)
     commands.validate(study, top=top, overrides=overrides, consent=consent(trust_study))
 
 
@@ -177,11 +184,15 @@ def export(
         Path | None,
         typer.Option(help="File to write; by default best.yaml beside the study."),
     ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Absolute paths, not relative to the file's folder.")
+    ] = False,
+    moved: Moved = None,
 ) -> None:
     """Write a found recipe as YAML that mergekit and `search build` run."""
     from search import reading
 
-    reading.export(study, rank=rank, out=out)
+    reading.export(study, rank=rank, out=out, absolute=absolute, mapped=moved or ())
 
 
 @app.command()
@@ -189,11 +200,12 @@ def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe or mergekit YAML.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to make.")],
     shard_size: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    moved: Moved = None,
 ) -> None:
     """Build the model of a recipe and write it to a folder."""
     from search.building import build as build_model
 
-    build_model(recipe, out, shard_bytes=int(shard_size * 1e9))
+    build_model(recipe, out, shard_bytes=int(shard_size * 1e9), mapped=moved or ())
 
 
 def main() -> NoReturn:

@@ -19,6 +19,14 @@ Study = Annotated[
     str,
     typer.Argument(metavar="STUDY", help="study.db of a run, the run's folder, or a database URL."),
 ]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="OLD=NEW",
+        help="Model name or start of a path, and where that is now; may be repeated.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(

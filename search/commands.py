@@ -55,10 +55,13 @@ def resume(
     """Go on with a search; see ``search resume --help``."""
     from runs.store import Store
     from search import trust
-    from search.reading import config_of, opened
+    from search.reading import config_of, is_over, opened, say_over
 
     with opened(Store.open(study_in(study))) as store:
         config = config_of(store, overrides)
+        if overrides.gpu_hours is None and is_over(store, config):  # workers tell whether it can be
+            say_over(store, config, overrides)
+            return
         trust.check(store, config_of(store, Overrides()), consent)
         store.lock.check_free()
         from search import driving

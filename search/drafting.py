@@ -63,7 +63,7 @@ def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
             folder = Checkpoint.open(location, name=name).folder
         except CheckpointError:
             return None  # reported when all are opened
-        declared = _card_base(folder)
+        declared = card_base(folder)
         if declared is not None:
             said[name] = declared
     if len(set(said.values())) != 1:
@@ -89,7 +89,7 @@ def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
     return base
 
 
-def _card_base(folder: Path) -> str | None:
+def card_base(folder: Path) -> str | None:
     """``base_model`` of a model card's front matter."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")

@@ -17,20 +17,20 @@ from runs.database import WriteError
 from runs.lock import LockLostError
 from runs.store import Store
 from search.callbacks import Callback, Telling
+from search.edited import edits, note_file
 from search.errors import InputError, RunFailed
 from search.given import Given
 from search.loggers import loggers
 from search.monitor import monitor
+from search.moves import KEYS
 from search.overrides import Overrides
-from search.reading import config_of, kept_budget, opened
+from search.reading import config_of, new_budget, opened
 from search.screen import console, say_written
 from search.session import Prepared, Session, check_unchanged, prepare
 from search.summary import show_result, write_outputs
 from search.trust import remember
 from search.workers import Setting, make_pool, prepare_statistics
 from spaces.space import Space
-
-_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
 
 
 def run(
@@ -64,6 +64,7 @@ def run(
             notes = (*_notes(prepared), *store.hold())
             notes = (*notes, *remember(store, config_of(store, Overrides())))
             store.set_fact("folder", str(folder.resolve()))
+            note_file(store, given)
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
 
 
@@ -80,12 +81,12 @@ def resume(
 ) -> None:
     """Go on with a study that nobody drives; a new budget in ``overrides`` is kept with it."""
     setting = _setting(store, config)
-    notes = (*store.hold(), *remember(store, config_of(store, Overrides())))
-    budget = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+    notes = _hold(store, config)
+    budget = new_budget(store, overrides)
 
     def go_on(session: Session) -> bool:
         if budget:  # kept only now that these workers are known to do with it
-            store.set_fact("budget", json.dumps({**kept_budget(store), **budget}))
+            store.set_fact("budget", json.dumps(budget))
         return session.run()
 
     told, missing = _loggers_there(config)
@@ -98,13 +99,22 @@ def validate(store: Store, config: RunConfig, *, top: int) -> None:
     """Score the best recipes of a study that nobody drives on its held-out questions."""
     setting = _setting(store, config)
     told, missing = _loggers_there(config)
-    notes = (*store.hold(), *missing, *remember(store, config_of(store, Overrides())))
+    notes = (*_hold(store, config), *missing)
     with _quiet_libraries(), _workers(setting) as pool:
 
         def work(session: Session) -> bool:
             return session.validate(top)
 
         _drive(store, setting, pool, work, told=told, notes=notes)
+
+
+def _hold(store: Store, config: RunConfig) -> tuple[str, ...]:
+    """Take a study whose inputs were found unchanged, and keep where they are now; its notes."""
+    notes = store.hold()
+    before, now = config_of(store, Overrides()).to_dict(), config.to_dict()
+    if any(before[key] != now[key] for key in KEYS):
+        store.set_fact("places", json.dumps({key: now[key] for key in KEYS}))
+    return (*notes, *remember(store, config_of(store, Overrides())), *edits(store, config))
 
 
 def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:

@@ -19,10 +19,12 @@ class Given:
 
     Attributes:
         config: The config.
+        written: The same without the command line's values.
         path: Its file; ``None`` where it was made in Python.
     """
 
     config: RunConfig
+    written: RunConfig
     path: Path | None = None
 
     @property
@@ -42,8 +44,9 @@ def read(given: Path | RunConfig, overrides: Overrides) -> Given:
         InputError: With everything that is wrong with it, before a model or task is looked at.
     """
     try:
-        config = load_config(given) if isinstance(given, Path) else given
-        config = config.replaced(overrides.values())
+        written = load_config(given) if isinstance(given, Path) else given
+        config = written.replaced(overrides.values())
     except ConfigError as error:
         raise InputError(error.problems) from error
-    return Given(config=config, path=given if isinstance(given, Path) else None)
+    path = given if isinstance(given, Path) else None
+    return Given(config=config, written=written, path=path)

@@ -18,7 +18,7 @@ from search import reading
 from search.overrides import Overrides
 from search.posterior import judged
 from search.studies import study_in
-from search.summary import judge_run, make_report, recipe_text
+from search.summary import judge_run, make_report, places_for, recipe_text
 from spaces.recipe import Recipe
 
 HEAD = 10
@@ -81,11 +81,21 @@ class Run:
         """A found recipe as YAML that mergekit and ``search.build`` run."""
         with self._store() as store:
             record = reading.at_rank(store, rank)
-            return recipe_text(record, store.manifest, reading.config_of(store, Overrides()))
+            places = places_for(reading.config_of(store, Overrides()), store.folder)
+            return recipe_text(record, store.manifest, places)
 
-    def export(self, rank: int = 1, *, out: str | Path | None = None) -> Path:
-        """Write a found recipe to a file; by default beside the study."""
-        return reading.write_ranked(self._study, rank=rank, out=None if out is None else Path(out))
+    def export(
+        self, rank: int = 1, *, out: str | Path | None = None, absolute: bool = False
+    ) -> Path:
+        """Write a found recipe to a file.
+
+        Args:
+            rank: Its place in the leaderboard, from 1.
+            out: The file; by default beside the study.
+            absolute: Whether locations are absolute, instead of from the file's folder.
+        """
+        path = None if out is None else Path(out)
+        return reading.write_ranked(self._study, rank=rank, out=path, absolute=absolute)
 
     def report(
         self, *, out: str | Path | None = None, formats: Sequence[str] = tuple(FORMATS)

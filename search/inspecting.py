@@ -19,6 +19,7 @@ from merging.placement import Capacity, Weights
 from runs.checks import BASE
 from search.advice import advise
 from search.depth import Depth, Progress
+from search.drafting import card_base
 from search.forecast import Forecast, crew_of, forecast
 from search.given import Given
 from search.model_facts import ModelFacts, differences
@@ -68,7 +69,20 @@ def check(given: Given, *, depth: Depth, progress: Progress) -> Preflight:
         forecast=_forecast(prepared, smoke),
         advice=None if affinity is None else advise(affinity, smoke),
         warnings=tuple(_warnings(prepared, facts, room, smoke)),
-        notes=prepared.notes,
+        notes=(*_base_notes(prepared), *prepared.notes),
+    )
+
+
+def _base_notes(prepared: Prepared) -> tuple[str, ...]:
+    """What a config without a base cannot search, and how it could."""
+    lacking = prepared.config.lacking
+    if not lacking:
+        return ()
+    cards = {card_base(one.folder) for one in prepared.checkpoints.values()} - {None}
+    named = f" (their model cards name {cards.pop()})" if len(cards) == 1 else ""
+    return (
+        f"{len(lacking)} methods need a base and are left out: {', '.join(lacking)}. To have them, "
+        f"set `base` to the model that all were fine-tuned from{named}.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,30 +14,40 @@ from merging.native import load, try_warm_up
 from merging.plan import MergePlan
 from merging.sealing import BuildError, NoSpaceError
 from runs.export import model_card
+from runs.locations import locate, portable
 from search.errors import InputError, RunFailed
+from search.moves import Move, moved_locations
 from search.recipe_files import find_location, unchanged
 from spaces.mergekit import Document
 
 _GAINS = 50_000_000  # elements whose build gains more time than it takes to compile
 
 
-def open_models(document: Document, recipe: Path) -> dict[str, Checkpoint]:
-    """The models of a recipe file; relative paths count from here, else from the file's folder.
+def open_models(
+    document: Document, recipe: Path, moves: Sequence[Move] = ()
+) -> dict[str, Checkpoint]:
+    """The models of a recipe file.
+
+    Args:
+        document: What the file holds.
+        recipe: The file. Relative paths count from here, else from its folder; the other way round
+            in files that we wrote.
+        moves: What lies elsewhere than the file says.
 
     Raises:
         InputError: With every model that cannot be opened.
     """
     opened: dict[str, Checkpoint] = {}
     problems: list[str] = []
-    for name in document.recipe.needed:
-        location = find_location(document.locations[name], recipe.parent)
+    for name, place in moved_locations(document.locations, moves).items():
+        location = find_location(place, recipe.parent, ours=document.key is not None)
         try:
             opened[name] = Checkpoint.open(location, name=name)
         except CheckpointError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return opened
+    return {name: opened[name] for name in document.recipe.needed}
 
 
 def warm_up(planned: MergePlan, console: Console) -> None:
@@ -69,11 +79,14 @@ def write(
     Returns:
         The fingerprint of its weights.
     """
+    places = {
+        name: portable(locate(one.location, Path.cwd()), out) for name, one in checkpoints.items()
+    }
 
     def card(fingerprint: str) -> dict[str, str]:
         text = model_card(
             document.recipe,
-            document.locations,
+            places,
             fingerprint=fingerprint,
             meta=document.meta if unchanged(document) else None,
             inputs_dtype=widest_dtype(checkpoints.values()),

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides:
-    """What the command line puts in place of the config's values; ``None`` leaves them."""
+    """What the command line puts in place of the config's values; ``None`` leaves them.
+
+    Attributes:
+        moves: What lies elsewhere than the config says; see ``search.moves``.
+    """
 
     trials: int | None = None
     questions: int | None = None
@@ -17,6 +21,7 @@ class Overrides:
     workers: int | None = None
     ray_address: str | None = None
     allow_test_sets: bool | None = None
+    moves: tuple[tuple[str, str], ...] = ()
 
     def values(self) -> dict[str, Any]:
         """Config values by dotted key."""

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from runs.budget import Budget, Cost
+from runs.config import RunConfig
 from runs.database import DATABASE_ERRORS
 from runs.leaderboard import ranked
 from runs.records import Record
 from runs.report import FORMATS, write_report
 from runs.store import Store
+from search.edited import edits
 from search.errors import InputError
+from search.moves import Move, moved_values, read_moves
 from search.overrides import Overrides
 from search.posterior import judged
 from search.screen import console, say_written
 from search.studies import study_in
 from search.study_config import config_of as config_of
 from search.study_config import kept_budget as kept_budget
-from search.summary import make_report, show_status, write_recipe_of
+from search.study_config import new_budget as new_budget
+from search.summary import cost_so_far, make_report, places_for, show_status, write_recipe_of
 from search.watching import await_study, watch
 
 
@@ -84,19 +90,41 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def export(study: str, *, rank: int, out: Path | None) -> None:
+def export(
+    study: str, *, rank: int, out: Path | None, absolute: bool, mapped: Sequence[str]
+) -> None:
     """Write a found recipe as YAML; see ``search export --help``."""
-    say_written(console(), [write_ranked(study, rank=rank, out=out)])
+    path = write_ranked(study, rank=rank, out=out, absolute=absolute, moves=read_moves(mapped))
+    say_written(console(), [path])
 
 
-def write_ranked(study: str, *, rank: int, out: Path | None) -> Path:
-    """Write the recipe at a place of the leaderboard; the file comes back."""
+def write_ranked(
+    study: str,
+    *,
+    rank: int,
+    out: Path | None,
+    absolute: bool = False,
+    moves: Sequence[Move] = (),
+) -> Path:
+    """Write the recipe at a place of the leaderboard; the file comes back.
+
+    Args:
+        study: The study.
+        rank: The place, from 1.
+        out: The file; by default beside the study.
+        absolute: Whether locations are absolute, instead of from the file's folder.
+        moves: What lies elsewhere than the study says.
+    """
     with opened(Store.open(study_in(study))) as store:
         _say_how_found(store)
         record = at_rank(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
-        write_recipe_of(record, store.manifest, config_of(store, Overrides()), path=path)
+        config = config_of(store, Overrides())
+        places = places_for(
+            config.replaced(moved_values(config, moves)), path.parent, absolute=absolute
+        )
+        write_recipe_of(record, store.manifest, places, path=path)
         return path
 
 
@@ -110,3 +138,35 @@ def at_rank(store: Store, rank: int) -> Record:
     if not 1 <= rank <= len(order):
         raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
     return order[rank - 1]
+
+
+def is_over(store: Store, config: RunConfig) -> bool:
+    """Whether a study has spent its budget, and also the one it is given now.
+
+    Args:
+        store: The study.
+        config: With the budget that is asked for now.
+    """
+    kept, asked = (Budget.of(one.search) for one in (config_of(store, Overrides()), config))
+    if store.fact("ended") != kept.words(Cost()) or store.under_way():
+        return False
+    return asked == kept or asked.share(cost_so_far(store, store.records(recipes=False))) >= 1
+
+
+def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
+    """Tell that there is nothing to do for a study, and what would be; a new budget is kept."""
+    budget = Budget.of(config.search)
+    if budget != Budget.of(config_of(store, Overrides()).search):
+        store.hold()
+        kept = json.dumps(new_budget(store, overrides))
+        store.set_facts({"budget": kept, "ended": budget.words(Cost())})
+    spent = budget.words(cost_so_far(store, store.records(recipes=False)))
+    screen = console()
+    for line in edits(store, config):
+        screen.print(line, markup=False, soft_wrap=True)
+    screen.print(
+        f"{store.name}: nothing to do, the budget is spent ({spent}); a larger one, such as "
+        "--trials gives, goes on",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -29,13 +29,18 @@ def unchanged(document: Document) -> bool:
     return document.key == document.recipe.key
 
 
-def find_location(location: str, folder: Path) -> str:
-    """A location with each part that only exists beside the recipe given from there."""
-    if exists(location):
-        return location
-    if exists(folder / location):
-        return str(folder / location)
-    return "+".join(
-        str(folder / part) if not exists(part) and exists(folder / part) else part
-        for part in location.split("+")
-    )
+def find_location(location: str, folder: Path, *, ours: bool = False) -> str:
+    """A location of a recipe file, each part given from where it exists.
+
+    Args:
+        location: As the file has it.
+        folder: The file's.
+        ours: Whether we wrote the file: its relative paths then count from its folder first, those
+            of other files from here, as mergekit has it.
+    """
+
+    def found(part: str) -> str | None:
+        places = (str(folder / part), part) if ours else (part, str(folder / part))
+        return next((place for place in places if exists(place)), None)
+
+    return found(location) or "+".join(found(part) or part for part in location.split("+"))

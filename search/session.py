@@ -34,6 +34,7 @@ from search.loop import Loop
 from search.monitor import Monitor
 from search.objectives import objectives, sizes_of
 from search.posterior import kept_fits
+from search.sampler_state import check_state
 from search.samplers import Sampler
 from search.settled import settled
 from search.stop import Stop, on_signals
@@ -190,7 +191,7 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
                     "that the study was made with, got others; put them back or start a new run"
                 )
     except ConfigError as error:
-        problems += error.problems
+        problems += [*error.problems, _MOVED]
     try:
         if survey_of(config, dry_run=manifest.dry_run).catalogue != manifest.catalogue:
             problems.append(
@@ -202,6 +203,12 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     if problems:
         raise InputError(problems)
     return checkpoints
+
+
+_MOVED = (
+    "models that lie elsewhere now: say where with --map OLD=NEW, a model's name or the start of "
+    "its path"
+)
 
 
 class Session:
@@ -221,6 +228,8 @@ class Session:
             raise InputError("search.gpu_hours: expected workers with GPUs, got none; use hours")
         store.set_fact("gpus", f"{pool.gpus:g}")
         self._space = Space.from_dict(store.manifest.space)
+        if config.search.sampler == "cmaes":
+            check_state(store.study.get_trials(deepcopy=False), name=store.name)
         fits = kept_fits(store, self._space)
         sampler = Sampler(
             config.search.sampler,

@@ -21,6 +21,7 @@ from runs.content import Details, Report
 from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
+from runs.locations import portable, portable_values
 from runs.manifest import Manifest
 from runs.records import Record, Split, State
 from runs.report import write_report
@@ -46,10 +47,12 @@ DRY = "dry run: the scores are made up, no model was read"
 
 def make_report(store: Store, config: RunConfig) -> Report:
     """The report of a study, finished or not."""
-    records = judged(store)
+    records = tuple(_without_home(record) for record in judged(store))
     manifest = store.manifest
     winner = best(records)
     space = Space.from_dict(manifest.space)
+    places = places_for(config, store.folder)
+    study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
     known = {record.id for record in records}  # a driver may have taken up more since
     timeline = Timeline.of(part for part in store.parts() if part[0] in known)
     return Report(
@@ -60,30 +63,55 @@ def make_report(store: Store, config: RunConfig) -> Report:
         verdict=judge_run(store, records),
         notice=DRY if manifest.dry_run else "",
         facts=_facts(store, config, records, timeline),
-        best_yaml=None if winner is None else recipe_text(winner, manifest, config),
+        best_yaml=None if winner is None else recipe_text(winner, manifest, places),
         reproduce=(
-            f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}"
-            "  # config.yaml: see below",
-            f"search export {shlex.quote(store.name)}",
-            f"search build {shlex.quote(str(store.folder / 'best.yaml'))} merged",
+            "# in the run's folder, with config.yaml (below) saved there",
+            f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}",
+            f"search export {study}",
+            "search build best.yaml merged",
         ),
-        config=manifest.config,
+        config=_portable_config(store, config).to_yaml(),
         details=Details(
             records=records,
             timeline=timeline,
             insights=insights(records, space),
             layers=space.layers,
-            recipe=lambda record: recipe_text(record, manifest, config),
-            study=store.name,
+            recipe=lambda record: recipe_text(record, manifest, places),
+            study=study,
         ),
     )
 
 
-def recipe_text(record: Record, manifest: Manifest, config: RunConfig) -> str:
+def _without_home(record: Record) -> Record:
+    """The record with ``~`` for the user's home folder in what is said of failures."""
+    home = str(Path("~").expanduser())
+    if home == "/" or not any(home in one.failure_message for one in record.evaluations.values()):
+        return record
+    evaluations = {
+        split: replace(one, failure_message=one.failure_message.replace(home, "~"))
+        for split, one in record.evaluations.items()
+    }
+    return replace(record, evaluations=evaluations)
+
+
+def places_for(config: RunConfig, folder: Path, *, absolute: bool = False) -> dict[str, str]:
+    """Locations of the models as a file in a folder names them, relative where that can be."""
+    if absolute:
+        return config.locations
+    return {name: portable(place, folder) for name, place in config.locations.items()}
+
+
+def _portable_config(store: Store, config: RunConfig) -> RunConfig:
+    """The config that the run was made with, as a file in the run's folder can have it."""
+    made = RunConfig.from_text(store.manifest.config, name=store.name)
+    return made.replaced(portable_values(config.to_dict(), store.folder))
+
+
+def recipe_text(record: Record, manifest: Manifest, places: Mapping[str, str]) -> str:
     """A candidate's recipe as YAML, with its place in the run."""
     return to_yaml(
         record.recipe,
-        config.locations,
+        places,
         meta=recipe_meta(record),
         inputs_dtype=manifest.inputs_dtype,
     )
@@ -102,11 +130,13 @@ def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
     return judge(records, outcomes, store.manifest.catalogue, looks=looks(store))
 
 
-def write_recipe_of(record: Record, manifest: Manifest, config: RunConfig, *, path: Path) -> None:
+def write_recipe_of(
+    record: Record, manifest: Manifest, places: Mapping[str, str], *, path: Path
+) -> None:
     """Write a candidate's recipe as YAML, with its place in the run."""
     write_recipe(
         record.recipe,
-        config.locations,
+        places,
         path=path,
         meta=recipe_meta(record),
         inputs_dtype=manifest.inputs_dtype,
@@ -120,7 +150,7 @@ def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[P
     winner = None if report.details is None else best(report.details.records)
     if winner is not None:
         path = folder / "best.yaml"
-        write_recipe_of(winner, store.manifest, config, path=path)
+        write_recipe_of(winner, store.manifest, places_for(config, folder), path=path)
         written.append(path)
     return written, report
 
@@ -314,7 +344,7 @@ def _facts(
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "busy share by worker": _busy_shares(attended(store)),
-        "models": dict(config.locations),
+        "models": dict(places_for(config, store.folder)),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
     }

@@ -15,7 +15,7 @@ from search.workers import evaluator_factory, fake_factory
 
 def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
     """Well-known test sets that the search would be led by, if nobody has confirmed that."""
-    if config.search.allow_test_sets:
+    if config.search.allow_test_sets or not survey.tasks:  # a dry run looks at none
         return []
     return unconfirmed(
         (task.name, task.known, task.split)

@@ -33,6 +33,7 @@ OWN = ("key", "seed", "tokenizer", "keep_dtype", "models")
 _HEADER = "# Made by merge-search. With mergekit: "
 _ONE = "mergekit-yaml THIS_FILE OUTPUT_FOLDER\n"
 _SEVERAL = "mergekit-multi THIS_FILE --intermediate-dir FOLDER --out-path OUTPUT_FOLDER\n"
+_RELATIVE = "# Relative paths count from this file's folder: start mergekit there.\n"
 
 
 def to_yaml(
@@ -49,8 +50,8 @@ def to_yaml(
 
     Args:
         recipe: The recipe.
-        locations: Path or hub id of every model in it, written as given: relative paths are
-            relative to where mergekit is started.
+        locations: Path or hub id of every model in it, written as given: relative paths count from
+            the folder of the file, where mergekit has to be started then.
         meta: Further facts for the ``merge_search`` block (fingerprint, score ...): plain values.
         inputs_dtype: Dtype of the models. Only used where the recipe keeps that of its inputs:
             mergekit has to be told it, and saves float32 otherwise.
@@ -75,7 +76,10 @@ def to_yaml(
         ending = {"dtype": "float32"} | _vocabulary(recipe, located)
         documents.append({"name": references[merge]} | body | ending)
     text = "---\n".join(_dump(document) for document in documents)
-    return _HEADER + (_ONE if len(documents) == 1 else _SEVERAL) + text
+    header = _HEADER + (_ONE if len(documents) == 1 else _SEVERAL)
+    if any(part.startswith(".") for place in located.values() for part in place.split("+")):
+        header += _RELATIVE
+    return header + text
 
 
 def _locations(recipe: Recipe, locations: Mapping[str, str]) -> dict[str, str]:

@@ -197,7 +197,7 @@ out_dtype: bfloat16
     assert loaded.get_input_embeddings().num_embeddings == len(tokenizer)
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     card = (out / "README.md").read_text()
-    assert "base+lora" in card
+    assert "../base+../lora" in card
     assert "tokenizer_source: union" in card
 
 

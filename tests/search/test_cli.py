@@ -207,7 +207,7 @@ def test_models_or_tasks_that_changed_are_refused(
     tiny_model(mine, base=tiny_family["base"], seed=10)
     refused(search("resume", study, "--trials", 9), "model 'mine'", "expected the files")
     (mine / "model.safetensors").unlink()
-    refused(search("resume", study), "mine")
+    refused(search("resume", study, "--trials", 9), "mine", "--map OLD=NEW")
     assert study.read_bytes() == before
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import pty
 import shutil
 import sqlite3
@@ -91,8 +93,8 @@ def test_an_evaluator_written_into_a_study_does_not_run(
 ) -> None:
     (tmp_path / "own.py").write_text(EVALUATOR)
     rewritten(made, "evaluator: null", f"evaluator: {tmp_path / 'own.py'}:make")
-    for going_on in ("resume", "validate"):
-        done = command(going_on, made)
+    for going_on in (("resume", made, "--trials", 9), ("validate", made)):
+        done = command(*going_on)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert f"the evaluator {tmp_path / 'own.py'}:make" in done.stderr
     for reading in (("status",), ("report",), ("export",)):
@@ -101,6 +103,34 @@ def test_an_evaluator_written_into_a_study_does_not_run(
     with pytest.raises(search.UserError, match="--trust-study"):
         search.resume(made)
     assert not (tmp_path / "it-ran").exists()
+
+
+class Nasty:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("/tmp/merge-search-it-ran",)
+
+
+def test_a_pickle_that_names_something_else_is_not_loaded(
+    project: Callable[..., Path], command: Command, tmp_path: Path
+) -> None:
+    """Even in a study made here: somebody else may have had it in hand."""
+    space = {"methods": ["linear"], "order": "all-at-once"}
+    config = project(search={"trials": 24, "sampler": "cmaes"}, space=space)
+    assert command("run", config, "--dry-run").returncode == 0
+    study = tmp_path / "mix" / "study.db"
+    assert command("resume", study, "--trials", 26).returncode == 0
+    with closing(sqlite3.connect(study)) as connection:
+        changed = connection.execute(
+            "update trial_system_attributes set value_json = ? where key = 'cma:optimizer:0'",
+            (json.dumps(pickle.dumps(Nasty()).hex()),),
+        )
+        assert changed.rowcount
+        connection.execute("delete from trial_system_attributes where key like 'cma:optimizer:1'")
+        connection.commit()
+    done = command("resume", study, "--trials", 28)
+    assert done.returncode == 2
+    assert "got a pickle that names posix.mkdir" in done.stderr
+    assert not Path("/tmp/merge-search-it-ran").exists()
 
 
 @pytest.mark.parametrize(
