@@ -71,8 +71,12 @@ class Transactions:
                 raise ValueError(f"{key}: expected a number of at least 0, got {value}")
             return value
 
-    def mapping(self, key: str) -> dict[str, Any]:
+    def mapping(self, key: str, **kinds: type) -> dict[str, Any]:
         """A fact that is a JSON object; empty where it was not set.
+
+        Args:
+            key: Of the fact.
+            kinds: Of values of the object, by name, where they are there.
 
         Raises:
             StoreError: If it is something else: nobody of ours has written it.
@@ -81,6 +85,9 @@ class Transactions:
             value = json.loads(self.fact(key) or "{}")
             if not isinstance(value, dict):
                 raise TypeError(f"{key}: expected an object, got {type(value).__name__}")
+            for name, kind in kinds.items():
+                if name in value and not isinstance(value[name], kind):
+                    raise TypeError(f"{key}: expected {name} to be a {kind.__name__}")
             return value
 
     def facts(self, prefix: str) -> dict[str, str]:

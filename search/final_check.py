@@ -52,8 +52,8 @@ def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -
     answers that some of the chosen gave before it.
     """
     this = {"top": top, "candidates": ledger.taken_up}  # another check, or one after more search
-    known = store.mapping(FINALISTS)
-    tried: list[int] = known.pop("tried", [])
+    known = store.mapping(FINALISTS, tried=list)
+    tried = [number for number in known.pop("tried", []) if isinstance(number, int)]
     if known != this:
         tried = []
     chosen = _unfailed(store, tried)  # some of them may not have been asked before a crash

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -142,6 +144,63 @@ def test_a_server_that_goes_away_ends_the_run_and_loses_nothing(
     attempts = [record.evaluations[Split.SEARCH].attempts for record in store.records()]
     assert attempts == [1] * 14
     store.close()
+
+
+def test_a_server_that_is_started_anew_again_and_again_costs_nothing(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres
+) -> None:
+    """It goes away at any moment while the driver writes and reads as fast as it can."""
+    url, folder = postgres.database(), tmp_path / "here"
+    expected = tmp_path / "expected"
+    config = project(search=DRY | {"trials": 60})
+    assert search("run", config, "--dry-run", "--out", expected).code == 0
+    over, restarts = threading.Event(), 0
+
+    def restart() -> None:
+        nonlocal restarts
+        while not over.wait(0.3):
+            postgres.stop()
+            time.sleep(0.2)
+            postgres.start()
+            restarts += 1
+
+    def slowly(store: Store, *arguments: object, **named: object) -> None:
+        time.sleep(0.02)
+        finish(store, *arguments, **named)
+
+    finish = Store.finish
+    monkeypatch.setattr(Store, "finish", slowly)
+    away = threading.Thread(target=restart)
+    add = Store.add
+
+    def begun(store: Store, *arguments: object, **named: object) -> int:
+        if not away.is_alive() and not over.is_set():
+            away.start()
+        return add(store, *arguments, **named)
+
+    monkeypatch.setattr(Store, "add", begun)
+    try:
+        done = search("run", config, "--dry-run", "--storage", url, "--out", folder)
+    finally:
+        over.set()
+        away.join()
+    assert done.code == 0, done.err
+    assert restarts >= 2
+    here, there = (Store.open(place) for place in (url, str(expected / "study.db")))
+    for store in (here, there):
+        attempts = {
+            evaluation.attempts
+            for record in store.records()
+            for evaluation in record.evaluations.values()
+        }
+        assert attempts == {1}
+    assert [r.recipe.key for r in here.records()] == [r.recipe.key for r in there.records()]
+    for record in there.records():
+        for split in record.evaluations:
+            assert here.outcomes(record.id, split) == there.outcomes(record.id, split)
+    assert [t.values for t in here.study.trials] == [t.values for t in there.study.trials]
+    here.close()
+    there.close()
 
 
 @pytest.fixture
