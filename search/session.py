@@ -193,11 +193,9 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     except ConfigError as error:
         problems += [*error.problems, _MOVED]
     try:
-        if survey_of(config, dry_run=manifest.dry_run).catalogue != manifest.catalogue:
-            problems.append(
-                f"{store.name}: tasks: expected the questions that the study was made with, got "
-                "others; put the task files back or start a new run"
-            )
+        asked = survey_of(config, dry_run=manifest.dry_run).catalogue
+        if asked != manifest.catalogue:
+            problems.append(f"{store.name}: {_others(manifest.catalogue, asked)}")
     except EvaluatorError as error:
         problems += error.problems
     if problems:
@@ -209,6 +207,23 @@ _MOVED = (
     "models that lie elsewhere now: say where with --map OLD=NEW, a model's name or the start of "
     "its path"
 )
+
+
+def _others(before: Catalogue, now: Catalogue) -> str:
+    """How the questions differ from those that a study was made with."""
+    still = {question.id for question in now.questions}
+    gone = sum(question.id not in still for question in before.questions)
+    aside = {task.name: task.aside for task in now.tasks}
+    if gone and gone == sum(aside.values()) - sum(task.aside for task in before.tasks):
+        names = ", ".join(name for name, count in aside.items() if count)
+        return (
+            f"tasks: the study asked questions that prompts of {names} showed with their answers; "
+            f"{gone} of them are set aside for worked examples now: start a new run"
+        )
+    return (
+        "tasks: expected the questions that the study was made with, got others; put the task "
+        "files back or start a new run"
+    )
 
 
 class Session:

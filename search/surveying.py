@@ -17,10 +17,13 @@ def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
     """Well-known test sets that the search would be led by, if nobody has confirmed that."""
     if config.search.allow_test_sets or not survey.tasks:  # a dry run looks at none
         return []
+    searched = {
+        task.name for task in survey.catalogue.tasks if not held_out_whole(task, config.held_out)
+    }
     return unconfirmed(
         (task.name, task.known, task.split)
-        for task, info in zip(survey.tasks, survey.catalogue.tasks, strict=True)
-        if task.known is not None and not held_out_whole(info, config.held_out)
+        for task in survey.tasks
+        if task.known is not None and task.name in searched
     )
 
 

@@ -44,6 +44,13 @@ def some(doc, results):
     return {"m": None if doc["q"][0] in "01" else 1.0, "n": 1.0} if doc["q"][0] != "2" else {}
 """
 
+CHANGING = """
+def changing(doc, results):
+    doc["seen"] = doc.get("seen", 0) + 1
+    doc["all"].append("more")
+    return {"m": float(doc["seen"] == 1 and len(doc["all"]) == 3)}
+"""
+
 Own = Callable[..., HarnessSpec]
 
 
@@ -57,7 +64,7 @@ def own(make_spec: Callable[..., HarnessSpec], tmp_path: Path) -> Own:
         rows = [{"q": f"{n:02d}", "a": f"a{n}", "all": [f"a{n}", "b"]} for n in range(40)]
         (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
         (tmp_path / "own.yaml").write_text(text.replace("TARGET", target).replace("METRIC", metric))
-        (tmp_path / "functions.py").write_text(FUNCTIONS)
+        (tmp_path / "functions.py").write_text(FUNCTIONS + CHANGING)
         fields: dict[str, Any] = {"include_path": (str(tmp_path),)}
         spec = make_spec(TaskSpec(name="own", metric=wanted))
         return HarnessSpec(models=spec.models, tasks=spec.tasks, batch_size=8, **fields)
@@ -107,6 +114,17 @@ def test_questions_without_a_value_are_counted(own: Own, mix: Any) -> None:
     (task,) = score.tasks
     assert (task.n, task.unmarked, task.value) == (10, 30, 1.0)
     assert [item.value == 1.0 for item in score.outcomes] == [False] * 30 + [True] * 10
+
+
+def test_a_task_that_changes_its_documents_marks_every_recipe_alike(own: Own, mix: Any) -> None:
+    spec = own(WRITTEN + "process_results: !function functions.changing\n", metric="m")
+    evaluator = HarnessEvaluator(spec)
+    ids = tuple(question.id for question in evaluator.catalogue().questions)
+    for number in range(3):
+        score = evaluator.evaluate(Candidate(id=number, recipe=mix(math=1.0), questions=ids))
+        assert isinstance(score, Score)
+        assert score.value == 1.0
+    evaluator.close()
 
 
 def test_parts_add_up_what_they_did_not_mark() -> None:
