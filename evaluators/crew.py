@@ -25,6 +25,9 @@ START_ATTEMPTS = 3
 WATCH_SECONDS = 5.0
 """Time between two looks at the nodes of a cluster."""
 
+DEAD_SECONDS = 120.0
+"""How long a node that went away may still stand in Ray's list; then it has come back."""
+
 Inspection = Callable[[], tuple[str, ...]]
 """What a node lacks, one line each; runs there, so it is picklable."""
 
@@ -49,7 +52,8 @@ class Crew:
         count: Number of workers; ``None`` for as many as fit.
         make: Makes the factory for a worker's GPUs.
         inspect: Looks at a node before it gets posts; ``None`` for no look.
-        wait: Seconds to wait for a node when no worker is left.
+        wait: Seconds to wait when no worker is left: for a node that has room, and for a worker to
+            be set up.
         enqueue: Has something called in the thread that owns the crew.
         orphaned: Hears of a call whose node went away, before Ray finds out.
     """
@@ -75,13 +79,16 @@ class Crew:
         self.catalogue: Catalogue | None = None
         self.notes: tuple[str, ...] = ()
         self._nodes: dict[str, Node] = {}  # those that are alive
-        self._dead: set[str] = set()  # those that are not, which Ray's list may say later
+        self._dead: dict[
+            str, float
+        ] = {}  # since when those are gone that Ray's list may still have
         self._fit: set[str] = set()  # those of them that may get posts
         self._looked_at: set[str] = set()  # those under inspection
         self._closed_rooms: set[tuple[str, int]] = set()
         self._problems: list[str] = []
         self._watched = -WATCH_SECONDS
-        self._empty_since: float | None = None
+        self._idle_since: float | None = None  # since when there is no worker that is set up
+        self._empty = False  # whether none is being set up either, for want of room
 
     @property
     def free(self) -> list[Post]:
@@ -89,11 +96,16 @@ class Crew:
         return [post for post in self.posts if post.free and not post.kept]
 
     def watch(self, *, now: bool = False) -> None:
-        """Look at the nodes every some seconds, and at once if asked to."""
+        """Look at the nodes every some seconds, and at once if asked to.
+
+        Raises:
+            EvaluatorError: If there was no worker for too long, or Ray itself is gone.
+        """
         moment = time.monotonic()
-        if not now and (not self._cluster.elastic or moment - self._watched < WATCH_SECONDS):
+        if not now and moment - self._watched < WATCH_SECONDS:
             return
         self._watched = moment
+        self._dead = {k: t for k, t in self._dead.items() if moment - t < DEAD_SECONDS}
         alive = {node.id: node for node in self._cluster.nodes() if node.id not in self._dead}
         joined = [node for node in alive.values() if node.id not in self._nodes]
         left = [node for node in self._nodes.values() if node.id not in alive]
@@ -132,9 +144,8 @@ class Crew:
             Whether its node is gone with it.
         """
         if answer.trouble is Trouble.NODE:
-            self._dead.add(post.node.id)
-        if self._cluster.elastic:
-            self.watch(now=True)  # drops the post if the node is gone
+            self._dead[post.node.id] = time.monotonic()
+        self.watch(now=True)  # drops the post if the node is gone
         gone = answer.trouble is Trouble.NODE or post.node.id not in self._nodes
         if gone:
             self._drop(post)
@@ -210,6 +221,7 @@ class Crew:
 
     def _start(self, post: Post) -> None:
         post.call += 1
+        self._idle_since = None  # it has its time
         post.actor = self._cluster.start(post.node, cpus=self._need.cpus, gpus=post.gpus)
         heard = partial(self._hear_started, post, post.call)
         self._cluster.call(post.actor, "start", self._make(post.gpus), heard)
@@ -240,7 +252,7 @@ class Crew:
         self._give_up(post, (f"{why}; is there enough memory?",))
 
     def _is_up(self, post: Post, started: Started) -> None:
-        post.deaths, self._empty_since = 0, None
+        post.deaths, post.vitals = 0, started.vitals
         post.attendance = Attendance(
             worker=started.name, node=post.node.name, gpus=post.gpus, joined=clock.now()
         )
@@ -262,23 +274,34 @@ class Crew:
         self.fill()
 
     def _check_any(self, moment: float) -> None:
-        """Wait for a node while there is no worker, but not for ever."""
-        if self.posts or self._looked_at:
-            self._empty_since = None
+        """Wait for a worker while none is set up, but not for ever."""
+        if self._looked_at or any(post.attendance is not None for post in self.posts):
+            self._idle_since, self._empty = None, False
             return
-        if not self._cluster.elastic or (self.catalogue is None and self._count is None):
+        empty = not self.posts
+        if empty and (
+            not self._cluster.elastic or (self.catalogue is None and self._count is None)
+        ):
             raise EvaluatorError(self._problems or short(self._nodes.values(), self._need, 1))
-        if self._empty_since is None:
-            self._empty_since = moment
+        if empty and not self._empty:
             self.news.append(f"no node has room for a worker; waiting up to {self._wait:g} s")
-        elif moment - self._empty_since >= self._wait:
-            raise EvaluatorError(
-                [
-                    f"workers: no node had room for a worker for {self._wait:g} s "
-                    "(workers.wait); start nodes, then resume",
-                    *self._problems,
-                ]
+        self._empty = empty
+        if self._idle_since is None:
+            self._idle_since = moment
+        elif moment - self._idle_since >= self._wait:
+            raise EvaluatorError([self._nobody(), *self._problems])
+
+    def _nobody(self) -> str:
+        if self._empty:
+            return (
+                f"workers: no node had room for a worker for {self._wait:g} s (workers.wait); "
+                "start nodes"
             )
+        where = ", ".join(sorted({post.node.name for post in self.posts}))
+        return (
+            f"workers: none was set up within {self._wait:g} s (workers.wait) on {where}; look "
+            "whether Ray works and has room there, or give models that load for longer more time"
+        )
 
     def _end(self, post: Post) -> None:
         """End the worker of a post; answers of its calls count no more."""

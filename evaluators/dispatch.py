@@ -18,6 +18,7 @@ from typing import Protocol
 from evaluators import clock
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.crew import Crew, Enqueue, Orphaned
+from evaluators.deaths import Death, death_of
 from evaluators.pool import Result
 from evaluators.posts import Job, Post, loss_of
 from evaluators.ray_cluster import Answer, Cluster, Trouble
@@ -226,18 +227,21 @@ class Dispatch:
         if isinstance(outcome, Score):
             self._pace.note(time.monotonic() - post.since, questions=len(outcome.outcomes))
             post.kept = job.keep
+        self._tell(job, worker, post.began, outcome)
+
+    def _tell(self, job: Job, worker: str, began: float, outcome: Score | Failure) -> None:
         self._results.put(
             Result(
                 candidate=job.candidate,
                 outcome=outcome,
                 worker=worker,
-                began=post.began,
+                began=began,
                 ended=clock.now(),
             )
         )
 
     def _lost(self, job: Job, post: Post, worker: str, answer: Answer) -> None:
-        node = post.node.name
+        node, vitals, began = post.node, post.vitals, post.began
         gone = self.crew.lost(post, answer)
         if job.done or job.posts:
             return  # somebody else has done it, or is at it
@@ -248,16 +252,36 @@ class Dispatch:
         if job.nodes <= NODE_LOSSES and job.losses <= self._retries:
             self._waiting.appendleft(job)
             return
-        self._finished(job, post, worker, loss_of(job, answer, node if gone else ""))
+        job.done = True
+
+        def tell(death: Death) -> None:
+            failure = loss_of(job, answer, node.name if gone else "", death)
+            self._tell(job, worker, began, failure)
+
+        if gone or vitals is None or answer.trouble is not Trouble.DIED:
+            tell(Death())
+            return
+
+        def heard(found: Answer) -> None:
+            # In a thread of Ray's.
+            self._events.put(partial(tell, Death() if found.trouble else found.value))
+
+        self._cluster.run_on(node, partial(death_of, vitals), heard)
 
     def _end_overdue(self) -> None:
         if self._timeout is None:
             return
-        now = time.monotonic()
+        now, cut = time.monotonic(), set[str]()
         for post in [p for p in self.crew.posts if p.job is not None]:
-            spent = now - post.since
-            if spent >= self._timeout:
+            spent, node = now - post.since, post.node
+            if spent < self._timeout:
+                continue
+            if node.id not in cut and (not self._cluster.elastic or self._cluster.reaches(node)):
                 self._give_up(post, f"no result after {spent:.0f} s (limit: {self._timeout:g} s)")
+                continue
+            cut.add(node.id)  # its candidates did not have their time: Ray notices a minute later
+            answer = Answer(trouble=Trouble.NODE, message=f"node {node.name} cannot be reached")
+            self._answered(post, post.call, answer)
 
     def _give_up(self, post: Post, message: str) -> None:
         """Wait no longer for what a worker is at; a new worker takes its place."""

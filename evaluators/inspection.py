@@ -53,6 +53,7 @@ class NodeCheck:
         spec: Models and tasks as workers look for them; ``None`` where candidates are pretended.
         inputs: Hash of every model by name.
         catalogue: What can be asked.
+        evaluator: Name of a user's own evaluator, which knows the questions then.
         versions: On the driver's machine.
         code: Hash of the driver's source files.
     """
@@ -60,6 +61,7 @@ class NodeCheck:
     spec: HarnessSpec | None
     inputs: Mapping[str, str]
     catalogue: Catalogue | None
+    evaluator: str | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     code: str = field(default_factory=code_hash)
 
@@ -105,10 +107,21 @@ class NodeCheck:
         return problems
 
     def _tasks(self, spec: HarnessSpec) -> list[str]:
-        from evaluators.harness import check
-
         try:
-            same = check(spec) == self.catalogue
+            same = self._asked(spec) == self.catalogue
         except EvaluatorError as error:
             return list(error.problems)
         return [] if same else ["tasks: expected the questions of the driver's machine, got others"]
+
+    def _asked(self, spec: HarnessSpec) -> Catalogue:
+        if self.evaluator is None:
+            from evaluators.harness import check
+
+            return check(spec)
+        from evaluators.own import OwnFactory
+
+        made = OwnFactory(reference=self.evaluator, spec=spec)()
+        try:
+            return made.catalogue()
+        finally:
+            made.close()

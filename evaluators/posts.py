@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evaluators.base import Candidate, Failure, FailureKind
+from evaluators.deaths import Death, Vitals, ending_of
 from evaluators.pool import Attendance
 from evaluators.ray_cluster import Answer, Node, Trouble
 
@@ -44,6 +45,7 @@ class Post:
         actor: Ray's handle of the present worker.
         call: Number of the present call: answers to others come too late.
         attendance: Of the present worker; ``None`` while it sets itself up.
+        vitals: Of the last worker that was set up here.
         job: What it evaluates; ``None`` when it is free or sets itself up.
         since: When it began with the job, by the monotonic clock.
         began: The same by the wall clock.
@@ -57,6 +59,7 @@ class Post:
     actor: Any = None
     call: int = 0
     attendance: Attendance | None = None
+    vitals: Vitals | None = None
     job: Job | None = None
     since: float = 0.0
     began: float = 0.0
@@ -74,24 +77,28 @@ class Post:
         return self.attendance is not None and self.job is None
 
 
-def loss_of(job: Job, answer: Answer, node: str) -> Failure:
+def loss_of(job: Job, answer: Answer, node: str, death: Death) -> Failure:
     """The failure of a candidate that is not tried again.
 
     Args:
         job: The candidate.
         answer: How its last worker was lost.
         node: Name of the node that went away with it; empty if it is still there.
+        death: What the worker's machine knows of its end.
     """
     tries = job.losses + job.nodes
     often = "once" if tries == 1 else f"{tries} times"
+    kind, why = FailureKind.LOST_WORKER, death.words or ending_of(answer.detail)
     if node:
         kind, what = FailureKind.NODE_GONE, f"the node went away ({often}), last {node},"
     elif answer.trouble is Trouble.MEMORY:
-        kind, what = FailureKind.OUT_OF_MEMORY, f"the machine ran out of memory, {often},"
+        kind = FailureKind.OUT_OF_MEMORY
+        what = f"the machine ran out of memory, {often}, and Ray's memory monitor ended the worker"
     elif answer.trouble is Trouble.UNFIT:
-        kind, what = FailureKind.LOST_WORKER, f"the worker failed, {often}, ({answer.message})"
+        what = f"the worker failed, {often}, ({answer.message})"
     else:
-        kind, what = FailureKind.LOST_WORKER, f"the worker died, {often},"
+        kind = FailureKind.OUT_OF_MEMORY if death.memory else kind
+        what = f"the worker died, {often}, ({why or 'no trace, as of SIGKILL or os._exit'})"
     return Failure(
         kind=kind, message=f"{what} while it evaluated this candidate", detail=answer.detail
     )

@@ -12,7 +12,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from threading import Thread
 from typing import Any
+
+# Ray prints what its processes say in the end, in colours and with all of their state, amid the
+# output of the program; it stands in Ray's own logs. The setting is read when Ray is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -26,6 +31,8 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.base import DETAIL, MESSAGE, EvaluatorError
+from evaluators.census import Census
+from evaluators.joining import asks_for_token, knock, no_token, reach
 from evaluators.ray_start import check_folder, told
 from evaluators.worker import Worker
 from spaces.texts import plain, plain_line, said
@@ -40,6 +47,9 @@ ENVIRONMENT = {
 }
 """Settings of a local Ray; what the user has set already is left as it is."""
 
+CLOSE_SECONDS = 15.0
+"""Time for Ray to end in; it may wait for ever for a part of it that is gone."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +63,7 @@ class Node:
         cpus: CPU cores in all.
         gpus: GPUs in all.
         memory: Bytes of main memory that Ray gives to workers.
+        address: Host and port at which its part of Ray listens.
     """
 
     id: str
@@ -60,6 +71,7 @@ class Node:
     cpus: float
     gpus: float
     memory: float
+    address: tuple[str, int] = ("", 0)
 
 
 class Trouble(Enum):
@@ -120,12 +132,41 @@ class Cluster:
         self._asked = False
         if self._owned:
             _connect(address, cores, dict(runtime_env or {}))
+        self._where = "of this machine" if address is None else f"at {address}"
+        self._home = ray.get_runtime_context().get_node_id()
+        self._census = Census(ray.nodes)
         self._worker = ray.remote(Worker)
         self._caller = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_call)
 
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes that are alive."""
-        return tuple(_node(info) for info in ray.nodes() if info["Alive"])
+        """The nodes that are alive, as far as Ray has noticed.
+
+        Raises:
+            EvaluatorError: If Ray does not answer any more, or is gone from this machine.
+        """
+        try:
+            alive = tuple(_node(info) for info in self._census.latest() if info["Alive"])
+        except TimeoutError:
+            text = (
+                f"ray: the Ray {self._where} gives no answer any more: its head (gcs_server) ended"
+            )
+            raise EvaluatorError([text]) from None
+        if all(node.id != self._home for node in alive):
+            raise EvaluatorError(
+                [
+                    f"ray: the Ray {self._where} is gone from this machine: its raylet ended or "
+                    "was killed, such as for want of memory"
+                ]
+            )
+        return alive
+
+    def reaches(self, node: Node) -> bool:
+        """Whether a node's Ray can be connected to; takes 3 seconds if it cannot."""
+        try:
+            reach(*node.address)
+        except OSError:
+            return False
+        return True
 
     def start(self, node: Node, *, cpus: float, gpus: float) -> Any:
         """A handle of a new worker on a node; it comes to life when the node has room for it."""
@@ -166,6 +207,12 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster, ending it if it was started here."""
+        self._census.close()
+        end = Thread(target=self._leave, name="ray-end", daemon=True)
+        end.start()
+        end.join(CLOSE_SECONDS)
+
+    def _leave(self) -> None:
         self.ask_for(())
         if self._owned:
             ray.shutdown()
@@ -195,11 +242,13 @@ def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]
         }
     else:
         options["address"] = address
+        knock(address)
     try:
         ray.init(**options)
     except (RayError, OSError, ConnectionError, RuntimeError, ValueError, TypeError) as error:
-        where = "on this machine" if address is None else f"at {address}"
-        raise EvaluatorError([f"ray: cannot start {where}: {last_line(error)}"]) from error
+        where = "start on this machine" if address is None else f"join the cluster at {address}"
+        why = no_token() if asks_for_token(error) else last_line(error)
+        raise EvaluatorError([f"ray: cannot {where}: {why}"]) from error
 
 
 def _node(info: Mapping[str, Any]) -> Node:
@@ -210,6 +259,7 @@ def _node(info: Mapping[str, Any]) -> Node:
         cpus=resources.get("CPU", 0.0),
         gpus=resources.get("GPU", 0.0),
         memory=resources.get("memory", 0.0),
+        address=(info["NodeManagerAddress"], info["NodeManagerPort"]),
     )
 
 

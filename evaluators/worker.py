@@ -18,6 +18,7 @@ from evaluators.base import (
     Failure,
     Score,
 )
+from evaluators.deaths import Vitals
 from spaces.texts import plain_line, said
 
 
@@ -30,12 +31,14 @@ class Started:
         catalogue: What can be asked; ``None`` if it could not be set up.
         problems: Why not; one line each.
         notes: What a user should know of its set-up.
+        vitals: By which its machine can say later why it died.
     """
 
     name: str
     catalogue: Catalogue | None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    vitals: Vitals | None = None
 
 
 class Worker:
@@ -52,7 +55,9 @@ class Worker:
         try:
             self._evaluator = make()
             made = self._evaluator
-            return Started(name=name, catalogue=made.catalogue(), notes=made.notes)
+            return Started(
+                name=name, catalogue=made.catalogue(), notes=made.notes, vitals=Vitals.here()
+            )
         except EvaluatorError as error:
             return Started(name=name, catalogue=None, problems=error.problems)
         except BaseException as error:  # noqa: BLE001 - such as a user's code that exits

@@ -359,7 +359,7 @@ class WorkersSection(Section):
     )
     wait: Positive = Field(
         default=600.0,
-        description="Longest wait for a node of a cluster while no worker is left, in seconds.",
+        description="Longest wait while no worker is left, for a node or its set-up, in seconds.",
     )
     runtime_env: dict[str, Any] = Field(
         default_factory=dict, description="Ray's runtime environment of the workers."

@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 
 from evaluators import configs
+from evaluators.base import EvaluatorError
 from evaluators.pool import Pool
 from runs.config import RunConfig
 from runs.database import WriteError
@@ -164,6 +165,12 @@ def _drive(
         show_result(store, report, screen)
     except KeyboardInterrupt:
         raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    except EvaluatorError as error:  # no worker is left; what is recorded stands
+        view.close()
+        written, _ = write_outputs(store, config, folder)
+        say_written(screen, written)
+        why = "; ".join(error.problems)
+        raise RunFailed(f"{why}; `search resume {store.name}` goes on") from error
     except (WriteError, LockLostError):
         raise  # there is nothing to read from, or another driver's study
     except RunFailed:

@@ -98,7 +98,7 @@ def make_pool(setting: Setting) -> Pool:
             wait=workers.wait,
             runtime_env=workers.runtime_env,
             inspect=_node_check(setting),
-            make_for=None if setting.dry_run else partial(_with_gpus, setting.harness_spec()),
+            make_for=None if setting.dry_run else partial(_with_gpus, setting),
         )
     except EvaluatorError as error:
         raise InputError(error.problems) from error
@@ -162,14 +162,13 @@ def _node_check(setting: Setting) -> NodeCheck:
         spec=None if setting.dry_run else setting.harness_spec(),
         inputs={name: one.input_hash for name, one in setting.checkpoints.items()},
         catalogue=setting.catalogue,
+        evaluator=setting.config.evaluator,
     )
 
 
-def _with_gpus(spec: HarnessSpec, gpus: float) -> EvaluatorFactory:
-    """The factory of workers with other GPUs than the spec's."""
-    from evaluators.scorer import HarnessEvaluator
-
-    return partial(HarnessEvaluator, replace(spec, gpus=gpus))
+def _with_gpus(setting: Setting, gpus: float) -> EvaluatorFactory:
+    """The factory of workers with other GPUs than the config's."""
+    return evaluator_factory(setting.config, replace(setting.harness_spec(), gpus=gpus))
 
 
 def _factory(setting: Setting) -> EvaluatorFactory:

@@ -72,7 +72,8 @@ WORKERS = fields(
 )  # fmt: skip
 CLUSTER = fields(
     ("headGroupSpec",), rayVersion=TEXT, enableInTreeAutoscaling=FLAG, suspend=FLAG,
-    autoscalerOptions={"type": "object"}, headServiceAnnotations=TEXTS, headGroupSpec=HEAD,
+    autoscalerOptions={"type": "object"}, authOptions=fields(mode={"enum": ["token", "disabled"]}),
+    headServiceAnnotations=TEXTS, headGroupSpec=HEAD,
     workerGroupSpecs=each(WORKERS),
 )  # fmt: skip
 JOB = fields(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.harness import check
 from evaluators.inspection import NodeCheck
 from evaluators.ray_cluster import Node
@@ -97,3 +98,19 @@ def test_another_program_on_a_node(looked: NodeCheck) -> None:
     (line,) = old()
     assert line.startswith("torch: expected version 1.0 as on the driver's machine, got 2.")
     assert replace(looked, spec=None)() == ()
+
+
+def test_a_node_asks_an_evaluator_of_a_users_own(looked: NodeCheck, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from evaluators.fake import FakeEvaluator, FakeSpec\n"
+        "def make(spec):\n"
+        "    return FakeEvaluator(FakeSpec(parents=('math',), tasks=(('one', 1.0),)))\n"
+    )
+    expected = FakeEvaluator(FakeSpec(parents=("math",), tasks=(("one", 1.0),))).catalogue()
+    there = replace(looked, evaluator=f"{own}:make", catalogue=expected)
+    assert pickle.loads(pickle.dumps(there))() == ()
+    other = replace(there, catalogue=looked.catalogue)
+    assert other() == ("tasks: expected the questions of the driver's machine, got others",)
+    (line,) = replace(there, evaluator=f"{tmp_path}/gone.py:make")()
+    assert "gone.py" in line
