@@ -43,8 +43,8 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
         store: The study.
         config: What counts: the study's config with what the command line says.
     """
+    known = store.mapping(FACT)
     try:
-        known = json.loads(store.fact(FACT) or "{}")
         file, before = Path(known["file"]), dict(_leaves(known["config"]))
     except (ValueError, KeyError, TypeError):  # made in Python, or before files were kept
         return ()

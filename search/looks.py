@@ -35,5 +35,5 @@ def looks(store: Store) -> int:
 
 def _looks(store: Store) -> list[list[int]]:
     """Winner and number of candidates that were asked, by verdict."""
-    found: list[list[int]] = store.mapping(_LOOKS).get("verdicts", [])
+    found: list[list[int]] = store.mapping(_LOOKS, verdicts=list).get("verdicts", [])
     return found
