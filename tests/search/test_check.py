@@ -135,6 +135,21 @@ def test_flags_leave_out_the_costly_parts(project: Project) -> None:
     page(quick), page(weights)
 
 
+def test_worked_examples_and_documents_are_told(project: Project) -> None:
+    found = checked(
+        project(tasks=[{"name": "pick", "num_fewshot": 2}]), Depth(weights=False, smoke=False)
+    )
+    (pick,) = found.tasks
+    aside = 70 - pick.questions
+    assert aside in (2, 3)
+    assert pick.facts.examples == f"split {pick.facts.split!r}"
+    assert pick.search + pick.held_out == pick.questions == pick.documents
+    assert (
+        f"pick: {aside} of 70 questions are not asked: their documents are set " in found.notes[0]
+    )
+    assert "2 from split" in page(found)
+
+
 def test_the_command_shows_tables_json_and_a_page(
     project: Project, command: Command, tmp_path: Path
 ) -> None:
