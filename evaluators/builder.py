@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from evaluators.spec import HarnessSpec
 from evaluators.task_finder import last_line
 from merging.build import build_into
 from merging.checkpoint import Checkpoint, CheckpointError
+from merging.contents import Contents
 from merging.plan import MergePlan, plan
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -42,9 +44,10 @@ class Models:
         problems: list[str] = []
         checkpoints: dict[str, Checkpoint] = {}
         devices: tuple[torch.device, ...] = ()
+        contents = Contents(None if spec.statistics is None else Path(spec.statistics))
         for name, location in spec.models:
             try:
-                checkpoints[name] = Checkpoint.open(location, name=name)
+                checkpoints[name] = Checkpoint.open(location, name=name, contents=contents)
             except CheckpointError as error:
                 problems += error.problems
         if not spec.models:

@@ -91,15 +91,18 @@ class NodeCheck:
 
     def _models(self, spec: HarnessSpec) -> list[str]:
         from merging.checkpoint import Checkpoint, CheckpointError
+        from merging.contents import Contents
 
         problems: list[str] = []
+        contents = Contents(None if spec.statistics is None else Path(spec.statistics))
         for name, location in spec.models:
             try:
-                found = Checkpoint.open(location, name=name).input_hash
+                found = Checkpoint.open(location, name=name, contents=contents)
+                same = found.matches(self.inputs.get(name))
             except CheckpointError as error:
                 problems += error.problems
                 continue
-            if found != self.inputs.get(name):
+            if not same:
                 problems.append(
                     f"model {name!r} at {location}: expected the files of the driver's machine, "
                     "got others"

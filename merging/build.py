@@ -227,7 +227,7 @@ def _name(want: Want, stored: Mapping[Key, Tensor]) -> None:
     if scope is not None:
         scope.clear()
         for key, (checkpoint, tensor) in want.stored.items():
-            scope.add(stored[key], f"{checkpoint.input_hash}:{tensor}")
+            scope.add(stored[key], f"{checkpoint.identity}:{tensor}")
 
 
 def _match(plan: MergePlan, targets: Mapping[str, Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from merging.adapter import Adapter, Change
 from merging.adapter_folder import AdapterError
+from merging.contents import Contents, Stamp
 from merging.headers import Header, TensorInfo
 from merging.layout import LayerPattern, Layout, find_layers
 from merging.location import LocationError, resolve
@@ -23,6 +24,9 @@ from merging.model_folder import check_whole, read_config, read_headers, stated,
 from merging.problems import Problems
 from merging.rows import Rows
 from spaces.problems import UserError
+
+WHOLE = "whole-"
+"""What hashes over every byte begin with; those of earlier studies do not."""
 
 _T = TypeVar("_T")
 
@@ -50,6 +54,7 @@ class Checkpoint:
         headers: Header of each file by file name.
         adapter: What changes the stored tensors, if anything does.
         changes: What it changes, by tensor.
+        contents: Hashes of files that are known.
     """
 
     name: str
@@ -60,17 +65,19 @@ class Checkpoint:
     headers: Mapping[str, Header] = field(repr=False)
     adapter: Adapter | None = field(default=None, repr=False)
     changes: Mapping[str, Change] = field(default_factory=dict, repr=False)
+    contents: Contents = field(default_factory=Contents, repr=False)
     _views: dict[str, _View] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def open(cls, location: str, *, name: str) -> Checkpoint:
+    def open(cls, location: str, *, name: str, contents: Contents | None = None) -> Checkpoint:
         """Read the config and the headers of a model; no weight is read.
 
         Args:
             location: A folder, or a hub id with an optional ``@revision``; with ``+`` and the
                 location of a LoRA adapter, the model that it makes of it.
             name: Short name for recipes and messages.
+            contents: Hashes of files that are known.
 
         Raises:
             CheckpointError: With every problem found.
@@ -92,7 +99,7 @@ class Checkpoint:
             raise CheckpointError([f"model {name}: {problem}" for problem in problems])
         opened = cls(
             name=name, location=location, folder=folder,
-            config=config, tensors=tensors, headers=headers,
+            config=config, tensors=tensors, headers=headers, contents=contents or Contents(),
         )  # fmt: skip
         return opened if place.adapter is None else _adapted(opened, place.adapter)
 
@@ -132,10 +139,51 @@ class Checkpoint:
 
     @cached_property
     def input_hash(self) -> str:
+        """Hash of the config and every byte of the weights, and of an adapter's: what it is.
+
+        Reads all files once, unless ``contents`` knows them as they are. Starts with ``WHOLE``.
+
+        Raises:
+            CheckpointError: If a file cannot be read.
+        """
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        if self.adapter is not None:
+            digest.update(json.dumps(self.adapter.config, sort_keys=True).encode())
+        try:
+            for file, found in zip(self.files, self.contents.hashes(self.files), strict=True):
+                digest.update(f"\n{file.name} {found}".encode())
+        except OSError as error:
+            raise CheckpointError([f"model {self.name}: {error}"]) from error
+        return WHOLE + digest.hexdigest()[:32]
+
+    def matches(self, noted: str | None) -> bool:
+        """Whether it is the model of a hash: ``input_hash``, or ``sampled_hash`` of before."""
+        if noted is None or not noted.startswith(WHOLE):
+            return noted == self.sampled_hash
+        return noted == self.input_hash
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files with its weights, and its adapter's."""
+        own = tuple(self.folder / name for name in sorted(self.headers))
+        return own if self.adapter is None else (*own, self.adapter.file)
+
+    @cached_property
+    def identity(self) -> str:
+        """What statistics of it are kept under: its content, where they outlive this process.
+
+        Elsewhere which files it is, and a few bytes of every tensor: no more is read.
+        """
+        if self.contents.folder is not None:
+            return self.input_hash
+        stamps = " ".join(Stamp.of(file).digest for file in self.files)
+        return hashlib.sha256(f"{self.sampled_hash} {stamps}".encode()).hexdigest()[:32]
+
+    @cached_property
+    def sampled_hash(self) -> str:
         """Hash of config, headers, file sizes and a few bytes of every tensor; 32 hex digits.
 
-        Changes when the model, or its adapter, is replaced on disk; costs one small read per
-        tensor.
+        Costs one small read per tensor, and misses a change between them.
         """
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         digest.update(self._files.samples())
@@ -172,9 +220,9 @@ class Checkpoint:
             rows: Where each row comes from.
             sources: For every model in ``rows``, the checkpoint and the name of its tensor.
         """
-        # The name says what is in it: statistics are kept under input hash and tensor name.
+        # The name says what is in it: statistics are kept under identity and tensor name.
         used = [(model, *sources[model]) for model in rows.models]
-        others = [f"{m} {tensor} {other.input_hash}" for m, other, tensor in used]
+        others = [f"{m} {tensor} {other.identity}" for m, other, tensor in used]
         content = hashlib.sha256(f"{rows.digest} {others}".encode()).hexdigest()[:16]
         view = f"{name}@{content}"
         infos = {model: other.tensors[tensor] for model, (other, tensor) in sources.items()}

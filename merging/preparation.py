@@ -95,12 +95,12 @@ def prepare(
             for one in parents if base is None else [*parents, base]:
                 if name in one.tensors and one.tensors[name].shape == shape:
                     flat[id(one)] = source.read(one, name).reshape(-1)
-                    scope.add(flat[id(one)], f"{one.input_hash}:{name}")
+                    scope.add(flat[id(one)], f"{one.identity}:{name}")
             tuned = [flat[id(one)] for one in parents if id(one) in flat]
             _prepare(tuned, flat.get(id(base)), needs, part)
 
     for one in parents if base is None else [*parents, base]:
-        one.input_hash  # noqa: B018  # found once here, not by every thread
+        one.identity  # noqa: B018  # found once here, not by every thread
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="statistics") as pool:
             # The largest tensor alone takes longer than a thread's share of all the others.

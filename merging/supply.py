@@ -72,7 +72,7 @@ class Mapped:
             return checkpoint.tensor(name)
         # Asked for again each time: where the disk is full nobody holds what was computed.
         return statistics.mapped(
-            "adapted", f"{checkpoint.input_hash}:{name}", lambda: checkpoint.tensor(name)
+            "adapted", f"{checkpoint.identity}:{name}", lambda: checkpoint.tensor(name)
         )
 
 
@@ -89,7 +89,7 @@ class Resident:
     ) -> None:
         self._source = source
         self._kept = {
-            (checkpoint.input_hash, name): self._copied(checkpoint, name, device)
+            (checkpoint.identity, name): self._copied(checkpoint, name, device)
             for checkpoint, places in homes.items()
             for name, device in places.items()
         }
@@ -99,7 +99,7 @@ class Resident:
             yield {key: self._tensor(*source) for key, source in want.stored.items()}
 
     def _tensor(self, checkpoint: Checkpoint, name: str) -> Tensor:
-        kept = self._kept.get((checkpoint.input_hash, name))
+        kept = self._kept.get((checkpoint.identity, name))
         if kept is not None:
             return kept
         return self._source.read(checkpoint, name)  # rows of other vocabularies: made for a recipe

@@ -15,6 +15,9 @@ from spaces.sizes import Sizes
 FORMAT = 2
 """Version of the tables and values of study.db; a study of another version is refused."""
 
+MODELS_CHANGED = "models changed"
+"""The fact that says when models were found changed during the run, and which."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
@@ -23,7 +26,7 @@ class Manifest:
     Attributes:
         config: The run's configuration as text.
         space: The bounds of the search, as ``Space.to_dict`` gives them.
-        inputs: Input hash of every model by name.
+        inputs: Input hash of every model by name; of samples alone in earlier studies.
         inputs_dtype: Widest dtype of the models' weights, such as ``bfloat16``.
         catalogue: Tasks and questions.
         questions: The split and order of the questions.

@@ -207,15 +207,15 @@ class _Models:
         for text in (locate(location, folder), locate(location, Path.cwd())):
             if is_folder(text):
                 try:
-                    return self.like(Checkpoint.open(text, name="seed").input_hash)
+                    return self.like(Checkpoint.open(text, name="seed").sampled_hash)
                 except CheckpointError:
                     return None
         return None
 
     def like(self, input_hash: str | None) -> str | None:
         """The model with the same files."""
-        hashes = {model.input_hash: name for name, model in self._checkpoints.items()}
-        return hashes.get(input_hash or "")
+        matching = (name for name, model in self._checkpoints.items() if model.matches(input_hash))
+        return None if input_hash is None else next(matching, None)
 
 
 def _place(location: str) -> str:
@@ -231,8 +231,8 @@ def _translated(entry: Written, known: _Models, notes: list[str]) -> Recipe:
     names: dict[str, str] = {}
     source = entry.name.removeprefix("seed ").partition(" #")[0]
     for name in entry.recipe.models:
-        found = known.like(entry.hashes.get(name))
-        found = found or known.at(entry.locations[name], entry.folder)
+        found = known.at(entry.locations[name], entry.folder)
+        found = found or known.like(entry.hashes.get(name))  # which may have to read all of them
         if found is not None:
             names[name] = found
     for name in entry.recipe.models:

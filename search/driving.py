@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -21,6 +22,7 @@ from search.callbacks import Callback, Telling
 from search.edited import edits, note_file
 from search.errors import InputError, RunFailed
 from search.given import Given
+from search.inputs import read_whole
 from search.loggers import loggers
 from search.monitor import monitor
 from search.moves import KEYS
@@ -48,11 +50,16 @@ def run(
     """
     prepared = prepare(given, dry_run=dry_run)
     told = (*callbacks, *loggers(prepared.config.output.loggers))
+    manifest, checkpoints = prepared.manifest, prepared.checkpoints
+    if not dry_run:
+        checkpoints = read_whole(checkpoints, folder, console())
+        inputs = {name: one.input_hash for name, one in checkpoints.items()}
+        manifest = replace(manifest, inputs=inputs)
     setting = Setting(
         config=prepared.config,
         space=prepared.space,
-        checkpoints=prepared.checkpoints,
-        catalogue=prepared.manifest.catalogue,
+        checkpoints=checkpoints,
+        catalogue=manifest.catalogue,
         folder=folder,
         dry_run=dry_run,
     )
@@ -61,7 +68,7 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-        with opened(Store.create(study, prepared.manifest)) as store:
+        with opened(Store.create(study, manifest)) as store:
             notes = (*_notes(prepared), *store.hold())
             notes = (*notes, *remember(store, config_of(store, Overrides())))
             store.set_fact("folder", str(folder.resolve()))
@@ -131,7 +138,7 @@ def _setting(store: Store, config: RunConfig) -> Setting:
     return Setting(
         config=config,
         space=Space.from_dict(store.manifest.space),
-        checkpoints=check_unchanged(store, config),
+        checkpoints=check_unchanged(store, config, console()),
         catalogue=store.manifest.catalogue,
         folder=store.folder,
         dry_run=store.manifest.dry_run,

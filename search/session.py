@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from rich.console import Console
+
 from evaluators.base import Catalogue, EvaluatorError
 from evaluators.inspection import versions
 from evaluators.pool import Pool
@@ -29,6 +31,7 @@ from search.final_check import (
     task_objectives,
 )
 from search.given import Given
+from search.inputs import look_again, same_models
 from search.ledger import Ledger
 from search.loop import Loop
 from search.monitor import Monitor
@@ -156,7 +159,7 @@ def manifest_of(
     manifest = Manifest(
         config=config.to_yaml(),
         space=space.to_dict(),
-        inputs={name: checkpoint.input_hash for name, checkpoint in checkpoints.items()},
+        inputs={name: checkpoint.sampled_hash for name, checkpoint in checkpoints.items()},
         inputs_dtype=widest_dtype(checkpoints.values()),
         catalogue=catalogue,
         questions=questions,
@@ -170,7 +173,9 @@ def manifest_of(
     return manifest, notes
 
 
-def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]:
+def check_unchanged(
+    store: Store, config: RunConfig, screen: Console | None = None
+) -> Mapping[str, Checkpoint]:
     """Make sure that models and tasks are still those that the study was made with.
 
     Returns:
@@ -183,15 +188,9 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     problems: list[str] = []
     checkpoints: Mapping[str, Checkpoint] = {}
     try:
-        checkpoints = open_inputs(config)
-        for name, checkpoint in checkpoints.items():
-            if checkpoint.input_hash != manifest.inputs.get(name):
-                problems.append(
-                    f"{store.name}: model {name!r} at {config.locations[name]}: expected the files "
-                    "that the study was made with, got others; put them back or start a new run"
-                )
-    except ConfigError as error:
-        problems += [*error.problems, _MOVED]
+        checkpoints = same_models(store, config, screen)
+    except InputError as error:
+        problems += error.problems
     try:
         asked = survey_of(config, dry_run=manifest.dry_run).catalogue
         if asked != manifest.catalogue:
@@ -201,12 +200,6 @@ def check_unchanged(store: Store, config: RunConfig) -> Mapping[str, Checkpoint]
     if problems:
         raise InputError(problems)
     return checkpoints
-
-
-_MOVED = (
-    "models that lie elsewhere now: say where with --map OLD=NEW, a model's name or the start of "
-    "its path"
-)
 
 
 def _others(before: Catalogue, now: Catalogue) -> str:
@@ -269,14 +262,16 @@ class Session:
             Whether it came to the end; ``False`` when it was stopped before.
 
         Raises:
-            RunFailed: If not one candidate could be scored.
+            RunFailed: If not one candidate could be scored, or the models changed meanwhile.
         """
         top = self._top(self._config.search.validate_top)
         with settled(), on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
             loop.search(self._budget, reserve=self._reserve(top))
+            look_again(self._store, self._config)
             if not stop.requested:
                 final_check(self._store, self._ledger, loop, top=top, stop=stop)
+                look_again(self._store, self._config)
             stopped = stop.requested
         if not stopped:
             _check_any(self._store)
@@ -291,6 +286,7 @@ class Session:
         """
         with settled(), on_signals(self._monitor.note) as stop:
             final_check(self._store, self._ledger, self._loop(stop), top=self._top(top), stop=stop)
+            look_again(self._store, self._config)
             return not stop.requested
 
     def _top(self, asked: int) -> int:

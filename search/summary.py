@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import time
@@ -22,7 +23,7 @@ from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
 from runs.locations import portable, portable_values
-from runs.manifest import Manifest
+from runs.manifest import MODELS_CHANGED, Manifest
 from runs.records import Record, Split, State
 from runs.report import write_report
 from runs.store import Store
@@ -118,7 +119,9 @@ def recipe_text(record: Record, manifest: Manifest, places: Mapping[str, str]) -
 
 
 def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
-    """The winner against its baselines on held-out questions."""
+    """The winner against its baselines on held-out questions; none for models that changed."""
+    if store.fact(MODELS_CHANGED) is not None:
+        return None
     asked = [
         record.id
         for record in records
@@ -167,6 +170,9 @@ def show_result(store: Store, report: Report, console: Console) -> None:
         console.print(f"Workers: {_attendance(attendances)}", markup=False)
     if store.manifest.dry_run:
         console.print(DRY)
+    if changed := _changed(store):
+        text = f"No verdict: the models changed during the run (seen {changed}); start a new one."
+        console.print(Text(text, style="bold"), soft_wrap=True)
     verdict = report.verdict
     if verdict is not None:
         console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"), soft_wrap=True)
@@ -227,6 +233,8 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
         lines["last result"] = f"{max(0.0, time.time() - max(finished)):.0f} s ago"
     if store.manifest.dry_run:
         lines["notice"] = DRY
+    elif changed := _changed(store):
+        lines["notice"] = f"no verdict: the models changed during the run (seen {changed})"
     return lines
 
 
@@ -327,9 +335,11 @@ def _facts(
     store: Store, config: RunConfig, records: tuple[Record, ...], timeline: Timeline
 ) -> dict[str, dict[str, str | int | float | None]]:
     manifest, cost = store.manifest, cost_so_far(store, records)
+    changed = _changed(store)
     return {
         "run": {
             "created": manifest.created,
+            **({MODELS_CHANGED: changed} if changed else {}),
             "candidates": len(records),
             "sampler": config.search.sampler,
             "seed": config.search.seed,
@@ -348,6 +358,17 @@ def _facts(
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
     }
+
+
+def _changed(store: Store) -> str | None:
+    """When models were found changed during the run; ``None`` where they were not."""
+    noted = store.fact(MODELS_CHANGED)
+    if noted is None:
+        return None
+    try:
+        return str(json.loads(noted)["seen"])
+    except (ValueError, KeyError, TypeError):  # damaged: what it stands for holds all the same
+        return "at an unknown time"
 
 
 def _busy(store: Store, timeline: Timeline) -> str:

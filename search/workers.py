@@ -160,7 +160,9 @@ def _node_check(setting: Setting) -> NodeCheck:
     """What every node of a cluster has to have."""
     return NodeCheck(
         spec=None if setting.dry_run else setting.harness_spec(),
-        inputs={name: one.input_hash for name, one in setting.checkpoints.items()},
+        inputs={}
+        if setting.dry_run
+        else {name: one.input_hash for name, one in setting.checkpoints.items()},
         catalogue=setting.catalogue,
         evaluator=setting.config.evaluator,
     )

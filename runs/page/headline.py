@@ -11,6 +11,7 @@ import pandas as pd
 from runs.content import Report
 from runs.finalists import Against, Finalist, Standing
 from runs.intervals import Interval
+from runs.manifest import MODELS_CHANGED
 from runs.page_tables import score_text
 from runs.records import Role, role_of
 from runs.sentences import everyone, p_text, signed, title
@@ -75,6 +76,8 @@ def headline(report: Report) -> Headline:
     winner = "" if row is None else _what(row)
     if verdict is None:
         text = "No verdict yet: the held-out questions have not been asked"
+        if MODELS_CHANGED in report.facts.get("run", {}):
+            text = "No verdict: the models changed during the run; start a new one"
         if row is None:
             text = "No candidate has been scored yet"
         return Headline(
