@@ -37,6 +37,7 @@ _ROLES = (
     (re.compile(r"(.+)\.lora_B\.bias\Z"), "bias"),
     (re.compile(r"(.+)\.lora_embedding_A\Z"), "A"),
     (re.compile(r"(.+)\.lora_embedding_B\Z"), "B"),
+    (re.compile(r"(.+)\.trainable_tokens_delta\Z"), "rows"),
     (re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?\Z"), "magnitude"),
 )
 
@@ -48,10 +49,12 @@ class Change:
     Attributes:
         info: Shape and dtype of the result, and the file that decides on them.
         parts: The adapter's tensors by role: ``whole`` (instead of the stored one), ``A``, ``B``,
-            ``magnitude``, ``bias`` (added to a bias).
+            ``magnitude``, ``bias`` (added to a bias), ``rows`` (instead of some rows); none for a
+            head that stays as it was.
         scaling: What ``B A`` is multiplied with.
         flipped: The stored tensor has inputs first (GPT-2's Conv1D, embeddings).
         stand_in: Stored tensor to start from, where the model has none of this name.
+        tokens: Which rows those of the adapter stand for.
     """
 
     info: TensorInfo
@@ -59,6 +62,7 @@ class Change:
     scaling: float = 1.0
     flipped: bool = False
     stand_in: str | None = None
+    tokens: tuple[int, ...] = ()
 
 
 class Adapter:
@@ -104,7 +108,8 @@ class Adapter:
             info = replace(self._header.tensors[name], dtype=like.dtype)
             fit.changes[found] = Change(info=info, parts={"whole": name})
         for module, parts in self._modules.items():
-            self._add_low_rank(module, parts, fit)
+            (self._add_rows if "rows" in parts else self._add_low_rank)(module, parts, fit)
+        self._untie(fit)
         return fit.changes
 
     def apply(self, change: Change, stored: Tensor | None) -> Tensor:
@@ -118,8 +123,14 @@ class Adapter:
                  for role, name in change.parts.items()}  # fmt: skip
         start = parts.get("whole", stored)
         assert start is not None
-        if parts.keys() == {"whole"}:
+        if parts.keys() <= {"whole"}:
             return start.to(change.info.dtype)
+        if "rows" in parts:
+            return (
+                start.float()
+                .index_copy(0, torch.tensor(change.tokens), parts["rows"].float())
+                .to(change.info.dtype)
+            )
         wide = start.float()
         if "bias" in parts:
             wide = wide + change.scaling * parts["bias"].float()
@@ -171,6 +182,42 @@ class Adapter:
         )
         if "bias" in parts:
             self._add_bias(f"{module}.bias", parts["bias"], scaling, fit)
+
+    def _add_rows(self, module: str, parts: Mapping[str, str], fit: _Fit) -> None:
+        """Note the change of some rows of the embeddings, or of a head tied to them."""
+        name, found = parts["rows"], fit.find(f"{module}.weight")
+        if found is None or len(parts) > 1:
+            wanted = "a tensor of the model" if found is None else "rows alone"
+            self._note(fit, name, f"expected {wanted}, got {found and 'a low rank too'}")
+            return
+        tokens = _tokens(self.config.get("trainable_token_indices"), module)
+        info, shape = fit.info(found), self._header.tensors[name].shape
+        if shape != (len(tokens), *info.shape[1:]) or not all(
+            0 <= n < info.shape[0] for n in tokens
+        ):
+            wanted = f"expected rows for the {len(tokens)} trainable_token_indices of {found}"
+            self._note(fit, name, f"{wanted} {list(info.shape)}, got {list(shape)}")
+            return
+        fit.changes[found] = Change(
+            info=info,
+            parts={**fit.parts(found), "rows": name},
+            stand_in=None if found in fit.tensors else fit.stand_in,
+            tokens=tokens,
+        )
+
+    def _untie(self, fit: _Fit) -> None:
+        """Keep the head of a tied model, where only the embeddings are trained, as it was.
+
+        So it is while an adapter is trained, and as long as it is loaded; trained rows of
+        embeddings are the head's too, and more rows are a head's as well.
+        """
+        change = fit.changes.get(fit.stand_in or "")
+        if fit.stand_in is None or change is None or self.config.get("ensure_weight_tying"):
+            return
+        stored, head = fit.tensors[fit.stand_in], _head_beside(fit.stand_in)
+        if head in fit.changes or "rows" in change.parts or change.info.shape != stored.shape:
+            return
+        fit.changes[head] = Change(info=stored, parts={}, stand_in=fit.stand_in)
 
     def _add_bias(self, name: str, part: str, scaling: float, fit: _Fit) -> None:
         bias = fit.find(name)
@@ -239,7 +286,14 @@ def _sorted_by_module(
     modules: dict[str, dict[str, str]] = defaultdict(dict)
     whole: dict[str, str] = {}
     for name in tensors:
-        inner = name.removeprefix(_PREFIX).replace(".base_layer.", ".")
+        inner = name.removeprefix(_PREFIX).replace(".token_adapter.", ".")
+        inner = inner.replace(".base_layer.", ".")
+        if ".original_module." in inner:  # as it was before training
+            continue
+        if ".modules_to_save." in inner:  # peft writes it once more under the module's own name
+            inner = inner.replace(".modules_to_save.", ".")
+            if _PREFIX + inner in tensors:
+                continue
         for pattern, role in _ROLES:
             if match := pattern.match(inner):
                 modules[match[1]][role] = name
@@ -247,6 +301,22 @@ def _sorted_by_module(
         else:
             whole[inner] = name
     return dict(modules), whole
+
+
+def _tokens(indices: Any, module: str) -> tuple[int, ...]:
+    """The rows that are trained in a module: one list for all, or lists by a module's last name.
+
+    A head that is tied to the embeddings has theirs.
+    """
+    if isinstance(indices, Mapping):
+        own = [value for key, value in indices.items() if f".{module}".endswith(f".{key}")]
+        indices = next(iter(own or indices.values()), ())
+    return tuple(int(index) for index in indices or ())
+
+
+def _head_beside(embedding: str) -> str:
+    """What transformers calls the output head of a model with these embeddings."""
+    return "embed_out.weight" if embedding.endswith("embed_in.weight") else "lm_head.weight"
 
 
 def _by_pattern(patterns: Any, module: str) -> float | None:

@@ -16,7 +16,6 @@ WEIGHTS = "adapter_model.safetensors"
 """The file with its tensors."""
 
 _CANNOT = (
-    "trainable_token_indices",
     "target_parameters",
     "layer_replication",
     "alora_invocation_tokens",

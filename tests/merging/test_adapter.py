@@ -151,6 +151,64 @@ def test_grown_vocabulary(tiny_model: Any, tmp_path: Path) -> None:
     assert checkpoint.tensor("lm_head.weight").shape[0] == rows
 
 
+LIVE: dict[str, tuple[bool, int, dict[str, Any]]] = {
+    "saved, two tokens more": (False, 2, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    "saved, tied, two tokens more": (True, 2, {"modules_to_save": ["embed_tokens"]}),
+    "saved, tied": (True, 0, {"modules_to_save": ["embed_tokens"]}),
+    "both saved, tied": (True, 0, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+    "low rank, tied": (True, 0, {"target_modules": ["q_proj", "embed_tokens"]}),
+    "rows": (False, 0, {"trainable_token_indices": [3, 7]}),
+    "rows by name": (False, 0, {"trainable_token_indices": {"embed_tokens": [7, 3, 5]}}),
+    "rows, tied": (True, 0, {"trainable_token_indices": [3, 7]}),
+    "rows, two tokens more": (False, 2, {"trainable_token_indices": [3, -2]}),
+    "rows, tied, two tokens more": (True, 2, {"trainable_token_indices": [3, -2]}),
+}
+"""Whether the head is tied, tokens more than the base has, and the adapter's config."""
+
+
+@pytest.mark.parametrize("case", LIVE)
+def test_as_the_adapter_says_it(case: str, tiny_model: Any, tmp_path: Path) -> None:
+    """Held against the live adapter: what was trained, and what peft loads."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    tied, more, config = LIVE[case]
+    base = tiny_model(tied=tied)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    rows = model.get_input_embeddings().weight.shape[0] + more
+    if isinstance(indices := config.get("trainable_token_indices"), list):
+        config = config | {"trainable_token_indices": [n % rows for n in indices]}
+    torch.manual_seed(3)
+    if more:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    live = get_peft_model(model, LoraConfig(r=4, **{"target_modules": ["q_proj"], **config}))
+    with torch.no_grad():
+        for parameter in live.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    live.save_pretrained(str(tmp_path / "lora"))
+    models = {"tuned": opened(base, tmp_path / "lora")}
+    write_model(plan(Recipe.from_dict(alone("tuned")), models), models, tmp_path / "out")
+    built = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([[3, 5, 7, 9, rows - 1, rows - 2]])
+    with torch.no_grad():
+        expected, got = live.eval()(ids).logits, built(ids).logits
+    assert got.shape == expected.shape == (1, 6, rows)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert built.config.tie_word_embeddings is (tied and case.startswith("rows, tied"))
+
+
+def test_rows_that_do_not_fit(tiny_model: Any, tmp_path: Path) -> None:
+    base = tiny_model()
+    train(base, tmp_path / "lora", target_modules=LLAMA, trainable_token_indices=[1, 2])
+    file = tmp_path / "lora" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    for indices in ([1], [1, 9999]):
+        file.write_text(json.dumps(config | {"trainable_token_indices": indices}))
+        found = problem_of(base, tmp_path / "lora")
+        assert "trainable_tokens_delta: expected rows for the" in found
+
+
 def alone(name: str) -> dict[str, Any]:
     return {"merge": {"method": "passthrough", "sources": [{"of": name}]}}
 
@@ -249,7 +307,7 @@ def problem_of(base: Path, adapter: Path) -> str:
     [
         ({"peft_type": "LOHA"}, "peft_type: expected LORA, got 'LOHA'"),
         ({"peft_type": None}, "peft_type: expected LORA, got None"),
-        ({"trainable_token_indices": [1]}, r"trainable_token_indices: expected none.*got \[1\]"),
+        ({"target_parameters": ["w"]}, r"target_parameters: expected none.*got \['w'\]"),
         ({"layer_replication": [[0, 2]]}, "layer_replication: expected none"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: expected.*'pissa_niter_4'"),
     ],
