@@ -11,7 +11,7 @@ import torch
 
 from merging import chat
 from merging.checkpoint import Checkpoint
-from merging.companions import CODE, OTHERS, TOKENIZER, copy_files
+from merging.companions import CODE, GENERATION, OTHERS, TOKENIZER, copy_files
 from merging.expressions import Expression, Leaf
 from merging.layout import Layout, is_head_part
 from merging.parents import differ_by_padding
@@ -162,11 +162,11 @@ def _folder(
         alignment.tokenizer.save_pretrained(folder)
     else:
         copy_files(checkpoints[alignment.giver].tokenizer_folder, folder, TOKENIZER)
-    for name in ("generation_config.json", "config.json"):
+    for name, numbered in ((GENERATION, alignment.stopping), ("config.json", alignment.renumbered)):
         file = folder / name
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
-            text = json.dumps(alignment.renumbered(found, donor.name), indent=2)
+            text = json.dumps(numbered(found, donor.name), indent=2)
             file.write_text(text + "\n", encoding="utf-8")
     return made
 

@@ -23,7 +23,14 @@ TOKENIZER = (
 GENERATION = "generation_config.json"
 """The generation settings."""
 
-OTHERS = (GENERATION, "*processor_config.json")
+OTHERS = (
+    GENERATION,
+    "*processor_config.json",
+    "modules.json",  # of sentence-transformers, with a folder for each: pooling, normalisation
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "[0-9]_*",
+)
 """What else a merged model takes over from its donor."""
 
 CODE = ("*.py",)

@@ -125,6 +125,8 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         raise PlanError(problems.lines())
     _check_donor(donor, [checkpoints[name] for name in used], problems)
     layers = tracer.layer_count(recipe.root)
+    if layers == 0 and donor.layout.layers:
+        raise PlanError(["slices: expected at least one layer in all, got none (empty ranges)"])
     try:
         jobs = tuple(_jobs(recipe, checkpoints, tracer, layers, problems))
     except VocabularyError as error:

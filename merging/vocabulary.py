@@ -112,15 +112,42 @@ class Alignment:
             return own if found is None else found
 
         result = dict(config)
+        own = self._special if self.giver != donor else {}
         for key, value in config.items():
             if not key.endswith("_token_id") or value is None:
                 continue
             if isinstance(value, list):
-                found = [number(key, old) for old in value]
+                found = [own.get(key), *(number(key, old) for old in value)]
                 result[key] = list(dict.fromkeys(one for one in found if one is not None))
             else:
-                result[key] = number(key, value)
+                result[key] = own.get(key, number(key, value))
         return result
+
+    def stopping(self, settings: Mapping[str, Any], donor: str) -> dict[str, Any]:
+        """Generation settings with the output's numbers, which end where the tokenizer ends.
+
+        Where the tokenizer is another model's, whatever ended an answer of the donor's goes on to
+        end one.
+
+        Args:
+            settings: The donor's.
+            donor: The model whose numbers they are.
+        """
+        ends = settings.get("eos_token_id")
+        end = self._special.get("eos_token_id")
+        if self.giver == donor or end is None:
+            return self.renumbered(settings, donor)
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        result = self.renumbered({**settings, "eos_token_id": listed}, donor)
+        found = result["eos_token_id"] or [end]
+        return result | {"eos_token_id": found if len(found) > 1 else found[0]}
+
+    @property
+    def _special(self) -> dict[str, int]:
+        """Numbers of the tokenizer's beginning, end and padding."""
+        keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+        found = {key: getattr(self.tokenizer, key, None) for key in keys}
+        return {key: number for key, number in found.items() if number is not None}
 
     def _rows_of(self, model: str) -> Tensor:
         """The model's row of every output token; ``_ABSENT`` where it has none."""

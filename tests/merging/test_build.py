@@ -23,7 +23,7 @@ from merging.checkpoint import Checkpoint
 from merging.fingerprint import fingerprint_checkpoint, seal, seals, tensor_hash
 from merging.plan import MergePlan, plan
 from merging.sealing import BuildError, NonFiniteError
-from spaces.recipe import Recipe
+from spaces.recipe import Merge, Model, Recipe, Source
 
 DARE = {
     "method": "dare_ties",
@@ -414,3 +414,18 @@ def test_a_build_is_on_the_disk_before_it_gets_its_name(
     before = {name for name, there in synced if not there}
     assert before > {file.name for file in out.iterdir()}  # the folder itself too
     assert synced[-1] == (tmp_path.name, True)
+
+
+def test_files_of_sentence_transformers_come_along(tiny_model: Any, tmp_path: Path) -> None:
+    one = tiny_model()
+    (one / "1_Pooling").mkdir()
+    (one / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (one / name).write_text("[]")
+    checkpoints = {"one": Checkpoint.open(str(one), name="one")}
+    source = Source(of=Model("one"))
+    recipe = Recipe(root=Merge(method="passthrough", sources=(source,)))
+    write_model(plan(recipe, checkpoints), checkpoints, tmp_path / "out")
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
+    assert written >= {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"}
+    assert "config_sentence_transformers.json" in written

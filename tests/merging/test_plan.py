@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from merging.checkpoint import Checkpoint
 from merging.expressions import Combine, Leaf
 from merging.plan import MergePlan, PlanError, check_parents, plan
-from spaces.recipe import Recipe
+from spaces.recipe import Merge, Model, Recipe, Slice, Source
 
 
 def opened(models: Mapping[str, Path]) -> dict[str, Checkpoint]:
@@ -472,3 +472,16 @@ def test_untied_without_head(models: dict[str, Path]) -> None:
 
 def test_error_travels_between_processes() -> None:
     assert pickle.loads(pickle.dumps(PlanError(["one", "two"]))).problems == ("one", "two")
+
+
+def test_no_layers_at_all(tiny_family: dict[str, Path]) -> None:
+    def stack(*ranges: tuple[int, int]) -> Recipe:
+        slices = tuple(
+            Slice(sources=(Source(of=Model("math"), layers=layers),)) for layers in ranges
+        )
+        return Recipe(root=Merge(method="passthrough", slices=slices))
+
+    checkpoints = {"math": Checkpoint.open(str(tiny_family["math"]), name="math")}
+    with pytest.raises(PlanError, match="slices: expected at least one layer in all, got none"):
+        plan(stack((0, 0), (3, 3)), checkpoints)
+    assert plan(stack((0, 0), (1, 3)), checkpoints).layers == 2

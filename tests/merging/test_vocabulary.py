@@ -208,6 +208,25 @@ def test_special_tokens_get_their_new_numbers(tiny_model: Any, tmp_path: Path) -
     assert (written["eos_token_id"], written["pad_token_id"]) == ([0, 2], 1)
 
 
+def test_answers_end_where_the_tokenizer_ends(tiny_model: Any, tmp_path: Path) -> None:
+    """A tokenizer with another end of turn than the config's model: both end an answer."""
+    base, chat = tiny_model(vocab="abT"), tiny_model(vocab="baT")
+    (base / "generation_config.json").write_text('{"eos_token_id": 1, "pad_token_id": 0}')
+    settings = json.loads((chat / "tokenizer_config.json").read_text())
+    (chat / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "T"}))
+    turn = AutoTokenizer.from_pretrained(chat).eos_token_id
+    assert turn > 2
+    checkpoints = opened({"base": base, "chat": chat})
+    for source, ends, generated in (("chat", turn, [turn, 1]), ("base", 1, 1), (None, 1, 1)):
+        vocabulary = Vocabulary(model=source)
+        made = plan(recipe(merge("ties", "chat"), vocabulary), checkpoints)
+        assert made.config["eos_token_id"] == ends
+        write_model(made, checkpoints, tmp_path / str(source))
+        written = json.loads((tmp_path / str(source) / "generation_config.json").read_text())
+        assert written["eos_token_id"] == generated
+        assert made.config["pad_token_id"] == written["pad_token_id"] == 0
+
+
 def test_tokens_without_a_row(models: dict[str, Path], tiny_model: Any) -> None:
     """Such a model lacks the token; the other lends its row."""
     short = resized({"math": tiny_model(vocab="abcdXY", seed=5)}, "math", 7)
