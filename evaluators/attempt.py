@@ -23,7 +23,9 @@ from evaluators.base import (
     EvaluatorError,
     Failure,
     FailureKind,
+    LossGradient,
     Score,
+    evaluated,
 )
 
 AGAIN_SECONDS = 1.0
@@ -43,7 +45,7 @@ class _Overdue(BaseException):
 
 def attempt(
     evaluator: Evaluator, candidate: Candidate, *, timeout: float | None = None
-) -> Score | Failure:
+) -> Score | LossGradient | Failure:
     """Evaluate a candidate; whatever goes wrong with it comes back as a Failure.
 
     Args:
@@ -60,7 +62,7 @@ def attempt(
     process, began = os.getpid(), time.monotonic()
     try:
         with _limited(timeout):
-            return _checked(evaluator.evaluate(candidate), evaluator, candidate)
+            return _checked(evaluated(evaluator, candidate), evaluator, candidate)
     except EvaluatorError:
         raise
     except _Overdue:
@@ -117,7 +119,9 @@ def _limited(seconds: float | None) -> Iterator[None]:
         watcher.join()
 
 
-def _checked(outcome: Any, evaluator: Evaluator, candidate: Candidate) -> Score | Failure:
+def _checked(
+    outcome: Any, evaluator: Evaluator, candidate: Candidate
+) -> Score | LossGradient | Failure:
     """What an evaluator gave, if it can be kept and reckoned with.
 
     Raises:
@@ -126,6 +130,8 @@ def _checked(outcome: Any, evaluator: Evaluator, candidate: Candidate) -> Score 
         OverflowError: If a number is not finite, or too large.
     """
     if isinstance(outcome, Failure):
+        return outcome
+    if isinstance(outcome, LossGradient) and candidate.weights is not None:
         return outcome
     if not isinstance(outcome, Score):
         raise TypeError(f"evaluate: expected a Score or a Failure, got {type(outcome).__name__}")

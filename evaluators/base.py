@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spaces.problems import UserError
 from spaces.recipe import Recipe
@@ -101,11 +101,15 @@ class Candidate:
         id: Number of the candidate within its run, from 0.
         recipe: What to build.
         questions: Ids of the questions to ask, each once, at least one.
+        weights: ``None`` to score the recipe. Else it is learned from: the losses of right answers
+            are asked for, and the gradient of their sum weighted so, by question id; a question
+            without a weight gives its loss only.
     """
 
     id: int
     recipe: Recipe
     questions: tuple[str, ...]
+    weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,6 +201,27 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LossGradient:
+    """How the loss of right answers moves with the coefficients of a recipe.
+
+    Attributes:
+        losses: By question asked: of a written answer, in nats per token; of a choice, in nats.
+            Questions without a known right answer are left out.
+        gradient: ``(n,)`` derivative of the weighted sum of the losses by each coefficient
+            (``spaces.coefficients``).
+        tokens: Tokens that went through the model, padding not counted.
+        build_seconds: Time to build the weights.
+        seconds: Time for forward and backward passes.
+    """
+
+    losses: Mapping[str, float]
+    gradient: tuple[float, ...]
+    tokens: int
+    build_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """The result of a candidate that has no score.
 
@@ -245,6 +270,38 @@ class Evaluator(Protocol):
     def close(self) -> None:
         """Give back memory and devices; calling it twice is fine."""
         ...
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """An evaluator that can also tell how a loss moves with a recipe's coefficients."""
+
+    def gradient(self, candidate: Candidate) -> LossGradient | Failure:
+        """Build one candidate and differentiate the weighted losses of its questions."""
+        ...
+
+
+def evaluated(evaluator: Evaluator, candidate: Candidate) -> Score | LossGradient | Failure:
+    """What an evaluator makes of a candidate: scored, or differentiated where it has weights."""
+    if candidate.weights is None:
+        return evaluator.evaluate(candidate)
+    if isinstance(evaluator, Differentiable):
+        return evaluator.gradient(candidate)
+    return Failure(
+        kind=FailureKind.TASK,
+        message=f"{type(evaluator).__name__}: expected an evaluator with a gradient, got none",
+    )
+
+
+def scored(outcome: Score | LossGradient | Failure) -> Score | Failure:
+    """The outcome of a candidate that was to be scored.
+
+    Raises:
+        TypeError: If it was to be learned from.
+    """
+    if isinstance(outcome, LossGradient):
+        raise TypeError("outcome: expected a score or a failure, got a gradient")
+    return outcome
 
 
 EvaluatorFactory = Callable[[], Evaluator]

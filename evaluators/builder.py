@@ -18,7 +18,9 @@ from evaluators.task_finder import last_line
 from merging.build import build_into
 from merging.checkpoint import Checkpoint, CheckpointError
 from merging.contents import Contents
+from merging.gradients import CoefficientGradients
 from merging.plan import MergePlan, plan
+from spaces.coefficients import Coefficients
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 
 
@@ -69,11 +71,13 @@ class Built:
         skeleton: The model.
         desk: Its tokenizer, and what was made with it.
         fingerprint: Of its weights.
+        plan: What they were built by.
     """
 
     skeleton: Skeleton
     desk: Desk
     fingerprint: str
+    plan: MergePlan
 
 
 class Builder:
@@ -150,7 +154,22 @@ class Builder:
         for device in self._devices:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        return Built(skeleton=skeleton, desk=desk, fingerprint=fingerprint)
+        return Built(skeleton=skeleton, desk=desk, fingerprint=fingerprint, plan=planned)
+
+    def gradients(self, built: Built) -> CoefficientGradients:
+        """What collects the gradients by the coefficients of the recipe that was built.
+
+        Raises:
+            GradientError: If they have none.
+        """
+        return CoefficientGradients(
+            built.plan,
+            self._checkpoints,
+            built.skeleton.parameters(built.plan.jobs),
+            Coefficients(built.plan.recipe),
+            statistics=self._prepared.statistics,
+            supply=self._prepared.supply,
+        )
 
     def keep(self, recipe: Recipe, built: Built) -> None:
         """Answering went well: the next ``build`` of this recipe has nothing to do."""

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Protocol
 
 from evaluators import clock
-from evaluators.base import Candidate, Failure, FailureKind, Score
+from evaluators.base import Candidate, Failure, FailureKind, LossGradient, Score
 from evaluators.crew import Crew, Enqueue, Orphaned
 from evaluators.deaths import Death, death_of
 from evaluators.pool import Result
@@ -220,7 +220,9 @@ class Dispatch:
             post.attendance.busy += clock.now() - post.began
             post.attendance.candidates += 1
 
-    def _finished(self, job: Job, post: Post, worker: str, outcome: Score | Failure) -> None:
+    def _finished(
+        self, job: Job, post: Post, worker: str, outcome: Score | LossGradient | Failure
+    ) -> None:
         if job.done:
             return  # a straggler that was overtaken
         job.done = True
@@ -229,7 +231,9 @@ class Dispatch:
             post.kept = job.keep
         self._tell(job, worker, post.began, outcome)
 
-    def _tell(self, job: Job, worker: str, began: float, outcome: Score | Failure) -> None:
+    def _tell(
+        self, job: Job, worker: str, began: float, outcome: Score | LossGradient | Failure
+    ) -> None:
         self._results.put(
             Result(
                 candidate=job.candidate,

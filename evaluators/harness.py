@@ -260,6 +260,16 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
         return self._known.get(string, (add_special_tokens, left_truncate_len), encode)
 
+    def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of a prompt and of what follows it, as likelihoods are asked for.
+
+        A prompt of no tokens becomes the one that starts a text.
+        """
+        if not context:
+            return [self.prefix_token_id], self.tok_encode(continuation, add_special_tokens=False)
+        before, after = self._encode_pair(context, continuation)
+        return before, after
+
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **options: Any
     ) -> Tensor:

@@ -11,7 +11,16 @@ from typing import Protocol
 
 from evaluators import clock
 from evaluators.attempt import attempt
-from evaluators.base import Candidate, Catalogue, EvaluatorFactory, Failure, FailureKind, Score
+from evaluators.base import (
+    Candidate,
+    Catalogue,
+    EvaluatorFactory,
+    Failure,
+    FailureKind,
+    LossGradient,
+    Score,
+    scored,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -22,17 +31,22 @@ class Result:
 
     Attributes:
         candidate: As it was submitted.
-        outcome: Score or failure.
+        outcome: Score or failure; losses and gradient where the candidate was learned from.
         worker: Name of the worker, such as ``local`` or ``node-a/1``.
         began: When that worker was given it, in seconds since 1970; NaN if nobody knows.
         ended: When it answered, or was given up; likewise.
     """
 
     candidate: Candidate
-    outcome: Score | Failure
+    outcome: Score | LossGradient | Failure
     worker: str
     began: float = math.nan
     ended: float = math.nan
+
+    @property
+    def scored(self) -> Score | Failure:
+        """The outcome of a candidate that was to be scored."""
+        return scored(self.outcome)
 
 
 @dataclass(kw_only=True, slots=True)

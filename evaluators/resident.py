@@ -107,6 +107,15 @@ class Skeleton:
         self._apart = {}
         self._broken.zero_()
 
+    def parameters(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+        """The model's own parameters by their names in the checkpoint, for taking gradients.
+
+        Tensors that the model does not hold as parameters are left out. Call ``targets`` first.
+        """
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        found = {job.name: own.get(self._names.get(job.name, "")) for job in jobs}
+        return {name: one for name, one in found.items() if one is not None}
+
     @property
     def broken(self) -> bool:
         """Whether the model gave NaN or infinite logits since it was settled."""

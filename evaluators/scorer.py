@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
+
+from evaluators.answer_gradients import Answers, answers_of, backward
 from evaluators.base import (
     Candidate,
     Catalogue,
     EvaluatorError,
     Failure,
     FailureKind,
+    LossGradient,
     Outcome,
     Score,
     TaskScore,
@@ -143,8 +147,72 @@ class HarnessEvaluator:
         self._builder.keep(candidate.recipe, model)
         return found
 
+    def gradient(self, candidate: Candidate) -> LossGradient | Failure:
+        """Build a candidate and find how the loss of right answers moves with its coefficients.
+
+        Args:
+            candidate: What to build, the questions, and the factor of each question's loss in the
+                sum whose gradient is taken.
+
+        Returns:
+            Losses and gradient, or what went wrong.
+        """
+        try:
+            asked = self._asked(candidate.questions)
+            started = time.perf_counter()
+            model = self._built(candidate.recipe)
+            built = time.perf_counter()
+            gradients = self._builder.gradients(model)
+            answers = self._answers(model, asked)
+
+            def work() -> dict[str, float]:
+                gradients.zero()  # a batch that ran out of memory has left its part
+                with torch.enable_grad(), gradients.collecting():
+                    return backward(
+                        model.skeleton.model,
+                        answers,
+                        candidate.weights or {},
+                        batch=self._batch,
+                        device=self._device,
+                    )
+
+            found = self._with_room(work)
+            done = time.perf_counter()
+            values = tuple(gradients.values.tolist())
+            if not all(map(math.isfinite, values)):
+                raise NonFiniteScoreError("the gradient of the loss is NaN or infinite")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this candidate's
+            self._builder.check_lost(error)
+            self._builder.free()
+            return failure_from(error, other=FailureKind.TASK)
+        self._builder.keep(candidate.recipe, model)
+        return LossGradient(
+            losses=found,
+            gradient=values,
+            tokens=sum(len(text) for one in answers for text in one.texts),
+            build_seconds=built - started,
+            seconds=done - built,
+        )
+
     def close(self) -> None:
         self._builder.close()
+
+    def _answers(self, model: Built, asked: Mapping[str, Sequence[int]]) -> list[Answers]:
+        """What to judge the questions by; those without a known right answer are left out."""
+        with isolated(self._device):
+            lm = self._lm(model.skeleton, model.desk)
+            found = [
+                answers_of(
+                    task,
+                    position,
+                    model.desk.requests[task.questions[position].id],
+                    encode=lm.pair,
+                    most=int(lm.max_length),
+                )
+                for task in self._tasks
+                for position in asked.get(task.info.name, ())
+            ]
+        return [one for one in found if one is not None]
 
     def _built(self, recipe: Recipe) -> Built:
         """A model with the weights of a recipe, and the requests in its donor's words."""

@@ -16,6 +16,7 @@ from evaluators.base import (
     EvaluatorError,
     EvaluatorFactory,
     Failure,
+    LossGradient,
     Score,
 )
 from evaluators.deaths import Vitals
@@ -64,8 +65,8 @@ class Worker:
             text = plain_line(f"{type(error).__name__}: {said(error)}", MESSAGE)
             return Started(name=name, catalogue=None, problems=(f"cannot be set up: {text}",))
 
-    def evaluate(self, candidate: Candidate) -> Score | Failure:
-        """Build and score one candidate."""
+    def evaluate(self, candidate: Candidate) -> Score | LossGradient | Failure:
+        """Build one candidate, and score it or differentiate its losses."""
         if self._evaluator is None:
             raise RuntimeError("evaluate: expected a worker that was started, got one that was not")
         return attempt(self._evaluator, candidate)

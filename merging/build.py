@@ -65,7 +65,7 @@ def build_into(
     # tensors made in inference mode can be written to only there
     frozen = any(target.is_inference() for target in matched)
     wants = [
-        _want(job, checkpoints, target.device)
+        want_of(job, checkpoints, target.device)
         for job, target in zip(plan.jobs, matched, strict=True)
     ]
     with (
@@ -102,7 +102,7 @@ def tensors(
     mapped = Mapped(statistics)
     for job in plan.jobs:
         out = torch.empty(job.shape, dtype=job.dtype, device=device)
-        want = _want(job, checkpoints, out.device)
+        want = want_of(job, checkpoints, out.device)
         with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
             _run(job, want, mapped.tensors(want), out, chunk)
         yield job.name, out
@@ -155,7 +155,7 @@ def write_model(
             for done, job in enumerate(writer.order, start=1):
                 made = torch.empty(job.shape, dtype=job.dtype, device=device)
                 with torch.inference_mode(False), torch.no_grad(), known.scope(statistics):
-                    want = _want(job, checkpoints, made.device)
+                    want = want_of(job, checkpoints, made.device)
                     lines.append(_run(job, want, mapped.tensors(want), made, None))
                 if writing is not None:
                     writing.result()
@@ -186,33 +186,54 @@ def _make(
     job: TensorJob, want: Want, stored: Mapping[Key, Tensor], out: Tensor, chunk: int | None
 ) -> None:
     """Make one tensor."""
-    _name(want, stored)
-    made: dict[int, Tensor] = {}
-
-    def operands(node: Combine) -> Operands:
-        return Operands(
-            inputs=[value(one) for one in node.inputs],
-            base=None if node.base is None else value(node.base),
-            per_input=node.per_input,
-            shared=node.shared,
-            masks=node.masks,
-        )
-
-    def value(node: Expression) -> Tensor:
-        if isinstance(node, Leaf):
-            return stored[node.model, node.tensor]
-        if id(node) not in made:  # shared sub-trees are the same object
-            inner = torch.empty(job.shape, dtype=torch.float32, device=out.device)
-            made[id(node)] = combine(node.method, operands(node), out=inner, chunk=chunk)
-        return made[id(node)]
-
-    if isinstance(job.expression, Leaf):
-        out.detach().copy_(value(job.expression))
-    else:
-        combine(job.expression.method, operands(job.expression), out=out, chunk=chunk)
+    named(want, stored)
+    root = job.expression
+    if isinstance(root, Leaf):
+        out.detach().copy_(stored[root.model, root.tensor])
+        return
+    operands = operands_of(job, root, stored, {}, device=out.device, chunk=chunk)
+    combine(root.method, operands, out=out, chunk=chunk)
 
 
-def _want(job: TensorJob, checkpoints: Mapping[str, Checkpoint], device: torch.device) -> Want:
+def operands_of(
+    job: TensorJob,
+    node: Combine,
+    stored: Mapping[Key, Tensor],
+    made: dict[int, Tensor],
+    *,
+    device: torch.device,
+    chunk: int | None,
+) -> Operands:
+    """What a merge of one tensor merges; merges below it are carried out.
+
+    Args:
+        job: The output tensor.
+        node: The merge.
+        stored: The parents' tensors.
+        made: Results of merges below, by the node's id: each is made once and kept here.
+        device: Where to compute.
+        chunk: Elements at a time.
+    """
+
+    def value(one: Expression) -> Tensor:
+        if isinstance(one, Leaf):
+            return stored[one.model, one.tensor]
+        if id(one) not in made:  # shared sub-trees are the same object
+            inner = torch.empty(job.shape, dtype=torch.float32, device=device)
+            operands = operands_of(job, one, stored, made, device=device, chunk=chunk)
+            made[id(one)] = combine(one.method, operands, out=inner, chunk=chunk)
+        return made[id(one)]
+
+    return Operands(
+        inputs=[value(one) for one in node.inputs],
+        base=None if node.base is None else value(node.base),
+        per_input=node.per_input,
+        shared=node.shared,
+        masks=node.masks,
+    )
+
+
+def want_of(job: TensorJob, checkpoints: Mapping[str, Checkpoint], device: torch.device) -> Want:
     """The stored tensors of a job, each once."""
     stored = {
         (leaf.model, leaf.tensor): (checkpoints[leaf.model], leaf.tensor)
@@ -221,7 +242,7 @@ def _want(job: TensorJob, checkpoints: Mapping[str, Checkpoint], device: torch.d
     return Want(stored=stored, device=device)
 
 
-def _name(want: Want, stored: Mapping[Key, Tensor]) -> None:
+def named(want: Want, stored: Mapping[Key, Tensor]) -> None:
     """Tell the statistics what the tensors at hand are."""
     scope = known.active()
     if scope is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from merging.headers import TensorInfo
 from merging.masks import MaskKey
+from spaces.recipe import Merge, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -25,6 +26,21 @@ class Leaf:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Origin:
+    """Where in a recipe the values of a ``Combine`` come from.
+
+    Attributes:
+        merge: The merge.
+        sources: The source of every input, each with the name that the tensor has in it.
+        depth: Depth of the tensor within its slice, in [0, 1]; 0 outside the layers.
+    """
+
+    merge: Merge
+    sources: tuple[tuple[Source, str], ...]
+    depth: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Combine:
     """Inputs merged by one method. The same object twice in a tree is computed once.
 
@@ -36,6 +52,7 @@ class Combine:
         per_input: Values per input, by parameter.
         shared: Values for the merge, by parameter.
         masks: Keys of the random masks, one per input; empty for methods without.
+        origin: Which merge of the recipe it carries out, and where; ``None`` for none.
     """
 
     method: str
@@ -44,6 +61,7 @@ class Combine:
     per_input: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     shared: Mapping[str, float | bool] = field(default_factory=dict)
     masks: tuple[MaskKey, ...] = ()
+    origin: Origin | None = None
 
 
 Expression = Leaf | Combine

@@ -11,7 +11,7 @@ thresholds or factors, and from these to the result, elementwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from merging.selection import arcee_fusion, nearswap, ram, ramplus_tl, sce
 from merging.sparsify import THINNERS
 from merging.task_vectors import task_vectors
 
-__all__ = ["CPU_CHUNK", "DEVICE_CHUNK", "KERNELS", "Kernel", "Operands", "combine"]
+__all__ = ["CPU_CHUNK", "DEVICE_CHUNK", "KERNELS", "Kernel", "Operands", "combine", "flattened"]
 
 CPU_CHUNK = 1 << 17
 """Elements at a time on a CPU: the working set stays in the cache."""
@@ -59,19 +59,30 @@ def combine(
         raise ValueError(f"{method}: expected tensors of one shape, got {sorted(shapes)}")
     if not out.is_contiguous():
         raise ValueError(f"{method}: expected a contiguous output, got strides {out.stride()}")
-    flat = Operands(
+    flat = flattened(operands, out.shape, chunk=chunk)
+    size = chunk or (CPU_CHUNK if out.device.type == "cpu" else DEVICE_CHUNK)
+    if out.numel():
+        KERNELS[method](flat, out.detach().view(-1), size)
+    return out
+
+
+def flattened(operands: Operands, shape: Sequence[int], *, chunk: int | None) -> Operands:
+    """The operands as kernels take them: every tensor as one line.
+
+    Args:
+        operands: Tensors of one shape, and parameters.
+        shape: Of the output.
+        chunk: Elements at a time that the caller asked for.
+    """
+    return Operands(
         inputs=[tensor.detach().reshape(-1) for tensor in operands.inputs],
         base=None if operands.base is None else operands.base.detach().reshape(-1),
         per_input=operands.per_input,
         shared=operands.shared,
         masks=operands.masks,
-        shape=tuple(out.shape),
+        shape=tuple(shape),
         asked_chunk=chunk,
     )
-    size = chunk or (CPU_CHUNK if out.device.type == "cpu" else DEVICE_CHUNK)
-    if out.numel():
-        KERNELS[method](flat, out.detach().view(-1), size)
-    return out
 
 
 KERNELS: Mapping[str, Kernel] = {

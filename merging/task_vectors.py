@@ -13,7 +13,7 @@ from merging.statistics import norm_ratios
 from merging.thinned import FAMILIES, Mixture, merge_thinned
 from merging.thinnings import Thinning
 
-_NO_WEIGHT = 1e-8  # a sum of weights below this does not divide
+NO_WEIGHT = 1e-8  # a sum of weights below this does not divide
 
 CONSENSUS = frozenset({"ties", "dare_ties", "della", "breadcrumbs_ties"})
 """The methods that elect signs and sum what agrees; the others sum everything."""
@@ -31,7 +31,7 @@ def task_vectors(method: str) -> Kernel:
         normalize = operands.flag("normalize", False)
         strength = operands.number("lambda", 1.0)
         whole = math.fsum(weights)
-        divides = normalize and not consensus and abs(whole) >= _NO_WEIGHT
+        divides = normalize and not consensus and abs(whole) >= NO_WEIGHT
         mixture = Mixture(
             scales=[factor * weight for factor, weight in zip(factors, weights, strict=True)],
             divisors=weights if normalize else [0.0] * len(weights),

@@ -9,7 +9,7 @@ import torch
 
 from merging.aligning import Aligner
 from merging.checkpoint import Checkpoint
-from merging.expressions import Combine, Expression, Leaf
+from merging.expressions import Combine, Expression, Leaf, Origin
 from merging.layout import is_head, is_late
 from merging.masks import MaskKey
 from merging.parameters import (
@@ -220,7 +220,8 @@ class Tracer:
         if integers := self._same_integers(name, [*operands, *([] if base is None else [base])]):
             return integers
         try:
-            per_input = input_values(node, [(source, of) for source, of, _ in inputs], at)
+            sources = tuple((source, of) for source, of, _ in inputs)
+            per_input = input_values(node, sources, at)
             shared = shared_values(node, name, at)
         except MissingValueError as error:
             self._problems.add(f"{node.method}: {error}", group=(id(node), "value"))
@@ -239,6 +240,7 @@ class Tracer:
             per_input=per_input,
             shared=shared,
             masks=masks,
+            origin=Origin(merge=node, sources=sources, depth=at.depth),
         )
 
     def _same_integers(self, name: str, operands: list[Expression]) -> Leaf | None:

@@ -16,6 +16,9 @@ PARENT = "parent "
 AVERAGE = "plain average"
 """The origin of the equal-weight mean of all parents."""
 
+LEARNED = "learned "
+"""How the origin of a recipe starts whose coefficients were learned; what was learned follows."""
+
 SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
 """Names a config may give for the sampler; the origin of what it proposes."""
 
@@ -47,7 +50,8 @@ def role_of(origin: str) -> Role:
         return Role.PARENT
     if origin == AVERAGE:
         return Role.AVERAGE
-    return Role.SEARCHED if origin in SAMPLERS else Role.DEFAULT
+    searched = origin in SAMPLERS or origin.startswith(LEARNED)
+    return Role.SEARCHED if searched else Role.DEFAULT
 
 
 def is_baseline(origin: str) -> bool:

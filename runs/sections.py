@@ -267,6 +267,23 @@ class SpaceSection(Section):
     ] = Field(default=None, description="Layer stacking: off, or its bounds.")
 
 
+class LearnSection(Section):
+    """Learning coefficients from search questions before the search."""
+
+    steps: Annotated[int, Field(ge=1)] = Field(
+        default=60, description="Most gradient steps of each recipe that is learned."
+    )
+    batch: Annotated[int, Field(ge=1)] = Field(
+        default=12, description="Questions of a step, over all tasks."
+    )
+    rate: Positive = Field(
+        default=0.05, description="How far a coefficient moves in a step, at most about this."
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.25, description="Largest share of the budget that learning may take."
+    )
+
+
 class SearchSection(Section):
     """How long to search, and with what."""
 
@@ -317,6 +334,16 @@ class SearchSection(Section):
         ge=1,
         alias="validate",
         description="How many of the best are re-scored on held-out questions at the end.",
+    )
+    learn: Annotated[
+        LearnSection | Literal["auto"] | None,
+        BeforeValidator(
+            _off, json_schema_input_type=LearnSection | Literal["auto", "off", False] | None
+        ),
+        _expecting("auto, off, or steps, batch, rate and share"),
+    ] = Field(
+        default="auto",
+        description="Learn coefficients from search questions first: auto, off, or how.",
     )
     allow_test_sets: bool = Field(
         default=False, description="Search on well-known test sets such as GSM8K all the same."

@@ -137,7 +137,7 @@ class Telling:
             phase=standing.phase,
             candidate=result.candidate.id,
             method=result.candidate.recipe.title,
-            outcome=result.outcome,
+            outcome=result.scored,
             worker=result.worker,
             best=standing.best,
             best_parent=standing.best_parent,

@@ -164,7 +164,9 @@ def _drive(
         for note in (*notes, *pool.notes):
             view.note(note)
         prepare_statistics(setting, screen)
-        ended = work(Session(store, config, pool=pool, monitor=view))
+        ended = work(
+            Session(store, config, pool=pool, monitor=view, checkpoints=setting.checkpoints)
+        )
         view.close()
         written, report = write_outputs(store, config, folder)
         verdict = "" if report.verdict is None else report.verdict.sentence

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
-from runs.records import Estimate, Part, Split, State
+from runs.records import Estimate, Part, Split, State, is_baseline
 from runs.store import Store
 from search import racing
 from search.fitting import Fits
@@ -207,6 +207,14 @@ class Ledger:
         planned = self._roster.planned[candidate.id]
         return bool(planned) and planned[-1] not in candidate.questions
 
+    def add_seeds(self, seeds: Sequence[Seed]) -> None:
+        """Try these recipes too, right after the parents and their average."""
+        waiting = [*self._seeds]
+        first = [seed for seed in waiting if is_baseline(seed.name)]
+        rest = [seed for seed in waiting if not is_baseline(seed.name)]
+        self._seeds = deque([*first, *seeds, *rest])
+        self._origins |= {seed.recipe.key: seed.name for seed in seeds}
+
     def _next_seed(self) -> Seed | None:
         while self._seeds:
             seed = self._seeds.popleft()
@@ -308,7 +316,7 @@ class Ledger:
 
     def _checked(self, result: Result) -> Score | Failure:
         """What came back; a failure where the weights are not those that were asked before."""
-        outcome = result.outcome
+        outcome = result.scored
         if isinstance(outcome, Score):
             number = result.candidate.id
             known = self._fingerprints.get(number)

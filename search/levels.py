@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evaluators.attempt import attempt
-from evaluators.base import Candidate, Catalogue, Evaluator, Failure, Score
+from evaluators.base import Candidate, Catalogue, Evaluator, Failure, Score, scored
 from spaces.recipe import Recipe
 
 FEWEST = 10
@@ -134,7 +134,7 @@ def _asked(
     scores: dict[str, float] = {}
     seen: set[float] = set()
     for number, (name, recipe) in enumerate(models.items()):
-        found = attempt(evaluator, Candidate(id=number, recipe=recipe, questions=questions))
+        found = scored(attempt(evaluator, Candidate(id=number, recipe=recipe, questions=questions)))
         if isinstance(found, Failure):
             return None
         values = [one.value for one in found.outcomes if math.isfinite(one.value)]

@@ -16,6 +16,7 @@ from runs.store import Store
 from runs.utilisation import Register
 from search.ahead import Ahead
 from search.errors import RunFailed
+from search.learning import spent
 from search.ledger import Ledger
 from search.monitor import Active, Monitor, Standing
 from search.spending import Spending, Watch
@@ -67,6 +68,7 @@ class Loop:
             workers=lambda: self._pool.size,
             gpus=self._pool.gpus,
             reserve=reserve,
+            before=spent(self._store),
         )
         scored = any(math.isfinite(score_of(record)) for record in records)
         self._hope = None if scored else set()
@@ -123,15 +125,15 @@ class Loop:
         """End the run if its first candidates all failed the same way: the set-up is wrong then."""
         if self._hope is None:
             return
-        if isinstance(result.outcome, Score) or self._hope - {result.outcome.kind}:
+        if isinstance(result.scored, Score) or self._hope - {result.scored.kind}:
             self._hope = None
             return
-        self._hope = {result.outcome.kind}
+        self._hope = {result.scored.kind}
         if self._ledger.decided >= HOPELESS:
             self._save()
             raise RunFailed(
                 f"{self._store.name}: the first {self._ledger.decided} candidates all failed the "
-                f"same way ({result.outcome.kind}): {result.outcome.message}; mend that and start "
+                f"same way ({result.scored.kind}): {result.scored.message}; mend that and start "
                 "a new run"
             )
 
@@ -213,10 +215,10 @@ class Loop:
     def _count(self, standing: Standing, result: Result, *, ended: bool) -> None:
         standing.running = min(self._pool.pending, self._pool.size)
         standing.active = dict(self._active)
-        if isinstance(result.outcome, Score):
-            standing.questions += len(result.outcome.outcomes)
+        if isinstance(result.scored, Score):
+            standing.questions += len(result.scored.outcomes)
         else:
-            standing.fail(result.outcome.kind.value)
+            standing.fail(result.scored.kind.value)
         if standing.phase == "search":
             standing.done = self._ledger.decided
             # Looking at all candidates anew takes a moment, and is for people's eyes only.

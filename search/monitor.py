@@ -52,7 +52,7 @@ class LogMonitor:
         if result is None:
             return
         now = time.monotonic()
-        news = isinstance(result.outcome, Failure) or standing.best_text() != self._best
+        news = isinstance(result.scored, Failure) or standing.best_text() != self._best
         finished = standing.done == standing.total
         if not news and not finished and now - self._last < LOG_SECONDS:
             return
@@ -83,7 +83,7 @@ class LiveMonitor:
         first, self._standing = self._standing is None, standing
         if first:
             self._live.start()
-        if result is not None and isinstance(result.outcome, Failure):
+        if result is not None and isinstance(result.scored, Failure):
             self.note(f"candidate {result.candidate.id}: {describe(result)}")
 
     def note(self, text: str) -> None:
@@ -102,7 +102,7 @@ def monitor(console: Console) -> Monitor:
 
 def describe(result: Result) -> str:
     """What came back, in a few words."""
-    outcome = result.outcome
+    outcome = result.scored
     if isinstance(outcome, Score):
         seconds = outcome.build_seconds + outcome.score_seconds
         return f"{outcome.value:.4f} ± {outcome.stderr:.4f} in {seconds:.1f} s on {result.worker}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluators.attempt import attempt
-from evaluators.base import Candidate, EvaluatorError, Failure, TaskScore
+from evaluators.base import Candidate, EvaluatorError, Failure, TaskScore, scored
 from evaluators.spec import HarnessSpec
 from runs.config import RunConfig
 from search.errors import InputError, RunFailed
@@ -89,7 +89,7 @@ def score(
     except EvaluatorError as error:
         raise InputError(error.problems) from error
     try:
-        found = attempt(evaluator, Candidate(id=0, recipe=recipe, questions=tuple(asked)))
+        found = scored(attempt(evaluator, Candidate(id=0, recipe=recipe, questions=tuple(asked))))
     finally:
         evaluator.close()
     if isinstance(found, Failure):

@@ -32,6 +32,16 @@ from search.final_check import (
 )
 from search.given import Given
 from search.inputs import look_again, same_models
+from search.learning import (
+    FEWEST_STEPS,
+    Learning,
+    begun,
+    filters_of,
+    section_of,
+    starts,
+    steps_for,
+    why_not,
+)
 from search.ledger import Ledger
 from search.loop import Loop
 from search.monitor import Monitor
@@ -222,11 +232,27 @@ def _others(before: Catalogue, now: Catalogue) -> str:
 class Session:
     """Drives one study with a pool of workers; holds the study's lock while it is open.
 
+    Args:
+        store: The study.
+        config: Of the run.
+        pool: The workers.
+        monitor: Told how it goes.
+        checkpoints: The models by name, to learn coefficients; ``None`` learns nothing.
+
     Raises:
         InputError: If the budget cannot be met with these workers.
     """
 
-    def __init__(self, store: Store, config: RunConfig, *, pool: Pool, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: RunConfig,
+        *,
+        pool: Pool,
+        monitor: Monitor,
+        checkpoints: Mapping[str, Checkpoint] | None = None,
+    ) -> None:
+        self._checkpoints = checkpoints or {}
         self._store = store
         self._config = config
         self._pool = pool
@@ -267,6 +293,7 @@ class Session:
         top = self._top(self._config.search.validate_top)
         with settled(), on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
+            self._learn(stop)
             loop.search(self._budget, reserve=self._reserve(top))
             look_again(self._store, self._config)
             if not stop.requested:
@@ -277,6 +304,38 @@ class Session:
             _check_any(self._store)
             self._store.set_fact("ended", self._budget.words(Cost()))
         return not stopped
+
+    def _learn(self, stop: Stop) -> None:
+        """Learn coefficients, where there is something to learn from; the search begins with it."""
+        config, space = self._config, self._space
+        if space.base not in self._checkpoints or (
+            self._ledger.taken_up and not begun(self._store)
+        ):
+            return  # a study that began without
+        reason = why_not(config, self._store, space)
+        section = section_of(config.search.learn)
+        questions = len(self._store.manifest.questions.search)
+        steps = steps_for(section, self._budget, questions=questions)
+        if not reason and steps < FEWEST_STEPS:
+            reason = f"the budget pays for {steps} steps of at least {FEWEST_STEPS}"
+        if reason:
+            if config.search.learn is not None:
+                self._monitor.note(f"learning is off: {reason}")
+            return
+        assert space.base is not None  # why_not
+        layers = self._checkpoints[space.base].layout.layers
+        learning = Learning(
+            store=self._store,
+            space=space,
+            pool=self._pool,
+            monitor=self._monitor,
+            stop=stop,
+            section=section,
+            steps=steps,
+            seed=config.search.seed,
+        )
+        found = starts(space, layers=len(layers), filters=filters_of(layers))
+        self._ledger.add_seeds(learning.run(found))
 
     def validate(self, top: int) -> bool:
         """Check the best recipes on all questions, and the baselines on the held-out ones.

@@ -17,6 +17,7 @@ from evaluators.base import (
     EvaluatorFactory,
     Failure,
     Score,
+    scored,
 )
 from runs.records import PARENT
 from search.errors import InputError
@@ -179,7 +180,9 @@ def _pace(
     evaluator: Evaluator, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float
 ) -> tuple[Pace, Score | None]:
     """Time one candidate after another that warms everything up, and what it scored."""
-    first = attempt(evaluator, Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
+    first = scored(
+        attempt(evaluator, Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
+    )
     if isinstance(first, Failure):
         failure = f"{seeds[0].name}: {first.kind}: {first.message}"
         return Pace(build=math.nan, question=math.nan, questions=0, failure=failure), None
@@ -187,7 +190,7 @@ def _pace(
     room = max(FIRST, int(seconds / each)) if each > 0 else len(search)
     chosen = next((seed for seed in seeds if seed.recipe.title in TYPICAL), seeds[-1])
     questions = search[:room]
-    found = attempt(evaluator, Candidate(id=1, recipe=chosen.recipe, questions=questions))
+    found = scored(attempt(evaluator, Candidate(id=1, recipe=chosen.recipe, questions=questions)))
     if isinstance(found, Failure):
         failure = f"{chosen.name}: {found.kind}: {found.message}"
         asked = len(first.outcomes)

@@ -57,6 +57,7 @@ class Spending:
         workers: Gives the number of workers, which may change.
         gpus: GPUs of one worker.
         reserve: Most questions that the final check can take.
+        before: What was spent on something other than candidates.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Spending:
         workers: Callable[[], int],
         gpus: float,
         reserve: int,
+        before: Cost,
     ) -> None:
         self._budget = budget
         self._watch = watch
         self._workers = workers
         self._gpus = gpus
         self._reserve = reserve
+        self._before = before
         self._busy = cost_of(records, seconds=0.0, gpus=1.0).gpu_hours  # hours of all workers
         self._answered = sum(
             evaluation.questions
@@ -84,10 +87,10 @@ class Spending:
 
     def note(self, result: Result) -> None:
         """Take note of the time that a result took."""
-        if isinstance(result.outcome, Score):
-            seconds = result.outcome.build_seconds + result.outcome.score_seconds
+        if isinstance(result.scored, Score):
+            seconds = result.scored.build_seconds + result.scored.score_seconds
             self._busy += seconds / 3600
-            self._answered += len(result.outcome.outcomes)
+            self._answered += len(result.scored.outcomes)
 
     def cost(self, *, trials: int, asked: int) -> Cost:
         """What was spent so far.
@@ -98,9 +101,9 @@ class Spending:
         """
         return Cost(
             trials=trials,
-            questions=asked,
+            questions=asked + self._before.questions,
             hours=self._watch.seconds / 3600,
-            gpu_hours=self._busy * self._gpus,
+            gpu_hours=self._busy * self._gpus + self._before.gpu_hours,
         )
 
     def room_for(self, questions: int, cost: Cost) -> bool:

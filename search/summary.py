@@ -31,6 +31,7 @@ from runs.timeline import Timeline
 from runs.utilisation import attended, busy_share, machines, most_at_once
 from runs.verdict import Verdict, judge
 from search.insights import insights
+from search.learning import spent
 from search.looks import looks
 from search.posterior import judged
 from spaces.mergekit import to_yaml
@@ -277,7 +278,12 @@ def _busy_shares(attendances: Sequence[Attendance]) -> dict[str, str | int | flo
 def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
     """What a run has cost."""
     seconds, gpus = (store.number(name) for name in ("seconds", "gpus"))
-    return cost_of(records, seconds=seconds, gpus=gpus)
+    cost, learned = cost_of(records, seconds=seconds, gpus=gpus), spent(store)
+    return replace(
+        cost,
+        questions=cost.questions + learned.questions,
+        gpu_hours=cost.gpu_hours + learned.gpu_hours,
+    )
 
 
 def _saved(records: tuple[Record, ...]) -> int:

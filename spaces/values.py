@@ -31,11 +31,16 @@ class Gradient:
 
     def at(self, position: float) -> float:
         """The value at ``position`` in [0, 1]: mergekit's interpolation, term by term."""
+        (lower, first), (upper, second) = self.shares(position)
+        return first * self.anchors[lower] + second * self.anchors[upper]
+
+    def shares(self, position: float) -> tuple[tuple[int, float], tuple[int, float]]:
+        """The anchors on both sides of ``position`` in [0, 1], each with its share."""
         scaled = position * (len(self.anchors) - 1)
         lower = int(scaled)
         upper = min(len(self.anchors) - 1, lower + 1)
         share = scaled - lower
-        return (1 - share) * self.anchors[lower] + share * self.anchors[upper]
+        return (lower, 1 - share), (upper, share)
 
 
 Level = float | bool | Gradient
@@ -100,6 +105,32 @@ def resolve(parameter: Parameter, *, tensor: str, position: float) -> float | bo
             return parameter.at(position)
         case _:
             return parameter
+
+
+def shares(parameter: Parameter, *, tensor: str, position: float) -> tuple[tuple[int, float], ...]:
+    """What ``resolve`` makes the value of: a sum of numbers, each with its share.
+
+    Args:
+        parameter: The parameter; not a flag.
+        tensor: Name of the tensor the filters look at.
+        position: Depth within the slice in [0, 1]; 0 for tensors outside the layers.
+
+    Returns:
+        The place of each in ``numbers(parameter)``, and its share; empty where no case matches.
+    """
+    match parameter:
+        case ByFilter(cases):
+            before = 0
+            for case in cases:
+                if case.matches(tensor):
+                    inner = shares(case.value, tensor=tensor, position=position)
+                    return tuple((before + at, share) for at, share in inner)
+                before += sum(1 for _ in numbers(case.value))
+            return ()
+        case Gradient():
+            return parameter.shares(position)
+        case _:
+            return ((0, 1.0),)
 
 
 def _check_finite(name: str, values: tuple[float, ...]) -> None:

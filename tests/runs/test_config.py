@@ -83,6 +83,7 @@ def test_full_config(folder: Path) -> None:
     assert config.held_out == ("arc_easy",)
     assert config.space(6) == Space(
         parents=("math", "code", "no"),
+        giver="base",
         base="base",
         layers=6,
         methods=("linear", "slerp", "ties"),
@@ -128,7 +129,7 @@ def test_full_config(folder: Path) -> None:
 def test_defaults_are_those_of_the_space() -> None:
     config = RunConfig.from_text(MINIMAL)
     assert config.space(8) == Space(
-        parents=("a", "b"), base=None, layers=8, methods=("linear", "slerp")
+        parents=("a", "b"), base=None, layers=8, methods=("linear", "slerp"), giver="a"
     )
     assert config.held_out == 0.3
     assert Budget.of(config.search) == Budget(trials=300)

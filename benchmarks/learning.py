@@ -1,0 +1,129 @@
+"""Coefficients learned from search questions, on the families of ``benchmarks.tiny``.
+
+    python -m benchmarks.learning                     # ten families
+    python -m benchmarks.learning --seeds 3 --show
+
+For each family a weight for every parent, layer and kind of tensor is learned as ``search run``
+does it (``search/learning.py``), for what 2, 5 and 10 full evaluations cost, and the result is
+asked the held-out questions. A differentiated question counts as three, a build as in
+``benchmarks.tiny``. The search without learning is read from the results of ``benchmarks.tiny``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks.tiny import BUILD, OURS, SEARCHED, World
+from evaluators.pool import SerialPool
+from merging.checkpoint import Checkpoint
+from runs.config import load_config
+from runs.sections import LearnSection
+from runs.store import Store
+from search.family import make_family
+from search.given import Given
+from search.learning import BACKWARD, LOOK, MOST_ASIDE, Learning, filters_of, spent, starts
+from search.session import prepare
+from search.stop import Stop
+
+CHECKS = (2, 5, 10)
+"""Full evaluations whose price is paid."""
+
+NAME = "learned by layer"
+
+
+class Quiet:
+    """A monitor that says nothing."""
+
+    def update(self, *_: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def measure(folder: Path, seed: int) -> dict[str, list[float]]:
+    """Held-out score and questions paid for, at each check."""
+    world = World.of(folder, seed=seed, hard=True)
+    config = load_config(make_family(folder, seed=seed, hard=True).config)
+    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    base = Checkpoint.open(config.locations["base"], name="base")
+    begun = starts(
+        world.space, layers=len(base.layout.layers), filters=filters_of(base.layout.layers)
+    )
+    section, full = LearnSection(), SEARCHED + BUILD
+    each = BACKWARD * section.batch + MOST_ASIDE / LOOK + BUILD
+    found: dict[str, list[float]] = {"held_out": [], "questions": [], "steps": []}
+    for check in CHECKS:
+        with tempfile.TemporaryDirectory() as home:
+            manifest = replace(prepared.manifest, questions=world.questions)
+            store = Store.create(str(Path(home) / "study.db"), manifest)
+            store.hold()
+            steps = int(check * full / each)
+            (seed_recipe,) = Learning(
+                store=store,
+                space=world.space,
+                pool=SerialPool(partial(_evaluator, world)),
+                monitor=Quiet(),
+                stop=Stop(),
+                section=section,
+                steps=steps,
+                seed=seed,
+            ).run({NAME: begun[NAME]})
+            found["questions"].append(spent(store).questions + BUILD * steps)
+            store.close()
+        found["steps"].append(steps)
+        found["held_out"].append(world.held_out(seed_recipe.recipe))
+    world.evaluator.close()
+    return found
+
+
+def _evaluator(world: World) -> object:
+    return world.evaluator
+
+
+Results = dict[str, dict[str, list[float]]]
+
+
+def show(results: Results, searched: Results) -> None:
+    """The table of docs/performance.md."""
+    learned = " | ".join(f"learned after {one}" for one in CHECKS)
+    print(f"| family | {learned} | search after 10 | after 40 |")
+    print("|---|" + "---|" * (len(CHECKS) + 2))
+    rows = []
+    for seed, found in sorted(results.items(), key=lambda item: int(item[0])):
+        ours = searched.get(seed, {}).get("held_out", [])
+        row = [*found["held_out"], *(ours[at] if len(ours) > at else float("nan") for at in (2, 4))]
+        rows.append(row)
+        print(f"| {seed} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    middle = [median(column) for column in zip(*rows, strict=True)]
+    print("| median | " + " | ".join(f"{value:.3f}" for value in middle) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10, help="families")
+    parser.add_argument("--folder", type=Path, default=Path("benchmarks/families"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/learning.json"))
+    parser.add_argument("--show", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    for seed in range(0 if args.show else args.seeds):
+        if str(seed) not in results:
+            results[str(seed)] = measure(args.folder / f"hard{seed}", seed)
+            args.results.write_text(json.dumps(results, indent=1) + "\n")
+            print(seed, results[str(seed)], flush=True)
+    tiny = args.results.with_name("tiny_hard.json")
+    show(results, json.loads(tiny.read_text()).get(OURS, {}) if tiny.exists() else {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""Coefficients learned from search questions, before the search: recipes it then starts with.
+
+Two recipes are learned, at once where there are workers for both: task arithmetic with a weight
+for every parent, layer and kind of tensor, which no search would find, and the same with the
+space's own few weights over depth, around which the search goes on. Every step is one request to a
+worker, as of a candidate, and is in the study before the next: what was complete is not repeated.
+Held-out questions are never asked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from evaluators.base import Candidate, Failure, LossGradient
+from evaluators.pool import Pool, Result
+from runs.budget import Budget, Cost
+from runs.config import RunConfig
+from runs.records import LEARNED
+from runs.sections import LearnSection
+from runs.store import Store
+from search.descent import Batches, Descent
+from search.live_view import Standing
+from search.monitor import Monitor
+from search.stop import Stop
+from spaces.coefficients import Coefficients
+from spaces.domains import NotInSpace
+from spaces.draw import params
+from spaces.profiles import METHOD, layered
+from spaces.recipe import Recipe
+from spaces.seeds import Seed, seeds
+from spaces.space import Space
+
+FACT = "learning:"
+"""How the facts that hold the learning start; the name of the recipe follows."""
+
+BACKWARD = 3
+"""What a question costs that is differentiated, in questions: a backward pass is two forward."""
+
+FEWEST_QUESTIONS = 20
+"""Search questions below which nothing is learned."""
+
+FEWEST_STEPS = 10
+"""Steps below which learning is not begun."""
+
+MOST_ASIDE = 60
+"""Questions kept aside to choose the coefficients by."""
+
+ASIDE = 0.2
+"""The share of the search questions that is kept aside, up to ``MOST_ASIDE``."""
+
+LOOK = 5
+"""Steps between two looks at the questions kept aside."""
+
+PATIENCE = 3
+"""Failures in a row after which a recipe is learned no further."""
+
+KINDS = (("self_attn", "attention", "attn"), ("mlp", "feed_forward", "ffn", "block_sparse_moe"))
+"""Names of the kinds of tensors that have coefficients of their own, the first that occurs."""
+
+
+def filters_of(layers: Sequence[Iterable[str]]) -> tuple[str, ...]:
+    """Which names of ``KINDS`` the tensors of a model's layers have."""
+    names = {suffix for layer in layers for suffix in layer}
+    found = (next((one for one in kind if any(one in n for n in names)), None) for kind in KINDS)
+    return tuple(one for one in found if one is not None)
+
+
+def why_not(config: RunConfig, store: Store, space: Space) -> str:
+    """Why a run learns nothing; empty where it does."""
+    manifest = store.manifest
+    if config.search.learn is None:
+        return "search.learn is off"
+    if manifest.dry_run or config.evaluator is not None:
+        return "it needs answers of lm-eval's tasks"
+    if space.base is None:
+        return "it needs a base model"
+    if METHOD not in space.methods or space.order == "pairwise":
+        return f"it needs {METHOD} of all parents at once, which the space leaves out"
+    if config.search.seeds == "none":
+        return "search.seeds is none"
+    if len(manifest.questions.search) < FEWEST_QUESTIONS:
+        return f"it needs {FEWEST_QUESTIONS} search questions, got {len(manifest.questions.search)}"
+    return ""
+
+
+def steps_for(section: LearnSection, budget: Budget, *, questions: int) -> int:
+    """How many steps the budget pays for.
+
+    Args:
+        section: The most steps, and the share of the budget that learning may take.
+        budget: Of the run.
+        questions: Search questions: what a recipe of a budget in recipes costs.
+    """
+    limits = [budget.questions, None if budget.trials is None else budget.trials * questions]
+    most = min((section.share * one for one in limits if one is not None), default=math.inf)
+    each = 2 * (BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK)
+    return int(min(section.steps, most / each))
+
+
+def begun(store: Store) -> bool:
+    """Whether a run has begun to learn."""
+    return bool(store.facts(FACT))
+
+
+def spent(store: Store) -> Cost:
+    """What learning has cost so far: questions, as many as its passes are worth, and GPU-hours."""
+    gpus = store.number("gpus")
+    found = [track.descent for track in _tracks(store).values()]
+    return Cost(
+        questions=sum(one.questions for one in found),
+        gpu_hours=gpus * sum(one.seconds for one in found) / 3600,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Track:
+    """One recipe that is learned: as it began, and where its coefficients stand."""
+
+    recipe: Recipe
+    descent: Descent
+
+    def to_json(self) -> str:
+        return json.dumps({"recipe": self.recipe.to_dict(), "descent": self.descent.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> _Track:
+        data = json.loads(text)
+        return cls(
+            recipe=Recipe.from_dict(data["recipe"]), descent=Descent.from_json(data["descent"])
+        )
+
+    def now(self) -> Recipe:
+        """The recipe with the coefficients as they are."""
+        return Coefficients(self.recipe).replaced(self.descent.values)
+
+    def learned(self) -> Recipe:
+        """The recipe with the best coefficients."""
+        return Coefficients(self.recipe).replaced(self.descent.best or self.descent.values)
+
+
+def _tracks(store: Store) -> dict[str, _Track]:
+    """What the study holds of learning, by name; what cannot be read counts for nothing."""
+    found: dict[str, _Track] = {}
+    for name, text in store.facts(FACT).items():
+        with suppress(ValueError, KeyError, TypeError):
+            found[name.removeprefix(FACT)] = _Track.from_json(text)
+    return found
+
+
+@dataclass(kw_only=True)
+class Learning:
+    """Learns the coefficients of some recipes with a pool of workers.
+
+    Attributes:
+        store: Keeps every step.
+        space: What is searched afterwards.
+        pool: Takes the requests; nothing else may be pending in it.
+        monitor: Told how it goes.
+        stop: Ends it early.
+        section: How to learn.
+        steps: Of each recipe.
+        seed: Of the order of the questions.
+        begun: Requests under way, by the number of the candidate.
+    """
+
+    store: Store
+    space: Space
+    pool: Pool
+    monitor: Monitor
+    stop: Stop
+    section: LearnSection
+    steps: int
+    seed: int
+    begun: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        manifest = self.store.manifest
+        documents = manifest.catalogue.documents()
+        task_of = {one.id: one.task for one in manifest.catalogue.questions}
+        self._aside = kept_aside(manifest.questions.search, documents)
+        aside = set(self._aside)
+        tasks: dict[str, list[str]] = {}
+        for name in manifest.questions.search:
+            if name not in aside:
+                tasks.setdefault(task_of[name], []).append(name)
+        self._task_of = task_of
+        self._weights = {one.name: one.weight for one in manifest.catalogue.tasks}
+        self._batches = Batches(tasks=tasks, size=self.section.batch, seed=self.seed)
+        self._tracks: dict[str, _Track] = {}
+        self._failures: dict[str, int] = {}
+
+    def run(self, starts: Mapping[str, Recipe]) -> tuple[Seed, ...]:
+        """Learn until every recipe had its steps, or a stop is requested.
+
+        Args:
+            starts: Recipes to begin with, by name; those that the study knows go on from there.
+
+        Returns:
+            What was learned; nothing where it was stopped before.
+        """
+        known = _tracks(self.store)
+        for name, recipe in starts.items():
+            start = _Track(recipe=recipe, descent=Descent(values=Coefficients(recipe).values))
+            self._tracks[name] = known.get(name, start)
+        standing = self._standing()
+        for name in self._tracks:
+            self._submit(name)
+        while self.pool.pending:
+            result = self.pool.next(timeout=1.0)
+            self.pool.begun()
+            for news in self.pool.news():
+                self.monitor.note(news)
+            if result is not None:
+                self._take(result)
+            if self.stop.requested:
+                self.pool.withdraw()
+            standing.done = sum(track.descent.steps for track in self._tracks.values())
+            standing.running, standing.workers = len(self.begun), self.pool.size
+            self.monitor.update(standing)
+        return () if self.stop.requested else tuple(self._seeds())
+
+    def _standing(self) -> Standing:
+        return Standing(
+            phase="learning",
+            total=self.steps * len(self._tracks),
+            title=self.store.title,
+            workers=self.pool.size,
+        )
+
+    def _submit(self, name: str) -> None:
+        """Ask for the next step of a recipe, if there is one."""
+        track = self._tracks[name]
+        descent = track.descent
+        if self.stop.requested or descent.failed or self._ended(descent):
+            return
+        weights: dict[str, float] = {}
+        if descent.steps < self.steps:
+            for task, names in self._batches.of(descent.steps).items():
+                weights |= dict.fromkeys(names, self._share(task) / len(names))
+        looks = descent.steps % LOOK == 0 or descent.steps >= self.steps
+        questions = (*weights, *(self._aside if looks else ()))
+        number = -1 - list(self._tracks).index(name)
+        self.begun[number] = name
+        self.pool.submit(
+            Candidate(id=number, recipe=track.now(), questions=questions, weights=weights)
+        )
+
+    def _ended(self, descent: Descent) -> bool:
+        """Whether the last step was taken and looked at."""
+        return bool(descent.aside) and descent.aside[-1][0] >= self.steps
+
+    def _share(self, task: str) -> float:
+        asked = {name: self._weights[name] for name in self._batches.tasks}
+        return asked[task] / sum(asked.values())
+
+    def _take(self, result: Result) -> None:
+        """Take a step, keep it, and ask for the next one."""
+        name = self.begun.pop(result.candidate.id)
+        track, outcome = self._tracks[name], result.outcome
+        if isinstance(outcome, LossGradient):
+            self._failures[name] = 0
+            descent = self._stepped(track.descent, result.candidate, outcome)
+        else:
+            assert isinstance(outcome, Failure)
+            self._failures[name] = self._failures.get(name, 0) + 1
+            last = self._failures[name] >= PATIENCE
+            failed = f"{outcome.kind}: {outcome.message}" if last else ""
+            descent = replace(track.descent, failed=failed)
+        if descent.failed:
+            self.monitor.note(f"{name}: not learned further: {descent.failed}")
+        self._tracks[name] = replace(track, descent=descent)
+        self.store.set_fact(f"{FACT}{name}", self._tracks[name].to_json())
+        self._submit(name)
+
+    def _stepped(self, descent: Descent, asked: Candidate, found: LossGradient) -> Descent:
+        weights = asked.weights or {}
+        missing = sorted({self._task_of[one] for one in asked.questions if one not in found.losses})
+        answered = [one for one in weights if one in found.losses]
+        silent = set(missing) - {self._task_of[one] for one in found.losses}
+        descent = replace(
+            descent,
+            questions=descent.questions
+            + BACKWARD * len(answered)
+            + len(found.losses)
+            - len(answered),
+            seconds=descent.seconds + found.build_seconds + found.seconds,
+            tokens=descent.tokens + found.tokens,
+        )
+        if silent:
+            return replace(descent, failed=f"no right answers in {', '.join(sorted(silent))}")
+        aside = [one for one in asked.questions if one not in weights and one in found.losses]
+        if aside:
+            descent = descent.look(self._mean(aside, found.losses))
+        if not answered:
+            return descent
+        loss = self._mean(answered, found.losses)
+        return descent.step(found.gradient, loss=loss, rate=self.section.rate)
+
+    def _mean(self, names: Iterable[str], losses: Mapping[str, float]) -> float:
+        """Mean loss over the tasks by their weights."""
+        by_task: dict[str, list[float]] = {}
+        for name in names:
+            by_task.setdefault(self._task_of[name], []).append(losses[name])
+        total = sum(self._weights[task] for task in by_task)
+        return sum(
+            self._weights[task] * math.fsum(values) / len(values) / total
+            for task, values in by_task.items()
+        )
+
+    def _seeds(self) -> Iterable[Seed]:
+        for name, track in self._tracks.items():
+            descent = track.descent
+            if not descent.best or len(descent.aside) < 2:
+                continue
+            self.monitor.note(
+                f"{name}: {len(descent.values)} coefficients, loss "
+                f"{descent.aside[0][1]:.3f} -> {min(one for _, one in descent.aside):.3f} on "
+                f"{len(self._aside)} questions kept aside, {descent.steps} steps"
+            )
+            yield _seed(name, track.learned(), self.space)
+
+
+def kept_aside(questions: Sequence[str], documents: Mapping[str, str]) -> tuple[str, ...]:
+    """Questions to choose coefficients by, whole documents only; none of them is learned from.
+
+    Args:
+        questions: Search questions in the run's order.
+        documents: The document of every question.
+    """
+    wanted = min(MOST_ASIDE, math.ceil(ASIDE * len(questions)))
+    by_document: dict[str, list[str]] = {}
+    for name in reversed(questions):  # from the end: the first ones are asked most often
+        by_document.setdefault(documents[name], []).append(name)
+    found: list[str] = []
+    for names in by_document.values():
+        if len(found) + len(names) <= wanted:
+            found += names
+    return tuple(found)
+
+
+def starts(space: Space, *, layers: int, filters: Sequence[str]) -> dict[str, Recipe]:
+    """The recipes to learn, by the name of what comes of them."""
+    found = {f"{LEARNED}by layer": layered(space, layers=layers, filters=filters)}
+    for seed in seeds(space):
+        if seed.params is not None and seed.name.startswith(f"{METHOD} weight 1/"):
+            found[f"{LEARNED}in the space"] = seed.recipe
+    return found
+
+
+def _seed(name: str, recipe: Recipe, space: Space) -> Seed:
+    """What was learned as a recipe to try; as one of the space where it can draw it."""
+    low, high = space.weight.low, space.weight.high
+    found = Coefficients(recipe)
+    within = found.replaced([min(max(one, low), high) for one in found.values])
+    try:
+        return Seed(name=name, recipe=within, params=params(within, space))
+    except NotInSpace:
+        return Seed(name=name, recipe=recipe, params=None)
+
+
+def section_of(value: Any) -> LearnSection:
+    """How to learn: what a config says, or the defaults for ``auto``."""
+    return value if isinstance(value, LearnSection) else LearnSection()

@@ -1,0 +1,138 @@
+"""Losses of right answers with their gradients: the model's own losses, and finite differences."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluators.attempt import attempt
+from evaluators.base import Candidate, Failure, LossGradient, scored
+from evaluators.scorer import HarnessEvaluator
+from evaluators.spec import HarnessSpec, TaskSpec
+from spaces.coefficients import Coefficients
+from spaces.recipe import Recipe
+
+MakeSpec = Callable[..., HarnessSpec]
+
+MERGE = {
+    "method": "task_arithmetic",
+    "base": "base",
+    "sources": [
+        {"of": "math", "parameters": {"weight": [0.4, 0.9]}},
+        {"of": "code", "parameters": {"weight": 0.6}},
+    ],
+}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.from_dict({"merge": MERGE, "dtype": "float32"})
+
+
+def differentiated(
+    evaluator: HarnessEvaluator, recipe: Recipe, *, weigh: Callable[[int], float] = lambda _: 1.0
+) -> LossGradient:
+    questions = tuple(one.id for one in evaluator.catalogue().questions)
+    weights = {name: weigh(at) for at, name in enumerate(questions) if weigh(at)}
+    found = evaluator.gradient(Candidate(id=0, recipe=recipe, questions=questions, weights=weights))
+    assert isinstance(found, LossGradient), found
+    return found
+
+
+@pytest.mark.parametrize("task", ["tiny_pick", "tiny_write", "tiny_last", "tiny_shots"])
+def test_gradients_are_finite_differences(make_spec: MakeSpec, recipe: Recipe, task: str) -> None:
+    metric = {"tiny_write": "exact_match,strict"}.get(task)
+    evaluator = HarnessEvaluator(make_spec(TaskSpec(name=task, metric=metric)))
+    found, coefficients = differentiated(evaluator, recipe), Coefficients(recipe)
+    assert found.tokens > 0
+    for index in range(len(coefficients.values)):
+        ends = []
+        for step in (0.02, -0.02):
+            values = list(coefficients.values)
+            values[index] += step
+            ends.append(
+                sum(differentiated(evaluator, coefficients.replaced(values)).losses.values())
+            )
+        expected = (ends[0] - ends[1]) / 0.04
+        assert found.gradient[index] == pytest.approx(expected, rel=0.02, abs=0.02)
+
+
+def test_a_written_answer_has_the_loss_that_lm_eval_gives(
+    make_spec: MakeSpec, recipe: Recipe
+) -> None:
+    evaluator = HarnessEvaluator(make_spec("tiny_last"))
+    questions = tuple(one.id for one in evaluator.catalogue().questions)
+    expected = evaluator.losses(Candidate(id=0, recipe=recipe, questions=questions))
+    assert not isinstance(expected, Failure)
+    found = differentiated(evaluator, recipe).losses
+    assert found == pytest.approx(dict(expected), rel=1e-4)
+
+
+def test_a_choice_is_judged_among_all_choices(make_spec: MakeSpec, recipe: Recipe) -> None:
+    evaluator = HarnessEvaluator(make_spec("tiny_pick"))
+    losses = differentiated(evaluator, recipe).losses
+    # an untrained model chooses at random: its loss is near that of four equal choices
+    assert sum(losses.values()) / len(losses) == pytest.approx(math.log(4), rel=0.5)
+
+
+def test_questions_without_weight_give_their_loss_only(make_spec: MakeSpec, recipe: Recipe) -> None:
+    evaluator = HarnessEvaluator(make_spec("tiny_last"))
+    every = differentiated(evaluator, recipe)
+    half = differentiated(evaluator, recipe, weigh=lambda at: 1.0 if at % 2 else 0.0)
+    rest = differentiated(evaluator, recipe, weigh=lambda at: 0.0 if at % 2 else 1.0)
+    assert half.losses == pytest.approx(dict(every.losses), rel=1e-5)
+    total = [a + b for a, b in zip(half.gradient, rest.gradient, strict=True)]
+    assert total == pytest.approx(list(every.gradient), rel=1e-3, abs=1e-5)
+
+
+def test_references_that_would_be_marked_wrong_are_not_learned(
+    make_spec: MakeSpec, recipe: Recipe
+) -> None:
+    """The strict filter takes the whole answer; one that looks for more in it finds nothing."""
+    spec = make_spec(TaskSpec(name="tiny_write", metric="exact_match,loose"))
+    folder = spec.include_path[0]
+    assert differentiated(HarnessEvaluator(spec), recipe).losses  # (.) finds the bare letter
+    text = (Path(folder) / "tiny_write.yaml").read_text()
+    other = re.sub(r"task: tiny_write", "task: tiny_reason", text).replace(
+        '"(.)"', '"the answer is (.)"'
+    )
+    (Path(folder) / "tiny_reason.yaml").write_text(other)
+    try:
+        spec = make_spec(TaskSpec(name="tiny_reason", metric="exact_match,loose"))
+        assert differentiated(HarnessEvaluator(spec), recipe).losses == {}
+    finally:
+        (Path(folder) / "tiny_reason.yaml").unlink()
+
+
+def test_scores_after_learning_are_those_before(make_spec: MakeSpec, recipe: Recipe) -> None:
+    evaluator = HarnessEvaluator(make_spec("tiny_pick"))
+    questions = tuple(one.id for one in evaluator.catalogue().questions)
+    asked = Candidate(id=0, recipe=recipe, questions=questions)
+    before = scored(attempt(evaluator, asked))
+    differentiated(evaluator, recipe)
+    after = scored(attempt(evaluator, asked))
+    assert not isinstance(before, Failure)
+    assert not isinstance(after, Failure)
+    assert (after.outcomes, after.fingerprint) == (before.outcomes, before.fingerprint)
+
+
+def test_methods_without_a_derivative_are_a_failure(make_spec: MakeSpec) -> None:
+    merge = {
+        "method": "nuslerp",
+        "sources": [
+            {"of": "math", "parameters": {"weight": 0.4}},
+            {"of": "code", "parameters": {"weight": 0.6}},
+        ],
+    }
+    evaluator = HarnessEvaluator(make_spec("tiny_last"))
+    name = evaluator.catalogue().questions[0].id
+    asked = Candidate(
+        id=0, recipe=Recipe.from_dict({"merge": merge}), questions=(name,), weights={name: 1.0}
+    )
+    found = attempt(evaluator, asked)
+    assert isinstance(found, Failure)
+    assert "method: expected one of" in found.message
