@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore, least_stderr
-from search.answers import IMAGINED, Answers
+from search.answers import Answers
+from search.task_answers import IMAGINED
 
 
 def catalogue(
