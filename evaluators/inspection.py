@@ -11,6 +11,7 @@ from pathlib import Path
 from platform import python_version
 
 from evaluators.base import Catalogue, EvaluatorError
+from evaluators.imports import OURS
 from evaluators.spec import HarnessSpec
 
 PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
@@ -18,9 +19,6 @@ PACKAGES = ("merge-search", "torch", "transformers", "lm_eval", "optuna", "ray")
 
 DECISIVE = ("torch", "transformers", "lm_eval")
 """Those that decide what a score is: every node must have the same."""
-
-OURS = ("spaces", "merging", "evaluators", "runs", "search")
-"""The packages of this program."""
 
 
 def versions() -> dict[str, str]:

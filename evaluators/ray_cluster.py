@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -32,6 +35,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.base import DETAIL, MESSAGE, EvaluatorError
 from evaluators.census import Census
+from evaluators.imports import HOME
 from evaluators.joining import asks_for_token, knock, no_token, reach
 from evaluators.ray_start import check_folder, told
 from evaluators.worker import Worker
@@ -175,7 +179,7 @@ class Cluster:
             num_gpus=gpus,
             max_restarts=0,  # a new one is started by the pool, which knows what it was at
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        ).remote()
+        ).remote(str(Path.cwd()), move=self._owned and not self.elastic)
 
     def call(self, worker: Any, method: str, argument: Any, listener: Listener) -> None:
         """Call a method of a worker; returns at once."""
@@ -186,7 +190,7 @@ class Cluster:
         task = self._caller.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
         )
-        _listen(task.remote(function), listener)
+        _listen(task.remote(function, str(Path.cwd())), listener)
 
     def kill(self, worker: Any) -> None:
         """End a worker; one that is gone already is fine."""
@@ -244,11 +248,28 @@ def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]
         options["address"] = address
         knock(address)
     try:
-        ray.init(**options)
+        with _own_folder(runtime_env):
+            ray.init(**options)
     except (RayError, OSError, ConnectionError, RuntimeError, ValueError, TypeError) as error:
         where = "start on this machine" if address is None else f"join the cluster at {address}"
         why = no_token() if asks_for_token(error) else last_line(error)
         raise EvaluatorError([f"ray: cannot {where}: {why}"]) from error
+
+
+@contextmanager
+def _own_folder(runtime_env: Mapping[str, Any]) -> Iterator[None]:
+    """Be where this program lies: workers look into the driver's folder before all libraries.
+
+    A file of the user's would be imported there in place of a library that has its name. Workers
+    look into the folder of work last instead. Not where Ray is to copy files, by paths from here.
+    """
+    with nullcontext() if {"working_dir", "py_modules"} & runtime_env.keys() else chdir(HOME):
+        yield
+
+
+def _call(function: Callable[[], Any], folder: str) -> Any:
+    sys.path.append(folder)
+    return function()
 
 
 def _node(info: Mapping[str, Any]) -> Node:
@@ -261,10 +282,6 @@ def _node(info: Mapping[str, Any]) -> Node:
         memory=resources.get("memory", 0.0),
         address=(info["NodeManagerAddress"], info["NodeManagerPort"]),
     )
-
-
-def _call(function: Callable[[], Any]) -> Any:
-    return function()
 
 
 def _listen(reference: Any, listener: Listener) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 
 from evaluators.attempt import attempt
@@ -43,10 +44,19 @@ class Started:
 
 
 class Worker:
-    """An evaluator in a process of its own."""
+    """An evaluator in a process of its own.
 
-    def __init__(self) -> None:
+    Args:
+        folder: The driver's, where modules of the user's are looked for, after all libraries.
+        move: Whether relative paths count from there, as they do for the driver.
+    """
+
+    def __init__(self, folder: str, *, move: bool) -> None:
         self._evaluator: Evaluator | None = None
+        if folder not in sys.path:
+            sys.path.append(folder)
+        if move:
+            os.chdir(folder)
 
     def start(self, make: EvaluatorFactory) -> Started:
         """Build the evaluator; a set-up that fails is reported, not raised."""

@@ -7,14 +7,13 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-PACKAGES = ("spaces", "merging", "evaluators", "runs", "search")
-"""Our top-level packages, each importing only those before it."""
+from evaluators.imports import OURS, hidden_library
 
 
 def shadowed() -> str | None:
     """A line that says which package hides one of ours, or ``None`` when all are ours."""
     home = Path(__file__).resolve().parent.parent
-    for name in PACKAGES:
+    for name in OURS:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             return f"package {name!r}: expected it in {home}, got {_instead(spec)}"
@@ -24,6 +23,11 @@ def shadowed() -> str | None:
                 f"package {name!r}: expected the one in {home}, got {found}{_owner(name)}; "
                 "install merge-search into an environment of its own"
             )
+    if (file := hidden_library()) is not None:
+        return (
+            f"{file}: Python imports it in place of the library of that name; rename it, or start "
+            "from another folder"
+        )
     return None
 
 

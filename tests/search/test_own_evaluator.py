@@ -1,6 +1,9 @@
 """An evaluator of a user's own: the page's example is checked, searched and scored."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,8 @@ import yaml
 
 import search
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own-evaluator.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "own-evaluator.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -90,3 +94,37 @@ def test_what_it_does_wrong_is_a_failure_of_that_recipe(
     assert max(map(len, frame["message"])) <= 1000
     assert study.stat().st_size < 2_000_000
     assert (study.parent / "report.html").stat().st_size < 10_000_000
+
+
+@pytest.mark.slow
+def test_workers_import_libraries_and_not_what_lies_in_the_folder_of_work(
+    judged: Path, command: Callable[..., Any]
+) -> None:
+    """And what lies beside the evaluator all the same."""
+    for name in ("datasets", "evaluate", "evaluators", "merging", "runs", "spaces", "tokenizers"):
+        (judged.parent / f"{name}.py").write_text(f"raise RuntimeError('the wrong {name}')")
+    (judged.parent / "beside_judge.py").write_text("def deed(worth): return worth")
+    code = judged.parent / "judge.py"
+    text = code.read_text().replace("import torch", "import torch\nfrom beside_judge import deed")
+    code.write_text(text.replace("return worth", "return deed(worth)"))
+    judged.write_text(judged.read_text().replace("ray: false", "count: 1"))
+    done = command("run", judged, "--trials", 4)
+    assert done.returncode == 0, done.stderr
+    frame = search.open_run(judged.parent / "judged").leaderboard()
+    assert (frame["state"] == "complete").all()
+
+
+@pytest.mark.parametrize("name", ["datasets.py", "torch/__init__.py"])
+def test_a_file_that_hides_a_library_is_named_at_the_start(tmp_path: Path, name: str) -> None:
+    """``python -m`` looks into the folder of work first."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("raise RuntimeError('the wrong one')")
+    (tmp_path / "queue_of_mine.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "search", "check", "none.yaml"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"search: error: {file}: Python imports it in place of the")
+    assert len(done.stderr.splitlines()) == 1
