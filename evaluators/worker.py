@@ -62,6 +62,8 @@ class Worker:
         """Build the evaluator; a set-up that fails is reported, not raised."""
         # Ctrl-C in the terminal reaches every process; it is the driver that decides what to do.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Whoever ends the process loses the worker: Ray's own handler raises inside the candidate.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         name = f"{socket.gethostname()}/{os.getpid()}"
         try:
             self._evaluator = make()

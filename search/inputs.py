@@ -94,7 +94,7 @@ def look_again(store: Store, config: RunConfig) -> None:
     Raises:
         RunFailed: If one did; the study remembers it, and gives no verdict any more.
     """
-    if store.manifest.dry_run:
+    if store.manifest.dry_run or not store.manifest.inputs:
         return
     try:
         same_models(store, config)

@@ -20,13 +20,12 @@ from spaces.dials import (
     dials,
     filters,
     in_recipes,
-    joinable,
     orders,
     value_names,
 )
 from spaces.domains import Fixed, Floats, NotInSpace, Value
 from spaces.draw import draw, params
-from spaces.inverse import check_tree, stacked_merge
+from spaces.inverse import check_tree, joined, stacked_merge
 from spaces.methods import INT8_MASK, METHODS, BaseRule, Scope
 from spaces.order import Join, Tree, digits_from_tree, leaves_of
 from spaces.recipe import ByFilter, Merge, Model, Parameters, Recipe, Source, resolve
@@ -110,7 +109,7 @@ class _Rewriting:
         tree = self._pairs(root)[1]
         check_tree(tree, space.parents)
         for leaf, digit in enumerate(digits_from_tree(tree), start=2):
-            self._set(f"tree.{leaf + 1}", joinable(space, leaf)[digit])
+            self._set(f"tree.{leaf + 1}", joined(space, leaf, digit))
 
     def _set(self, name: str, value: Value) -> None:
         dial = dials(self._space).get(name)

@@ -62,6 +62,18 @@ def _shown(value: Any) -> str:
     return "none" if value is None else repr(value)
 
 
+def joined(space: Space, leaf: int, digit: int) -> str:
+    """What a leaf joins in a tree of a space.
+
+    Raises:
+        NotInSpace: If the space has no such place.
+    """
+    places = joinable(space, leaf)
+    if digit >= len(places):
+        raise NotInSpace(f"tree.{leaf + 1}: expected one of {', '.join(places)}, got another")
+    return places[digit]
+
+
 class _Reading:
     """Values found so far."""
 
@@ -84,7 +96,7 @@ class _Reading:
             self._at_once(root)
             return
         for leaf, digit in enumerate(digits_from_tree(self._pairs(root)), start=2):
-            self.found[f"tree.{leaf + 1}"] = joinable(self._space, leaf)[digit]
+            self.found[f"tree.{leaf + 1}"] = joined(self._space, leaf, digit)
 
     def _at_once(self, merge: Merge) -> None:
         self.found["method"] = merge.method

@@ -214,7 +214,7 @@ def test_a_model_that_says_the_same_always(
     evaluator = HarnessEvaluator(wanted)
     asked: list[Any] = []
     monkeypatch.setattr("evaluators.scorer.respond", lambda *args: asked.append(args))
-    result = ask(evaluator, mix(still=1.0, math=0.0))
+    result = ask(evaluator, mix(still=1.0, math=1e-9))
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.DEGENERATE
     assert result.fingerprint
@@ -225,7 +225,7 @@ def test_a_model_that_says_the_same_always(
     alone = ask(evaluator, mix(still=1.0))
     assert isinstance(alone, Score)  # a parent is always asked
     lenient = HarnessEvaluator(replace(wanted, check_degenerate=False))
-    unlooked = ask(lenient, mix(still=1.0, math=0.0))
+    unlooked = ask(lenient, mix(still=1.0, math=1e-9))
     assert isinstance(unlooked, Score)
     assert unlooked.fingerprint == result.fingerprint
 

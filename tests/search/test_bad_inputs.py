@@ -194,7 +194,7 @@ INIT = "init sort reverse --base base --task"
         ("check good.yaml --quick --html good.yaml", "expected a name that ends in .html"),
         ("check good.yaml --quick --html blank.db/x.html", "blank.db/x.html: cannot be written"),
         ("report nowhere.db", "nowhere.db: expected a study, got no such file"),
-        ("report hollow", "expected a study file, got a folder; name the study.db in it"),
+        ("report hollow", "expected a run's folder with study.db, got one without"),
         ("report blank.db", "expected a study made by `search run`"),
         ("report good.yaml", "expected a study made by `search run`"),
         ("report run/report.html", "expected a study made by `search run`"),

@@ -25,7 +25,7 @@ def spoil(study: Path, candidate: int, value: float) -> None:
             (candidate,),
         )
         spoilt = [task | {"value": value, "stderr": value} for task in json.loads(tasks)]
-        answers = pack(np.full_like(unpack(outcomes, "<f8"), value))
+        answers = pack(np.full_like(unpack(outcomes, "<f8", most=1 << 20), value))
         connection.execute(
             "UPDATE merge_search_evaluation SET value = ?, stderr = ?, tasks = ?, outcomes = ? "
             "WHERE candidate = ? AND split = 'search' AND part = 0",
