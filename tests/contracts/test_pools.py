@@ -130,7 +130,7 @@ class PoolContract:
 
     def test_who_is_begun_with_is_named_once(self, open_pool: MakePool) -> None:
         pool, named, found = open_pool(spec(seconds=0.3)), list[int](), set[int]()
-        for candidate in candidates(pool, 6):
+        for candidate in candidates(pool, 20):
             pool.submit(candidate)
         withdrawn: set[int] | None = None
         time.sleep(0.1)
@@ -146,7 +146,7 @@ class PoolContract:
             named += pool.begun()
             assert found <= set(named)
         assert withdrawn
-        assert sorted(named) == sorted(found) == sorted(set(range(6)) - withdrawn)
+        assert sorted(named) == sorted(found) == sorted(set(range(20)) - withdrawn)
         assert pool.begun() == ()
 
     def test_attendance(self, open_pool: MakePool) -> None:
