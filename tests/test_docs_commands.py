@@ -38,7 +38,9 @@ EXEMPT = {
     "make demo": "the tutorial's test runs `search demo`; .ci/run installs as make does",
     "make test": "would run this test in itself",
     "pip install .": NETWORK,
-    '(umask 077; python -c "import secrets; print(secrets.token_hex(32))" > /shared/ray-token)': CLUSTER,
+    '(umask 077; python -c "import secrets; print(secrets.token_hex(32))" > /shared/ray-token)': (
+        CLUSTER
+    ),
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/shared/ray-token": CLUSTER,
     "export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3": CLUSTER,
     "pip install optuna-dashboard": NETWORK,
