@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from types import FrameType
 
 from evaluators.attempt import attempt
 from evaluators.base import (
@@ -62,8 +63,8 @@ class Worker:
         """Build the evaluator; a set-up that fails is reported, not raised."""
         # Ctrl-C in the terminal reaches every process; it is the driver that decides what to do.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Whoever ends the process loses the worker: Ray's own handler raises inside the candidate.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Ray's own handler raises inside the candidate, whose failure it then would be.
+        signal.signal(signal.SIGTERM, _end)
         name = f"{socket.gethostname()}/{os.getpid()}"
         try:
             self._evaluator = make()
@@ -82,3 +83,11 @@ class Worker:
         if self._evaluator is None:
             raise RuntimeError("evaluate: expected a worker that was started, got one that was not")
         return attempt(self._evaluator, candidate)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End the process by the signal that it got, named where ``deaths`` looks for it."""
+    del frame
+    os.write(2, f"*** {signal.Signals(number).name} received\n".encode())
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -25,9 +25,8 @@ import torch
 from torch import Tensor
 
 from merging.kernels import CPU_CHUNK, DEVICE_CHUNK
-from merging.operands import Operands
+from merging.operands import Operands, series_of
 from merging.ranges import spans
-from merging.series import load
 from merging.sparsify import THINNERS
 from merging.task_vectors import CONSENSUS, NO_WEIGHT, rescaling
 
@@ -80,12 +79,10 @@ def _combined(
     divides = normalize and (method == "linear" or abs(whole) >= NO_WEIGHT)
     factor = strength / whole if divides else strength
     products = [0.0] * len(weights)
-    for start, stop in _chunks(gradient):
+    for start, stop in spans(gradient.numel(), _size(gradient)):
         g = gradient[start:stop].double()
-        origin = None if operands.base is None else _part(operands.base, start, stop, gradient)
-        for index, one in enumerate(operands.inputs):
-            part = _part(one, start, stop, gradient)
-            products[index] += float(g @ (part if origin is None else part - origin).double())
+        for index, one in enumerate(series_of(operands, gradient)):
+            products[index] += float(g @ one.part(start, stop).double())
     shared = (
         math.fsum(w * p for w, p in zip(weights, products, strict=True)) / whole if divides else 0.0
     )
@@ -104,7 +101,6 @@ def _combined(
 def _task_vectors(
     method: str, operands: Operands, gradient: Tensor, *, wanted: Sequence[bool], base: bool
 ) -> Slope:
-    assert operands.base is not None  # the plan gives these methods a base
     weights = operands.per_input["weight"]
     votes, normalize = method in CONSENSUS, operands.flag("normalize", False)
     whole = math.fsum(weights)
@@ -150,15 +146,13 @@ def _thinned(
     method: str, operands: Operands, gradient: Tensor
 ) -> Iterator[tuple[int, int, list[_Kept]]]:
     """The thinned and rescaled deltas, chunk by chunk."""
-    assert operands.base is not None
-    size = _size(gradient)
+    size, deltas = _size(gradient), series_of(operands, gradient)
     thinnings = THINNERS[method](operands, gradient, size)
     factors = rescaling(operands, thinnings, gradient, size)
     for start, stop in spans(gradient.numel(), size):
-        origin = _part(operands.base, start, stop, gradient)
         kept = []
-        for one, thinning, scale in zip(operands.inputs, thinnings, factors, strict=True):
-            delta = _part(one, start, stop, gradient) - origin
+        for one, thinning, scale in zip(deltas, thinnings, factors, strict=True):
+            delta = one.part(start, stop)
             keep = torch.ones_like(delta) if thinning is None else thinning.keep(delta, start)
             factor = keep.double() * scale
             kept.append(_Kept(delta=delta.double() * factor, factor=factor))
@@ -175,13 +169,5 @@ def _agreeing(weights: Sequence[float], kept: Sequence[_Kept]) -> list[Tensor]:
     ]
 
 
-def _part(flat: Tensor, start: int, stop: int, like: Tensor) -> Tensor:
-    return load(flat, start, stop, like.device)
-
-
 def _size(gradient: Tensor) -> int:
     return CPU_CHUNK if gradient.device.type == "cpu" else DEVICE_CHUNK
-
-
-def _chunks(gradient: Tensor) -> Iterator[tuple[int, int]]:
-    yield from spans(gradient.numel(), _size(gradient))

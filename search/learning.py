@@ -279,21 +279,18 @@ class Learning:
 
     def _stepped(self, descent: Descent, asked: Candidate, found: LossGradient) -> Descent:
         weights = asked.weights or {}
-        missing = sorted({self._task_of[one] for one in asked.questions if one not in found.losses})
         answered = [one for one in weights if one in found.losses]
-        silent = set(missing) - {self._task_of[one] for one in found.losses}
+        aside = [one for one in found.losses if one not in weights]
+        heard = {self._task_of[one] for one in found.losses}
+        silent = {self._task_of[one] for one in asked.questions} - heard
         descent = replace(
             descent,
-            questions=descent.questions
-            + BACKWARD * len(answered)
-            + len(found.losses)
-            - len(answered),
+            questions=descent.questions + BACKWARD * len(answered) + len(aside),
             seconds=descent.seconds + found.build_seconds + found.seconds,
             tokens=descent.tokens + found.tokens,
         )
         if silent:
             return replace(descent, failed=f"no right answers in {', '.join(sorted(silent))}")
-        aside = [one for one in asked.questions if one not in weights and one in found.losses]
         if aside:
             descent = descent.look(self._mean(aside, found.losses))
         if not answered:

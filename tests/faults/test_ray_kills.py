@@ -145,7 +145,7 @@ def test_a_worker_that_never_comes_up(start: Start, tmp_path: Path) -> None:
     [
         ("import ctypes; ctypes.string_at(0)", "Segmentation fault"),
         ("os.kill(os.getpid(), signal.SIGABRT)", "Aborted"),
-        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", "no trace"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", "SIGTERM"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "no trace, as of SIGKILL or os._exit"),
     ],
 )
