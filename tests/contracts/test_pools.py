@@ -347,7 +347,7 @@ def _deaf() -> None:
         time.sleep(60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests are about a Ray that does not run
 def local_ray() -> Iterator[None]:
     """One Ray for all tests here; pools that find one running neither start nor end it."""
     ray.init(
