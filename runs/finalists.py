@@ -51,6 +51,8 @@ class Entry:
         role: What it is.
         rank: Place by search data alone, from 1; ``None`` without a search score.
         search: Values per task on the search questions.
+        expected: The same, larger is better, where they were made comparable between candidates
+            that answered different questions.
         outcomes: What it got on the questions to judge by; empty if it was not asked.
     """
 
@@ -58,6 +60,7 @@ class Entry:
     role: Role
     rank: int | None = None
     search: tuple[TaskScore, ...] = ()
+    expected: Mapping[str, float] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=dict)
 
 

@@ -124,11 +124,11 @@ def _finalist_columns(
     yield "#", True, ["" if one.rank is None else str(one.rank) for one in finalists]
     yield "recipe", False, [title(one.name) for one in finalists]
     yield "search", True, [score_text(one.search) for one in finalists]
-    yield "held-out", True, [_limits(one.held_out.combined) for one in finalists]
+    yield "held-out", True, [limits_text(one.held_out.combined) for one in finalists]
     for task in tasks:
         found = [one.held_out.tasks.get(task.name) for one in finalists]
-        yield f"held-out {task_title(task)}", True, [_limits(part) for part in found]
-    yield "search − held-out", True, [_difference(one.gap) for one in finalists]
+        yield f"held-out {task_title(task)}", True, [limits_text(part) for part in found]
+    yield "search − held-out", True, [difference_text(one.gap) for one in finalists]
     yield from _group_columns("best parent", [one.parents for one in finalists])
     yield from _group_columns("best default recipe", [one.defaults for one in finalists])
 
@@ -140,13 +140,13 @@ def _group_columns(
     yield (
         f"over the {name}",
         True,
-        ["" if one is None else _difference(one.difference) for one in found],
+        ["" if one is None else difference_text(one.difference) for one in found],
     )
     yield "p", True, ["" if one is None else p_text(one.p_value) for one in found]
     yield "p corrected", True, ["" if one is None else p_text(one.adjusted) for one in found]
 
 
-def _limits(found: Interval | None) -> str:
+def limits_text(found: Interval | None) -> str:
     """``0.683 (0.641 to 0.722)``."""
     if found is None or math.isnan(found.value):
         return ""
@@ -156,7 +156,7 @@ def _limits(found: Interval | None) -> str:
     return f"{text} ({score_text(found.low)} to {score_text(found.high)})"
 
 
-def _difference(found: Interval | None) -> str:
+def difference_text(found: Interval | None) -> str:
     """``+0.031 (+0.004 to +0.058)``."""
     if found is None or math.isnan(found.value):
         return ""

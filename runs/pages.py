@@ -16,6 +16,7 @@ from runs.page_tables import (
     tasks_table,
 )
 from runs.records import Role, role_of
+from runs.task_tables import by_task_table
 from spaces.terminal import stripped
 
 MOST_ROWS = 50
@@ -30,6 +31,9 @@ def markdown(report: Report) -> str:
     verdict = report.verdict
     if verdict is not None:
         parts.append(f"**Verdict:** {escaped(' '.join((verdict.sentence + '.', *verdict.notes)))}")
+        by_task = by_task_table(verdict, report.tasks)
+        if by_task.rows:
+            parts += ["## Task by task", _markdown_table(by_task)]
         finals = finalists_table(verdict.finalists, report.tasks)
         parts += ["## Finalists", _markdown_table(finals)]
     parts += ["## Leaderboard", *_leaderboard(report)]

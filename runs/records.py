@@ -13,6 +13,9 @@ from spaces.recipe import Recipe
 PARENT = "parent "
 """How the origin of a parent alone starts; its name follows."""
 
+BASE = "base"
+"""The origin of the base alone."""
+
 AVERAGE = "plain average"
 """The origin of the equal-weight mean of all parents."""
 
@@ -39,6 +42,7 @@ class Role(StrEnum):
     """What a candidate is in a run."""
 
     PARENT = "parent"  # one parent alone
+    BASE = "base"  # the base alone: what everything comes from, and no rival
     AVERAGE = "average"  # the plain average of all parents
     DEFAULT = "default"  # another first recipe: what anyone would try by hand
     SEARCHED = "searched"  # proposed by a sampler
@@ -48,15 +52,15 @@ def role_of(origin: str) -> Role:
     """The role of a recipe of that origin."""
     if origin.startswith(PARENT):
         return Role.PARENT
-    if origin == AVERAGE:
-        return Role.AVERAGE
+    if origin in (BASE, AVERAGE):
+        return Role.BASE if origin == BASE else Role.AVERAGE
     searched = origin in SAMPLERS or origin.startswith(LEARNED)
     return Role.SEARCHED if searched else Role.DEFAULT
 
 
 def is_baseline(origin: str) -> bool:
-    """Whether a recipe of that origin is a parent alone or the plain average."""
-    return role_of(origin) in (Role.PARENT, Role.AVERAGE)
+    """Whether a recipe of that origin is a parent or the base alone, or the plain average."""
+    return role_of(origin) in (Role.PARENT, Role.BASE, Role.AVERAGE)
 
 
 def is_known_good(origin: str) -> bool:
@@ -197,5 +201,5 @@ class Record:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is a parent alone or the plain average."""
+        """Whether it is a parent or the base alone, or the plain average."""
         return is_baseline(self.origin)

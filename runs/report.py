@@ -218,6 +218,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "best_parent": verdict.best_parent,
         "confidence": verdict.confidence,
         "missing": list(verdict.missing),
+        "on_tasks": [asdict(one) | {"change": one.change.value} for one in verdict.on_tasks],
         "comparisons": {
             name: {
                 "difference": asdict(item.difference),

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from runs.finalists import Against, Entry, Finalist, Standing
 from runs.intervals import Interval
-from runs.records import AVERAGE, PARENT, Role
+from runs.records import AVERAGE, BASE, PARENT, Role
+from runs.specialists import Change, OnTask
+
+MOST_TASKS = 4
+"""Tasks up to which a sentence names each; losses are always named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +21,14 @@ class Story:
 
     Attributes:
         finalists: The winner first.
+        on_tasks: The winner against the specialist of each task.
         missing: Parents, average and default recipes that the winner was not compared with.
         questions: What to call the questions.
         confidence: Coverage of the intervals.
     """
 
     finalists: tuple[Finalist, ...]
+    on_tasks: tuple[OnTask, ...]
     missing: tuple[Entry, ...]
     questions: str
     confidence: float
@@ -84,13 +90,18 @@ class Story:
         every = everyone(group, parents=word == "parent", missing=missing)
         if every == title(group.best):
             margin = signed(group.difference.value)
-        match group.standing(self.confidence):
+        standing, by_task = group.standing(self.confidence), ""
+        if word == "parent" and any(len(item.tasks) > 1 for item in group.comparisons.values()):
+            every += " on average"
+            by_task = told(self.on_tasks, contrast=standing is Standing.BEATS)
+        match standing:
             case Standing.BEATS:
-                return f"beats {every}: {margin} {numbers}"
+                return f"beats {every}: {margin} {numbers}{by_task}"
             case Standing.AHEAD:
-                return f"is ahead of {every}, but not beyond doubt: {margin} {numbers}"
+                return f"is ahead of {every}, but not beyond doubt: {margin} {numbers}{by_task}"
             case _:
-                return f"is not better than {title(group.best)}: {margin.split()[0]} {numbers}"
+                over = f"{title(group.best)}: {margin.split()[0]} {numbers}{by_task}"
+                return f"is not better than {over}"
 
     def _interval(self, found: Interval) -> str:
         if math.isnan(found.low):
@@ -161,12 +172,78 @@ def everyone(group: Against, *, parents: bool, missing: Sequence[Role]) -> str:
     return f"every {compared}{'parent' if parents else 'default recipe'}"
 
 
+def told(found: Sequence[OnTask], *, contrast: bool) -> str:
+    """The winner task by task: ``, but loses 5.0 points on 'largest' (...) against parent 'b'``.
+
+    Every loss is named, however many there are; of many tasks, gains and the rest are counted.
+
+    Args:
+        found: The winner against the specialist of each task.
+        contrast: Whether something good was said before.
+    """
+    lost = [_named(one) for one in found if one.change is Change.LOSES]
+    others = [one for one in found if one.change is not Change.LOSES]
+    others.sort(key=lambda one: one.change is Change.KEEPS)
+    parts = lost + (list(map(_named, others)) if len(found) <= MOST_TASKS else _counted(others))
+    if not parts:
+        return ""
+    return f", {'but' if contrast and lost else 'and'} {_listed(parts)}"
+
+
+def losses(found: Sequence[OnTask]) -> str:
+    """What the winner loses, in short: ``loses 5.0 points on 'largest' to parent 'b'``."""
+    return _listed(
+        [
+            f"loses {_amount(one)} on {one.task!r} to {title(one.specialist)}"
+            for one in found
+            if one.change is Change.LOSES
+        ]
+    )
+
+
+def _named(one: OnTask) -> str:
+    over = title(one.specialist)
+    if one.change is Change.KEEPS:
+        share = f"{100 * one.kept:.0f} % of " if one.kept <= 1 else ""
+        return f"keeps {share}{one.task!r} ({_points(one)} against {over}, within the noise)"
+    low, high = one.difference.low, one.difference.high
+    ends = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.points else ""
+    ends = ends or f"{signed(low)} to {signed(high)}"
+    word = "against" if one.change is Change.LOSES else "over"
+    return f"{one.change.value} {_amount(one)} on {one.task!r} ({ends}) {word} {over}"
+
+
+def _counted(found: Sequence[OnTask]) -> list[str]:
+    words = {Change.GAINS: "gains on {}", Change.KEEPS: "is within the noise on {}"}
+    counts = {change: sum(one.change is change for one in found) for change in words}
+    return [
+        words[change].format(f"{count} task{'' if count == 1 else 's'}")
+        for change, count in counts.items()
+        if count
+    ]
+
+
+def _amount(one: OnTask) -> str:
+    return _points(one).lstrip("+-")
+
+
+def _points(one: OnTask) -> str:
+    """A difference: ``-5.0 points``, or in the metric's own unit."""
+    value = one.difference.value
+    return f"{100 * value:+.1f} points" if one.points else signed(value)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
 def title(name: str) -> str:
     """A candidate in words: ``parent 'math'``, ``the plain average``, ``default recipe 'ties'``."""
     if name.startswith(PARENT):
         return f"parent {name.removeprefix(PARENT)!r}"
-    if name == AVERAGE:
-        return "the plain average"
+    if name in (BASE, AVERAGE):
+        return f"the {name}"
     return name if name.startswith("candidate ") else f"default recipe {name!r}"
 
 

@@ -15,7 +15,8 @@ from runs.leaderboard import ranked, unmarked
 from runs.records import Record, Role, Split, role_of
 from runs.resampling import DEFAULT, Resampling
 from runs.sentences import Story, p_text
-from runs.statistics import ALONE, Comparison, Documents, by_task
+from runs.specialists import OnTask, on_tasks
+from runs.statistics import ALONE, Comparison, Documents, by_task, paired
 
 _WORST_FIRST = (Standing.NOT_BETTER, Standing.AHEAD, Standing.BEATS)
 
@@ -31,6 +32,8 @@ class Verdict:
             parents where the winner does not.
         winner: Name of the winner.
         finalists: Everyone who was asked, the winner first, then by rank.
+        on_tasks: The winner against the specialist of each task.
+        comparisons: Winner minus each of the others by name, parents first.
         missing: Parents, average and default recipes that have no outcomes to compare with.
         confidence: Coverage of the intervals.
     """
@@ -40,16 +43,10 @@ class Verdict:
     notes: tuple[str, ...]
     winner: str
     finalists: tuple[Finalist, ...]
+    on_tasks: tuple[OnTask, ...]
+    comparisons: Mapping[str, Comparison]
     missing: tuple[str, ...]
     confidence: float
-
-    @property
-    def comparisons(self) -> Mapping[str, Comparison]:
-        """Winner minus each of the others by name, parents first."""
-        found: dict[str, Comparison] = {}
-        for group in _groups(self.finalists[0]):
-            found |= group.comparisons
-        return found
 
     @property
     def best_parent(self) -> str | None:
@@ -78,15 +75,21 @@ def verdict(
     """
     found = finalists(entries, tasks=tasks, documents=documents, how=how)
     winner = found[0]
-    compared = {name for group in _groups(winner) for name in group.comparisons}
+    by_task = on_tasks(entries, tasks=tasks, documents=documents, how=how)
+    compared = {n: item for group in _groups(winner) for n, item in group.comparisons.items()}
     missing = [
         entry
         for entry in entries[1:]
-        if entry.role is not Role.SEARCHED and entry.name not in compared
+        if entry.role not in (Role.SEARCHED, Role.BASE) and entry.name not in compared
     ]
+    compared |= _others(entries, compared, tasks, documents, how)
     standing = _standing(winner, how.confidence)
     story = Story(
-        finalists=found, missing=tuple(missing), questions=questions, confidence=how.confidence
+        finalists=found,
+        on_tasks=by_task,
+        missing=tuple(missing),
+        questions=questions,
+        confidence=how.confidence,
     )
     return Verdict(
         standing=standing,
@@ -94,9 +97,29 @@ def verdict(
         notes=story.notes(),
         winner=winner.name,
         finalists=found,
+        on_tasks=by_task,
+        comparisons=compared,
         missing=tuple(entry.name for entry in missing),
         confidence=how.confidence,
     )
+
+
+def _others(
+    entries: Sequence[Entry],
+    known: Mapping[str, Comparison],
+    tasks: Sequence[TaskInfo],
+    documents: Documents,
+    how: Resampling,
+) -> dict[str, Comparison]:
+    """Winner minus those that it does not have to beat: the base; parents where it is one."""
+    winner = entries[0]
+    asked = [task for task in tasks if task.name in winner.outcomes]
+    found = {
+        entry.name: paired(winner.outcomes, entry.outcomes, asked, documents=documents, how=how)
+        for entry in entries[1:]
+        if entry.role in (Role.PARENT, Role.BASE) and entry.name not in known
+    }
+    return {name: item for name, item in found.items() if item.difference.n}
 
 
 def judge(
@@ -177,6 +200,11 @@ def _entry(
         role=role,
         rank=rank,
         search=() if search is None else search.tasks,
+        expected={
+            task.name: record.objectives[task.name].value
+            for task in catalogue.tasks
+            if task.name in record.objectives
+        },
         outcomes=by_task(outcomes, catalogue),
     )
 

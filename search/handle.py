@@ -13,6 +13,7 @@ from runs.leaderboard import best, leaderboard, ranked
 from runs.records import Record
 from runs.report import FORMATS, write_report
 from runs.store import Store
+from runs.task_tables import by_task_frame
 from runs.verdict import Verdict
 from search import reading
 from search.overrides import Overrides
@@ -64,6 +65,16 @@ class Run:
         """The winner against its baselines on held-out questions; ``None`` before there is one."""
         with self._store() as store:
             return judge_run(store, judged(store))
+
+    def by_task(self) -> pd.DataFrame:
+        """The winner, every parent and the base on each task's held-out questions.
+
+        A row per task and model, with the winner minus the model where it is another;
+        ``docs/report.md`` has the columns and their dtypes. No rows before there is a verdict.
+        """
+        with self._store() as store:
+            verdict = judge_run(store, judged(store))
+            return by_task_frame(verdict, store.manifest.catalogue.tasks)
 
     def recipe(self, rank: int = 1) -> Recipe:
         """A found recipe.

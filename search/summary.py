@@ -34,6 +34,7 @@ from search.insights import insights
 from search.learning import spent
 from search.looks import looks
 from search.posterior import judged
+from search.task_screen import show_verdict
 from spaces.mergekit import to_yaml
 from spaces.space import Space
 
@@ -174,11 +175,8 @@ def show_result(store: Store, report: Report, console: Console) -> None:
     if changed := _changed(store):
         text = f"No verdict: the models changed during the run (seen {changed}); start a new one."
         console.print(Text(text, style="bold"), soft_wrap=True)
-    verdict = report.verdict
-    if verdict is not None:
-        console.print(Text(f"Verdict: {verdict.sentence}.", style="bold"), soft_wrap=True)
-        for note in verdict.notes:
-            console.print(note, markup=False, soft_wrap=True)
+    if report.verdict is not None:
+        show_verdict(report.verdict, report.tasks, console)
 
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:

@@ -22,6 +22,7 @@ KINDS = {
     Role.DEFAULT: "default",
     Role.AVERAGE: "average",
     Role.PARENT: "parent",
+    Role.BASE: "base",
 }
 """What the page calls each role."""
 

@@ -20,6 +20,7 @@ MARKERS: dict[Role, tuple[str, str, str]] = {
     Role.DEFAULT: ("default recipe", "diamond-open", "$second"),
     Role.AVERAGE: ("plain average", "triangle-up", "$second"),
     Role.PARENT: ("parent", "square", "$third"),
+    Role.BASE: ("base", "square-open", "$third"),
 }
 """Name in the legend, marker and colour of each kind of candidate."""
 

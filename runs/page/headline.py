@@ -14,7 +14,7 @@ from runs.intervals import Interval
 from runs.manifest import MODELS_CHANGED
 from runs.page_tables import score_text
 from runs.records import Role, role_of
-from runs.sentences import everyone, p_text, signed, title
+from runs.sentences import everyone, losses, p_text, signed, title
 from runs.verdict import Verdict
 
 
@@ -105,13 +105,16 @@ def _text(verdict: Verdict) -> str:
     beats, ahead, worse = map(
         _groups(verdict).get, (Standing.BEATS, Standing.AHEAD, Standing.NOT_BETTER)
     )
+    lost = losses(verdict.on_tasks)
     if worse:
         lead = f"beats {beats}, but is not better than {worse}"
-        return f"{name.capitalize()} {lead if beats else f'is not better than {worse}'}"
-    if ahead:
+        lead = lead if beats else f"is not better than {worse}"
+    elif ahead:
         lead = f"beats {beats}; it is ahead of {ahead} too" if beats else f"is ahead of {ahead}"
-        return f"{name.capitalize()} {lead}, but not beyond doubt"
-    return f"{name.capitalize()} beats {beats}"
+        lead = f"{lead}, but not beyond doubt"
+    else:
+        return f"{name.capitalize()} beats {beats}{lost and f', but {lost}'}"
+    return f"{name.capitalize()} {lead}{lost and f'; it {lost}'}"
 
 
 def _groups(verdict: Verdict) -> dict[Standing, str]:

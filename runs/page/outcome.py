@@ -27,8 +27,8 @@ MOST_PAIRS = 10
 NORMAL = 1.959964
 """Half width of a 95 % interval in standard errors."""
 
-_FILL = {"winner": "$winner", Role.PARENT: "$third"}
-_PATTERN = {"winner": "", Role.PARENT: "/", Role.AVERAGE: ".", Role.DEFAULT: "."}
+_FILL = {"winner": "$winner", Role.PARENT: "$third", Role.BASE: "$soft"}
+_PATTERN = {"winner": "", Role.PARENT: "/", Role.BASE: "", Role.AVERAGE: ".", Role.DEFAULT: "."}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

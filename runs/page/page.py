@@ -26,6 +26,7 @@ from runs.page.outcome import front_figure, task_figures
 from runs.page.tree import drawing
 from runs.page_tables import Table, finalists_table, leaderboard_table, tasks_table
 from runs.records import Record
+from runs.task_tables import by_task_table
 
 HERE = Path(__file__).parent
 
@@ -95,6 +96,7 @@ def _values(report: Report) -> dict[str, Any]:
         "headline": headline(report),
         "figures": found,
         "drawing": None if winner is None else drawing(winner.recipe),
+        "by_task": _by_task(report),
         "finalists": _finalists(report),
         "first_rows": leaderboard_table(first, report.tasks, wide=False),
         "messages": _messages(report.failures),
@@ -108,6 +110,10 @@ def _values(report: Report) -> dict[str, Any]:
 
 def _winner(details: Details) -> Record | None:
     return next(iter(ranked(details.records)), None)
+
+
+def _by_task(report: Report) -> Table | None:
+    return None if report.verdict is None else by_task_table(report.verdict, report.tasks)
 
 
 def _finalists(report: Report) -> Table:

@@ -281,7 +281,7 @@ def test_judge_of_a_baseline_that_wins(run_records, catalogue) -> None:
     assert found is not None
     assert found.sentence.startswith(
         "no other recipe did better in the search than the plain average, which beats every "
-        "compared parent: +0.667 over the best, parent 'code' ("
+        "compared parent on average: +0.667 over the best, parent 'code' ("
     )
 
 

@@ -71,6 +71,9 @@ def test_the_page_runs(
     frame = run.leaderboard()
     assert isinstance(frame, pd.DataFrame)
     assert len(frame) == 12
+    by_task = run.by_task()
+    assert list(by_task["role"]).count("parent") == 2 * by_task["task"].nunique() > 0
+    assert (by_task["change"] != "").sum() <= by_task["task"].nunique()
     html = run._repr_html_()
     assert "<table" in html
     assert str(frame["key"][0]) in html
