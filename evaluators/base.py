@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from spaces.problems import UserError
 from spaces.recipe import Recipe
-from spaces.texts import plain, plain_line
+from spaces.texts import LINE, plain, plain_line
 
 LARGEST = 1e100
 """Largest size of a value or score: sums of squares of such numbers are numbers still."""
@@ -18,7 +18,7 @@ LARGEST = 1e100
 FINGERPRINT = 64
 """Most characters of a fingerprint."""
 
-MESSAGE, DETAIL = 1_000, 20_000
+MESSAGE, DETAIL = LINE, 20_000
 """Most characters that a failure keeps of its message and of its detail."""
 
 

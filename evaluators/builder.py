@@ -14,7 +14,6 @@ from evaluators.failures import device_is_lost
 from evaluators.preparing import plan_memory, prepare_builds, spread_over
 from evaluators.resident import Resident, ResidentError, Skeleton, choose_devices
 from evaluators.spec import HarnessSpec
-from evaluators.task_finder import last_line
 from merging.build import build_into
 from merging.checkpoint import Checkpoint, CheckpointError
 from merging.contents import Contents
@@ -22,6 +21,7 @@ from merging.gradients import CoefficientGradients
 from merging.plan import MergePlan, plan
 from spaces.coefficients import Coefficients
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from spaces.texts import class_and_last_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +182,9 @@ class Builder:
             EvaluatorError: If it is one.
         """
         if device_is_lost(error):
-            raise EvaluatorError([f"device {self.device}: lost: {last_line(error)}"]) from error
+            raise EvaluatorError(
+                [f"device {self.device}: lost: {class_and_last_line(error)}"]
+            ) from error
 
     def free(self) -> None:
         """Give back what a candidate that failed may have left."""

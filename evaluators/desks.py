@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from evaluators.encodings import Encodings
 from evaluators.resident import ResidentError
-from evaluators.task_finder import last_line
+from spaces.texts import class_and_last_line
 
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_templ")
 """How the names of the files begin that make a tokenizer what it is."""
@@ -63,7 +63,9 @@ class Desks:
             except TemplateError as error:
                 raise ResidentError([f"model {model}: {error}"]) from error
             except (OSError, ValueError, ImportError) as error:
-                raise ResidentError([f"model {model}: tokenizer: {last_line(error)}"]) from error
+                raise ResidentError(
+                    [f"model {model}: tokenizer: {class_and_last_line(error)}"]
+                ) from error
             self._known[key] = Desk(tokenizer=tokenizer, encodings=Encodings())
         self._keys[folder] = key
         return self._known[key]

@@ -20,7 +20,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from evaluators.base import EvaluatorError
 from evaluators.isolation import seeded
 from evaluators.questions import Keys, content_key
-from evaluators.task_finder import last_line
+from spaces.texts import class_and_last_line
 
 _ROW = "__row__"
 """Column that follows rows through ``process_docs``."""
@@ -133,7 +133,7 @@ def _grouping(group_by: str) -> Callable[[Any, Any], Any]:
         if "{{" in group_by or "{%" in group_by:
             template = _TEMPLATES.from_string(group_by)
     except Exception as error:
-        raise EvaluatorError([f"group_by: {last_line(error)}"]) from error
+        raise EvaluatorError([f"group_by: {class_and_last_line(error)}"]) from error
 
     def read(document: Any, row: Any) -> Any:
         fields = {**(row if isinstance(row, dict) else {})}
@@ -142,7 +142,7 @@ def _grouping(group_by: str) -> Callable[[Any, Any], Any]:
             return fields[group_by] if template is None else template.render(**fields)
         except Exception as error:
             known = ", ".join(map(str, fields)) or "none"
-            why = "" if template is None else f" ({last_line(error)})"
+            why = "" if template is None else f" ({class_and_last_line(error)})"
             raise EvaluatorError(
                 [
                     f"group_by: expected a field of every document ({known}) or a template over "

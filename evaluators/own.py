@@ -42,7 +42,7 @@ from evaluators.failures import NonFiniteScoreError, failure_from
 from evaluators.questions import Documents, Keys, about, questions_of
 from evaluators.scoring import task_score
 from evaluators.spec import HarnessSpec
-from evaluators.task_finder import last_line
+from spaces.texts import class_and_last_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class OwnFactory:
             raise
         except (Exception, SystemExit) as error:
             raise EvaluatorError(
-                [f"evaluator {self.reference}: cannot be made: {last_line(error)}"]
+                [f"evaluator {self.reference}: cannot be made: {class_and_last_line(error)}"]
             ) from error
         missing = [name for name in ("catalogue", "evaluate", "close") if not hasattr(made, name)]
         if missing:
@@ -96,7 +96,9 @@ def found(reference: str) -> Callable[[HarnessSpec], Evaluator]:
         )
         made: Callable[[HarnessSpec], Evaluator] = getattr(module, name)
     except (Exception, SystemExit) as error:
-        text = f"expected file.py:NAME or module:NAME, got {reference!r}: {last_line(error)}"
+        text = (
+            f"expected file.py:NAME or module:NAME, got {reference!r}: {class_and_last_line(error)}"
+        )
         raise EvaluatorError([f"evaluator: {text}"]) from error
     if not callable(made):
         raise EvaluatorError([f"evaluator {reference}: expected something to call, got {made!r}"])

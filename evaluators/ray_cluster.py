@@ -33,13 +33,13 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evaluators.base import DETAIL, MESSAGE, EvaluatorError
+from evaluators.base import DETAIL, EvaluatorError
 from evaluators.census import Census
 from evaluators.imports import HOME
 from evaluators.joining import asks_for_token, knock, no_token, reach
 from evaluators.ray_start import check_folder, told
 from evaluators.worker import Worker
-from spaces.texts import plain, plain_line, said
+from spaces.texts import last_line, plain, said
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Ray's shared memory on this machine; recipes and scores are small, weights never travel."""
@@ -220,12 +220,6 @@ class Cluster:
         self.ask_for(())
         if self._owned:
             ray.shutdown()
-
-
-def last_line(error: BaseException) -> str:
-    """What an error says in the end."""
-    lines = [line.strip() for line in said(error).splitlines() if line.strip()]
-    return plain_line(lines[-1], MESSAGE) if lines else type(error).__name__
 
 
 @told()

@@ -40,9 +40,9 @@ from evaluators.probe import PROMPTS, check_hears
 from evaluators.prompts import requests_of
 from evaluators.resident import ResidentError, Skeleton
 from evaluators.spec import HarnessSpec
-from evaluators.task_finder import last_line
 from merging.plan import PlanError
 from spaces.recipe import Recipe
+from spaces.texts import class_and_last_line
 
 T = TypeVar("T")
 
@@ -230,7 +230,7 @@ class HarnessEvaluator:
             raise EvaluatorError(lines) from error
         except Exception as error:
             what = "expected to fit" if is_out_of_memory(error) else "cannot be asked"
-            problem = f"model {first}: {what} on {self._device}: {last_line(error)}"
+            problem = f"model {first}: {what} on {self._device}: {class_and_last_line(error)}"
             raise EvaluatorError([problem]) from error
 
     def _asked(self, ids: Sequence[str]) -> dict[str, list[int]]:

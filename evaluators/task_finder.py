@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from evaluators.base import MESSAGE, EvaluatorError
+from evaluators.base import EvaluatorError
 from evaluators.groups import Loaded, folders, loaded, strangers
 from evaluators.task_files import task_file
-from spaces.texts import plain_line, said
+from spaces.texts import class_and_last_line
 
 MOST_MEMBERS = 20
 """Most names that are listed in a message."""
@@ -113,14 +113,16 @@ class TaskFinder:
                 raise EvaluatorError(
                     [f"{path or target}: cannot be loaded: {_reason(error)}"]
                 ) from error
-        raise EvaluatorError([f"{path or target}: {_missing(missing)}"]) from missing
+        raise EvaluatorError(
+            [f"{path or target}: {_missing(missing or FileNotFoundError(target))}"]
+        ) from missing
 
 
-def _missing(error: FileNotFoundError | None) -> str:
+def _missing(error: FileNotFoundError) -> str:
     """What is not there: data, or a metric that the ``evaluate`` library fetches from the Hub."""
     metric = re.search(r"Module '([^']+)' doesn't exist", str(error))
     if metric is None:
-        return f"data is missing: {last_line(error)}"
+        return f"data is missing: {class_and_last_line(error)}"
     return (
         f"its metric {metric[1]!r} is not on this machine; fetch it once where the Hub can be "
         f"reached (python -c \"import evaluate; evaluate.load('{metric[1]}')\"), or take a task "
@@ -142,12 +144,4 @@ def _reason(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None and type(cause).__name__ == "DatasetGenerationError":
         cause = cause.__cause__
-    return last_line(cause)
-
-
-def last_line(error: BaseException | None) -> str:
-    """Class and last line of an error, which is where libraries put what matters."""
-    text = "" if error is None else said(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    name = type(error).__name__
-    return f"{name}: {plain_line(lines[-1], MESSAGE)}" if lines else name
+    return class_and_last_line(cause)

@@ -11,7 +11,7 @@ from evaluators.documents import asking, keys_of, rows_of
 from evaluators.examples import Examples, Pool, asked_split, pool_of
 from evaluators.questions import Keys
 from evaluators.spec import HarnessSpec, TaskSpec
-from evaluators.task_finder import last_line
+from spaces.texts import class_and_last_line
 
 OUTPUT_TYPES = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
 """Kinds of tasks that can be asked."""
@@ -59,7 +59,7 @@ def documents_of(
     try:
         documents = tuple(document for _, document in task.doc_iterator(limit=wanted.limit))
     except Exception as error:
-        raise EvaluatorError([f"documents: {last_line(error)}"]) from error
+        raise EvaluatorError([f"documents: {class_and_last_line(error)}"]) from error
     if not documents:
         raise EvaluatorError(["documents: expected at least one, got none"])
     read = asking(task)
@@ -92,7 +92,9 @@ def reported(task: Any, document: Any) -> list[str]:
         prompt = task.fewshot_context(given, num_fewshot=task.get_config("num_fewshot") or 0)
         made = task.construct_requests(given, prompt, metadata=(task.task_name, 0, 1))
     except Exception as error:
-        raise EvaluatorError([f"prompt of the first question: {last_line(error)}"]) from error
+        raise EvaluatorError(
+            [f"prompt of the first question: {class_and_last_line(error)}"]
+        ) from error
     declared = [str(name) for name in task.aggregation()]
     if getattr(task, "UNSAFE_CODE", False):
         return declared
@@ -126,7 +128,7 @@ def _marked(task: Any, document: Any, answers: list[Any]) -> tuple[list[str], st
                 f"{error.args[0]} gives several values, which lm-eval takes only where "
                 "doc_to_target is a single text; compute it by a function under process_results"
             )
-        return [], last_line(error)
+        return [], class_and_last_line(error)
 
 
 def _right_answer(task: Any, document: Any) -> str:

@@ -40,7 +40,8 @@ def init(
 ) -> None:
     """Write a commented config for models and tasks, from what is found in them."""
     from search.config_files import check_free
-    from search.wanted import Wanted, asks
+    from search.config_request import Wanted
+    from search.wanted import asks
     from search.wanted import init as write
 
     check_free(out, force=force)

@@ -15,10 +15,10 @@ from runs.checks import BASE, UNION
 from runs.config import ConfigError, RunConfig, open_inputs
 from runs.split import divide, held_out_problems
 from search.config_page import Draft, located
+from search.config_request import Named
 from search.errors import InputError
 from search.model_facts import ModelFacts, differences
 from search.preflight import gigabytes
-from search.wanted import Named
 from spaces.yaml_text import plain
 
 SHARES = (0.3, 0.4, 0.5, 0.6)

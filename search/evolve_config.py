@@ -13,11 +13,11 @@ from runs.checks import BASE, UNION
 from runs.document import Document
 from runs.split import FEWEST_HELD_OUT
 from search.config_page import Draft, located
+from search.config_request import named
 from search.errors import InputError
 from search.evolve_reading import Reading
 from search.evolve_space import space
 from search.recipe_files import find_location
-from search.wanted import named
 from spaces.yaml_values import Unreadable, reference
 
 TRIALS = 100

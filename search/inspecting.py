@@ -30,6 +30,7 @@ from search.preflight import (
     TaskRow,
     gigabytes,
 )
+from search.preflight_page import fragment
 from search.session import Prepared, prepare
 from search.smoke import Smoke, try_out
 from search.workers import Setting, evaluator_factory, worker_memory
@@ -70,6 +71,7 @@ def check(given: Given, *, depth: Depth, progress: Progress) -> Preflight:
         advice=None if affinity is None else advise(affinity, smoke),
         warnings=tuple(_warnings(prepared, facts, room, smoke)),
         notes=(*_base_notes(prepared), *prepared.notes),
+        as_html=fragment,
     )
 
 

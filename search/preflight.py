@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -116,6 +116,7 @@ class Preflight:
         warnings: What to look at before starting, a sentence each.
         notes: What the user should know of the seeds.
         made: When.
+        as_html: How a notebook shows it; ``None``: as text.
     """
 
     title: str
@@ -130,6 +131,7 @@ class Preflight:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     made: datetime = field(default_factory=lambda: datetime.now().astimezone())
+    as_html: Callable[[Preflight], str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; NaN is null. ``docs/check.md`` describes the keys."""
@@ -156,10 +158,8 @@ class Preflight:
     def __repr__(self) -> str:
         return f"<Preflight of {self.title}: {self.summary}>"
 
-    def _repr_html_(self) -> str:
-        from search.preflight_page import fragment
-
-        return fragment(self)
+    def _repr_html_(self) -> str | None:
+        return None if self.as_html is None else self.as_html(self)
 
     @property
     def summary(self) -> str:

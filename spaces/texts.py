@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+LINE = 1_000
+"""Most characters of a line of theirs."""
+
 _NOTE = " [... {} characters left out ...] "
 
 _UNFIT = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -16,6 +19,18 @@ def said(error: BaseException) -> str:
         return str(error)
     except Exception as why:  # noqa: BLE001 - its code is a stranger's
         return f"(its text cannot be made: {type(why).__name__})"
+
+
+def last_line(error: BaseException) -> str:
+    """What an exception says last, where libraries put what matters, or its class."""
+    lines = [line.strip() for line in said(error).splitlines() if line.strip()]
+    return plain_line(lines[-1], LINE) if lines else type(error).__name__
+
+
+def class_and_last_line(error: BaseException) -> str:
+    """An exception's class, and what it says last."""
+    name, line = type(error).__name__, last_line(error)
+    return name if line == name else f"{name}: {line}"
 
 
 def fitted(text: str, most: int) -> str:

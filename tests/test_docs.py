@@ -12,8 +12,8 @@ import yaml
 
 from runs.config import RunConfig
 from search.cli import app
+from search.config_request import Wanted, all_named
 from search.drafting import drafted
-from search.wanted import Wanted, all_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,29 @@ def test_a_folder_imports_only_those_before_it(layer: str) -> None:
     later = set(LAYERS[LAYERS.index(layer) + 1 :])
     for path in files(layer):
         assert not imports(path) & later, path
+
+
+def named(path: Path) -> str:
+    """The name that a file is imported by."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules_of(path: Path, known: set[str]) -> set[str]:
+    """Which of the product's modules a file imports, wherever in it and for whatever."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(part if part in known else node.module for part in parts)
+    return found & known
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    paths = {named(path): path for layer in LAYERS for path in files(layer)}
+    graph = {name: modules_of(path, set(paths)) for name, path in paths.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names a circle
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,7 @@ def test_the_command_shows_tables_json_and_a_page(
 
 def test_names_are_escaped(project: Project) -> None:
     found = checked(project(), Depth(weights=False, smoke=False))
-    bad = Preflight(
-        title="<script>alert(1)</script>", models=found.models, tasks=found.tasks,
-        space=found.space, room=found.room, warnings=("<b>bold</b>",),
-    )  # fmt: skip
+    bad = replace(found, title="<script>alert(1)</script>", warnings=("<b>bold</b>",))
     assert "<script>" not in page(bad)
     assert "<b>bold</b>" not in fragment(bad)
     assert bad._repr_html_() == fragment(bad)

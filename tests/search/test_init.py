@@ -12,7 +12,7 @@ import yaml
 
 from runs.config import load_config
 from search.config_page import Draft, flow, located, text_of
-from search.wanted import named
+from search.config_request import named
 
 Command = Callable[..., Any]
 TinyModel = Callable[..., Path]
