@@ -31,6 +31,9 @@ from runs.statistics import (
     score,
 )
 
+BY_HAND = (Role.AVERAGE, Role.DEFAULT, Role.OWN)
+"""What is tried by hand: a group to be better than, besides the parents."""
+
 
 class Standing(StrEnum):
     """How the winner compares with the parents and with the recipes tried by hand."""
@@ -47,7 +50,7 @@ class Entry:
     """One candidate as it enters the comparison.
 
     Attributes:
-        name: The origin of a parent, the plain average or a default recipe; else ``candidate N``.
+        name: The origin of a recipe that was not searched; else ``candidate N``.
         role: What it is.
         rank: Place by search data alone, from 1; ``None`` without a search score.
         search: Values per task on the search questions.
@@ -112,7 +115,7 @@ class Finalist:
             the held-out score: by how much the search score flatters. ``None`` without such tasks.
         parents: Against the parents; ``None`` where there is nothing to compare: no parent was
             asked, it is a parent, or it serves only for comparison.
-        defaults: Against the plain average and the default recipes; likewise.
+        defaults: Against the plain average, the default recipes and the user's own; likewise.
     """
 
     name: str
@@ -153,7 +156,7 @@ def finalists(
     contenders = [e for e in asked if e.role is Role.SEARCHED or e is winner]
     groups = {
         "parents": [e for e in asked if e.role is Role.PARENT],
-        "defaults": [e for e in asked if e.role in (Role.AVERAGE, Role.DEFAULT)],
+        "defaults": [e for e in asked if e.role in BY_HAND],
     }
     against: dict[str, dict[str, Against]] = {entry.name: {} for entry in asked}
     for group, members in groups.items():

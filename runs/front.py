@@ -1,4 +1,7 @@
-"""The Pareto front: what no other candidate matches in every objective and betters in one."""
+"""The Pareto front: what no other candidate matches in every objective and betters in one.
+
+Where values are known up to an error, hair-thin differences would put most candidates on it.
+"""
 
 from __future__ import annotations
 
@@ -41,3 +44,30 @@ def front(points: Sequence[Sequence[float]] | NDArray[np.float64]) -> tuple[bool
         on_front[at], best[found] = True, point
         found += 1
     return tuple(on_front.tolist())
+
+
+def clear_front(
+    points: Sequence[Sequence[float]], errors: Sequence[Sequence[float]]
+) -> tuple[bool, ...]:
+    """Which points are on the front where values are known up to an error only.
+
+    Of the points that no other dominates, one is left out if another that is kept comes before it
+    and it is better than that in no objective by more than the standard error of the difference.
+    Without errors it is the same front, equal points once.
+
+    Args:
+        points: Values by objective, larger is better; those preferred among equals first.
+        errors: Standard errors of the values, taken for independent; one that is NaN counts as 0.
+
+    Returns:
+        For each point whether it is on the front.
+    """
+    best = front(points)
+    values = np.array(points, dtype=np.float64)
+    doubts = np.nan_to_num(np.array(errors, dtype=np.float64))
+    kept: list[int] = []
+    for at in np.flatnonzero(best).tolist():
+        lead = values[at] - values[kept]
+        if (lead > np.hypot(doubts[at], doubts[kept])).any(axis=1).all():
+            kept.append(at)
+    return tuple(at in kept for at in range(len(best)))

@@ -14,17 +14,26 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.evaluations import QUARANTINED
-from runs.front import front
-from runs.records import ANSWER_LENGTH, PARAMETERS, Evaluation, Record, Split, State
+from runs.front import clear_front
+from runs.records import (
+    ANSWER_LENGTH,
+    MEASURES,
+    PARAMETERS,
+    SCORE,
+    Evaluation,
+    Record,
+    Split,
+    State,
+)
 
 _FIRST = {
     "rank": "Int64",
     "front": "boolean",
+    "expected": "float64",
+    "expected_stderr": "float64",
     "score": "float64",
     "stderr": "float64",
     "estimate": "float64",
-    "posterior": "float64",
-    "posterior_stderr": "float64",
 }
 _HELD_OUT = {
     "held_out": "float64",
@@ -72,17 +81,17 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
 
     A task ``x`` has ``task:x`` and ``task_stderr:x`` for the search questions, ``held_out:x`` and
     ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction, and
-    ``posterior:x`` and ``posterior_stderr:x``, where larger is better.
+    ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures.
     """
-    posterior: dict[str, str] = {}
+    expected: dict[str, str] = {}
     search: dict[str, str] = {}
     held_out: dict[str, str] = {}
+    for name in (*(task.name for task in tasks), *MEASURES):
+        expected |= {f"expected:{name}": "float64", f"expected_stderr:{name}": "float64"}
     for task in tasks:
-        name = task.name
-        posterior |= {f"posterior:{name}": "float64", f"posterior_stderr:{name}": "float64"}
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
-    return {**_FIRST, **posterior, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
+    return {**_FIRST, **expected, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
 
 
 def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
@@ -145,26 +154,42 @@ def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
     return tuple(sorted(scored, key=_merit))
 
 
-def contenders(records: Sequence[Record], *, objectives: Sequence[str]) -> tuple[Record, ...]:
+def contenders(records: Sequence[Record], *, objectives: Sequence[str] = ()) -> tuple[Record, ...]:
     """Ranked candidates in the order in which they deserve a closer look.
 
     Args:
         records: With what is known of each objective.
-        objectives: Names; the best in each comes first, then all others by rank.
+        objectives: Of the run, where there are several: the best in each task on the front and then
+            all of the front come right after the first in rank. The best in a measure is not taken
+            for it: the smallest model is seldom a good one.
+
+    Returns:
+        The first in rank first, however many objectives there are.
     """
     order = ranked(records)
-    known = [record for record in order if record.objectives]
-    best_of = [max(known, key=lambda r: r.objectives[name].value) for name in objectives if known]
-    first = dict.fromkeys(record.id for record in best_of)
-    by_id = {record.id: record for record in order}
-    return tuple(by_id[number] for number in dict.fromkeys([*first, *by_id]))
+    chosen = list(order[:1])
+    if objectives:
+        on_front = fronts(order)
+        members = [record for record in order if record.id in on_front]
+        tasks = [name for name in objectives if name not in (SCORE, *MEASURES)]
+        chosen += [
+            max(members, key=lambda r: r.objectives[name].value) for name in tasks if members
+        ]
+        chosen += members
+    return tuple({record.id: record for record in (*chosen, *order)}.values())
 
 
 def fronts(records: Sequence[Record]) -> frozenset[int]:
-    """Ids of the candidates that no other is expected to match in all and beat in one."""
-    known = [record for record in records if record.objectives]
+    """Ids of the candidates on the front of what is to be expected of them in each objective.
+
+    Differences within the standard error of the difference count as none; of equals the first in
+    rank is on it (``runs.front.clear_front``).
+    """
+    known = [record for record in ranked(records) if record.objectives]
     points = [[one.value for one in record.objectives.values()] for record in known]
-    return frozenset(r.id for r, best in zip(known, front(points), strict=True) if best)
+    errors = [[one.stderr for one in record.objectives.values()] for record in known]
+    best = clear_front(points, errors)
+    return frozenset(record.id for record, is_on in zip(known, best, strict=True) if is_on)
 
 
 def _merit(record: Record) -> tuple[bool, float, int]:
@@ -215,10 +240,10 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
     if record.estimate is not None:
         row["estimate"] = record.estimate.value
     if record.posterior is not None:
-        row["posterior"] = record.posterior.value
-        row["posterior_stderr"] = record.posterior.stderr
+        row["expected"] = record.posterior.value
+        row["expected_stderr"] = record.posterior.stderr
     for name, known in record.objectives.items():
-        row |= {f"posterior:{name}": known.value, f"posterior_stderr:{name}": known.stderr}
+        row |= {f"expected:{name}": known.value, f"expected_stderr:{name}": known.stderr}
     if (length := record.measures.get(ANSWER_LENGTH)) is not None:
         row |= {"answer_length": length.value, "answer_length_stderr": length.stderr}
     if (size := record.measures.get(PARAMETERS)) is not None:

@@ -130,7 +130,9 @@ def _finalist_columns(
         yield f"held-out {task_title(task)}", True, [limits_text(part) for part in found]
     yield "search − held-out", True, [difference_text(one.gap) for one in finalists]
     yield from _group_columns("best parent", [one.parents for one in finalists])
-    yield from _group_columns("best default recipe", [one.defaults for one in finalists])
+    own = any(one.role is Role.OWN for one in finalists)
+    tried = "best recipe tried by hand" if own else "best default recipe"
+    yield from _group_columns(tried, [one.defaults for one in finalists])
 
 
 def _group_columns(

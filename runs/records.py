@@ -22,6 +22,9 @@ AVERAGE = "plain average"
 LEARNED = "learned "
 """How the origin of a recipe starts whose coefficients were learned; what was learned follows."""
 
+OWN = "seed "
+"""How the origin of a recipe of the user's starts; its file, or the earlier study, follows."""
+
 SAMPLERS = ("auto", "surrogate", "tpe", "cmaes", "gp", "nsga2", "nsga3", "random", "qmc")
 """Names a config may give for the sampler; the origin of what it proposes."""
 
@@ -45,6 +48,7 @@ class Role(StrEnum):
     BASE = "base"  # the base alone: what everything comes from, and no rival
     AVERAGE = "average"  # the plain average of all parents
     DEFAULT = "default"  # another first recipe: what anyone would try by hand
+    OWN = "own"  # a first recipe of the user's: from a file, or the best of an earlier study
     SEARCHED = "searched"  # proposed by a sampler
 
 
@@ -54,6 +58,8 @@ def role_of(origin: str) -> Role:
         return Role.PARENT
     if origin in (BASE, AVERAGE):
         return Role.BASE if origin == BASE else Role.AVERAGE
+    if origin.startswith(OWN):
+        return Role.OWN
     searched = origin in SAMPLERS or origin.startswith(LEARNED)
     return Role.SEARCHED if searched else Role.DEFAULT
 
@@ -65,7 +71,7 @@ def is_baseline(origin: str) -> bool:
 
 def is_known_good(origin: str) -> bool:
     """Whether a recipe of that origin was tried because it is known to be good elsewhere."""
-    return role_of(origin) is Role.DEFAULT
+    return role_of(origin) in (Role.DEFAULT, Role.OWN)
 
 
 class Split(StrEnum):

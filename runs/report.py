@@ -24,7 +24,7 @@ from spaces.contributions import contributions
 from spaces.problems import UserError
 from spaces.terminal import stripped
 
-JSON_FORMAT = 1
+JSON_FORMAT = 2
 """Version of the JSON report; it grows when a key changes its meaning or goes away."""
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from runs.finalists import Against, Entry, Finalist, Standing
+from runs.finalists import BY_HAND, Against, Entry, Finalist, Standing
 from runs.intervals import Interval
-from runs.records import AVERAGE, BASE, PARENT, Role
+from runs.records import AVERAGE, OWN, PARENT, Role, role_of
 from runs.specialists import Change, OnTask
 
 MOST_TASKS = 4
@@ -22,7 +22,7 @@ class Story:
     Attributes:
         finalists: The winner first.
         on_tasks: The winner against the specialist of each task.
-        missing: Parents, average and default recipes that the winner was not compared with.
+        missing: Recipes not searched that the winner was not compared with.
         questions: What to call the questions.
         confidence: Coverage of the intervals.
     """
@@ -51,7 +51,7 @@ class Story:
         return f"{self._opening()}the winner {'; it '.join(self._clauses())}{self._base()}"
 
     def _not_searched(self) -> str:
-        """The sentence where the winner is a parent, the plain average or a default recipe."""
+        """The sentence where the winner is not a recipe of the search."""
         winner = self._winner
         text = f"no other recipe did better in the search than {title(winner.name)}"
         if winner.role is Role.PARENT:
@@ -162,14 +162,18 @@ def everyone(group: Against, *, parents: bool, missing: Sequence[Role]) -> str:
 
     Args:
         group: The comparisons.
-        parents: Whether they are the parents; else they are average and default recipes.
+        parents: Whether they are the parents; else they are what is tried by hand.
         missing: Roles of those that it was not compared with.
     """
-    if set(group.comparisons) == {AVERAGE}:
-        return title(AVERAGE)
-    roles = (Role.PARENT,) if parents else (Role.AVERAGE, Role.DEFAULT)
-    compared = "compared " if set(roles) & set(missing) else ""
-    return f"every {compared}{'parent' if parents else 'default recipe'}"
+    roles = (Role.PARENT,) if parents else BY_HAND
+    every = f"every {'compared ' if set(roles) & set(missing) else ''}"
+    if parents:
+        return f"{every}parent"
+    found = {role_of(name) for name in group.comparisons}
+    words = [f"{every}default recipe"] if Role.DEFAULT in found else [title(AVERAGE)]
+    if Role.OWN in found:
+        words = [*(words if len(found) > 1 else []), f"{every}recipe of yours"]
+    return " and ".join(words)
 
 
 def told(found: Sequence[OnTask], *, contrast: bool) -> str:
@@ -240,11 +244,17 @@ def _listed(parts: Sequence[str]) -> str:
 
 def title(name: str) -> str:
     """A candidate in words: ``parent 'math'``, ``the plain average``, ``default recipe 'ties'``."""
-    if name.startswith(PARENT):
-        return f"parent {name.removeprefix(PARENT)!r}"
-    if name in (BASE, AVERAGE):
-        return f"the {name}"
-    return name if name.startswith("candidate ") else f"default recipe {name!r}"
+    if name.startswith("candidate "):
+        return name
+    match role_of(name):
+        case Role.PARENT:
+            return f"parent {name.removeprefix(PARENT)!r}"
+        case Role.BASE | Role.AVERAGE:
+            return f"the {name}"
+        case Role.OWN:
+            return f"your recipe {name.removeprefix(OWN)!r}"
+        case _:
+            return f"default recipe {name!r}"
 
 
 def signed(value: float) -> str:
@@ -262,9 +272,11 @@ def _p(value: float) -> str:
 
 
 def _absent(missing: Sequence[Entry]) -> list[str]:
-    """Parents and average by name, default recipes by number."""
-    words = [title(entry.name) for entry in missing if entry.role is not Role.DEFAULT]
-    count = sum(entry.role is Role.DEFAULT for entry in missing)
-    if count:
-        words.append(f"{count} default recipe{'' if count == 1 else 's'}")
+    """Parents and average by name, default recipes and the user's own by number."""
+    counted = {Role.DEFAULT: "default recipe{}", Role.OWN: "recipe{} of yours"}
+    words = [title(entry.name) for entry in missing if entry.role not in counted]
+    for role, what in counted.items():
+        count = sum(entry.role is role for entry in missing)
+        if count:
+            words.append(f"{count} {what.format('' if count == 1 else 's')}")
     return words

@@ -11,9 +11,10 @@ from merging.plan import PlanError, plan
 from runs.config import RunConfig
 from runs.leaderboard import ranked
 from runs.locations import DEFAULTS, locate, split_top
-from runs.records import is_baseline
+from runs.records import OWN, is_baseline
 from runs.store import Store
 from search.errors import InputError
+from search.posterior import judged
 from spaces.mergekit import from_yaml
 from spaces.places import exists, is_folder
 from spaces.problems import UserError
@@ -172,7 +173,7 @@ def _best(path: Path, top: int) -> Iterator[Written]:
     """The best of a study but for its parents and average: every run has those of its own."""
     store = Store.open(str(path))
     try:
-        chosen = [record for record in ranked(store.records()) if not record.is_baseline][:top]
+        chosen = [record for record in ranked(judged(store)) if not record.is_baseline][:top]
         manifest = store.manifest
     finally:
         store.close()
@@ -188,7 +189,7 @@ def _best(path: Path, top: int) -> Iterator[Written]:
 
 def _name(path: Path) -> str:
     """What a file is called: with its folder, since many are called ``study.db``."""
-    return f"seed {path.parent.name}/{path.name}"
+    return f"{OWN}{path.parent.name}/{path.name}"
 
 
 class _Models:
@@ -229,7 +230,7 @@ def _place(location: str) -> str:
 def _translated(entry: Written, known: _Models, notes: list[str]) -> Recipe:
     """The recipe with this run's names for its models."""
     names: dict[str, str] = {}
-    source = entry.name.removeprefix("seed ").partition(" #")[0]
+    source = entry.name.removeprefix(OWN).partition(" #")[0]
     for name in entry.recipe.models:
         found = known.at(entry.locations[name], entry.folder)
         found = found or known.like(entry.hashes.get(name))  # which may have to read all of them

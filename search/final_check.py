@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from runs.budget import Budget
 from runs.config import RunConfig
 from runs.leaderboard import contenders, ranked
-from runs.manifest import Manifest
-from runs.records import Record, Split, State, is_known_good
+from runs.records import MEASURES, SCORE, Record, Split, State, is_known_good
 from runs.split import Questions
 from runs.store import Store
 from search.ledger import Ledger
@@ -63,8 +62,9 @@ def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -
             loop.ask("finals", asks, total=len(asks))
         if stop.requested:
             return
-        best = [record.id for record in _best(store, top) if record.id not in tried]
-        chosen = best[: max(0, finalists(top) - len(tried))]
+        best = to_complete(judged(store), top=top, objectives=store.manifest.objectives)
+        new = [record.id for record in best if record.id not in tried]
+        chosen = new[: max(0, finalists(top) - len(tried))]
         if not chosen:
             return
         tried = [*tried, *chosen]
@@ -76,9 +76,12 @@ def _unfailed(store: Store, numbers: Collection[int]) -> list[int]:
     return [number for number in numbers if number not in failed]
 
 
-def budget_problems(config: RunConfig, questions: Questions, *, seeds: int) -> list[str]:
+def budget_problems(
+    config: RunConfig, questions: Questions, *, seeds: int, objectives: Sequence[str]
+) -> list[str]:
     """What is wrong with a budget in questions, one line each."""
-    limit, top = Budget.of(config.search).questions, config.search.validate_top
+    limit = Budget.of(config.search).questions
+    top = places(config.search.validate_top, objectives)
     kept = reserve(
         questions,
         top=top,
@@ -90,18 +93,20 @@ def budget_problems(config: RunConfig, questions: Questions, *, seeds: int) -> l
     if limit is None or limit >= needed:
         return []
     return [
-        f"search.questions: expected at least {needed}, of which {kept} are for the final check "
-        f"(search.validate: {top}), got {limit}"
+        f"search.questions: expected at least {needed}, of which {kept} are for the final check of "
+        f"{top} recipes (search.validate), got {limit}"
     ]
 
 
-def task_objectives(manifest: Manifest) -> tuple[str, ...]:
-    """Tasks that are objectives of their own: the best in each deserves a closer look.
+def places(asked: int, objectives: Sequence[str]) -> int:
+    """How many recipes to check: the first in rank and the best in every task of a front fit in.
 
-    The best in a measure is not among them: the smallest model is seldom a good one.
+    Args:
+        asked: By the user; none for none.
+        objectives: Of the run; none where the weighted sum is the only one.
     """
-    tasks = {task.name for task in manifest.catalogue.tasks}
-    return tuple(name for name in manifest.objectives if name in tasks)
+    tasks = sum(name not in (SCORE, *MEASURES) for name in objectives)
+    return max(asked, 1 + tasks) if asked and tasks else asked
 
 
 def finalists(top: int) -> int:
@@ -137,25 +142,48 @@ def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -
 
 
 def to_validate(store: Store, *, top: int) -> list[int]:
-    """Candidates that the held-out questions are still to be asked of, best first.
-
-    The best recipes, as many of the known-good ones that the search started with, every parent and
-    the plain average; all chosen by what they did on the search questions.
-    """
+    """Candidates that the held-out questions are still to be asked of, best first."""
     if not store.manifest.questions.held_out or top == 0:
         return []
-    records = judged(store)
+    chosen = to_judge(judged(store), top=top, objectives=store.manifest.objectives)
+    return [record.id for record in chosen if not _finished(record, Split.HELD_OUT)]
+
+
+def to_judge(
+    records: Sequence[Record], *, top: int, objectives: Sequence[str] = ()
+) -> list[Record]:
+    """Who is asked the held-out questions, by rank.
+
+    The best recipes, the parents and the plain average, and as many of the known-good recipes that
+    the search started with; all chosen by what they did on the search questions.
+
+    Args:
+        records: All candidates, with what is to be expected of them.
+        top: How many recipes besides those that are asked for comparison.
+        objectives: Of the run, where there are several.
+    """
+    best = {record.id for record in to_complete(records, top=top, objectives=objectives)}
+    best |= _references(records, top)
+    return [record for record in ranked(records) if record.id in best]
+
+
+def to_complete(
+    records: Sequence[Record], *, top: int, objectives: Sequence[str] = ()
+) -> list[Record]:
+    """Who is asked all search questions: the first in rank, and the best recipes.
+
+    Whoever is asked the held-out questions for comparison takes no place of the others.
+    """
+    order, aside = contenders(records, objectives=objectives), _references(records, top)
+    chosen = [record for record in order if record.id not in aside][:top]
+    return [*(first for first in order[:1] if first not in chosen), *chosen]
+
+
+def _references(records: Sequence[Record], top: int) -> set[int]:
+    """Whom the others are compared with: they are asked the held-out questions anyway."""
     order = ranked(records)
-    known_good = [record for record in order if is_known_good(record.origin)]
-    best = contenders(records, objectives=task_objectives(store.manifest))[:top]
-    chosen = [*best, *known_good[:top], *(r for r in order if r.is_baseline)]
-    numbers = dict.fromkeys(record.id for record in chosen)
-    return [r.id for r in order if r.id in numbers and not _finished(r, Split.HELD_OUT)]
-
-
-def _best(store: Store, top: int) -> tuple[Record, ...]:
-    """The recipes to check: of a front the best in each objective first, then by rank."""
-    return contenders(judged(store), objectives=task_objectives(store.manifest))[:top]
+    known_good = [record.id for record in order if is_known_good(record.origin)]
+    return {*known_good[:top], *(record.id for record in order if record.is_baseline)}
 
 
 def _finished(record: Record, split: Split) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runs.records import MEASURES, SCORE, Estimate, Record, Split, State
+from runs.records import MEASURES, PARAMETERS, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
 from search.estimates import Estimates
@@ -181,6 +181,9 @@ def judged(store: Store) -> tuple[Record, ...]:
     expected = {
         number: dict(zip(looked_at, posterior[number], strict=True)) for number in estimates
     }
+    if PARAMETERS in looked_at:  # a number that is known, whatever is to be expected of others
+        for number, found in expected.items():
+            found[PARAMETERS] = scores[number][PARAMETERS]
     return tuple(
         replace(
             record,

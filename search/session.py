@@ -27,8 +27,8 @@ from search.final_check import (
     asks_all,
     budget_problems,
     final_check,
+    places,
     reserve,
-    task_objectives,
 )
 from search.given import Given
 from search.inputs import look_again, same_models
@@ -163,7 +163,7 @@ def manifest_of(
     if few:
         raise InputError(few)
     searched_for = objectives(config, catalogue, questions)
-    small = budget_problems(config, questions, seeds=len(first))
+    small = budget_problems(config, questions, seeds=len(first), objectives=searched_for)
     if small:
         raise InputError(small)
     manifest = Manifest(
@@ -349,8 +349,7 @@ class Session:
             return not stop.requested
 
     def _top(self, asked: int) -> int:
-        """How many recipes to check: the best in every task that is an objective are among them."""
-        return max(asked, len(task_objectives(self._store.manifest))) if asked else 0
+        return places(asked, self._store.manifest.objectives)
 
     def _loop(self, stop: Stop) -> Loop:
         return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)

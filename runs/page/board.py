@@ -20,6 +20,7 @@ from runs.records import Record, Role, role_of
 KINDS = {
     Role.SEARCHED: "searched",
     Role.DEFAULT: "default",
+    Role.OWN: "yours",
     Role.AVERAGE: "average",
     Role.PARENT: "parent",
     Role.BASE: "base",
@@ -60,7 +61,7 @@ def _columns(
     """Name, explanation, cells and sort keys of each column that has anything to show."""
     yield "#", "Rank by search data", texts(frame["rank"]), _keys(frame["rank"])
     pairs = [
-        ("expected", "posterior", "posterior_stderr",
+        ("expected", "expected", "expected_stderr",
          "What to expect of it in the light of all others, with its standard deviation; ranks go "
          "by it less one standard deviation"),
         ("score", "score", "stderr", "On the search questions it was asked, ± standard error"),

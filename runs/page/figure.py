@@ -18,6 +18,7 @@ Json = dict[str, Any]
 MARKERS: dict[Role, tuple[str, str, str]] = {
     Role.SEARCHED: ("searched", "circle", "$accent"),
     Role.DEFAULT: ("default recipe", "diamond-open", "$second"),
+    Role.OWN: ("your recipe", "diamond", "$second"),
     Role.AVERAGE: ("plain average", "triangle-up", "$second"),
     Role.PARENT: ("parent", "square", "$third"),
     Role.BASE: ("base", "square-open", "$third"),

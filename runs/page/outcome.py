@@ -28,7 +28,14 @@ NORMAL = 1.959964
 """Half width of a 95 % interval in standard errors."""
 
 _FILL = {"winner": "$winner", Role.PARENT: "$third", Role.BASE: "$soft"}
-_PATTERN = {"winner": "", Role.PARENT: "/", Role.BASE: "", Role.AVERAGE: ".", Role.DEFAULT: "."}
+_PATTERN = {
+    "winner": "",
+    Role.PARENT: "/",
+    Role.BASE: "",
+    Role.AVERAGE: ".",
+    Role.DEFAULT: ".",
+    Role.OWN: "x",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

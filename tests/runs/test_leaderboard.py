@@ -27,15 +27,19 @@ def test_columns_and_dtypes_are_pinned(run_records, run_tasks) -> None:
     expected = {
         "rank": "Int64",
         "front": "boolean",
+        "expected": "float64",
+        "expected_stderr": "float64",
         "score": "float64",
         "stderr": "float64",
         "estimate": "float64",
-        "posterior": "float64",
-        "posterior_stderr": "float64",
-        "posterior:sort": "float64",
-        "posterior_stderr:sort": "float64",
-        "posterior:loss": "float64",
-        "posterior_stderr:loss": "float64",
+        "expected:sort": "float64",
+        "expected_stderr:sort": "float64",
+        "expected:loss": "float64",
+        "expected_stderr:loss": "float64",
+        "expected:answer_length": "float64",
+        "expected_stderr:answer_length": "float64",
+        "expected:parameters": "float64",
+        "expected_stderr:parameters": "float64",
         "task:sort": "float64",
         "task_stderr:sort": "float64",
         "task:loss": "float64",
@@ -202,23 +206,30 @@ def test_frame_survives_parquet_and_csv(run_records, run_tasks) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(buffer), frame)
 
 
-def judged_as(number: int, one: float, two: float) -> Record:
-    values = {"sort": Estimate(value=one, stderr=0.1), "loss": Estimate(value=two, stderr=0.1)}
+def judged_as(number: int, one: float, two: float, error: float = 0.1) -> Record:
+    values = {
+        "sort": Estimate(value=one, stderr=error),
+        "loss": Estimate(value=two, stderr=error),
+    }
     return dataclasses.replace(_record(number, one + two), objectives=values)
 
 
-def test_the_front_is_marked_and_its_ends_come_first(run_tasks) -> None:
-    records = [judged_as(0, 0.9, -0.9), judged_as(1, 0.5, 0.4), judged_as(2, 0.1, 0.5)]
-    records += [judged_as(3, 0.4, 0.3), _record(4, 2)]
+def test_the_front_is_marked_and_comes_right_after_the_first_in_rank(run_tasks) -> None:
+    records = [judged_as(0, 0.9, -0.9), judged_as(1, 0.5, 0.4), judged_as(2, 0.1, 0.7)]
+    records += [judged_as(3, 0.4, 0.3), judged_as(4, 0.45, 0.41), _record(5, 2)]
     frame = leaderboard(records, run_tasks).set_index("candidate")
-    assert frame["front"].loc[[0, 1, 2, 3]].tolist() == [True, True, True, False]
-    assert frame["front"].isna().loc[4]
-    assert frame.loc[2, "posterior:loss"] == 0.5
-    assert frame.loc[2, "posterior_stderr:loss"] == 0.1
+    # 4 is better than 1 in one task by a hair, and worse in the other.
+    assert frame["front"].loc[[0, 1, 2, 3, 4]].tolist() == [True, True, True, False, False]
+    assert frame["front"].isna().loc[5]
+    assert frame.loc[2, "expected:loss"] == 0.7
+    assert frame.loc[2, "expected_stderr:loss"] == 0.1
     assert fronts(records) == {0, 1, 2}
     order = [record.id for record in contenders(records, objectives=("sort", "loss"))]
-    assert order == [0, 2, 4, 1, 3]
-    assert [r.id for r in contenders(records, objectives=())] == [4, 1, 3, 2, 0]
+    assert order == [5, 0, 2, 1, 4, 3]
+    # the best in a measure is not looked for: of 0, 2 and 1 the first in rank comes first
+    order = [record.id for record in contenders(records, objectives=("sort", "parameters"))]
+    assert order == [5, 0, 1, 2, 4, 3]
+    assert [r.id for r in contenders(records)] == [5, 1, 4, 2, 3, 0]
 
 
 def test_unmarked_questions_of_both_splits_add_up(run_records, run_tasks) -> None:

@@ -25,6 +25,8 @@ NAMES = {
     "code": ("parent code", Role.PARENT),
     "average": (AVERAGE, Role.AVERAGE),
     "ties": ("ties density 0.5 weight 1", Role.DEFAULT),
+    "mine": ("seed earlier/study.db #1", Role.OWN),
+    "file": ("seed recipes/good.yaml", Role.OWN),
 }
 
 
@@ -103,6 +105,30 @@ def test_p_values_of_finalists_are_corrected_and_the_winners_is_there_as_it_is()
     assert second.parents.adjusted == 2 * second.parents.p_value < 0.025
     assert winner.parents.adjusted == winner.parents.p_value
     assert found.standing is Standing.BEATS
+
+
+def test_recipes_of_the_users_are_called_theirs() -> None:
+    assert role_of("seed recipes/good.yaml") is Role.OWN
+    found = decide(winner=90, mine=88, average=70, math=60)
+    assert "default" not in found.sentence
+    assert (
+        "; it is ahead of the plain average and every recipe of yours, but not beyond doubt: "
+        "+0.020 over the best, your recipe 'earlier/study.db #1' ("
+    ) in found.sentence
+    found = decide(winner=90, mine=80, ties=70)
+    both = "the winner beats every default recipe and every recipe of yours: +0.1"
+    assert both in found.sentence
+    assert (
+        "the winner beats every recipe of yours: +0.1"
+        in decide(winner=90, mine=80, file=7).sentence
+    )
+    found = decide(winner=90, math=70, ties=None, mine=None, file=None)
+    assert "; not compared: 1 default recipe, 2 recipes of yours" in found.sentence
+    found = decide(mine=90, math=70)
+    assert found.sentence.startswith(
+        "no other recipe did better in the search than your recipe 'earlier/study.db #1', which "
+        "beats every parent: +0.200 over the best, parent 'math' ("
+    )
 
 
 def test_the_default_recipes_are_a_group_of_their_own() -> None:
