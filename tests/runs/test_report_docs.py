@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.base import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
+from runs.config import RunConfig
 from runs.manifest import Manifest
 from runs.records import AVERAGE, Split
 from runs.split import divide
@@ -46,7 +47,7 @@ def study(tmp_path: Path) -> Path:
     )
     manifest = Manifest(
         config="",
-        space={},
+        space=RunConfig.from_text("models: {a: ./a, b: ./b}\ntasks: [t]\n").space(1).to_dict(),
         inputs={},
         inputs_dtype="float32",
         catalogue=catalogue,
