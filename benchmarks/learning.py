@@ -27,7 +27,8 @@ from runs.sections import LearnSection
 from runs.store import Store
 from search.family import make_family
 from search.given import Given
-from search.learning import BACKWARD, LOOK, MOST_ASIDE, Learning, filters_of, spent, starts
+from search.learning import BACKWARD, LOOK, MOST_ASIDE, Learning, filters_of, starts
+from search.lessons import spent
 from search.session import prepare
 from search.stop import Stop
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.insights import Insights
+from runs.lessons import Lesson
 from runs.records import Record
 from runs.timeline import Timeline
 from runs.verdict import Verdict
@@ -53,6 +54,7 @@ class Report:
         best_yaml: The best recipe as YAML; ``None`` before there is one.
         reproduce: Commands that make the result again, one per line.
         config: The run's config with every key, as YAML; may be empty.
+        learning: How coefficients were learned before the search; empty where none were.
         details: What the figures of the page are made from; ``None`` leaves them out.
     """
 
@@ -66,4 +68,5 @@ class Report:
     best_yaml: str | None = None
     reproduce: tuple[str, ...] = ()
     config: str = ""
+    learning: tuple[Lesson, ...] = ()
     details: Details | None = None

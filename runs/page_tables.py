@@ -12,6 +12,7 @@ import pandas as pd
 from evaluators.base import TaskInfo
 from runs.finalists import Against, Finalist
 from runs.intervals import Interval
+from runs.lessons import Lesson
 from runs.records import Role, is_baseline
 from runs.sentences import p_text, signed, title
 
@@ -165,6 +166,45 @@ def difference_text(found: Interval | None) -> str:
     text = signed(found.value)
     return (
         text if math.isnan(found.low) else f"{text} ({signed(found.low)} to {signed(found.high)})"
+    )
+
+
+_LEARNING = (
+    "recipe",
+    "coefficients",
+    "steps",
+    "loss before",
+    "loss chosen",
+    "after step",
+    "questions",
+    "of the budget",
+    "s of work",
+    "ended early",
+)
+
+
+def learning_table(lessons: Sequence[Lesson]) -> Table:
+    """What was learned before the search, and what that cost."""
+    rows = [
+        (
+            one.name,
+            str(one.coefficients),
+            f"{one.steps} of {one.planned}" if one.planned else str(one.steps),
+            "" if one.chosen is None else score_text(one.aside[0][1]),
+            "" if one.chosen is None else score_text(one.chosen[1]),
+            "" if one.chosen is None else str(one.chosen[0]),
+            f"{one.questions:,}",
+            "" if math.isnan(one.share) else f"{100 * one.share:.0f} %",
+            seconds_text(one.seconds),
+            one.failed,
+        )
+        for one in lessons
+    ]
+    return Table(
+        headers=_LEARNING,
+        numeric=tuple(name not in ("recipe", "ended early") for name in _LEARNING),
+        rows=tuple(rows),
+        marks=("",) * len(rows),
     )
 
 

@@ -13,6 +13,7 @@ from runs.page_tables import (
     failures_table,
     finalists_table,
     leaderboard_table,
+    learning_table,
     tasks_table,
 )
 from runs.records import Role, role_of
@@ -37,6 +38,8 @@ def markdown(report: Report) -> str:
         finals = finalists_table(verdict.finalists, report.tasks)
         parts += ["## Finalists", _markdown_table(finals)]
     parts += ["## Leaderboard", *_leaderboard(report)]
+    if report.learning:
+        parts += ["## Learning", _markdown_table(learning_table(report.learning))]
     if len(report.failures):
         shown = failures_table(report.failures.head(MOST_ROWS))
         parts += ["## Failures", _markdown_table(shown), *_rest(len(report.failures) - MOST_ROWS)]

@@ -17,6 +17,7 @@ from runs.files import replacing, write_text
 from runs.finalists import Against, Finalist
 from runs.images import IMAGES, images
 from runs.leaderboard import ranked
+from runs.lessons import Lesson
 from runs.page.page import page
 from runs.progress import changes, progress
 from runs.verdict import Verdict
@@ -79,6 +80,7 @@ def to_json(report: Report) -> str:
         "reproduce": list(report.reproduce),
         "config": report.config,
         "best_yaml": report.best_yaml,
+        "learning": [_lesson(one, report.details) for one in report.learning],
         "insights": _insights(report.details),
     }
     members = [f"{json.dumps(name)}: {_json(value)}" for name, value in data.items()]
@@ -206,6 +208,26 @@ def _insights(details: Details | None) -> dict[str, Any] | None:
             }
             for step in changes(progress(details.records, timeline))
         ],
+    }
+
+
+def _lesson(lesson: Lesson, details: Details | None) -> dict[str, Any]:
+    """How one recipe was learned, and its weights over depth."""
+    layers = 0 if details is None else details.layers
+    found = contributions(lesson.recipe, layers) if layers else ()
+    return {
+        "name": lesson.name,
+        "coefficients": lesson.coefficients,
+        "steps": lesson.steps,
+        "planned": lesson.planned,
+        "losses": lesson.losses,
+        "aside": [{"step": step, "loss": loss} for step, loss in lesson.aside],
+        "chosen": None if lesson.chosen is None else lesson.chosen[0],
+        "questions": lesson.questions,
+        "seconds": lesson.seconds,
+        "share": lesson.share,
+        "failed": lesson.failed,
+        "weights_over_depth": [asdict(item) for item in found],
     }
 
 

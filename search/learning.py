@@ -9,22 +9,20 @@ Held-out questions are never asked.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluators.base import Candidate, Failure, LossGradient
 from evaluators.pool import Pool, Result
-from runs.budget import Budget, Cost
+from runs.budget import Budget
 from runs.config import RunConfig
 from runs.records import LEARNED
 from runs.sections import LearnSection
 from runs.store import Store
 from search.descent import Batches, Descent
-from search.live_view import Standing
+from search.lessons import FACT, Track, standing_of, tracks
 from search.monitor import Monitor
 from search.stop import Stop
 from spaces.coefficients import Coefficients
@@ -34,9 +32,6 @@ from spaces.profiles import METHOD, layered
 from spaces.recipe import Recipe
 from spaces.seeds import Seed, seeds
 from spaces.space import Space
-
-FACT = "learning:"
-"""How the facts that hold the learning start; the name of the recipe follows."""
 
 BACKWARD = 3
 """What a question costs that is differentiated, in questions: a backward pass is two forward."""
@@ -102,56 +97,6 @@ def steps_for(section: LearnSection, budget: Budget, *, questions: int) -> int:
     return int(min(section.steps, most / each))
 
 
-def begun(store: Store) -> bool:
-    """Whether a run has begun to learn."""
-    return bool(store.facts(FACT))
-
-
-def spent(store: Store) -> Cost:
-    """What learning has cost so far: questions, as many as its passes are worth, and GPU-hours."""
-    gpus = store.number("gpus")
-    found = [track.descent for track in _tracks(store).values()]
-    return Cost(
-        questions=sum(one.questions for one in found),
-        gpu_hours=gpus * sum(one.seconds for one in found) / 3600,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Track:
-    """One recipe that is learned: as it began, and where its coefficients stand."""
-
-    recipe: Recipe
-    descent: Descent
-
-    def to_json(self) -> str:
-        return json.dumps({"recipe": self.recipe.to_dict(), "descent": self.descent.to_json()})
-
-    @classmethod
-    def from_json(cls, text: str) -> _Track:
-        data = json.loads(text)
-        return cls(
-            recipe=Recipe.from_dict(data["recipe"]), descent=Descent.from_json(data["descent"])
-        )
-
-    def now(self) -> Recipe:
-        """The recipe with the coefficients as they are."""
-        return Coefficients(self.recipe).replaced(self.descent.values)
-
-    def learned(self) -> Recipe:
-        """The recipe with the best coefficients."""
-        return Coefficients(self.recipe).replaced(self.descent.best or self.descent.values)
-
-
-def _tracks(store: Store) -> dict[str, _Track]:
-    """What the study holds of learning, by name; what cannot be read counts for nothing."""
-    found: dict[str, _Track] = {}
-    for name, text in store.facts(FACT).items():
-        with suppress(ValueError, KeyError, TypeError):
-            found[name.removeprefix(FACT)] = _Track.from_json(text)
-    return found
-
-
 @dataclass(kw_only=True)
 class Learning:
     """Learns the coefficients of some recipes with a pool of workers.
@@ -191,7 +136,7 @@ class Learning:
         self._task_of = task_of
         self._weights = {one.name: one.weight for one in manifest.catalogue.tasks}
         self._batches = Batches(tasks=tasks, size=self.section.batch, seed=self.seed)
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[str, Track] = {}
         self._failures: dict[str, int] = {}
 
     def run(self, starts: Mapping[str, Recipe]) -> tuple[Seed, ...]:
@@ -203,11 +148,11 @@ class Learning:
         Returns:
             What was learned; nothing where it was stopped before.
         """
-        known = _tracks(self.store)
+        known = tracks(self.store)
         for name, recipe in starts.items():
-            start = _Track(recipe=recipe, descent=Descent(values=Coefficients(recipe).values))
-            self._tracks[name] = known.get(name, start)
-        standing = self._standing()
+            start = Track(recipe=recipe, descent=Descent(values=Coefficients(recipe).values))
+            self._tracks[name] = replace(known.get(name, start), planned=self.steps)
+            self._keep(name)
         for name in self._tracks:
             self._submit(name)
         while self.pool.pending:
@@ -219,18 +164,10 @@ class Learning:
                 self._take(result)
             if self.stop.requested:
                 self.pool.withdraw()
-            standing.done = sum(track.descent.steps for track in self._tracks.values())
-            standing.running, standing.workers = len(self.begun), self.pool.size
+            standing = standing_of(self._tracks, title=self.store.title, workers=self.pool.size)
+            standing.running = len(self.begun)
             self.monitor.update(standing)
         return () if self.stop.requested else tuple(self._seeds())
-
-    def _standing(self) -> Standing:
-        return Standing(
-            phase="learning",
-            total=self.steps * len(self._tracks),
-            title=self.store.title,
-            workers=self.pool.size,
-        )
 
     def _submit(self, name: str) -> None:
         """Ask for the next step of a recipe, if there is one."""
@@ -274,8 +211,11 @@ class Learning:
         if descent.failed:
             self.monitor.note(f"{name}: not learned further: {descent.failed}")
         self._tracks[name] = replace(track, descent=descent)
-        self.store.set_fact(f"{FACT}{name}", self._tracks[name].to_json())
+        self._keep(name)
         self._submit(name)
+
+    def _keep(self, name: str) -> None:
+        self.store.set_fact(f"{FACT}{name}", self._tracks[name].to_json())
 
     def _stepped(self, descent: Descent, asked: Candidate, found: LossGradient) -> Descent:
         weights = asked.weights or {}

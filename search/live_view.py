@@ -59,6 +59,7 @@ class Standing:
         questions: Number of questions answered.
         active: What is under way.
         notice: What else the user should know; may be empty.
+        words: What there is to say of a phase without scores, in place of the best one.
     """
 
     phase: str
@@ -77,6 +78,7 @@ class Standing:
     questions: int = 0
     active: Mapping[int, Active] = field(default_factory=dict)
     notice: str = ""
+    words: str = ""
 
     @property
     def progress(self) -> float:
@@ -87,6 +89,8 @@ class Standing:
 
     def best_text(self) -> str:
         """The best so far and its lead over the best parent, in words."""
+        if self.words:
+            return self.words
         if math.isnan(self.best):
             return "no score yet"
         text = f"best {self.best:.4f} ({self.best_what})"
@@ -215,7 +219,8 @@ def _facts(standing: Standing, pace: Pace) -> Iterator[tuple[str, Text]]:
     yield "time", Text(pace.text(standing))
     lead = standing.best - standing.best_parent
     colour = "" if math.isnan(lead) else "green" if lead > 0 else "yellow"
-    yield "best", Text(standing.best_text().removeprefix("best "), style=f"bold {colour}".strip())
+    name = "learned" if standing.words else "best"
+    yield name, Text(standing.best_text().removeprefix("best "), style=f"bold {colour}".strip())
     busy = f"{standing.running} of {standing.workers} busy"
     yield "workers", Text(" · ".join(part for part in (busy, pace.rate_text()) if part))
     if standing.failures:

@@ -16,8 +16,8 @@ from runs.store import Store
 from runs.utilisation import Register
 from search.ahead import Ahead
 from search.errors import RunFailed
-from search.learning import spent
 from search.ledger import Ledger
+from search.lessons import spent
 from search.monitor import Active, Monitor, Standing
 from search.spending import Spending, Watch
 from search.stop import Stop

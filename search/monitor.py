@@ -46,18 +46,21 @@ class LogMonitor:
         self._pace = Pace()
         self._last = -math.inf
         self._best = ""
+        self._done = 0
 
     def update(self, standing: Standing, result: Result | None = None) -> None:
         self._pace.see(standing)
-        if result is None:
+        if result is None and (not standing.words or standing.done == self._done):
             return
         now = time.monotonic()
-        news = isinstance(result.scored, Failure) or standing.best_text() != self._best
+        failed = result is not None and isinstance(result.scored, Failure)
+        news = failed or standing.best_text() != self._best
         finished = standing.done == standing.total
         if not news and not finished and now - self._last < LOG_SECONDS:
             return
-        self._last, self._best = now, standing.best_text()
-        self.note(line(standing, self._pace, last=describe(result)))
+        self._last, self._best, self._done = now, standing.best_text(), standing.done
+        last = "" if result is None else describe(result)
+        self.note(line(standing, self._pace, last=last))
 
     def note(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")

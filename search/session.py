@@ -35,7 +35,6 @@ from search.inputs import look_again, same_models
 from search.learning import (
     FEWEST_STEPS,
     Learning,
-    begun,
     filters_of,
     section_of,
     starts,
@@ -43,6 +42,7 @@ from search.learning import (
     why_not,
 )
 from search.ledger import Ledger
+from search.lessons import begun
 from search.loop import Loop
 from search.monitor import Monitor
 from search.objectives import objectives, sizes_of

@@ -22,16 +22,17 @@ from runs.content import Details, Report
 from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
+from runs.lessons import cost_words
 from runs.locations import portable, portable_values
 from runs.manifest import MODELS_CHANGED, Manifest
-from runs.records import Record, Split, State
+from runs.records import LEARNED, Record, Split, State
 from runs.report import write_report
 from runs.store import Store
 from runs.timeline import Timeline
 from runs.utilisation import attended, busy_share, machines, most_at_once
 from runs.verdict import Verdict, judge
 from search.insights import insights
-from search.learning import spent
+from search.lessons import lessons, spent
 from search.looks import looks
 from search.posterior import judged
 from search.task_screen import show_verdict
@@ -74,6 +75,7 @@ def make_report(store: Store, config: RunConfig) -> Report:
             "search build best.yaml merged",
         ),
         config=_portable_config(store, config).to_yaml(),
+        learning=lessons(store, Budget.of(config.search), workers=timeline.most_at_once),
         details=Details(
             records=records,
             timeline=timeline,
@@ -170,6 +172,8 @@ def show_result(store: Store, report: Report, console: Console) -> None:
     attendances = attended(store)
     if attendances:
         console.print(f"Workers: {_attendance(attendances)}", markup=False)
+    if report.learning:
+        console.print(f"Learning: {cost_words(report.learning)}", markup=False)
     if store.manifest.dry_run:
         console.print(DRY)
     if changed := _changed(store):
@@ -219,6 +223,10 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     lines["budget"] = budget.words(cost)
     lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
     lines["hours"] = f"{cost.hours:.2f}"
+    workers = Timeline.of(store.parts()).most_at_once
+    if learned := lessons(store, budget, workers=workers):
+        each = "; ".join(f"{one.name.removeprefix(LEARNED)}: {one.words()}" for one in learned)
+        lines["learning"] = f"{each}; {cost_words(learned)}"
     held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
     lines["held-out"] = f"{held_out} candidates asked"
     failed = _failed(records)

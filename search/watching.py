@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from runs.progress import expected
 from runs.records import Part, Record, Role, Split, State, role_of
 from runs.store import Store
 from runs.timeline import Timeline
+from search.lessons import Track, standing_of, tracks
 from search.live_view import Active, Pace, Standing, line, view
 from search.overrides import Overrides
 from search.posterior import judged
@@ -44,6 +45,7 @@ class _Seen:
         seconds: Of drivers at work, as last saved.
         driven: Whether somebody is at work on the run.
         complete: Whether the budget is spent and nobody is at work.
+        learned: The recipes whose coefficients are learned, by name.
         over: Whether nobody is, and the last driver ended well: its budget was spent, or it was
             stopped, or it failed. One that was killed leaves its lock: `resume` may follow.
     """
@@ -55,6 +57,7 @@ class _Seen:
     seconds: float
     driven: bool
     complete: bool
+    learned: Mapping[str, Track]
     over: bool
 
     @classmethod
@@ -71,6 +74,7 @@ class _Seen:
             seconds=store.number("seconds"),
             driven=driven,
             complete=ended and not driven,
+            learned=tracks(store),
             over=holder is None and store.fact("gpus") is not None,
         )
 
@@ -119,6 +123,11 @@ class Watcher:
         held_out = [r for r in records if Split.HELD_OUT in r.evaluations]
         phase = "held-out" if held_out and not searching else "search"
         best, what, parent = self._lead
+        workers = max(1, Timeline.of(parts).most_at_once)
+        if not searching and any(track.under_way for track in seen.learned.values()):
+            learning = standing_of(seen.learned, title=self.store.title, workers=workers)
+            learning.notice = self._notice(seen)
+            return learning
         found = Standing(
             phase=phase,
             title=self.store.title,
@@ -129,8 +138,9 @@ class Watcher:
             best=best,
             best_what=what,
             best_parent=parent,
-            workers=max(1, Timeline.of(parts).most_at_once),
+            workers=workers,
             questions=sum(p.questions for _, _, p in parts if p.state is State.COMPLETE),
+            notice=self._notice(seen),
         )
         for record in records:
             if (kind := record.evaluations[Split.SEARCH].failure_kind) is not None:
@@ -145,10 +155,13 @@ class Watcher:
             for number, _, part in parts
             if part.state is State.RUNNING and seen.driven
         }
-        if not seen.driven and not seen.complete:
-            found.notice = f"nobody is at work on it; `search resume {self.store.name}` goes on"
         found.running = min(len(found.active), found.workers)
         return found
+
+    def _notice(self, seen: _Seen) -> str:
+        if seen.driven or seen.complete:
+            return ""
+        return f"nobody is at work on it; `search resume {self.store.name}` goes on"
 
     def _look(self, finished: int) -> None:
         """See who is ahead, if that can have changed and was not looked at a moment ago."""

@@ -14,6 +14,7 @@ from runs.page.outcome import record_name
 from runs.progress import expected
 from runs.records import Record, Role
 from spaces.contributions import contributions
+from spaces.recipe import Recipe
 
 MOST_PARTS = 14
 """Parts of recipes whose importance is shown."""
@@ -177,7 +178,21 @@ def _dependence(
 
 def depth_figure(details: Details, record: Record) -> Figure | None:
     """Weight of each parent over depth; ``None`` where the recipe brings in nothing."""
-    found = contributions(record.recipe, details.layers)
+    return weights_figure(
+        record.recipe,
+        details.layers,
+        name="depth",
+        title="Weight of each parent over depth",
+        note="Effective weights of the winner in every layer, from the first to the last: after "
+        "normalisation, multiplied along the merge tree. The darker or stronger, the more.",
+    )
+
+
+def weights_figure(
+    recipe: Recipe, layers: int, *, name: str, title: str, note: str
+) -> Figure | None:
+    """Weight of each parent over depth, by kind of tensor; ``None`` where nothing is brought in."""
+    found = contributions(recipe, layers)
     if not found:
         return None
     several = len({item.tensors for item in found}) > 1
@@ -209,10 +224,9 @@ def depth_figure(details: Details, record: Record) -> Figure | None:
     if layers <= MOST_NUMBERS:
         trace["texttemplate"] = "%{z:.2f}"
     return Figure(
-        name="depth",
-        title="Weight of each parent over depth",
-        note="Effective weights of the winner in every layer, from the first to the last: after "
-        "normalisation, multiplied along the merge tree. The darker or stronger, the more.",
+        name=name,
+        title=title,
+        note=note,
         traces=(trace,),
         layout={
             "xaxis": axis("layer", showgrid=False, zeroline=False, fixedrange=True),

@@ -22,9 +22,16 @@ from runs.page.board import board, packed, recipes
 from runs.page.course import failures_figure, progress_figure, workers_figure
 from runs.page.figure import Figure
 from runs.page.headline import headline
+from runs.page.learning import learned_figures, loss_figure
 from runs.page.outcome import front_figure, task_figures
 from runs.page.tree import drawing
-from runs.page_tables import Table, finalists_table, leaderboard_table, tasks_table
+from runs.page_tables import (
+    Table,
+    finalists_table,
+    leaderboard_table,
+    learning_table,
+    tasks_table,
+)
 from runs.records import Record
 from runs.task_tables import by_task_table
 
@@ -49,6 +56,8 @@ class Figures:
     progress: Figure | None = None
     tasks: tuple[Figure, ...] = ()
     front: Figure | None = None
+    learning: Figure | None = None
+    learned: tuple[Figure, ...] = ()
     importance: Figure | None = None
     effects: tuple[Figure, ...] = ()
     depth: Figure | None = None
@@ -57,10 +66,11 @@ class Figures:
 
     def __iter__(self) -> Iterator[Figure]:
         """All there are, in the order of the page."""
-        several = (self.tasks, self.effects)
-        yield from several[0]
-        yield from (one for one in (self.progress, self.front, self.importance) if one)
-        yield from several[1]
+        yield from self.tasks
+        yield from (one for one in (self.progress, self.front, self.learning) if one)
+        yield from self.learned
+        yield from (one for one in (self.importance,) if one)
+        yield from self.effects
         yield from (one for one in (self.depth, self.failures, self.workers) if one)
 
 
@@ -68,12 +78,18 @@ def figures(report: Report) -> Figures:
     """All figures that a report has something to show for."""
     details = report.details
     if details is None:
-        return Figures(tasks=tuple(task_figures(report)), failures=failures_figure(report))
+        return Figures(
+            tasks=tuple(task_figures(report)),
+            learning=loss_figure(report.learning),
+            failures=failures_figure(report),
+        )
     winner = _winner(details)
     return Figures(
         progress=progress_figure(details.records, details.timeline),
         tasks=tuple(task_figures(report)),
         front=front_figure(report, details.records),
+        learning=loss_figure(report.learning),
+        learned=tuple(learned_figures(details, report.learning)),
         importance=importance_figure(details.insights),
         effects=tuple(effect_figures(details)),
         depth=None if winner is None else depth_figure(details, winner),
@@ -100,6 +116,7 @@ def _values(report: Report) -> dict[str, Any]:
         "finalists": _finalists(report),
         "first_rows": leaderboard_table(first, report.tasks, wide=False),
         "messages": _messages(report.failures),
+        "learning": learning_table(report.learning),
         "tasks": tasks_table(report.tasks),
         "ranked": int(report.frame["rank"].notna().sum()),
         "data": _data(report, found),

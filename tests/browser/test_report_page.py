@@ -74,6 +74,28 @@ def test_every_figure_holds_its_traces(page, report) -> None:
     assert counts == {figure.name: len(figure.traces) for figure in figures(report)}
 
 
+def test_what_was_learned_stands_beside_what_was_searched(page) -> None:
+    drawn = page.run(
+        "return [...document.querySelectorAll('#learning [data-plot]')].map(p => p.dataset.plot)"
+    )
+    assert drawn == ["learning", "learned-by-layer", "searched"]
+    kept, chosen = page.run(
+        "return ['kept aside', 'chosen'].map(kind => document.querySelector"
+        "('[data-plot=learning]')._fullData.find(t => t.name === 'learned by layer: ' + kind))"
+        ".map(trace => [[...trace.x], [...trace.y]])"
+    )
+    assert kept == [[0, 5, 10, 12], [1.0, 0.6, 0.2, 0.3]]
+    assert chosen == [[10], [0.2]]
+    rows = page.run(
+        "return document.querySelector('[data-plot=learned-by-layer]')._fullLayout.yaxis.ticktext"
+    )
+    assert rows[:4] == [f"math · {kind}" for kind in ("self_attn", "mlp", "embed", "other tensors")]
+    press(page, "logarithm")
+    kind = "return document.querySelector('[data-plot=learning]')._fullLayout.yaxis.type"
+    assert page.run(kind) == "log"
+    assert page.errors() == []
+
+
 def test_names_are_shown_as_text(page) -> None:
     assert page.run("return window.hacked") is None
     assert NASTY in page.run("return document.querySelector('#reproduce').innerText")

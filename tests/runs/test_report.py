@@ -18,6 +18,7 @@ from runs import content
 from runs.files import replacing
 from runs.finalists import Against, Entry, Standing
 from runs.leaderboard import failures, leaderboard
+from runs.lessons import Lesson, cost_words
 from runs.page.headline import headline
 from runs.page_tables import score_text
 from runs.records import Role
@@ -33,6 +34,8 @@ from runs.report import (
 )
 from runs.resampling import Resampling
 from runs.verdict import verdict
+from spaces.recipe import Merge, Model, Recipe
+from tests.runs.conftest import source
 
 NASTY = "<script>alert(1)</script>"
 SCRIPTS = ("data", "recipes", "plotly", "figures", "report")
@@ -77,6 +80,43 @@ def report(run_records, run_tasks) -> Report:
         reproduce=("search export study.db", "search build best.yaml OUT"),
         config="base: ./base\nmodels: {math: ./math}\n",
     )
+
+
+@pytest.fixture
+def lesson() -> Lesson:
+    sources = tuple(source(Model(name), weight=0.25) for name in ("math", "code"))
+    merge = Merge(method="task_arithmetic", sources=sources, base=Model("base"))
+    return Lesson(
+        name="learned by layer",
+        recipe=Recipe(root=merge),
+        coefficients=2,
+        steps=12,
+        planned=12,
+        losses=(1.0, 0.5),
+        aside=((0, 0.9), (5, 0.4), (10, 0.4), (12, 0.6)),
+        questions=1234,
+        seconds=41.5,
+        share=0.125,
+        failed="",
+    )
+
+
+def test_learning_is_in_every_report_for_people_and_programs(
+    report: Report, lesson: Lesson
+) -> None:
+    learned = replace(report, learning=(lesson,))
+    row = "| learned by layer | 2 | 12 of 12 | 0.900 | 0.400 | 10 | 1,234 | 12 % | 42 |  |"
+    assert row in to_markdown(learned)
+    (found,) = json.loads(to_json(learned))["learning"]
+    assert found["aside"][1] == {"step": 5, "loss": 0.4}
+    assert (found["chosen"], found["share"], found["losses"]) == (10, 0.125, [1.0, 0.5])
+    schema = json.loads((Path(content.__file__).parent / "report.schema.json").read_text("utf-8"))
+    jsonschema.validate(json.loads(to_json(learned)), schema)
+    page = Page(to_html(learned))
+    assert page.open == []
+    assert {"1,234", "12 %"} <= set(page.texts)
+    assert "Learning" not in Page(to_html(report)).texts
+    assert cost_words((lesson, lesson)) == "2,468 questions (25 % of the budget), 83 s of work"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from evaluators.base import Candidate
 from evaluators.pool import Result, SerialPool
@@ -22,6 +24,7 @@ from evaluators.scorer import HarnessEvaluator
 from merging.checkpoint import Checkpoint
 from runs.budget import Budget
 from runs.config import RunConfig, load_config
+from runs.page.page import figures
 from runs.records import Role, Split, role_of
 from runs.sections import LearnSection
 from runs.store import Store
@@ -29,17 +32,18 @@ from search.descent import Batches, Descent
 from search.given import Given
 from search.learning import (
     BACKWARD,
-    FACT,
     Learning,
     filters_of,
     kept_aside,
-    spent,
     starts,
     steps_for,
 )
+from search.lessons import FACT, spent
 from search.live_view import Standing
 from search.session import Session, prepare
 from search.stop import Stop
+from search.summary import make_report, show_result, show_status
+from search.watching import Watcher
 from spaces.coefficients import Coefficients
 
 LEARN = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}
@@ -141,6 +145,12 @@ def test_stopped_and_resumed_is_the_same_as_in_one_go(
     first = Watched(config, stop=stop, after=7)
     assert learning(store, config, first, stop).run(begun) == ()  # type: ignore[arg-type]
     assert len(first.given) == 7
+    standing = Watcher(store).standing()
+    assert (standing.phase, standing.done, standing.total) == ("learning", 7, 24)
+    assert standing.best_text().startswith("loss on questions kept aside: by layer ")
+    shown = told(store, config)
+    assert "by layer: 4 of 12 steps, loss " in shown
+    assert f"{spent(store).questions:,.0f} questions (" in shown
     second = Watched(config)
     resumed = learning(store, config, second, Stop()).run(begun)  # type: ignore[arg-type]
     manifest = store.manifest
@@ -166,9 +176,26 @@ def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
     assert any(note.startswith("learned by layer: ") for note in seen.notes)
     layered = Coefficients(origins["learned by layer"].recipe)
     assert len(layered.values) == 3 * (3 * 4 + 1)  # parents x ((two filters, the rest) x layers, 1)
+    report = make_report(store, config)
+    assert [one.chosen is None for one in report.learning] == [False, False]
+    cost = spent(store)
+    share = cost.questions / len(store.manifest.questions.search) / 9
+    assert sum(one.share for one in report.learning) == pytest.approx(share)
+    names = {figure.name for figure in figures(report)}
+    assert {"learning", "learned-by-layer", "learned-in-the-space"} <= names
+    text = io.StringIO()
+    show_result(store, report, Console(file=text, width=200))
+    assert f"Learning: {cost.questions:,} questions (" in text.getvalue()
     again = Watched(config)
     assert Session(store, config, pool=again, monitor=Silent(), checkpoints=checkpoints).run()
     assert all(candidate.weights is None for candidate in again.given)
+
+
+def told(store: Store, config: RunConfig) -> str:
+    """What ``search status`` prints."""
+    text = io.StringIO()
+    show_status(store, config, Console(file=text, width=200))
+    return text.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def test_lines_are_rare_but_news_is_told() -> None:
     assert text.getvalue().count("\n") == 3
 
 
+def test_learning_is_followed_by_its_losses() -> None:
+    console, text = lines(terminal=False)
+    log = LogMonitor(console)
+    words = "loss on questions kept aside: by layer 0.900 -> 0.400"
+    for done in (0, 1, 1, 2):
+        log.update(Standing(phase="learning", total=24, done=done, words="loss: not known yet"))
+    log.update(Standing(phase="learning", total=24, done=5, words=words))
+    assert text.getvalue().count("\n") == 2
+    assert f"learning 5/24  {words}" in text.getvalue()
+    console, text = lines(terminal=True)
+    console.print(view(Standing(phase="learning", total=24, done=6, words=words), Pace()))
+    assert words in text.getvalue()
+    assert "25 %" in text.getvalue()
+
+
 def test_the_live_view_shows_the_standing() -> None:
     console, text = lines(terminal=True)
     view = LiveMonitor(console)
