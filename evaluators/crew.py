@@ -7,6 +7,7 @@ again and again for those that joined or left.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,10 @@ from evaluators.worker import Started
 
 START_ATTEMPTS = 3
 """How often in a row a worker may die while it sets itself up before it is given up."""
+
+COMING_SECONDS = 60.0
+"""Time in which a worker's process has to be there, or it is asked for again; then twice as long,
+and so on: on a busy machine it may just be slow."""
 
 WATCH_SECONDS = 5.0
 """Time between two looks at the nodes of a cluster."""
@@ -116,6 +121,9 @@ class Crew:
             if rooms(node, self._need):
                 self._welcome(node, known)
         self.fill()
+        for post in self.posts:
+            if moment >= post.due:
+                self._ask_again(post)
         self._check_any(moment)
 
     def fill(self) -> None:
@@ -130,11 +138,13 @@ class Crew:
             node, room, gpus = min(found, key=lambda one: (load.get(one[0].id, 0), -one[2], one[1]))
             post = Post(node=node, room=room, gpus=gpus)
             self.posts.append(post)
+            self._idle_since = None  # it has its time
             self._start(post)
 
     def renew(self, post: Post) -> None:
         """Put a new worker in the place of one that died or is to end."""
         self._end(post)
+        self._idle_since = None
         self._start(post)
 
     def lost(self, post: Post, answer: Answer) -> bool:
@@ -221,10 +231,33 @@ class Crew:
 
     def _start(self, post: Post) -> None:
         post.call += 1
-        self._idle_since = None  # it has its time
-        post.actor = self._cluster.start(post.node, cpus=self._need.cpus, gpus=post.gpus)
+        post.due = time.monotonic() + COMING_SECONDS * 2**post.asked
+        there = partial(self._hear_there, post, post.call)
+        post.actor = self._cluster.start(
+            post.node, cpus=self._need.cpus, gpus=post.gpus, there=there
+        )
         heard = partial(self._hear_started, post, post.call)
         self._cluster.call(post.actor, "start", self._make(post.gpus), heard)
+
+    def _ask_again(self, post: Post) -> None:
+        """A worker that does not come may wait for what Ray never gives it, or hang."""
+        post.asked += 1
+        text = (
+            f"no worker came up on node {post.node.name}, and another was asked for "
+            f"({post.asked}): Ray may have no room there, or the machine be very busy"
+        )
+        _log.warning("%s", text)
+        self.news.append(text)
+        self._end(post)
+        self._start(post)
+
+    def _hear_there(self, post: Post, call: int, answer: Answer) -> None:
+        if answer.trouble is None:  # of trouble the call of ``start`` tells
+            self._enqueue(partial(self._there, post, call))
+
+    def _there(self, post: Post, call: int) -> None:
+        if post.call == call:
+            post.due, post.asked = math.inf, 0
 
     def _hear_started(self, post: Post, call: int, answer: Answer) -> None:
         self._enqueue(partial(self._started, post, call, answer))
@@ -263,6 +296,9 @@ class Crew:
     def _give_up(self, post: Post, problems: Sequence[str]) -> None:
         """Do without this worker; without any, the pool cannot go on."""
         self._closed_rooms.add((post.node.id, post.room))
+        if self.catalogue is None and not post.gpus:  # the others there are just like it
+            alike = (room for node, room, _ in self._open_rooms() if node.id == post.node.id)
+            self._closed_rooms |= {(post.node.id, room) for room in alike}
         self._drop(post)
         where = f"node {post.node.name}: " if self._cluster.elastic else ""
         lines = [f"{where}{line}" for line in problems]
@@ -311,4 +347,4 @@ class Crew:
             post.attendance.left = clock.now()
         if post.job is not None and post in post.job.posts:
             post.job.posts.remove(post)
-        post.attendance, post.job, post.kept = None, None, False
+        post.attendance, post.job, post.kept, post.due = None, None, False, math.inf

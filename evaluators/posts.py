@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Post:
         began: The same by the wall clock.
         kept: Whether it is kept free for more questions to its last candidate.
         deaths: How often in a row workers died here before they were set up.
+        due: When its worker's process has to be there, by the monotonic clock.
+        asked: How often in a row a worker was asked for that did not come in time.
     """
 
     node: Node
@@ -65,6 +68,8 @@ class Post:
     began: float = 0.0
     kept: bool = False
     deaths: int = 0
+    due: float = math.inf
+    asked: int = 0
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ from evaluators.census import Census
 from evaluators.imports import HOME
 from evaluators.joining import asks_for_token, knock, no_token, reach
 from evaluators.ray_start import check_folder, told
-from evaluators.worker import Worker
+from evaluators.worker import THREADS, Worker
 from spaces.texts import last_line, plain, said
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
@@ -134,6 +134,9 @@ class Cluster:
         self.elastic = address is not None
         self._owned = not ray.is_initialized()
         self._asked = False
+        self._alone = self._owned and not self.elastic
+        chosen = {*os.environ, *(runtime_env or {}).get("env_vars", {})}
+        self._threads = self._alone and THREADS not in chosen
         if self._owned:
             _connect(address, cores, dict(runtime_env or {}))
         self._where = "of this machine" if address is None else f"at {address}"
@@ -172,14 +175,28 @@ class Cluster:
             return False
         return True
 
-    def start(self, node: Node, *, cpus: float, gpus: float) -> Any:
-        """A handle of a new worker on a node; it comes to life when the node has room for it."""
-        return self._worker.options(
-            num_cpus=cpus,
+    def start(self, node: Node, *, cpus: float, gpus: float, there: Listener) -> Any:
+        """A handle of a new worker on a node; it comes to life when the node has room for it.
+
+        Args:
+            node: Where it is to be.
+            cpus: Its CPU cores. In a Ray of our own nobody else takes any, and the pool counts
+                them: Ray, which frees those of a dead worker late at times, is not asked for them.
+            gpus: Its GPUs.
+            there: Hears when its process is there, before it is set up.
+        """
+        worker = self._worker.options(
+            num_cpus=0 if self._alone else cpus,
             num_gpus=gpus,
             max_restarts=0,  # a new one is started by the pool, which knows what it was at
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        ).remote(str(Path.cwd()), move=self._owned and not self.elastic)
+        ).remote(
+            str(Path.cwd()),
+            move=self._alone,
+            threads=max(1, int(cpus)) if self._threads else None,  # of cores that Ray knows of
+        )
+        _listen(worker.__ray_ready__.remote(), there)
+        return worker
 
     def call(self, worker: Any, method: str, argument: Any, listener: Listener) -> None:
         """Call a method of a worker; returns at once."""

@@ -24,6 +24,9 @@ from evaluators.base import (
 from evaluators.deaths import Vitals
 from spaces.texts import plain_line, said
 
+THREADS = "OMP_NUM_THREADS"
+"""Number of threads of libraries that follow OpenMP, read when they are loaded."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
@@ -50,10 +53,13 @@ class Worker:
     Args:
         folder: The driver's, where modules of the user's are looked for, after all libraries.
         move: Whether relative paths count from there, as they do for the driver.
+        threads: Of libraries that follow OpenMP; ``None`` leaves what the user or Ray has set.
     """
 
-    def __init__(self, folder: str, *, move: bool) -> None:
+    def __init__(self, folder: str, *, move: bool, threads: int | None = None) -> None:
         self._evaluator: Evaluator | None = None
+        if threads is not None:
+            os.environ[THREADS] = str(threads)
         if folder not in sys.path:
             sys.path.append(folder)
         if move:

@@ -349,9 +349,12 @@ def _deaf() -> None:
 
 @pytest.fixture(scope="module")  # other tests are about a Ray that does not run
 def local_ray() -> Iterator[None]:
-    """One Ray for all tests here; pools that find one running neither start nor end it."""
+    """One Ray for all tests here; pools that find one running neither start nor end it.
+
+    It has room for two pools, and for workers of the test before that Ray has not ended yet.
+    """
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
         object_store_memory=80 * 1024 * 1024,
     )  # fmt: skip
     yield
@@ -545,6 +548,53 @@ def test_ctrl_c_leaves_the_workers_to_the_driver(tmp_path: Any) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("drained")
+
+
+FULL = """
+import os, signal
+from functools import partial
+import ray
+from evaluators.base import Candidate, Score
+from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.ray_pool import RayPool
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+
+class Threads(FakeEvaluator):
+    @property
+    def notes(self):
+        return (os.environ["OMP_NUM_THREADS"],)
+
+class Other:
+    def there(self):
+        return True
+
+spec = FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, exit_on=(0,))
+pool = RayPool(partial(Threads, spec), workers=1, gpus=0.0, cpus=2.0)
+assert pool.notes == ("2",), pool.notes
+other = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(Other).remote()
+assert ray.get(other.there.remote(), timeout=100)
+ids = tuple(question.id for question in pool.catalogue().questions)
+source = Source(of=Model("math"), parameters=parameters(weight=1.0))
+recipe = Recipe(root=Merge(method="linear", sources=(source,)))
+for number in range(2):
+    pool.submit(Candidate(id=number, recipe=recipe, questions=ids))
+results = {result.candidate.id: result for result in (pool.next(), pool.next())}
+assert isinstance(results[1].outcome, Score), results
+pool.close()
+print("went on")
+"""
+
+
+@pytest.mark.slow
+def test_workers_need_no_core_that_ray_holds_back(tmp_path: Any) -> None:
+    """In a Ray of the pool's own: here all cores are taken, as if dead workers still had them."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL], cwd=tmp_path, capture_output=True, text=True,
+        timeout=250, start_new_session=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("went on")
 
 
 @pytest.mark.slow

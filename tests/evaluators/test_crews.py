@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evaluators import crew
+from evaluators.base import EvaluatorError
+from evaluators.crew import Crew
 from evaluators.fake import FakeEvaluator, FakeSpec
 from evaluators.harness import check
 from evaluators.inspection import NodeCheck
-from evaluators.ray_cluster import Node
+from evaluators.ray_cluster import Answer, Listener, Node
 from evaluators.rooms import Need, rooms, short
 from evaluators.stragglers import Pace
+from evaluators.worker import Started
 from merging.checkpoint import Checkpoint
 
 
@@ -64,6 +70,96 @@ def test_stragglers_by_time_and_by_questions() -> None:
     )  # building takes its time, however few are asked
     assert pace.limit(questions=100) == pytest.approx(60.0)
     assert pace.limit(questions=1000) == pytest.approx(600.0)
+
+
+class Asked:
+    """A machine whose first workers never come up, as where Ray waits for what it never gets.
+
+    With ``problems`` those that come up cannot be set up.
+    """
+
+    elastic = False
+
+    def __init__(self, silent: int, problems: tuple[str, ...] = ()) -> None:
+        self.silent, self.problems, self.ended = silent, problems, list[int]()
+        self.workers = 0
+        self.answers: list[Callable[[], None]] = []
+
+    def nodes(self) -> tuple[Node, ...]:
+        return (node(),)
+
+    def start(self, at: Node, *, cpus: float, gpus: float, there: Listener) -> int:
+        self.workers += 1
+        if self.workers > self.silent:
+            there(Answer())
+        return self.workers
+
+    def call(self, worker: int, method: str, argument: Any, listener: Listener) -> None:
+        if worker > self.silent:
+            made = FakeEvaluator(FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=2))
+            catalogue = None if self.problems else made.catalogue()
+            started = Started(name=f"w{worker}", catalogue=catalogue, problems=self.problems)
+            self.answers.append(partial(listener, Answer(value=started)))
+
+    def kill(self, worker: int) -> None:
+        self.ended.append(worker)
+
+    def answer(self) -> None:
+        while self.answers:
+            self.answers.pop(0)()
+
+
+def hired(cluster: Any, *, wait: float) -> Crew:
+    return Crew(
+        cluster, Need(cpus=1.0, gpus=0.0), count=1, make=lambda _: lambda: None,  # type: ignore[arg-type, return-value]
+        inspect=None, wait=wait, enqueue=lambda act: act(), orphaned=lambda *_: None,
+    )  # fmt: skip
+
+
+def test_a_worker_that_does_not_come_up_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a while, then after twice as long; the clock of ``wait`` goes on meanwhile."""
+    now = 0.0
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now)
+    machine = Asked(silent=2)
+    found = hired(machine, wait=600.0)
+    asked = []
+    while found.catalogue is None:
+        found.watch(now=True)
+        machine.answer()
+        if machine.workers > len(asked):
+            asked.append(now)
+        now += 1.0
+    assert asked == [0.0, crew.COMING_SECONDS, 3 * crew.COMING_SECONDS]
+    assert machine.ended == [1, 2]
+    assert [line.partition(",")[0] for line in found.news] == ["no worker came up on node a"] * 2
+    assert [post.name for post in found.posts] == ["w3"]
+    now += 10 * crew.COMING_SECONDS
+    found.watch(now=True)
+    assert machine.workers == 3  # it is there, and takes its time
+
+
+def test_workers_that_never_come_up_end_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(crew.time, "monotonic", lambda: now)
+    machine = Asked(silent=100)
+    found = hired(machine, wait=200.0)
+    while now < 200.0:
+        found.watch(now=True)
+        now += 1.0
+    with pytest.raises(EvaluatorError, match=r"none was set up within 200 s \(workers.wait\) on a"):
+        found.watch(now=True)
+    assert machine.workers == 3
+
+
+def test_what_cannot_be_set_up_is_not_tried_in_every_room_of_a_machine() -> None:
+    machine = Asked(silent=0, problems=("task a: unknown",))
+    found = hired(machine, wait=600.0)
+    found.watch(now=True)
+    with pytest.raises(EvaluatorError, match="task a: unknown"):
+        machine.answer()
+    assert machine.workers == 1
 
 
 @pytest.fixture
