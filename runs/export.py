@@ -11,10 +11,12 @@ from typing import Any
 from evaluators.base import TaskInfo
 from runs.document import dump
 from runs.files import write_text
-from runs.noted import noted_scores
+from runs.noted import noted_scores, noted_verdict
 from runs.page_tables import score_text
 from runs.pages import code_block, escaped
 from runs.records import Evaluation, Record, Split, State
+from runs.task_tables import models_compared
+from runs.verdict import Verdict, name_of
 from spaces.mergekit import to_yaml
 from spaces.methods import METHODS
 from spaces.places import exists
@@ -24,10 +26,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
 _TITLES = {Split.SEARCH: "search questions", Split.HELD_OUT: "held-out questions"}
 
 
-def recipe_meta(record: Record) -> dict[str, Any]:
+def recipe_meta(record: Record, verdict: Verdict | None = None) -> dict[str, Any]:
     """What an exported recipe says about its place in a run: plain values by name, in order.
 
     Scores are exact, so that those of a rebuilt model can be compared with them.
+
+    Args:
+        record: The candidate.
+        verdict: Of the run; it is told of the winner only, with the scores of parents and base.
     """
     meta: dict[str, Any] = {"candidate": record.id, "origin": record.origin}
     search = record.evaluations.get(Split.SEARCH)
@@ -42,7 +48,20 @@ def recipe_meta(record: Record) -> dict[str, Any]:
                 "questions": evaluation.questions,
                 "tasks": {score.task: score.value for score in evaluation.tasks},
             }
+    if verdict is not None and verdict.winner == name_of(record):
+        meta |= _judged(verdict)
     return meta
+
+
+def _judged(verdict: Verdict) -> dict[str, Any]:
+    found = {
+        one.name: {
+            "value": one.held_out.combined.value,
+            "tasks": {task: score.value for task, score in one.held_out.tasks.items()},
+        }
+        for one in models_compared(verdict)
+    }
+    return {"verdict": verdict.sentence} | ({"compared": found} if found else {})
 
 
 def write_recipe(
@@ -104,6 +123,8 @@ def model_card(
     table = _score_table(scores or {}, tasks) or noted_scores(meta or {})
     if table:
         parts += ["## Scores", table]
+    if verdict := noted_verdict(meta or {}):
+        parts.append(verdict)
     parts += ["## Recipe", code_block(document, "yaml"), "## How to build it again"]
     parts.append(_how_to(recipe, document, fingerprint))
     return "\n\n".join(parts) + "\n"

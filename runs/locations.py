@@ -67,6 +67,23 @@ def _names_file(entry: str) -> bool:
     return bool(entry) and entry not in DEFAULTS
 
 
+def resolved(location: str) -> str:
+    """A location without links; hub ids as they are."""
+    if exists(location):
+        return str(Path(location).resolve())
+    parts = location.split("+")
+    return "+".join(str(Path(part).resolve()) if exists(part) else part for part in parts)
+
+
+def twin(locations: Mapping[str, str], name: str) -> str | None:
+    """Another model at the same location as one; ``None`` without, or if that one is not there."""
+    if name not in locations:
+        return None
+    place = resolved(locations[name])
+    others = (other for other, at in locations.items() if other != name and resolved(at) == place)
+    return next(others, None)
+
+
 def locate(location: str, folder: Path) -> str:
     """A model's location; ``path+adapter`` is taken part by part.
 

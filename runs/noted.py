@@ -7,6 +7,7 @@ from typing import Any
 
 from runs.page_tables import score_text
 from runs.pages import escaped
+from runs.sentences import title as in_words
 
 _COLUMNS = (("score", "search questions"), ("held_out", "held-out questions"))
 
@@ -14,7 +15,8 @@ _COLUMNS = (("score", "search questions"), ("held_out", "held-out questions"))
 def noted_scores(meta: Mapping[str, Any]) -> str:
     """A table of the scores in a recipe file's own block; empty where there are none.
 
-    A row per task and one for the score; a column per kind of question. What is not written as
+    A row per task and one for the score; a column per kind of question, and one for the held-out
+    scores of each model that the recipe was compared with. What is not written as
     ``recipe_meta`` writes it, such as a score that is just a number, is shown as far as it goes.
 
     Args:
@@ -26,6 +28,11 @@ def noted_scores(meta: Mapping[str, Any]) -> str:
         if (value := meta.get(key)) is not None
     }
     noted = {title: value for title, value in noted.items() if _number(value.get("value"))}
+    if noted:
+        others = meta.get("compared")
+        for name, value in others.items() if isinstance(others, Mapping) else ():
+            if isinstance(value, Mapping):
+                noted[f"held-out, {escaped(in_words(str(name)))}"] = value
     if not noted:
         return ""
     tasks = dict.fromkeys(str(task) for value in noted.values() for task in _tasks(value))
@@ -36,12 +43,18 @@ def noted_scores(meta: Mapping[str, Any]) -> str:
             [escaped(task), *(_score(_tasks(value).get(task)) for value in noted.values())]
             for task in tasks
         ),
-        ["**score**", *(_score(v["value"], v.get("stderr")) for v in noted.values())],
+        ["**score**", *(_score(v.get("value"), v.get("stderr")) for v in noted.values())],
     ]
     if any("questions" in value for value in noted.values()):
         counts = (escaped(str(value.get("questions", ""))) for value in noted.values())
         rows.append(["questions", *counts])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def noted_verdict(meta: Mapping[str, Any]) -> str:
+    """The verdict that a recipe file notes, as a paragraph; empty without one."""
+    verdict = meta.get("verdict")
+    return f"**Verdict:** {escaped(verdict)}." if isinstance(verdict, str) and verdict else ""
 
 
 def _tasks(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -326,7 +326,7 @@ class SearchSection(Section):
         _expecting("default, none, or a list of defaults, recipe files, their folders and studies"),
     ] = Field(
         default="default",
-        description="First recipes besides parents and average: default, none, or a list of "
+        description="First recipes besides parents, average and base: default, none, or a list of "
         "defaults, recipe files, folders of them, and studies (study.db, or study.db:10).",
     )
     validate_top: int = Field(

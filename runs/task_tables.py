@@ -48,7 +48,7 @@ def by_task_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
         found: The verdict.
         tasks: The run's tasks.
     """
-    models = _models(found)
+    models = models_compared(found)
     if not models:
         return _table((), ())
     if len(models) <= MOST_COLUMNS:
@@ -120,7 +120,7 @@ def by_task_frame(found: Verdict | None, tasks: Sequence[TaskInfo]) -> pd.DataFr
     against = {(one.task, one.specialist): one.change.value for one in found.on_tasks}
     rows = []
     for task in tasks:
-        for one in (found.finalists[0], *_models(found)):
+        for one in (found.finalists[0], *models_compared(found)):
             score, over = _score(one, task.name), _difference(found, one, task.name)
             if score is None:
                 continue
@@ -130,8 +130,8 @@ def by_task_frame(found: Verdict | None, tasks: Sequence[TaskInfo]) -> pd.DataFr
     return pd.DataFrame(rows, columns=list(FRAME)).astype(FRAME)
 
 
-def _models(found: Verdict) -> list[Finalist]:
-    """The parents by rank, then the base."""
+def models_compared(found: Verdict) -> list[Finalist]:
+    """The parents that the winner was compared with by rank, then the base."""
     known = [one for one in found.finalists[1:] if one.name in found.comparisons]
     return [one for role in (Role.PARENT, Role.BASE) for one in known if one.role is role]
 

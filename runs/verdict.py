@@ -190,13 +190,19 @@ def _unmarked(records: Sequence[Record]) -> list[str]:
     ]
 
 
+def name_of(record: Record) -> str:
+    """What a verdict calls a candidate: by number where it was searched, else by its origin."""
+    searched = role_of(record.origin) is Role.SEARCHED
+    return f"candidate {record.id}" if searched else record.origin
+
+
 def _entry(
     record: Record, rank: int | None, outcomes: Sequence[Outcome], catalogue: Catalogue
 ) -> Entry:
     role = role_of(record.origin)
     search = record.evaluations.get(Split.SEARCH)
     return Entry(
-        name=f"candidate {record.id}" if role is Role.SEARCHED else record.origin,
+        name=name_of(record),
         role=role,
         rank=rank,
         search=() if search is None else search.tasks,

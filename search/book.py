@@ -10,16 +10,16 @@ from merging.checkpoint import Checkpoint, CheckpointError
 from merging.plan import PlanError, plan
 from runs.config import RunConfig
 from runs.leaderboard import ranked
-from runs.locations import DEFAULTS, locate, split_top
-from runs.records import OWN, is_baseline
+from runs.locations import DEFAULTS, locate, resolved, split_top, twin
+from runs.records import BASE, OWN, is_baseline
 from runs.store import Store
 from search.errors import InputError
 from search.posterior import judged
 from spaces.mergekit import from_yaml
-from spaces.places import exists, is_folder
+from spaces.places import is_folder
 from spaces.problems import UserError
 from spaces.recipe import Merge, Model, Recipe, RecipeError, Source
-from spaces.seeds import Seed, seeds
+from spaces.seeds import Seed, base_alone, seeds
 from spaces.space import Space
 
 TOP = 5
@@ -107,13 +107,17 @@ def resolve_book(
         checkpoints: Its models by name, the base included.
 
     Returns:
-        Parents and average, then the others as listed, every recipe once; and the notes.
+        Parents, average and base, then the others as listed, every recipe once; and the notes.
 
     Raises:
         InputError: With every recipe whose models are not in this run, or that they do not allow.
     """
     defaults = seeds(space)
-    found = {seed.recipe.key: seed for seed in defaults if is_baseline(seed.name)}
+    first = [seed for seed in defaults if is_baseline(seed.name)]
+    base = base_alone(space)
+    if base is not None and twin(config.locations, BASE) is None:
+        first.append(base)
+    found = {seed.recipe.key: seed for seed in first}
     notes, problems = list(book.notes), []
     known = _Models(config, checkpoints)
     for entry in book.entries:
@@ -170,7 +174,7 @@ def _written(path: Path, notes: list[str]) -> Written:
 
 
 def _best(path: Path, top: int) -> Iterator[Written]:
-    """The best of a study but for its parents and average: every run has those of its own."""
+    """The best of a study but for its baselines: every run has those of its own."""
     store = Store.open(str(path))
     try:
         chosen = [record for record in ranked(judged(store)) if not record.is_baseline][:top]
@@ -197,14 +201,14 @@ class _Models:
 
     def __init__(self, config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> None:
         self.names = tuple(config.locations)
-        self._places = {_place(text): name for name, text in config.locations.items()}
+        self._places = {resolved(text): name for name, text in config.locations.items()}
         self._checkpoints = checkpoints
 
     def at(self, location: str, folder: Path) -> str | None:
         """The model at a location of a file, which may be relative to the file or to here."""
         for text in (location, locate(location, folder), locate(location, Path.cwd())):
-            if _place(text) in self._places:
-                return self._places[_place(text)]
+            if resolved(text) in self._places:
+                return self._places[resolved(text)]
         for text in (locate(location, folder), locate(location, Path.cwd())):
             if is_folder(text):
                 try:
@@ -217,14 +221,6 @@ class _Models:
         """The model with the same files."""
         matching = (name for name, model in self._checkpoints.items() if model.matches(input_hash))
         return None if input_hash is None else next(matching, None)
-
-
-def _place(location: str) -> str:
-    """A location without links; hub ids as they are."""
-    if exists(location):
-        return str(Path(location).resolve())
-    parts = location.split("+")
-    return "+".join(str(Path(part).resolve()) if exists(part) else part for part in parts)
 
 
 def _translated(entry: Written, known: _Models, notes: list[str]) -> Recipe:

@@ -184,7 +184,9 @@ def _search(read: Reading) -> dict[str, Any]:
     read.note("search.sampler", "cmaes is what mergekit-evolve used; auto needs fewer recipes.")
     values: dict[str, Any] = {"trials": TRIALS, "sampler": "auto"}
     if read.take("random_init", bool, False):
-        read.note("search.seeds", "random_init: nothing but parents and average is tried first.")
+        read.note(
+            "search.seeds", "random_init: nothing but parents, average and base is tried first."
+        )
         values["seeds"] = "none"
     if read.take("shuffle", bool, False):
         read.note(

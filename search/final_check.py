@@ -10,7 +10,8 @@ from functools import partial
 from runs.budget import Budget
 from runs.config import RunConfig
 from runs.leaderboard import contenders, ranked
-from runs.records import MEASURES, SCORE, Record, Split, State, is_known_good
+from runs.locations import twin
+from runs.records import BASE, MEASURES, SCORE, Record, Split, State, is_known_good
 from runs.split import Questions
 from runs.store import Store
 from search.ledger import Ledger
@@ -85,11 +86,11 @@ def budget_problems(
     kept = reserve(
         questions,
         top=top,
-        others=len(config.models) + 1 + min(top, seeds),
+        others=baselines(config) + min(top, seeds),
         all_at_once=asks_all(config),
     )
-    # enough to ask every parent and the average something before the check
-    needed = kept + min(len(questions.search), 60) * (len(config.models) + 1)
+    # enough to ask every baseline something before the check
+    needed = kept + min(len(questions.search), 60) * baselines(config)
     if limit is None or limit >= needed:
         return []
     return [
@@ -107,6 +108,12 @@ def places(asked: int, objectives: Sequence[str]) -> int:
     """
     tasks = sum(name not in (SCORE, *MEASURES) for name in objectives)
     return max(asked, 1 + tasks) if asked and tasks else asked
+
+
+def baselines(config: RunConfig) -> int:
+    """How many are scored whatever the search finds: parents, average, and base."""
+    apart = config.base is not None and twin(config.locations, BASE) is None
+    return len(config.models) + 1 + apart
 
 
 def finalists(top: int) -> int:

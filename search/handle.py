@@ -16,10 +16,11 @@ from runs.store import Store
 from runs.task_tables import by_task_frame
 from runs.verdict import Verdict
 from search import reading
+from search.judging import judge_run
 from search.overrides import Overrides
 from search.posterior import judged
 from search.studies import study_in
-from search.summary import judge_run, make_report, places_for, recipe_text
+from search.summary import make_report, places_for, recipe_text
 from spaces.recipe import Recipe
 
 HEAD = 10
@@ -93,7 +94,8 @@ class Run:
         with self._store() as store:
             record = reading.at_rank(store, rank)
             places = places_for(reading.config_of(store, Overrides()), store.folder)
-            return recipe_text(record, store.manifest, places)
+            verdict = reading.verdict_at(store, rank)
+            return recipe_text(record, store.manifest, places, verdict)
 
     def export(
         self, rank: int = 1, *, out: str | Path | None = None, absolute: bool = False

@@ -15,8 +15,10 @@ from runs.leaderboard import ranked
 from runs.records import Record
 from runs.report import FORMATS, write_report
 from runs.store import Store
+from runs.verdict import Verdict
 from search.edited import edits
 from search.errors import InputError
+from search.judging import judge_run
 from search.moves import Move, moved_values, read_moves
 from search.overrides import Overrides
 from search.posterior import judged
@@ -117,15 +119,20 @@ def write_ranked(
     """
     with opened(Store.open(study_in(study))) as store:
         _say_how_found(store)
-        record = at_rank(store, rank)
+        record, verdict = at_rank(store, rank), verdict_at(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
         config = config_of(store, Overrides())
         places = places_for(
             config.replaced(moved_values(config, moves)), path.parent, absolute=absolute
         )
-        write_recipe_of(record, store.manifest, places, path=path)
+        write_recipe_of(record, store.manifest, places, path=path, verdict=verdict)
         return path
+
+
+def verdict_at(store: Store, rank: int) -> Verdict | None:
+    """The verdict on the recipe at a place of the leaderboard: there is one of the first."""
+    return judge_run(store, judged(store)) if rank == 1 else None
 
 
 def at_rank(store: Store, rank: int) -> Record:

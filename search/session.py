@@ -25,6 +25,7 @@ from search.book import Book, read_book, resolve_book
 from search.errors import InputError, RunFailed
 from search.final_check import (
     asks_all,
+    baselines,
     budget_problems,
     final_check,
     places,
@@ -358,7 +359,7 @@ class Session:
         return reserve(
             self._store.manifest.questions,
             top=top,
-            others=len(self._config.models) + 1 + min(top, self._seeds),
+            others=baselines(self._config) + min(top, self._seeds),
             all_at_once=asks_all(self._config),
         )
 

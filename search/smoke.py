@@ -19,7 +19,7 @@ from evaluators.base import (
     Score,
     scored,
 )
-from runs.records import PARENT
+from runs.records import BASE, PARENT
 from search.errors import InputError
 from search.levels import Level, levels
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -188,7 +188,8 @@ def _pace(
         return Pace(build=math.nan, question=math.nan, questions=0, failure=failure), None
     each = first.score_seconds / len(first.outcomes)
     room = max(FIRST, int(seconds / each)) if each > 0 else len(search)
-    chosen = next((seed for seed in seeds if seed.recipe.title in TYPICAL), seeds[-1])
+    merged = [seed for seed in seeds if seed.name != BASE]
+    chosen = next((seed for seed in merged if seed.recipe.title in TYPICAL), merged[-1])
     questions = search[:room]
     found = scored(attempt(evaluator, Candidate(id=1, recipe=chosen.recipe, questions=questions)))
     if isinstance(found, Failure):

@@ -30,10 +30,10 @@ from runs.report import write_report
 from runs.store import Store
 from runs.timeline import Timeline
 from runs.utilisation import attended, busy_share, machines, most_at_once
-from runs.verdict import Verdict, judge
+from runs.verdict import Verdict
 from search.insights import insights
+from search.judging import judge_run
 from search.lessons import lessons, spent
-from search.looks import looks
 from search.posterior import judged
 from search.task_screen import show_verdict
 from spaces.mergekit import to_yaml
@@ -59,15 +59,16 @@ def make_report(store: Store, config: RunConfig) -> Report:
     study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
     known = {record.id for record in records}  # a driver may have taken up more since
     timeline = Timeline.of(part for part in store.parts() if part[0] in known)
+    verdict = judge_run(store, records)
     return Report(
         title=store.title,
         frame=leaderboard(records, manifest.catalogue.tasks),
         failures=failures(records),
         tasks=manifest.catalogue.tasks,
-        verdict=judge_run(store, records),
+        verdict=verdict,
         notice=DRY if manifest.dry_run else "",
         facts=_facts(store, config, records, timeline),
-        best_yaml=None if winner is None else recipe_text(winner, manifest, places),
+        best_yaml=None if winner is None else recipe_text(winner, manifest, places, verdict),
         reproduce=(
             "# in the run's folder, with config.yaml (below) saved there",
             f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}",
@@ -81,7 +82,7 @@ def make_report(store: Store, config: RunConfig) -> Report:
             timeline=timeline,
             insights=insights(records, space),
             layers=space.layers,
-            recipe=lambda record: recipe_text(record, manifest, places),
+            recipe=lambda record: recipe_text(record, manifest, places, verdict),
             study=study,
         ),
     )
@@ -112,40 +113,35 @@ def _portable_config(store: Store, config: RunConfig) -> RunConfig:
     return made.replaced(portable_values(config.to_dict(), store.folder))
 
 
-def recipe_text(record: Record, manifest: Manifest, places: Mapping[str, str]) -> str:
+def recipe_text(
+    record: Record,
+    manifest: Manifest,
+    places: Mapping[str, str],
+    verdict: Verdict | None = None,
+) -> str:
     """A candidate's recipe as YAML, with its place in the run."""
     return to_yaml(
         record.recipe,
         places,
-        meta=recipe_meta(record),
+        meta=recipe_meta(record, verdict),
         inputs_dtype=manifest.inputs_dtype,
     )
 
 
-def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
-    """The winner against its baselines on held-out questions; none for models that changed."""
-    if store.fact(MODELS_CHANGED) is not None:
-        return None
-    asked = [
-        record.id
-        for record in records
-        if (done := record.evaluations.get(Split.HELD_OUT)) and done.state is State.COMPLETE
-    ]
-    if not asked:
-        return None
-    outcomes = {number: store.outcomes(number, Split.HELD_OUT) for number in asked}
-    return judge(records, outcomes, store.manifest.catalogue, looks=looks(store))
-
-
 def write_recipe_of(
-    record: Record, manifest: Manifest, places: Mapping[str, str], *, path: Path
+    record: Record,
+    manifest: Manifest,
+    places: Mapping[str, str],
+    *,
+    path: Path,
+    verdict: Verdict | None,
 ) -> None:
     """Write a candidate's recipe as YAML, with its place in the run."""
     write_recipe(
         record.recipe,
         places,
         path=path,
-        meta=recipe_meta(record),
+        meta=recipe_meta(record, verdict),
         inputs_dtype=manifest.inputs_dtype,
     )
 
@@ -157,7 +153,8 @@ def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[P
     winner = None if report.details is None else best(report.details.records)
     if winner is not None:
         path = folder / "best.yaml"
-        write_recipe_of(winner, store.manifest, places_for(config, folder), path=path)
+        places = places_for(config, folder)
+        write_recipe_of(winner, store.manifest, places, path=path, verdict=report.verdict)
         written.append(path)
     return written, report
 
@@ -238,6 +235,9 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     finished = [e.finished.timestamp() for e in search if e.finished is not None]
     if finished:
         lines["last result"] = f"{max(0.0, time.time() - max(finished)):.0f} s ago"
+    if held_out and not store.under_way() and len(records) <= JUDGED:
+        verdict = judge_run(store, records)
+        lines |= {} if verdict is None else {"verdict": verdict.sentence}
     if store.manifest.dry_run:
         lines["notice"] = DRY
     elif changed := _changed(store):

@@ -94,6 +94,13 @@ def seeds(space: Space) -> tuple[Seed, ...]:
     return tuple(found.values())
 
 
+def base_alone(space: Space) -> Seed | None:
+    """The base as it is, to see where everything comes from; ``None`` for a space without one."""
+    if space.base is None:
+        return None
+    return _outside(space, "base", Merge(method="passthrough", sources=(_input(space.base),)))
+
+
 def _baselines(space: Space) -> Iterator[Seed]:
     count = len(space.parents)
     for at, parent in enumerate(space.parents):

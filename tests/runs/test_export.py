@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evaluators.base import TaskScore
 from runs.export import model_card, recipe_meta, write_recipe
-from runs.records import Split
+from runs.finalists import Entry
+from runs.records import Role, Split
+from runs.resampling import Resampling
+from runs.verdict import verdict
 from spaces.mergekit import from_yaml
 from spaces.recipe import RecipeError
 
@@ -89,3 +93,42 @@ def test_the_recipe_in_the_card_is_the_recipe(run_records) -> None:
         card = model_card(recipe, LOCATIONS, fingerprint="x")
         text = card.split("```yaml\n")[1].split("\n```")[0]
         assert from_yaml(text).recipe == recipe
+
+
+def test_the_winner_s_file_and_card_hold_the_verdict_with_its_losses(
+    run_records, run_tasks, tmp_path: Path
+) -> None:
+    """What the card says of parents and base is what the recipe file noted."""
+
+    def asked(name: str, role: Role, sort: int, loss: int) -> Entry:
+        right = {"sort": sort, "loss": loss}
+        return Entry(
+            name=name,
+            role=role,
+            search=tuple(
+                TaskScore(task=t, value=n / 100, stderr=0.1, n=9) for t, n in right.items()
+            ),
+            outcomes={t: {f"{t}/{q}": float(q < n) for q in range(100)} for t, n in right.items()},
+        )
+
+    entries = [
+        asked("candidate 4", Role.SEARCHED, 90, 40),
+        asked("parent math", Role.PARENT, 40, 10),
+        asked("parent code", Role.PARENT, 30, 90),
+        asked("base", Role.BASE, 20, 50),
+    ]
+    found = verdict(entries, tasks=run_tasks, how=Resampling(resamples=500))
+    assert "but loses 30.0 points on 'loss'" in found.sentence
+    winner, path = run_records[4], tmp_path / "best.yaml"
+    write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner, found))
+    noted = from_yaml(path.read_text(encoding="utf-8")).meta
+    assert noted["verdict"] == found.sentence
+    assert noted["compared"]["base"]["tasks"] == {"sort": 0.2, "loss": 0.5}
+    card = model_card(winner.recipe, LOCATIONS, fingerprint="f", meta=noted)
+    assert f"**Verdict:** {found.sentence}." in card
+    assert (
+        "| task | search questions | held-out questions | held-out, parent 'math' | "
+        "held-out, parent 'code' | held-out, the base |"
+    ) in card
+    assert "| loss | 0.100 | 0.250 | 0.100 | 0.900 | 0.500 |" in card
+    assert "verdict" not in recipe_meta(run_records[5], found)

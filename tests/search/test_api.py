@@ -72,7 +72,7 @@ def test_the_page_runs(
     assert isinstance(frame, pd.DataFrame)
     assert len(frame) == 12
     by_task = run.by_task()
-    assert list(by_task["role"]).count("parent") == 2 * by_task["task"].nunique() > 0
+    assert list(by_task["role"]).count("parent") == 3 * by_task["task"].nunique() > 0
     assert (by_task["change"] != "").sum() <= by_task["task"].nunique()
     html = run._repr_html_()
     assert "<table" in html

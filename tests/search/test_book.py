@@ -60,13 +60,13 @@ def test_a_book_of_recipes_is_tried_after_parents_and_average(
 ) -> None:
     config = project(search={"seeds": ["book/out.yml", "./book"], "seed": 1})
     found = ran(config, tmp_path / "run")
-    assert [origin for origin, _ in found[:6]] == [
-        "parent code", "parent math", "parent text", "plain average",
+    assert [origin for origin, _ in found[:7]] == [
+        "parent code", "parent math", "parent text", "plain average", "base",
         "seed book/out.yml", "seed book/in.yaml",
     ]  # fmt: skip
-    assert found[4][1] is None
-    assert found[5][1] is not None
-    assert {origin for origin, _ in found[6:]} == {"surrogate"}
+    assert found[5][1] is None
+    assert found[6][1] is not None
+    assert {origin for origin, _ in found[7:]} == {"surrogate"}
     said = capsys.readouterr().out
     assert said.count("outside the space") == 1
     reason = "seed book/out.yml: outside the space, tried as it is: weight.math: expected a number"
@@ -85,7 +85,7 @@ def test_a_run_goes_on_without_the_files(
         str(tmp_path / "parts" / "study.db"), overrides=Overrides(trials=12), consent=bool
     )
     assert candidates(tmp_path / "parts") == whole
-    assert whole[6][0] == "specialist code"
+    assert whole[7][0] == "specialist code"
     assert "outside the space" not in capsys.readouterr().out
 
 
@@ -98,13 +98,14 @@ def test_the_best_of_an_earlier_study_under_other_names(
     config = project(models=models, search={"seeds": ["earlier/study.db:2"]})
     seeds = checked(config).manifest.seeds
     assert [seed.name for seed in seeds[4:]] == [
+        "base",
         "seed earlier/study.db #1",
         "seed earlier/study.db #2",
     ]
-    assert set(seeds[4].recipe.models) <= {"base", *names}
-    assert all(seed.params is not None for seed in seeds)
+    assert set(seeds[5].recipe.models) <= {"base", *names}
+    assert [seed.name for seed in seeds if seed.params is None] == ["base"]
     five = project(search={"seeds": ["earlier/study.db"]})
-    assert len(checked(five).manifest.seeds) == 4 + 5
+    assert len(checked(five).manifest.seeds) == 5 + 5
 
 
 def test_a_study_of_models_that_changed_is_taken_by_name(

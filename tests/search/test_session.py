@@ -35,13 +35,14 @@ from search import ledger, racing
 from search.book import read_book
 from search.errors import RunFailed
 from search.final_check import to_validate
+from search.judging import judge_run
 from search.ledger import Ledger
 from search.looks import looks
 from search.monitor import Standing
 from search.posterior import judged
 from search.samplers import Sampler
 from search.session import Session, manifest_of
-from search.summary import judge_run, make_report, show_status
+from search.summary import make_report, show_status
 from spaces.seeds import seeds
 from spaces.sizes import Sizes
 from spaces.space import Space
@@ -136,17 +137,17 @@ def test_seeds_come_first(tmp_path: Path) -> None:
     store = make_store(tmp_path, settings)
     drive(store, settings)
     origins = [record.origin for record in store.records()]
-    assert origins[:4] == ["parent a", "parent b", "parent c", "plain average"]
-    assert len([origin for origin in origins if origin != "tpe"]) >= 6
+    assert origins[:5] == ["parent a", "parent b", "parent c", "plain average", "base"]
+    assert len([origin for origin in origins if origin != "tpe"]) >= 7
     store.close()
 
 
 def test_seeds_none_leaves_the_baselines(tmp_path: Path) -> None:
-    settings = config(8).replaced({"search.seeds": "none"})
+    settings = config(9).replaced({"search.seeds": "none"})
     store = make_store(tmp_path, settings)
     drive(store, settings)
     origins = [record.origin for record in store.records()]
-    assert origins[4:] == ["tpe"] * 4
+    assert origins[4:] == ["base", *["tpe"] * 4]
     store.close()
 
 
@@ -167,7 +168,7 @@ def test_held_out_is_asked_of_the_best_and_the_baselines_only(tmp_path: Path) ->
     asked = [record for record in store.records() if Split.HELD_OUT in record.evaluations]
     order = ranked(judged(store))
     known_good = [record.id for record in order if is_known_good(record.origin)]
-    references = {0, 1, 2, 3, *known_good[:3]}
+    references = {0, 1, 2, 3, 4, *known_good[:3]}
     best = [record.id for record in order if record.id not in references][:3]
     assert order[0].id in {*references, *best}
     assert {record.id for record in asked} == {*references, *best}
@@ -325,7 +326,7 @@ models: {a: ./a, b: ./b, c: ./c}
 tasks: [one, two]
 held_out: 0.3
 space: {methods: [linear, ties, slerp]}
-search: {questions: 6000, sampler: surrogate, asking: growing, seed: 1}
+search: {questions: 6240, sampler: surrogate, asking: growing, seed: 1}
 workers: {ray: false}
 """
 
@@ -344,8 +345,8 @@ def test_a_budget_of_questions_is_kept_with_the_final_check(tmp_path: Path) -> N
     asked = sum(e.questions for r in records for e in r.evaluations.values())
     final = sum(r.evaluations[Split.HELD_OUT].questions for r in records
                 if Split.HELD_OUT in r.evaluations)  # fmt: skip
-    assert 0.75 * 6000 < asked <= 6000
-    assert final >= 8 * 180  # three winners and known-good ones, three parents, the average
+    assert 0.75 * 6240 < asked <= 6240
+    assert final >= 9 * 180  # three winners and known-good ones, three parents, average, base
     for record in ranked(records)[:3]:
         assert record.evaluations[Split.SEARCH].questions == 420
         assert Split.HELD_OUT in record.evaluations
@@ -399,7 +400,7 @@ def test_held_out_answers_change_nothing_before_the_final_check(tmp_path: Path) 
     runs = []
     for name in ("as_is", "turned"):
         (tmp_path / name).mkdir()
-        settings, store = growing(tmp_path / name, questions=7000)
+        settings, store = growing(tmp_path / name, questions=7240)
         held_out = store.manifest.questions.held_out if name == "turned" else ()
         evaluator = Turned(spec(questions=300), turned=held_out)
         drive(store, settings, SerialPool(lambda evaluator=evaluator: evaluator))
@@ -695,7 +696,7 @@ def test_a_space_that_was_exhausted_stays_so_after_a_crash(
     store = make_store(tmp_path, settings, questions=300)
     moments = copies_at_every_moment(store, settings, questions=300)
     expected = asked_and_answered(store)
-    assert len(store.records()) == 4
+    assert len(store.records()) == 5
     store.close()
     for moment in moments[-30::5]:
         resumed = Store.open(str(moment))
@@ -704,7 +705,7 @@ def test_a_space_that_was_exhausted_stays_so_after_a_crash(
         resumed.close()
     resumed = Store.open(str(moments[-1]))
     drive(resumed, settings.replaced({"search.trials": 50}), questions=300)
-    assert len(resumed.records()) > 4  # with another budget it is
+    assert len(resumed.records()) > 5  # with another budget it is
     resumed.close()
 
 
