@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 
-from runs.finalists import Standing
+from runs.finalists import Entry, Standing
 from runs.leaderboard import ranked
 from runs.page.page import figures
+from runs.records import Role
 from runs.report import to_html
+from runs.resampling import Resampling
 from runs.store import Store
+from runs.verdict import verdict
 from search.overrides import Overrides
 from search.reading import config_of, opened
 from search.summary import make_report
@@ -195,19 +198,23 @@ def test_a_run_in_which_nothing_beats_the_best_parent_says_so(browser, pages, re
     assert browser.run("return document.querySelector('.verdict.baseline') !== null")
 
 
-@pytest.fixture
-def printed(browser, pages, report):
-    """Pages of the report on paper, printed from a dark window that is wider than the paper."""
+def on_paper(browser, path: Path):
+    """Pages of a report, printed from a dark window that is wider than the paper."""
     from pypdf import PdfReader
 
-    browser.show(pages("printed", to_html(report)), width=1600, dark=True)
+    browser.show(path, width=1600, dark=True)
     browser.run("document.getElementById('more').click()")
     found = browser.driver.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27,
         "paperHeight": 11.69, "printBackground": False})  # fmt: skip
     return PdfReader(io.BytesIO(base64.b64decode(found["data"]))).pages
 
 
-def test_nothing_is_cut_off_on_paper(printed) -> None:
+@pytest.fixture
+def printed(browser, pages, report):
+    return on_paper(browser, pages("printed", to_html(report)))
+
+
+def check_nothing_is_cut_off(printed) -> None:
     """Figures of the screen's width, or a table wider than the sheet, would reach beyond it."""
     for page in printed:
         placed: list[tuple[str, float, float]] = []
@@ -222,6 +229,33 @@ def test_nothing_is_cut_off_on_paper(printed) -> None:
         for text, left, scale in placed:
             assert 20 < left < width - 20, text
             assert scale == pytest.approx(0.75, abs=0.01), "the page was shrunk to fit"
+
+
+def test_nothing_is_cut_off_on_paper(printed) -> None:
+    check_nothing_is_cut_off(printed)
+
+
+@pytest.mark.parametrize("parents", [3, 16])
+def test_parents_with_long_names_fit_on_paper(browser, pages, report, parents: int) -> None:
+    def asked(name: str, role: Role, right: int) -> Entry:
+        found = {
+            t.name: {f"{t.name}/{q}": float(q < right) for q in range(60)} for t in report.tasks
+        }
+        return Entry(name=name, role=role, outcomes=found)
+
+    entries = [
+        asked("candidate 7", Role.SEARCHED, 50),
+        *(
+            asked(f"parent a_fine-tune_with_a_name_as_long_as_some_have_{at}", Role.PARENT, 20 + at)
+            for at in range(parents)
+        ),
+        asked("base", Role.BASE, 10),
+    ]
+    found = verdict(entries, tasks=report.tasks, how=Resampling(resamples=200))
+    crowd = replace(report, verdict=found, details=None)
+    printed = on_paper(browser, pages(f"crowd-{parents}", to_html(crowd)))
+    assert "Task by task" in "".join(page.extract_text() for page in printed)
+    check_nothing_is_cut_off(printed)
 
 
 def test_paper_holds_what_is_behind_buttons_on_the_screen(printed, report) -> None:
