@@ -196,39 +196,38 @@ class Answers:
         return self._found_lengths
 
     def _estimate(self) -> Estimates:
-        rows, weights = len(self._row), np.array([info.weight for info in self.tasks])
-        if not rows:
+        counting, weights = self._counting(), np.array([info.weight for info in self.tasks])
+        if not counting.any():
             return Estimates.none(1 + len(weights))
-        counting = self._counting()
         parts = [
-            task.estimates(counting) if task.info.mean else _wholes(task.whole, rows)
+            task.estimates(counting) if task.info.mean else _wholes(task.whole, counting)
             for task in self._tasks.values()
         ]
-        values = np.array([part for part, _ in parts])  # (tasks, rows)
+        values = np.array([part for part, _ in parts])  # (tasks, rows that count)
         variances = np.array([doubt for _, doubt in parts])
         total = weights.sum()
         value, stderr = weights @ values / total, np.sqrt(weights**2 @ variances) / total
-        return self._of_rows(np.vstack([value, values]), np.vstack([stderr, np.sqrt(variances)]))
+        found = np.vstack([value, values]), np.vstack([stderr, np.sqrt(variances)])
+        return self._of_rows(counting, *found)
 
     def _estimate_lengths(self) -> Estimates:
         """Means over all questions that are answered in writing."""
-        tasks, rows = self._lengths.values(), len(self._row)
-        if not tasks or not rows:
+        tasks, counting = self._lengths.values(), self._counting()
+        if not tasks or not counting.any():
             return Estimates.none(1)
         shares = np.array([len(task.column) for task in tasks], dtype=np.float64)
-        parts = [task.estimates(self._counting()) for task in tasks]
+        parts = [task.estimates(counting) for task in tasks]
         value = shares @ np.array([part for part, _ in parts]) / shares.sum()
         variance = shares**2 @ np.array([doubt for _, doubt in parts])
-        return self._of_rows(value[None], np.sqrt(variance)[None] / shares.sum())
+        return self._of_rows(counting, value[None], np.sqrt(variance)[None] / shares.sum())
 
     def _counting(self) -> NDArray[np.bool_]:
-        if not self._apart:
-            return np.ones(len(self._row), dtype=bool)
+        """Whether each candidate counts, in the order of the tables' rows."""
         return np.array([candidate not in self._apart for candidate in self._row], dtype=bool)
 
-    def _of_rows(self, values: Array, stderrs: Array) -> Estimates:
+    def _of_rows(self, counting: NDArray[np.bool_], values: Array, stderrs: Array) -> Estimates:
         """Those of candidates of whom the first quantity is known, ``(quantities, rows)``."""
-        numbers = np.fromiter(self._row, dtype=np.int64, count=len(self._row))
+        numbers = np.fromiter(self._row, dtype=np.int64, count=len(self._row))[counting]
         return Estimates(numbers, values.T, stderrs.T).only(np.isfinite(values[0]))
 
 
@@ -249,8 +248,8 @@ def _oriented(info: TaskInfo, value: float) -> float:
     return value if info.higher_is_better else -value
 
 
-def _wholes(known: Mapping[int, Estimate], rows: int) -> tuple[Array, Array]:
-    value, variance = np.full(rows, math.nan), np.full(rows, math.nan)
+def _wholes(known: Mapping[int, Estimate], counting: NDArray[np.bool_]) -> tuple[Array, Array]:
+    value, variance = np.full(len(counting), math.nan), np.full(len(counting), math.nan)
     for row, estimate in known.items():
         value[row], variance[row] = estimate.value, estimate.stderr**2
-    return value, variance
+    return value[counting], variance[counting]

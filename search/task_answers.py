@@ -68,10 +68,11 @@ class TaskAnswers:
         self.asked[row, columns[known]] = 1.0
 
     def estimates(self, counting: NDArray[np.bool_]) -> tuple[Array, Array]:
-        """Estimate and variance for each of the first candidates; NaN for those without answers.
+        """Estimate and variance for each candidate that counts; NaN for those without answers.
 
         Args:
-            counting: ``(rows,)``, whether the answers of a candidate count; as if it had none.
+            counting: ``(rows,)``, which of the first candidates count. The others change nothing,
+                not even how sums are rounded: who looks while they answer finds the same.
 
         Sums over questions are products of the tables with vectors over questions, so that no
         table of differences is made. A question that a candidate answered has ``e`` = 1 / (answers
@@ -80,8 +81,8 @@ class TaskAnswers:
         """
         values, asked = self.values[: len(counting)], self.asked[: len(counting)]
         if not counting.all():
-            values, asked = values * counting[:, None], asked * counting[:, None]
-        one = np.ones(len(counting))
+            values, asked = values[counting], asked[counting]
+        one = np.ones(len(values))
         given, total = one @ asked, one @ values
         counts, right = asked @ np.ones(len(given)), values @ np.ones(len(given))
         u = IMAGINED * (total.sum() - right) / np.maximum(given.sum() - counts, 1.0)

@@ -143,7 +143,7 @@ class Browser:
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(page.as_uri())
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while self.run("return document.documentElement.dataset.ready") != "yes":
             assert time.monotonic() < until, self.driver.get_log("browser")
             time.sleep(0.05)

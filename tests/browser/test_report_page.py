@@ -154,7 +154,7 @@ def test_the_drawer_shows_the_recipe_and_copies_it(page, report) -> None:
     )
     second = ranked(report.details.records)[1]
     page.driver.find_elements(By.CSS_SELECTOR, "#board tbody tr")[1].click()
-    page.driver.implicitly_wait(5)
+    page.driver.implicitly_wait(60)
     boxes = page.driver.find_elements(By.CSS_SELECTOR, "#drawer .code:nth-of-type(2)")
     page.driver.implicitly_wait(0)
     assert len(boxes) == 1

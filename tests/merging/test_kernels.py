@@ -76,7 +76,6 @@ def test_slerp_with_one_input_is_that_input() -> None:
     assert torch.equal(combine("slerp", Operands(inputs=[A], shared={"t": 0.3})), A)
 
 
-@settings(deadline=None)
 @given(t=st.floats(0, 1), angle=st.floats(0.05, 3.0))
 def test_slerp_keeps_the_norm(t: float, angle: float) -> None:
     gram = [[1.0, math.cos(angle)], [math.cos(angle), 1.0]]
@@ -302,7 +301,7 @@ def test_output_must_be_contiguous() -> None:
         combine("passthrough", Operands(inputs=inputs), out=torch.zeros(3, 4).t())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 300), density=st.floats(1e-4, 0.999), levels=st.sampled_from([1, 3, 10**6])
 )

@@ -91,7 +91,6 @@ def test_hand_worked(found: list[float], expected: list[float]) -> None:
     assert found == pytest.approx(expected, abs=5e-5)
 
 
-@settings(deadline=None)
 @given(data=st.data(), count=st.integers(2, 5))
 def test_multislerp_needs_no_move_on_the_sphere(data: st.DataObject, count: int) -> None:
     """The weighted mean of the tangents at the weighted mean is 0, whatever the inputs."""
@@ -115,7 +114,6 @@ def test_multislerp_needs_no_move_on_the_sphere(data: st.DataObject, count: int)
 SEEDS = st.integers(0, 2**31)
 
 
-@settings(deadline=None)
 @given(seed=SEEDS, count=st.integers(2, 5))
 def test_karcher_is_where_the_ways_to_the_inputs_balance(seed: int, count: int) -> None:
     noise = torch.Generator().manual_seed(seed)
@@ -140,7 +138,6 @@ def test_coefficients_of_what_is_not_finite_keep_it(method: str) -> None:
     assert found == (1.0, 1.0)
 
 
-@settings(deadline=None)
 @given(scale=st.floats(1e-12, 1e6), t=st.floats(-0.5, 1.5))
 def test_two_arcs_agree(scale: float, t: float) -> None:
     """nuslerp is slerp at the share of the second weight, but for nearly parallel tensors."""
@@ -172,7 +169,7 @@ def test_lines_and_back(shape: tuple[int, ...], axis: int) -> None:
         assert lines.data_ptr() == flat.data_ptr()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 300),
     density=st.floats(1e-4, 0.999),
@@ -258,7 +255,6 @@ def test_masks_by_rank_are_exact_for_long_rows() -> None:
     assert kept.tolist() == [True, False, True, False]
 
 
-@settings(deadline=None)
 @given(seed=SEEDS, count=st.integers(1, 6))
 def test_equal_deltas_have_no_variance(seed: int, count: int) -> None:
     delta = torch.randn(100, generator=torch.Generator().manual_seed(seed))

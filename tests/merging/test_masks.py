@@ -28,7 +28,7 @@ def test_pinned() -> None:
     assert digest[:16] == PINNED_DIGEST
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(start=st.integers(0, 2**34), length=st.integers(1, 3000), cut=st.integers(0, 3000))
 def test_any_cut(start: int, length: int, cut: int) -> None:
     cut = min(cut, length)

@@ -25,7 +25,7 @@ def series(tensor: torch.Tensor, minus: torch.Tensor | None = None) -> Series:
     return Series(tensor=tensor, minus=minus, device=CPU)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     values=st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=200),
     share=st.floats(0, 1),
@@ -53,7 +53,7 @@ def test_zeros_at_the_threshold_are_kept() -> None:
     assert (found.bits, found.cutoff) == (0, 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(count=st.integers(1, 3 * BLOCK), chunk=st.integers(1, 4 * BLOCK))
 def test_spans_cover_everything_once(count: int, chunk: int) -> None:
     found = list(spans(count, chunk))

@@ -580,7 +580,7 @@ PLACES = [place for place in _places(yaml.safe_load(FULL)) if place]
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLACES), values), min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_mangled_values_give_problems_or_a_config(changes) -> None:
     data = yaml.safe_load(FULL)
     for place, value in changes:
@@ -595,7 +595,7 @@ def test_mangled_values_give_problems_or_a_config(changes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_mangled_texts_give_problems_or_a_config(data) -> None:
     start = data.draw(st.integers(0, len(FULL)))
     length = data.draw(st.integers(0, 30))

@@ -29,7 +29,7 @@ def named(values, start: int = 0) -> dict[str, float]:
 
 
 @given(numbers)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mean_and_stderr_are_the_textbook_ones(values) -> None:
     assume(set(values) not in ({0.0}, {1.0}))
     found = interval(values, resamples=200)
@@ -67,7 +67,7 @@ def test_values_of_any_size(size: float) -> None:
 
 
 @given(answers, st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_same_seed_same_numbers_whatever_the_order(values, seed: int) -> None:
     how = Resampling(resamples=200, seed=seed)
     ours = named(values)
@@ -87,7 +87,7 @@ def test_the_seed_matters() -> None:
 
 
 @given(answers, answers)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_swapping_the_two_flips_the_sign(first, second) -> None:
     ours, theirs = {"a": named(first)}, {"a": named(second)}
     forth, back = paired(ours, theirs, ONE, how=QUICK), paired(theirs, ours, ONE, how=QUICK)
@@ -97,7 +97,7 @@ def test_swapping_the_two_flips_the_sign(first, second) -> None:
 
 
 @given(answers)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_nobody_is_better_than_themselves(values) -> None:
     same = paired({"a": named(values)}, {"a": named(values)}, ONE, how=QUICK)
     assert same.difference.value == 0.0
@@ -108,7 +108,7 @@ def test_nobody_is_better_than_themselves(values) -> None:
 
 
 @given(numbers, st.floats(0.1, 10))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_weights_scale_out(values, factor: float) -> None:
     ours = {"a": named(values), "b": named(values)}
     theirs = {"a": named(np.zeros(len(values))), "b": named(np.zeros(len(values)))}
@@ -169,7 +169,7 @@ def test_a_large_difference_is_clear() -> None:
 
 
 @given(answers, answers)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_p_value_is_the_exact_sign_test_for_right_and_wrong(first, second) -> None:
     from scipy.stats import binom
 

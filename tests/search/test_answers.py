@@ -153,6 +153,32 @@ def test_what_is_set_apart_counts_for_nothing_until_it_is_let_in() -> None:
     assert apart.estimates() == all_in.estimates()
 
 
+@given(rng=TABLES, rows=st.integers(2, 40), columns=st.integers(20, 130))
+def test_what_is_set_apart_does_not_change_how_sums_are_rounded(
+    rng: np.random.Generator, rows: int, columns: int
+) -> None:
+    """Estimates that are equal stay so, and who leads does not depend on when somebody looks."""
+    known = catalogue({"t": columns, "u": columns})
+    answers = Answers(known, [q.id for q in known.questions])
+
+    def answer(number: int) -> None:
+        for task in ("t", "u"):
+            some = rng.permutation(columns)[: rng.integers(10, columns + 1)].tolist()
+            answers.add(number, outcomes(task, {n: float(rng.integers(2)) for n in some}))
+
+    for number in range(rows):
+        answer(number)
+    before = answers.table()
+    answers.set_apart(rows)
+    answer(rows)
+    answers.set_apart(rows)  # forgets what was computed before
+    after = answers.table()
+    assert after is not before
+    assert after.numbers.tolist() == before.numbers.tolist()
+    assert np.array_equal(after.value, before.value)
+    assert np.array_equal(after.stderr, before.stderr)
+
+
 def test_all_right_is_no_certainty() -> None:
     known = catalogue({"t": 280})
     answers = Answers(known, [question.id for question in known.questions])

@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from spaces.bounds import SOURCES
@@ -17,10 +16,6 @@ from spaces.ranges import della_density
 from spaces.recipe import DTYPES
 from spaces.space import VARIABLE, Depth, Order, Range, Space, Stacking
 from spaces.vocabulary import Vocabulary
-
-# A busy machine is no reason to fail.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 NAMES = ("math", "code", "chat-v0.1", "math.k1", "a_b", "Qwen.2", "x1")
 
