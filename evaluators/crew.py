@@ -19,6 +19,7 @@ from evaluators.posts import Post
 from evaluators.ray_cluster import Answer, Cluster, Node, Trouble
 from evaluators.rooms import Need, rooms, short
 from evaluators.worker import Started
+from spaces.texts import counted
 
 START_ATTEMPTS = 3
 """How often in a row a worker may die while it sets itself up before it is given up."""
@@ -206,7 +207,7 @@ class Crew:
         self._fit.discard(node.id)
         self._looked_at.discard(node.id)
         mine = [post for post in self.posts if post.node.id == node.id]
-        self.news.append(f"node {node.name} is gone, with {len(mine)} workers")
+        self.news.append(f"node {node.name} is gone, with {counted(len(mine), 'worker')}")
         for post in mine:
             if post.job is None:
                 self._drop(post)

@@ -52,6 +52,10 @@ class ConfigError(UserError, ValueError):
     """
 
 
+OWN = "x-"
+"""Beginning of keys at the top that are the user's own, such as to hold YAML anchors."""
+
+
 def _name(value: str) -> str:
     check_name(value)
     return value
@@ -87,17 +91,29 @@ class RunConfig(Section):
         default=None,
         description="Evaluator of your own: file.py:NAME or module:NAME; omit for lm-eval's tasks.",
     )
-    harness: Annotated[HarnessSection, _section_or_nothing(HarnessSection)] = HarnessSection()
+    harness: Annotated[HarnessSection, _section_or_nothing(HarnessSection)] = Field(
+        default=HarnessSection(), description="How lm-eval asks: chat template, batches, answers."
+    )
     held_out: HeldOut = Field(
         default=0.3,
         description="Share of questions never used for search (0 to 0.9), or task names.",
     )
     bounds: Annotated[SpaceSection, _section_or_nothing(SpaceSection)] = Field(
-        default=SpaceSection(), alias="space"
+        default=SpaceSection(),
+        alias="space",
+        description="What is searched: methods, weights, depth, filters, merge order, slices.",
     )
-    search: Annotated[SearchSection, _section_or_nothing(SearchSection)] = SearchSection()
-    workers: Annotated[WorkersSection, _section_or_nothing(WorkersSection)] = WorkersSection()
-    output: Annotated[OutputSection, _section_or_nothing(OutputSection)] = OutputSection()
+    search: Annotated[SearchSection, _section_or_nothing(SearchSection)] = Field(
+        default=SearchSection(), description="Budget, sampler, first recipes and the final check."
+    )
+    workers: Annotated[WorkersSection, _section_or_nothing(WorkersSection)] = Field(
+        default=WorkersSection(),
+        description="Workers, their GPUs, the Ray cluster.",
+    )
+    output: Annotated[OutputSection, _section_or_nothing(OutputSection)] = Field(
+        default=OutputSection(),
+        description="The merged model: dtype, tokenizer, vocabulary.",
+    )
 
     @model_validator(mode="after")
     def _check_across(self) -> RunConfig:
@@ -124,7 +140,8 @@ class RunConfig(Section):
             raise ConfigError(parsed.messages(list(parsed.problems)))
         if (other := not_a_config(parsed.data)) is not None:
             raise ConfigError([f"{name}: {other}"])
-        data, problems = parsed.data, list(parsed.problems)
+        data = {key: value for key, value in parsed.data.items() if not key.startswith(OWN)}
+        problems = list(parsed.problems)
         if folder is not None:
             data = locations.located(data, folder)
             problems += locations.missing_folders(data) + locations.missing_seeds(data)
@@ -306,6 +323,7 @@ def json_schema() -> dict[str, Any]:
         "$id": SCHEMA_ID,
         **schema,
         "title": "merge-search config",
+        "patternProperties": {f"^{OWN}": {"description": "Your own, such as to hold anchors."}},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from spaces.terminal import printable
-from spaces.yaml_text import check_size
+from spaces.yaml_text import check_size, fault
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top."""
@@ -164,14 +164,10 @@ def _broken(name: str, problem: Problem) -> Document:
 
 def _syntax_problem(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    context = getattr(error, "context", None)
-    words = " ".join(f"{context + ', ' if context else ''}{reason}".split())
+    text = fault(error)
     if mark is None:
-        return Problem(text=f"expected YAML, got: {words}")
-    return Problem(
-        text=f"expected YAML, got: {words} (column {mark.column + 1})", line=mark.line + 1
-    )
+        return Problem(text=text)
+    return Problem(text=f"{text} (column {mark.column + 1})", line=mark.line + 1)
 
 
 class _Reading:

@@ -10,6 +10,7 @@ from runs.finalists import BY_HAND, Against, Entry, Finalist, Standing
 from runs.intervals import Interval
 from runs.records import AVERAGE, OWN, PARENT, Role, role_of
 from runs.specialists import Change, OnTask
+from spaces.texts import counted
 
 MOST_TASKS = 4
 """Tasks up to which a sentence names each; losses are always named."""
@@ -115,7 +116,7 @@ class Story:
         if not found:
             return ""
         count = min(item.difference.n for item in found)
-        text = f", on {count} {self.questions} question{'' if count == 1 else 's'}"
+        text = f", on {counted(count, f'{self.questions} question')}"
         if self.missing:
             text += "; not compared: " + ", ".join(_absent(self.missing))
         left_out = dict.fromkeys(task for item in found for task in item.left_out)
@@ -273,9 +274,9 @@ def _p(value: float) -> str:
 
 def _absent(missing: Sequence[Entry]) -> list[str]:
     """Parents and average by name, default recipes and the user's own by number."""
-    counted = {Role.DEFAULT: "default recipe{}", Role.OWN: "recipe{} of yours"}
-    words = [title(entry.name) for entry in missing if entry.role not in counted]
-    for role, what in counted.items():
+    numbered = {Role.DEFAULT: "default recipe{}", Role.OWN: "recipe{} of yours"}
+    words = [title(entry.name) for entry in missing if entry.role not in numbered]
+    for role, what in numbered.items():
         count = sum(entry.role is role for entry in missing)
         if count:
             words.append(f"{count} {what.format('' if count == 1 else 's')}")

@@ -10,6 +10,7 @@ from itertools import combinations
 
 from evaluators.base import Catalogue, TaskInfo
 from runs.records import Split
+from spaces.texts import counted
 
 FEWEST_HELD_OUT = 20
 """Held-out questions of a task below which no interval says anything."""
@@ -155,20 +156,21 @@ def document_notes(
     for question in catalogue.questions:
         of_task[question.task].append(about[question.id])
     notes = [
-        f"{name}: {len(asked):,} questions about {len(set(asked)):,} documents; those about one "
-        "document are kept in one split and count as one in statistics."
+        f"{name}: {counted(len(asked), 'question')} about {counted(len(set(asked)), 'document')}; "
+        "those about one document are kept in one split and count as one in statistics."
         for name, asked in of_task.items()
         if len(set(asked)) < len(asked)
     ]
     for (one, first), (other, second) in combinations(of_task.items(), 2):
         if common := len(set(first) & set(second)):
             notes.append(
-                f"{one} and {other} share {common:,} documents, each kept in one split for both."
+                f"{one} and {other} share {counted(common, 'document')}, "
+                "each kept in one split for both."
             )
     dropped = len(catalogue.questions) - len(questions.search) - len(questions.held_out)
     if dropped and isinstance(held_out, tuple):
         notes.append(
-            f"{dropped:,} questions are not asked: they are about documents of held-out tasks "
+            f"{counted(dropped, 'question')} about documents of held-out tasks not asked "
             f"({', '.join(held_out)})."
         )
     return notes
@@ -200,7 +202,7 @@ def held_out_problems(
     ]
     if not few:
         return []
-    got = ", ".join(f"{kept[name]} of the {asked[name]} of {name!r}" for name in few)
+    got = ", ".join(f"{kept[name]} of {asked[name]} from {name!r}" for name in few)
     share = math.ceil(100 * FEWEST_HELD_OUT / max(1, min(asked[name] for name in few))) / 100
     raised = (
         f"hold out {share:g} or more, " if not isinstance(held_out, tuple) and share <= 0.9 else ""

@@ -22,6 +22,7 @@ from search.posterior import judged
 from search.studies import study_in
 from search.summary import make_report, places_for, recipe_text
 from spaces.recipe import Recipe
+from spaces.texts import counted
 
 HEAD = 10
 """Rows of the leaderboard in a notebook."""
@@ -143,5 +144,5 @@ class Run:
 
 def _summary(records: tuple[Record, ...]) -> str:
     winner = best(records)
-    count = f"{len(records)} candidates, {len(ranked(records))} scored"
+    count = f"{counted(len(records), 'candidate')}, {len(ranked(records))} scored"
     return count if winner is None else f"{count}, best {winner.recipe.title}"

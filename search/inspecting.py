@@ -83,7 +83,7 @@ def _base_notes(prepared: Prepared) -> tuple[str, ...]:
     cards = {card_base(one.folder) for one in prepared.checkpoints.values()} - {None}
     named = f" (their model cards name {cards.pop()})" if len(cards) == 1 else ""
     return (
-        f"{len(lacking)} methods need a base and are left out: {', '.join(lacking)}. To have them, "
+        f"Left out for want of a base: {', '.join(lacking)}. To have them, "
         f"set `base` to the model that all were fine-tuned from{named}.",
     )
 

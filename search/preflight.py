@@ -18,6 +18,7 @@ from spaces.domains import Choices
 from spaces.draw import parameters
 from spaces.order import count as orders
 from spaces.space import Space
+from spaces.texts import counted
 
 JSON_FORMAT = 1
 """Version of the JSON; it grows when a key changes its meaning or goes away."""
@@ -166,7 +167,7 @@ class Preflight:
         """The forecast, or the number of models and tasks, in a few words."""
         if self.forecast is not None:
             return self.forecast.sentence(self.made)
-        return f"{len(self.models)} models, {len(self.tasks)} tasks"
+        return f"{counted(len(self.models), 'model')}, {counted(len(self.tasks), 'task')}"
 
 
 def gigabytes(size: float) -> str:

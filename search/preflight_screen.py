@@ -12,6 +12,7 @@ from rich.text import Text
 from merging.affinity import Affinity, Sums
 from search.preflight import Preflight, gigabytes
 from search.smoke import Smoke
+from spaces.texts import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -62,12 +63,13 @@ def forecast_line(found: Preflight) -> str:
 def facts_of(found: Preflight) -> list[tuple[str, str]]:
     """Space, pace, memory and disk, each with a name."""
     space, room = found.space, found.room
-    trees = f", {space.trees} merge orders in pairs" if space.trees else ""
+    trees = f", {counted(space.trees, 'merge order')} in pairs" if space.trees else ""
     facts = [
         (
             "space",
-            f"{len(space.methods)} methods, {space.numbers} numbers and {space.choices} choices to "
-            f"draw{trees}; {space.seeds} recipes are tried first",
+            f"{counted(len(space.methods), 'method')}, {counted(space.numbers, 'number')} and "
+            f"{counted(space.choices, 'choice')} to draw{trees}; "
+            f"{counted(space.seeds, 'first recipe')}",
         )
     ]
     if found.smoke is not None and not math.isnan(found.smoke.pace.build):

@@ -34,10 +34,12 @@ from runs.verdict import Verdict
 from search.insights import insights
 from search.judging import judge_run
 from search.lessons import lessons, spent
+from search.live_view import span
 from search.posterior import judged
 from search.task_screen import show_verdict
 from spaces.mergekit import to_yaml
 from spaces.space import Space
+from spaces.texts import counted
 
 SHOWN = 10
 """Rows of the leaderboard that a command prints."""
@@ -225,7 +227,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
         each = "; ".join(f"{one.name.removeprefix(LEARNED)}: {one.words()}" for one in learned)
         lines["learning"] = f"{each}; {cost_words(learned)}"
     held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
-    lines["held-out"] = f"{held_out} candidates asked"
+    lines["held-out"] = f"{counted(held_out, 'candidate')} asked"
     failed = _failed(records)
     if failed:
         lines["failed"] = f"{failed.total()}: {_kinds(failed)}"
@@ -234,7 +236,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
         lines["workers"] = _attendance(attendances)
     finished = [e.finished.timestamp() for e in search if e.finished is not None]
     if finished:
-        lines["last result"] = f"{max(0.0, time.time() - max(finished)):.0f} s ago"
+        lines["last result"] = f"{span(max(0.0, time.time() - max(finished)))} ago"
     if held_out and not store.under_way() and len(records) <= JUDGED:
         verdict = judge_run(store, records)
         lines |= {} if verdict is None else {"verdict": verdict.sentence}

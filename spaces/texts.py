@@ -44,6 +44,11 @@ def fitted(text: str, most: int) -> str:
     return text[: room - end] + _NOTE.format(len(text) - room) + text[-end:]
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of something: ``1 method``, ``2,000 methods``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def plain(text: str, most: int) -> str:
     r"""Lines that every database and terminal takes, at most so many characters of them.
 

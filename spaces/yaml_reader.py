@@ -11,7 +11,7 @@ import yaml
 from spaces.recipe import Merge, Model, Recipe, RecipeError, check_name
 from spaces.yaml_merge import Notes
 from spaces.yaml_page import Page
-from spaces.yaml_text import documents
+from spaces.yaml_text import documents, fault
 from spaces.yaml_values import path_of, short_name
 from spaces.yaml_writer import BLOCK, OWN
 
@@ -75,9 +75,9 @@ def _load(text: str, name: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise RecipeError(f"{name}: {line}expected YAML, got a fault: {error.problem}") from error
+        raise RecipeError(f"{name}: {line}{fault(error)}") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: expected YAML, got a fault: {error}") from error
+        raise RecipeError(f"{name}: {fault(error)}") from error
     found = [document for document in found if document is not None]
     if not found:
         raise RecipeError(f"{name}: expected a merge, got an empty file")

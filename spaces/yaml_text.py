@@ -81,6 +81,16 @@ def plain(text: str) -> Any:
     return found[0] if found else None
 
 
+def fault(error: yaml.YAMLError) -> str:
+    """What is wrong with a text that is no YAML, on one line, without its place."""
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    context = getattr(error, "context", None)
+    words = " ".join(f"{context + ', ' if context else ''}{reason}".split())
+    if "'\\t'" in words:  # the parser's words for it help nobody
+        return "expected spaces, got a tab: YAML is indented by spaces alone"
+    return f"expected YAML, got: {words}"
+
+
 def _parts(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]

@@ -368,7 +368,8 @@ def test_one_problem(extra: str, expected: str) -> None:
         ("- a\n- b\n", "search.yaml:1: expected a mapping of keys, got ['a', 'b']"),
         ("just text", "search.yaml:1: expected a mapping of keys, got 'just text'"),
         ("a: 1\nb: [1, 2\nc: 3\n", "search.yaml:3: expected YAML, got: "),
-        ("a: 1\n\tb: 2\n", "search.yaml:2: expected YAML, got: "),
+        ("a: 1\n\tb: 2\n", "search.yaml:2: expected spaces, got a tab: YAML is indented by"),
+        ("models:\n\ta: 1\n", "search.yaml:2: expected spaces, got a tab: YAML is indented by"),
         ("a: *nothing\n", "search.yaml:1: expected YAML, got: found undefined alias 'nothing'"),
         ("a: 1\n---\nb: 2\n", "search.yaml:2: expected YAML, got: expected a single document"),
         ("a: &x [*x]\n", "search.yaml:1: expected YAML, got: an alias inside what it stands for"),
@@ -420,6 +421,15 @@ tasks:
         ("two", 3.0, 20),
     ]
     assert RunConfig.from_text(config.to_yaml()) == config
+
+
+def test_keys_of_the_users_own() -> None:
+    text = "x-kept: &kept {limit: 5}\nmodels: {m: a}\ntasks: [{name: t, <<: *kept}]\n"
+    config = RunConfig.from_text(text)
+    assert config.tasks[0].limit == 5
+    assert "x-kept" not in config.to_yaml()
+    with pytest.raises(ConfigError, match="x-kept: unknown key"):
+        RunConfig.from_text("models: {m: a}\ntasks: [t]\nsearch: {x-kept: 1}\n")
 
 
 def test_lines_of_merged_keys_point_to_where_they_stand() -> None:

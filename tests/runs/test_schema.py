@@ -18,6 +18,14 @@ LEAST: dict[str, Any] = {"models": {"a": "./a", "b": "./b"}, "tasks": ["t"], "ba
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 
+def test_every_key_is_described() -> None:
+    schema = json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    keys = {key: one for section in sections for key, one in section.get("properties", {}).items()}
+    assert len(keys) > 60
+    assert [key for key, one in keys.items() if not one.get("description")] == []
+
+
 def test_it_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     assert json_schema()["$id"] == "urn:merge-search:config"
@@ -44,6 +52,7 @@ def test_the_demo_and_all_defaults_are_valid() -> None:
         {"space": {"slices": {"max_slices": 3}, "lambda": [0.5, 1]}},
         {"search": {"seeds": ["defaults", "my.yaml"], "sampler": "tpe"}},
         {"workers": {"count": 2, "gpus": 0.5}},
+        {"x-kept": {"limit": 5}},
     ],
 )
 def test_what_a_config_takes_the_schema_takes(more: dict[str, Any]) -> None:

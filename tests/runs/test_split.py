@@ -99,7 +99,7 @@ def test_documents_of_tasks_held_out_are_not_searched_on() -> None:
     assert emptied(split, questions, ("b",)) == []
     assert document_notes(split, questions, ("b",)) == [
         "a and b share 2 documents, each kept in one split for both.",
-        "2 questions are not asked: they are about documents of held-out tasks (b).",
+        "2 questions about documents of held-out tasks not asked (b).",
     ]
 
 
@@ -163,14 +163,14 @@ def problems(held_out: float | tuple[str, ...], **sizes: int) -> list[str]:
 def test_too_few_held_out_questions_are_one_line() -> None:
     (line,) = problems(0.3, pick=24, write=300, sort=1)
     assert line == (
-        "held_out: expected at least 20 questions of a task, got 7 of the 24 of 'pick', 0 of the 1 "
-        "of 'sort'; take tasks with more questions (or a larger limit), or set held_out: 0"
+        "held_out: expected at least 20 questions of a task, got 7 of 24 from 'pick', 0 of 1 "
+        "from 'sort'; take tasks with more questions (or a larger limit), or set held_out: 0"
     )
     (line,) = problems(0.1, pick=100)
-    assert "got 10 of the 100 of 'pick'; hold out 0.2 or more, take tasks" in line
+    assert "got 10 of 100 from 'pick'; hold out 0.2 or more, take tasks" in line
     assert problems(0.2, pick=100) == []
     (line,) = problems(("b",), a=300, b=19)
-    assert "got 19 of the 19 of 'b'; take tasks" in line
+    assert "got 19 of 19 from 'b'; take tasks" in line
 
 
 @pytest.mark.parametrize(

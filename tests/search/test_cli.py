@@ -233,7 +233,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_too_few_held_out_questions_are_refused(project: Project, tmp_path: Path) -> None:
     done = search("run", project(held_out=0.1), cwd=tmp_path)
-    refused(done, "held_out: expected at least 20 questions of a task, got 7 of the 70 of 'pick'")
+    refused(done, "held_out: expected at least 20 questions of a task, got 7 of 70 from 'pick'")
     assert "hold out 0.29 or more" in done.stderr
     assert not (tmp_path / "mix").exists()
 

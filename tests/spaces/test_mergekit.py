@@ -434,14 +434,14 @@ LINEAR = "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n"
     ("text", "message"),
     [
         ("", "^r.yml: expected a merge, got an empty file$"),
-        ("a: [", "^r.yml: line 1: expected YAML, got a fault"),
+        ("a: [", "^r.yml: line 1: expected YAML, got"),
         (
             "a: 1\nb: 2\na: 3\n",
-            "^r.yml: line 3: expected YAML, got a fault: key 'a' is there twice",
+            "^r.yml: line 3: expected YAML, got: key 'a' is there twice",
         ),
         ("- a\n", r"^r.yml: expected keys and values, got \['a'\]"),
-        ("x: !!python/object:os.system {}\n", "expected YAML, got a fault"),
-        ("a: 2024-99-99\n", "expected YAML, got a fault"),
+        ("x: !!python/object:os.system {}\n", "expected YAML, got"),
+        ("a: 2024-99-99\n", "expected YAML, got"),
         ("models: [{model: a}]\n", "r.yml: merge_method: expected one of linear, .*, got none"),
         (
             "merge_method: delta\nmodels: [{model: a}]\n",
