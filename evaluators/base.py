@@ -57,6 +57,19 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Floor:
+    """What a task's value must not fall below; exactly one of the two is given.
+
+    Attributes:
+        value: The worst value that will do, in the metric's own unit and direction.
+        below_best_parent: How much worse than the best parent will do, at least 0, in that unit.
+    """
+
+    value: float | None = None
+    below_best_parent: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskInfo:
     """One scored task.
 
@@ -64,11 +77,13 @@ class TaskInfo:
         name: lm-eval's name.
         metric: Full metric name, such as ``exact_match,strict-match`` or ``acc,none``.
         higher_is_better: Direction of the metric.
-        weight: Share in the combined score, above 0; shares need not sum to 1.
+        weight: Share in the combined score; shares need not sum to 1. 0 for a task that is only to
+            be kept: it has a floor.
         mean: Whether the task's value is the plain mean over its questions.
         written: Whether its questions are answered by text that the model writes.
         asked_as: The group or tag that it was asked for by; empty where by its own name.
         aside: Number of its questions that are not asked, so that prompts can show them solved.
+        floor: What its value must not fall below; ``None`` for no limit.
     """
 
     name: str
@@ -79,6 +94,12 @@ class TaskInfo:
     written: bool = field(default=False, compare=False)  # earlier studies do not know it
     asked_as: str = field(default="", compare=False)
     aside: int = field(default=0, compare=False)
+    floor: Floor | None = None
+
+    @property
+    def sign(self) -> float:
+        """What turns values so that larger is better: 1 or -1."""
+        return 1.0 if self.higher_is_better else -1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,19 +358,33 @@ def combine(scores: Sequence[TaskScore], tasks: Sequence[TaskInfo]) -> tuple[flo
 
     Args:
         scores: Values per task; each task at most once.
-        tasks: Weights and directions; tasks without a score are left out of the mean.
+        tasks: Weights and directions; tasks without a score, or a weight, are left out of the mean.
 
     Returns:
         Value and standard error; NaN for both when nothing was scored.
     """
     by_name = {score.task: score for score in scores}
-    asked = [(task, by_name[task.name]) for task in tasks if task.name in by_name]
+    asked = [(task, by_name[task.name]) for task in tasks if task.weight and task.name in by_name]
     total = sum(task.weight for task, _ in asked)
-    if not asked or total <= 0:
+    if not asked:
         return math.nan, math.nan
-    value = sum(
-        task.weight / total * (score.value if task.higher_is_better else -score.value)
-        for task, score in asked
-    )
+    value = sum(task.weight / total * task.sign * score.value for task, score in asked)
     variance = sum((task.weight / total * score.doubt) ** 2 for task, score in asked)
     return value, math.sqrt(variance)
+
+
+def attention(tasks: Sequence[TaskInfo]) -> dict[str, float]:
+    """How much of the questions, and of a loss, each task gets; need not sum to 1.
+
+    As much as its weight. A task that is only to be kept gets as much as the others on average: its
+    floor is to be known as surely as their scores, and with less it would be unlearned.
+    """
+    members: dict[str, list[TaskInfo]] = {}
+    for task in tasks:
+        members.setdefault(task.asked_as or task.name, []).append(task)
+    weights = [sum(task.weight for task in found) for found in members.values()]
+    counting = [weight for weight in weights if weight] or [1.0]
+    usual = math.fsum(counting) / len(counting)
+    return {
+        task.name: task.weight or usual / len(found) for found in members.values() for task in found
+    }

@@ -22,6 +22,7 @@ from evaluators.base import (
     EvaluatorError,
     Failure,
     FailureKind,
+    Floor,
     Outcome,
     Question,
     Score,
@@ -51,6 +52,7 @@ class FakeSpec:
     Attributes:
         parents: Names of the models that count; others (the base) contribute nothing. At least one.
         tasks: Name and weight of each task; task ``k`` prefers parent ``k``, in turn.
+        floors: Name of a task and what its value must not fall below.
         questions: Questions per task, at least 1.
         lower_is_better: Tasks that report wrong answers instead of right ones.
         seed: Another seed gives other questions.
@@ -63,6 +65,7 @@ class FakeSpec:
 
     parents: tuple[str, ...]
     tasks: tuple[tuple[str, float], ...]
+    floors: tuple[tuple[str, Floor], ...] = ()
     questions: int = 100
     lower_is_better: tuple[str, ...] = ()
     seed: int = 0
@@ -83,9 +86,9 @@ class FakeSpec:
         if len(set(names)) != len(names):
             found.append(f"tasks: expected each name once, got {names}")
         found += [
-            f"task {name}: weight: expected a number above 0, got {weight}"
+            f"task {name}: weight: expected a number of at least 0, got {weight}"
             for name, weight in self.tasks
-            if not (weight > 0 and math.isfinite(weight))
+            if not (weight >= 0 and math.isfinite(weight))
         ]
         if self.questions < 1:
             found.append(f"questions: expected at least 1, got {self.questions}")
@@ -292,6 +295,7 @@ def _catalogue(spec: FakeSpec) -> Catalogue:
             higher_is_better=name not in spec.lower_is_better,
             weight=weight,
             written=True,
+            floor=dict(spec.floors).get(name),
         )
         for name, weight in spec.tasks
     )

@@ -219,6 +219,7 @@ def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
             weight=wanted.weight,
             mean=aggregate is lm_metrics.mean,
             written=task.OUTPUT_TYPE == "generate_until",
+            floor=wanted.floor,
         ),
         metric=metric,
         filter=chosen,

@@ -236,6 +236,7 @@ class ModelEvaluator(ABC):
                     metric=wanted.metric or f"{type(self).__name__},{_digest(type(self))}",
                     higher_is_better=not wanted.lower_is_better,
                     weight=wanted.weight,
+                    floor=wanted.floor,
                 )
             )
             questions += questions_of(wanted.name, items)

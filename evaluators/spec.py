@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from evaluators.base import Floor
 from spaces.places import is_folder
 
 
@@ -15,12 +16,13 @@ class TaskSpec:
     Attributes:
         name: lm-eval's name.
         metric: ``metric`` or ``metric,filter``; ``None`` takes the task's only or first metric.
-        weight: Share in the combined score, above 0.
+        weight: Share in the combined score; 0 only with a floor.
         lower_is_better: Direction; ``None`` takes the task's own.
         num_fewshot: Examples in the prompt; ``None`` takes the task's own.
         limit: Most questions used, the first ones of the split; ``None`` for all.
         group_by: Field of a document, or Jinja template over its fields, whose value is the same
             for documents that belong together; ``None`` for each on its own.
+        floor: What its value must not fall below; of a group, that of each of its tasks.
     """
 
     name: str
@@ -30,12 +32,15 @@ class TaskSpec:
     num_fewshot: int | None = None
     limit: int | None = None
     group_by: str | None = None
+    floor: Floor | None = None
 
     def problems(self) -> list[str]:
         """What is wrong with it without looking at the task, one line each."""
         found = []
-        if not (self.weight > 0 and math.isfinite(self.weight)):
-            found.append(f"weight: expected a number above 0, got {self.weight}")
+        if not (self.weight >= 0 and math.isfinite(self.weight)):
+            found.append(f"weight: expected a number of at least 0, got {self.weight}")
+        if self.weight == 0 and self.floor is None:
+            found.append("weight: expected a number above 0 without a floor, got 0")
         if self.num_fewshot is not None and self.num_fewshot < 0:
             found.append(f"num_fewshot: expected at least 0, got {self.num_fewshot}")
         if self.limit is not None and self.limit < 1:

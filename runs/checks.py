@@ -118,6 +118,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
     return [
         *_model_problems(data),
         *_task_problems(data),
+        *_floor_problems(data),
         *_held_out_problems(data),
         *_method_problems(data),
         *_depth_problems(data),
@@ -170,6 +171,27 @@ def _task_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         if name is not None and name in names[:at]:
             text = f"expected each task once, got {shown(name)} again"
             yield Problem(text=text, place=("tasks", at))
+
+
+def _floor_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    weights, held_out = _task_weights(data), _at(data, "held_out")
+    for at, name in enumerate(_task_names(data)):
+        floor = _at(data["tasks"][at], "floor")
+        if weights[at] == 0 and floor is None:
+            text = "expected a number above 0 without a floor, got 0; give the task a floor"
+            yield Problem(text=text, place=("tasks", at, "weight"))
+        if floor is not None and isinstance(held_out, list | tuple) and name in held_out:
+            text = "expected a floor for a task to search on only, got one for a held-out task"
+            yield Problem(text=text, place=("tasks", at, "floor"))
+    if weights and not any(weights):
+        text = "expected at least one task with a weight above 0, got none"
+        yield Problem(text=text, place=("tasks",))
+
+
+def _task_weights(data: Mapping[str, Any]) -> list[Any]:
+    """The weight of every task as it is given, else 1."""
+    found = [_at(data["tasks"][at], "weight") for at in range(len(_task_names(data)))]
+    return [1.0 if weight is None else weight for weight in found]
 
 
 def _held_out_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -249,7 +271,11 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _measure_problems(data, small)
     held_out = _at(data, "held_out")
     apart = held_out if isinstance(held_out, list | tuple) else ()
-    searched = [name for name in _task_names(data) if name not in apart]
+    searched = [
+        name
+        for name, weight in zip(_task_names(data), _task_weights(data), strict=True)
+        if name not in apart and weight != 0
+    ]
     if pareto and len(searched) < (1 if small else 2):
         text = f"expected two tasks or more to search on for pareto, got {len(searched)}; use sum"
         yield Problem(text=text, place=("search", "objective"))

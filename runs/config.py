@@ -274,7 +274,9 @@ class RunConfig(Section):
         threads = workers.threads
         return HarnessSpec(
             models=tuple(self.locations.items()),
-            tasks=tuple(TaskSpec(**task.model_dump()) for task in self.tasks),
+            tasks=tuple(
+                TaskSpec(**task.model_dump() | {"floor": task.kept_above}) for task in self.tasks
+            ),
             include_path=self.include_path,
             apply_chat_template=harness.apply_chat_template,
             fewshot_as_multiturn=harness.fewshot_as_multiturn,

@@ -158,27 +158,28 @@ def finalists(
         "parents": [e for e in asked if e.role is Role.PARENT],
         "defaults": [e for e in asked if e.role in BY_HAND],
     }
-    against: dict[str, dict[str, Against]] = {entry.name: {} for entry in asked}
+    results: dict[str, dict[str, Against]] = {entry.name: {} for entry in asked}
     for group, members in groups.items():
         found = {
-            e.name: _against(e, members, tasks, documents, how)
+            e.name: against(e, members, tasks, documents, how)
             for e in contenders
             if group != "parents" or e.role is not Role.PARENT
         }
         known = {name: item for name, item in found.items() if item is not None}
         corrected = holm([item.p_value for item in known.values()])
         for (name, item), adjusted in zip(known.items(), corrected, strict=True):
-            against[name][group] = replace(item, adjusted=adjusted)
-    return tuple(_finalist(entry, against[entry.name], tasks, documents, how) for entry in asked)
+            results[name][group] = replace(item, adjusted=adjusted)
+    return tuple(_finalist(entry, results[entry.name], tasks, documents, how) for entry in asked)
 
 
-def _against(
+def against(
     entry: Entry,
     members: Sequence[Entry],
     tasks: Sequence[TaskInfo],
     documents: Documents,
     how: Resampling,
 ) -> Against | None:
+    """An entry against the best of some members, whichever that is; ``None`` without answers."""
     asked = [task for task in tasks if task.name in entry.outcomes]
     found = {
         member.name: paired(entry.outcomes, member.outcomes, asked, documents=documents, how=how)

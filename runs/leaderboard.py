@@ -14,6 +14,7 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.evaluations import QUARANTINED
+from runs.floors import broken_text, floored
 from runs.front import clear_front
 from runs.records import (
     ANSWER_LENGTH,
@@ -81,7 +82,9 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
 
     A task ``x`` has ``task:x`` and ``task_stderr:x`` for the search questions, ``held_out:x`` and
     ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction, and
-    ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures.
+    ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures. With a
+    floor it has ``margin:x`` and ``margin_stderr:x``, below 0 where the floor is broken, and
+    ``broken`` says which floors are, and by how much.
     """
     expected: dict[str, str] = {}
     search: dict[str, str] = {}
@@ -91,7 +94,12 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
     for task in tasks:
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
-    return {**_FIRST, **expected, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
+    floors: dict[str, str] = {}
+    for task in floored(tasks):
+        floors |= {f"margin:{task.name}": "float64", f"margin_stderr:{task.name}": "float64"}
+    floors |= {"broken": "str"} if floors else {}
+    first = {**_FIRST, **floors, **expected}
+    return {**first, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
 
 
 def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
@@ -146,9 +154,10 @@ def failures(records: Sequence[Record]) -> pd.DataFrame:
 def ranked(records: Sequence[Record]) -> tuple[Record, ...]:
     """Candidates that have a search score, the best first; equal ones by lower id.
 
-    By the posterior's mean less one standard deviation, so that a recipe of which little is known
-    has to be better to come before one that was asked everything; by the search score where there
-    is no posterior, after those that have one.
+    Those that are expected to keep every floor come first, the others by how far they are from it,
+    and then by the posterior's mean less one standard deviation, so that a recipe of which little
+    is known has to be better to come before one that was asked everything; by the search score
+    where there is no posterior, after those that have one.
     """
     scored = [record for record in records if math.isfinite(score_of(record))]
     return tuple(sorted(scored, key=_merit))
@@ -183,21 +192,23 @@ def fronts(records: Sequence[Record]) -> frozenset[int]:
     """Ids of the candidates on the front of what is to be expected of them in each objective.
 
     Differences within the standard error of the difference count as none; of equals the first in
-    rank is on it (``runs.front.clear_front``).
+    rank is on it (``runs.front.clear_front``). Only those are that come
+    nearest to keeping every floor.
     """
     known = [record for record in ranked(records) if record.objectives]
+    known = [record for record in known if record.shortfall == known[0].shortfall]
     points = [[one.value for one in record.objectives.values()] for record in known]
     errors = [[one.stderr for one in record.objectives.values()] for record in known]
     best = clear_front(points, errors)
     return frozenset(record.id for record, is_on in zip(known, best, strict=True) if is_on)
 
 
-def _merit(record: Record) -> tuple[bool, float, int]:
+def _merit(record: Record) -> tuple[bool, float, float, int]:
     known = record.posterior
     if known is None:
-        return True, -score_of(record), record.id
+        return True, record.shortfall, -score_of(record), record.id
     doubt = 0.0 if math.isnan(known.stderr) else known.stderr
-    return False, doubt - known.value, record.id
+    return False, record.shortfall, doubt - known.value, record.id
 
 
 def best(records: Sequence[Record]) -> Record | None:
@@ -244,6 +255,9 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
         row["expected_stderr"] = record.posterior.stderr
     for name, known in record.objectives.items():
         row |= {f"expected:{name}": known.value, f"expected_stderr:{name}": known.stderr}
+    for name, margin in record.margins.items():
+        row |= {f"margin:{name}": margin.value, f"margin_stderr:{name}": margin.stderr}
+    row["broken"] = broken_text(record)
     if (length := record.measures.get(ANSWER_LENGTH)) is not None:
         row |= {"answer_length": length.value, "answer_length_stderr": length.stderr}
     if (size := record.measures.get(PARAMETERS)) is not None:

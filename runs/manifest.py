@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluators.base import Catalogue, Question, TaskInfo
+from evaluators.base import Catalogue, Floor, Question, TaskInfo
 from runs.split import Questions
 from spaces.seeds import Seed
 from spaces.sizes import Sizes
@@ -82,7 +82,7 @@ class Manifest:
             Question(id=name, task=task, position=position, document=next(iter(document), ""))
             for name, task, position, *document in json.loads(rows["catalogue"])
         )
-        tasks = tuple(TaskInfo(**task) for task in json.loads(rows["tasks"]))
+        tasks = tuple(_task(**task) for task in json.loads(rows["tasks"]))
         if {question.task for question in questions} - {task.name for task in tasks}:
             raise ValueError("a question of a task that is not there")
         return cls(
@@ -104,3 +104,7 @@ class Manifest:
             if (sizes := json.loads(rows.get("sizes", "null")))
             else None,
         )
+
+
+def _task(*, floor: Mapping[str, float | None] | None = None, **known: Any) -> TaskInfo:
+    return TaskInfo(**known, floor=None if floor is None else Floor(**floor))

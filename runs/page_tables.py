@@ -11,6 +11,7 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.finalists import Against, Finalist
+from runs.floors import floor_text, floored
 from runs.intervals import Interval
 from runs.lessons import Lesson
 from runs.records import Role, is_baseline
@@ -230,17 +231,19 @@ def failures_table(failures: pd.DataFrame) -> Table:
 
 
 def tasks_table(tasks: Sequence[TaskInfo]) -> Table:
-    """The tasks with metric, direction and share in the score."""
+    """The tasks with metric, direction, share in the score, and floor where any has one."""
     total = sum(task.weight for task in tasks)
+    floors = bool(floored(tasks))
     return Table(
-        headers=("task", "metric", "better", "share"),
-        numeric=(False, False, False, True),
+        headers=("task", "metric", "better", "share") + ("floor",) * floors,
+        numeric=(False, False, False, True) + (False,) * floors,
         rows=tuple(
             (
                 task.name,
                 task.metric,
                 "higher" if task.higher_is_better else "lower",
                 f"{100 * task.weight / total:.0f} %",
+                *(floor_text(task.floor) for _ in range(floors)),
             )
             for task in tasks
         ),

@@ -192,6 +192,8 @@ class Record:
             task only.
         measures: What is known of the measures, by name: mean characters of a written answer to a
             search question, made comparable like the score; number of parameters.
+        margins: Of each task with a floor, what is expected less the floor: below 0 it is broken.
+        shortfall: How far it is from keeping every floor (``runs.floors``); 0 where it does.
     """
 
     id: int
@@ -204,6 +206,8 @@ class Record:
     posterior: Estimate | None = None
     objectives: Mapping[str, Estimate] = field(default_factory=dict)
     measures: Mapping[str, Estimate] = field(default_factory=dict)
+    margins: Mapping[str, Estimate] = field(default_factory=dict)
+    shortfall: float = 0.0
 
     @property
     def is_baseline(self) -> bool:

@@ -251,6 +251,10 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
             for name, item in verdict.comparisons.items()
         },
         "finalists": [_finalist(finalist) for finalist in verdict.finalists],
+        "floors": [
+            {"task": one.task, "kept": one.kept.value, "margin": asdict(one.margin)}
+            for one in verdict.floors
+        ],
     }
 
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from evaluators.base import Floor
 from runs.document import shown
 from runs.records import LOGGERS, SAMPLERS
 from spaces.bounds import VARIABLE, Range
@@ -108,15 +109,32 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class FloorSection(Section):
+    """A floor that moves with the parents."""
+
+    below_best_parent: Annotated[float, Field(ge=0)] = Field(
+        description="How much worse than the best parent will do, in the metric's own unit."
+    )
+
+
 class TaskSection(Section):
     """One task; a bare name stands for ``{name: ...}``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"weight": {"const": 0}}, "required": ["weight"]},
+            "then": {"properties": {"floor": {"not": {"type": "null"}}}, "required": ["floor"]},
+        }
+    )
 
     name: Text = Field(description="lm-eval's name of the task, group or tag.")
     metric: Text | None = Field(
         default=None, description="metric or metric,filter; omit for the task's only or first one."
     )
-    weight: Positive = Field(
-        default=1.0, description="Share in the score, above 0; need not sum to 1."
+    weight: Annotated[float, Field(ge=0)] = Field(
+        default=1.0,
+        description="Share in the score; need not sum to 1. 0 keeps a task without seeking it: "
+        "with a floor only.",
     )
     lower_is_better: bool | None = Field(
         default=None, description="Direction; omit for the task's own."
@@ -132,6 +150,21 @@ class TaskSection(Section):
         description="Field of a document, or template, that is the same for those that belong "
         "together (a passage's questions, translations): split and resampled as one.",
     )
+    floor: Annotated[
+        float | FloorSection | None,
+        _expecting("a number, or {below_best_parent: a number of at least 0}"),
+    ] = Field(
+        default=None,
+        description="What its value must not fall below: a value of the metric, or "
+        "{below_best_parent: 0.02}.",
+    )
+
+    @property
+    def kept_above(self) -> Floor | None:
+        """The floor as the evaluators know it."""
+        if isinstance(self.floor, FloorSection):
+            return Floor(below_best_parent=self.floor.below_best_parent)
+        return None if self.floor is None else Floor(value=self.floor)
 
 
 class HarnessSection(Section):

@@ -102,12 +102,12 @@ def score(
     }
     rng = how.generator()
     known = {name: _interval(column, rng, how) for name, column in found.items()}
-    asked = [task for task in tasks if task.name in found]
-    total = sum(task.weight for task in asked)
+    counting = [task for task in tasks if task.weight and task.name in found]
+    total = sum(task.weight for task in counting)
     return Scores(
         combined=weighted(
-            [(_sign(task) * task.weight / total, known[task.name]) for task in asked],
-            correlation(list(found.values())),
+            [(task.sign * task.weight / total, known[task.name]) for task in counting],
+            correlation([found[task.name] for task in counting]),
         ),
         tasks=known,
     )
@@ -153,7 +153,7 @@ def paired(
     def sample(columns: Iterable[Column]) -> Sample:
         return Sample(strata(list(columns)), rng, how.resamples)
 
-    together = sample(compared.values())
+    together = sample(_counting(compared))
     found = together.interval(how.confidence)
     return Comparison(
         difference=found,
@@ -177,7 +177,7 @@ def difference(
     how: Resampling = DEFAULT,
 ) -> Interval:
     """The combined difference of ``paired`` alone."""
-    clusters = strata(list(_differences(first, second, tasks, documents).values()))
+    clusters = strata(_counting(_differences(first, second, tasks, documents)))
     return Sample(clusters, how.generator(), how.resamples).interval(how.confidence)
 
 
@@ -190,7 +190,7 @@ def lead(
     how: Resampling = DEFAULT,
 ) -> tuple[int, float]:
     """The number of common questions and the p-value of ``paired`` alone: much faster."""
-    clusters = strata(list(_differences(first, second, tasks, documents).values()))
+    clusters = strata(_counting(_differences(first, second, tasks, documents)))
     found = Sample(clusters, how.generator(), how.resamples)
     return found.n, found.p_value
 
@@ -219,18 +219,26 @@ def _differences(
     """First minus second by task, where both answered something, oriented and with its share."""
     pairs = {task.name: (_finite(first, task), _finite(second, task)) for task in tasks}
     asked = [task for task in tasks if pairs[task.name][0].keys() & pairs[task.name][1].keys()]
-    total = sum(task.weight for task in asked)
+    weights = {task.name: task.weight for task in asked}
+    if not any(weights.values()):  # tasks that are only to be kept, by themselves
+        weights = dict.fromkeys(weights, 1.0)
+    total = sum(weights.values())
     found = {}
     for task in asked:
         ours, theirs = pairs[task.name]
         common = ours.keys() & theirs.keys()
         found[task.name] = _column(
-            {name: _sign(task) * (ours[name] - theirs[name]) for name in common},
-            task.weight / total,
+            {name: task.sign * (ours[name] - theirs[name]) for name in common},
+            weights[task.name] / total,
             documents,
             right=_right_or_wrong(table[name] for table in (ours, theirs) for name in common),
         )
     return found
+
+
+def _counting(columns: Mapping[str, Column]) -> list[Column]:
+    """Those that have a share in the combined difference."""
+    return [column for column in columns.values() if column.share]
 
 
 def _column(
@@ -256,7 +264,3 @@ def _finite(outcomes: Outcomes, task: TaskInfo) -> dict[str, float]:
         return {}
     values = outcomes.get(task.name, {})
     return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-def _sign(task: TaskInfo) -> float:
-    return 1.0 if task.higher_is_better else -1.0

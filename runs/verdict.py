@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from evaluators.base import Catalogue, Outcome, TaskInfo
 from runs.finalists import Against, Entry, Finalist, Standing, finalists
+from runs.floors import broken_text
+from runs.keeping import FloorFound, floors_found, keeping_words, unkept
 from runs.leaderboard import ranked, unmarked
 from runs.records import Record, Role, Split, role_of
 from runs.resampling import DEFAULT, Resampling
@@ -36,6 +38,7 @@ class Verdict:
         comparisons: Winner minus each of the others by name, parents first.
         missing: Parents, average and default recipes that have no outcomes to compare with.
         confidence: Coverage of the intervals.
+        floors: The winner at every floor.
     """
 
     standing: Standing
@@ -47,6 +50,7 @@ class Verdict:
     comparisons: Mapping[str, Comparison]
     missing: tuple[str, ...]
     confidence: float
+    floors: tuple[FloorFound, ...] = ()
 
     @property
     def best_parent(self) -> str | None:
@@ -91,9 +95,12 @@ def verdict(
         questions=questions,
         confidence=how.confidence,
     )
+    floors = floors_found(entries, tasks=tasks, documents=documents, how=how)
+    before, after = keeping_words(floors, how.confidence)
     return Verdict(
         standing=standing,
-        sentence=story.sentence(standing),
+        sentence=f"{before}{story.sentence(standing)}{after}",
+        floors=floors,
         notes=story.notes(),
         winner=winner.name,
         finalists=found,
@@ -160,7 +167,9 @@ def judge(
         questions=questions,
         how=how,
     )
-    return replace(found, notes=(*found.notes, *_looked(found, looks), *_unmarked(records)))
+    winner = order[0]
+    notes = (*unkept(winner.shortfall, broken_text(winner)), *_looked(found, looks))
+    return replace(found, notes=(*found.notes, *notes, *_unmarked(records)))
 
 
 def _looked(found: Verdict, looks: int) -> list[str]:

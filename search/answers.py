@@ -205,8 +205,9 @@ class Answers:
         ]
         values = np.array([part for part, _ in parts])  # (tasks, rows that count)
         variances = np.array([doubt for _, doubt in parts])
-        total = weights.sum()
-        value, stderr = weights @ values / total, np.sqrt(weights**2 @ variances) / total
+        counts, total = weights > 0, weights.sum()
+        value = weights[counts] @ values[counts] / total
+        stderr = np.sqrt(weights[counts] ** 2 @ variances[counts]) / total
         found = np.vstack([value, values]), np.vstack([stderr, np.sqrt(variances)])
         return self._of_rows(counting, *found)
 
@@ -245,7 +246,7 @@ _LENGTH = TaskInfo(
 
 def _oriented(info: TaskInfo, value: float) -> float:
     """Larger is better; its own inverse."""
-    return value if info.higher_is_better else -value
+    return info.sign * value
 
 
 def _wholes(known: Mapping[int, Estimate], counting: NDArray[np.bool_]) -> tuple[Array, Array]:

@@ -9,9 +9,11 @@ from functools import partial
 
 from runs.budget import Budget
 from runs.config import RunConfig
+from runs.floors import floored, is_moving
 from runs.leaderboard import contenders, ranked
 from runs.locations import twin
-from runs.records import BASE, MEASURES, SCORE, Record, Split, State, is_known_good
+from runs.records import BASE, MEASURES, PARENT, SCORE, Record, Split, State, is_known_good
+from runs.sections import FloorSection
 from runs.split import Questions
 from runs.store import Store
 from search.ledger import Ledger
@@ -56,7 +58,8 @@ def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -
     tried = [number for number in known.pop("tried", []) if isinstance(number, int)]
     if known != this:
         tried = []
-    chosen = _unfailed(store, tried)  # some of them may not have been asked before a crash
+    # Some of them may not have been asked before a crash; where floors lie has to be sure too.
+    chosen = [*_unfailed(store, tried), *_best_parents(store)]
     while True:
         asks: list[Asker] = [partial(ledger.complete, number) for number in chosen]
         if asks:
@@ -70,6 +73,17 @@ def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -
             return
         tried = [*tried, *chosen]
         store.set_fact(FINALISTS, json.dumps(this | {"tried": tried}))
+
+
+def _best_parents(store: Store) -> list[int]:
+    """The parents that floors depend on: the best of each such task."""
+    moving = [task.name for task in floored(store.manifest.catalogue.tasks) if is_moving(task)]
+    parents = [one for one in judged(store) if one.origin.startswith(PARENT)] if moving else []
+    found = []
+    for name in moving:
+        known = [one for one in parents if name in one.margins]
+        found += [max(known, key=lambda one: one.margins[name].value).id] if known else []
+    return [*dict.fromkeys(found)]
 
 
 def _unfailed(store: Store, numbers: Collection[int]) -> list[int]:
@@ -88,6 +102,7 @@ def budget_problems(
         top=top,
         others=baselines(config) + min(top, seeds),
         all_at_once=asks_all(config),
+        moving=moving_floors(config),
     )
     # enough to ask every baseline something before the check
     needed = kept + min(len(questions.search), 60) * baselines(config)
@@ -133,7 +148,15 @@ def asks_all(config: RunConfig) -> bool:
     return not (Budget.of(search).counts_questions and weighs_scores(search.sampler))
 
 
-def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -> int:
+def moving_floors(config: RunConfig) -> int:
+    """At most so many parents are asked all search questions because floors depend on them."""
+    count = sum(isinstance(task.floor, FloorSection) for task in config.tasks)
+    return min(count, len(config.models))
+
+
+def reserve(
+    questions: Questions, *, top: int, others: int, all_at_once: bool, moving: int = 0
+) -> int:
     """The most questions that the final check can take.
 
     Args:
@@ -141,11 +164,12 @@ def reserve(questions: Questions, *, top: int, others: int, all_at_once: bool) -
         top: Recipes to check.
         others: Baselines to compare with.
         all_at_once: Whether candidates have answered all search questions by then.
+        moving: Parents that floors depend on.
     """
     if not questions.held_out or top == 0:
         return 0
     unanswered = 0 if all_at_once else len(questions.search)
-    return finalists(top) * unanswered + (top + others) * len(questions.held_out)
+    return (finalists(top) + moving) * unanswered + (top + others) * len(questions.held_out)
 
 
 def to_validate(store: Store, *, top: int) -> list[int]:

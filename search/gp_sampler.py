@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
+from scipy.special import ndtr
 
+from runs.floors import shortfalls
 from runs.front import front
 from runs.records import Estimate
 from search.candidates import Cube
@@ -119,8 +121,73 @@ class _Direction:
         return least
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Merit:
+    """What options are chosen by: their upper bounds, times the chance that they keep the floors.
+
+    The bound is counted from slightly below the best that keeps them (as an improvement is in
+    Gardner et al. 2014, "Bayesian optimization with inequality constraints"). Before any recipe
+    is known to keep them all, the chance alone counts.
+
+    Attributes:
+        direction: Turns objectives into one number, above 0 near the front and beyond.
+        floors: ``(floors,)``, what the values after the objectives must not fall below.
+        kept: Whether some recipe is expected to keep them all.
+    """
+
+    direction: _Direction
+    floors: Array
+    kept: bool
+
+    @classmethod
+    def random(cls, means: Array, floors: Array, rng: np.random.Generator) -> _Merit:
+        """In a random direction, for a history with these means, ``(n, objectives + floors)``."""
+        values, others = cls._parts(means, floors)
+        keeps = (others >= floors).all(axis=1)
+        kept = bool(keeps.any())
+        return cls(
+            direction=_Direction.random(values[keeps] if kept else values, rng),
+            floors=floors,
+            kept=kept,
+        )
+
+    @staticmethod
+    def _parts(values: Array, floors: Array) -> tuple[Array, Array]:
+        count = values.shape[1] - len(floors)
+        return values[:, :count], values[:, count:]
+
+    def order(self, means: Array) -> NDArray[np.intp]:
+        """The history's rows from the best: those that keep the floors, then the nearest to it."""
+        values, others = self._parts(means, self.floors)
+        return np.lexsort((-self.direction.of(values), shortfalls(others, self.floors)))
+
+    def of(self, mean: Array, deviation: Array) -> Array:
+        """Of options, ``(n, objectives + floors)`` to ``(n,)``."""
+        return self._of(mean, deviation, lambda off, spread: ndtr(off / spread))
+
+    def at_most(self, mean: Array, deviation: Array) -> Array:
+        """The largest that they can have with smaller deviations."""
+        return self._of(
+            mean, deviation, lambda off, spread: np.where(off > 0, 1.0, ndtr(off / spread))
+        )
+
+    def _of(
+        self, mean: Array, deviation: Array, chance_of: Callable[[Array, Array], Array]
+    ) -> Array:
+        values, others = self._parts(mean, self.floors)
+        spread, spreads = self._parts(deviation, self.floors)
+        bound = self.direction.of(values + OPTIMISM * spread)
+        chance: Array = chance_of(others - self.floors, spreads).prod(axis=1)
+        if not self.kept:
+            return chance
+        return np.where(bound > 0, bound * chance, bound)
+
+
 class GaussianProcessSampler(BaseSampler):
     """Proposes the recipe with the best upper confidence bound under a Gaussian process.
+
+    Where tasks have floors there is a process for each of them too, and the chance that a recipe
+    keeps them multiplies its bound.
 
     With several objectives there is a process for each, and a trial seeks the best bound in a
     direction of its own.
@@ -141,6 +208,7 @@ class GaussianProcessSampler(BaseSampler):
         self._space = space
         self._seed = seed
         self._estimates = Estimates.of({})
+        self._floors = np.zeros(0)
         self._features = Features(space)
         self._cube = Cube(space)
         self._sketches = Sketches(space, self._cube, self._features)
@@ -148,14 +216,19 @@ class GaussianProcessSampler(BaseSampler):
         self._history = HistoryReader(space, self._features)
         self._fits = list(fits or ())
 
-    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
+    def learn(
+        self, estimates: Mapping[int, Sequence[Estimate]], floors: Sequence[float] | Array = ()
+    ) -> None:
         """What is now known of the scores, instead of what was learned before.
 
         Args:
-            estimates: Every objective's score and standard error by trial number; a trial that is
-                not in it counts with its own values and the median standard errors of the others.
+            estimates: Every objective's score and standard error by trial number, then those of
+                every task with a floor; without floors, a trial that is not in it counts with its
+                own values and the median standard errors of the others.
+            floors: What these tasks must not fall below; minus infinity where it is not known.
         """
         self._estimates = Estimates.of(estimates)
+        self._floors = np.asarray(floors, dtype=np.float64)
 
     def infer_relative_search_space(
         self,
@@ -176,7 +249,7 @@ class GaussianProcessSampler(BaseSampler):
         rng = self._rng(trial.number)
         if rng.random() < RANDOM_SHARE:
             return self._cube.values(self._cube.random(rng, 1)[0])
-        history = self._history.read(study, trial.number, self._estimates)
+        history = self._history.read(study, trial.number, self._estimates, floors=len(self._floors))
         if len(history.y) < FEWEST or history.repeats >= MAX_REPEATS:
             return self._cube.values(self._cube.random(rng, 1)[0])
         return self._cube.values(self._best(history, rng, self._rng(trial.number, "direction")))
@@ -200,12 +273,12 @@ class GaussianProcessSampler(BaseSampler):
     def _best(
         self, history: History, rng: np.random.Generator, whither: np.random.Generator
     ) -> Array:
-        """The point with the largest bound in a random direction, from two rounds of options."""
+        """The point with the largest merit in a random direction, from two rounds of options."""
         keep, cube = best_first(history.y, representative(history.y, MAX_POINTS)), self._cube
         models = self._models(history, keep)
         means = np.column_stack([model.means for model in models])[: len(keep)]
-        direction = _Direction.random(means, whither)
-        order = np.argsort(-direction.of(means), kind="stable")[:LEADERS]
+        merit = _Merit.random(means, self._floors, whither)
+        order = merit.order(means)[:LEADERS]
         numbers = history.trials[keep[order]].tolist()
         leaders = [cube.point(history.params[number], rng) for number in numbers]
         first = np.vstack(
@@ -214,22 +287,22 @@ class GaussianProcessSampler(BaseSampler):
                 cube.near(leaders, rng, scales=(0.03, 0.08, 0.2), each=NEAR_LEADER),
             ]
         )
-        options = _Options(first, self._sketches.matrix(first), models, direction)
+        options = _Options(first, self._sketches.matrix(first), models, merit)
         best = self._new(options, history.known, count=REFINED)
         if not len(best):
-            chosen: Array = first[int(np.argmax(options.bounds))]
+            chosen: Array = first[int(np.argmax(options.merits))]
             return chosen
         near = cube.near(list(first[best]), rng, scales=(0.02, 0.06), each=NEAR_OPTION)
-        closer = _Options(near, self._sketches.matrix(near), models, direction)
+        closer = _Options(near, self._sketches.matrix(near), models, merit)
         found = self._new(closer, history.known, count=1)
-        if len(found) and closer.bounds[found[0]] > options.bounds[best[0]]:
+        if len(found) and closer.merits[found[0]] > options.merits[best[0]]:
             chosen = near[found[0]]
         else:
             chosen = first[best[0]]
         return chosen
 
     def _new(self, options: _Options, known: Known, *, count: int) -> NDArray[np.intp]:
-        """Which options have the largest bounds and recipes that are not known, best first."""
+        """Which options have the largest merits and recipes that are not known, best first."""
         new: dict[int, bool] = {}
         for enough in options.looks():
             found: list[int] = []
@@ -249,7 +322,7 @@ class GaussianProcessSampler(BaseSampler):
         return option.recipe.key
 
     def _models(self, history: History, keep: NDArray[np.intp]) -> list[Surrogate]:
-        """A model for each objective, of the trials to keep and what failed."""
+        """A model for each objective and floor, of the trials to keep and what failed."""
         objectives = history.y.shape[1]
         while len(self._fits) < objectives:
             self._fits.append(Fits(self._features.groups))
@@ -274,43 +347,41 @@ class GaussianProcessSampler(BaseSampler):
 
 
 class _Options:
-    """Points that a proposal is chosen from, and their upper confidence bounds.
+    """Points that a proposal is chosen from, and their merits.
 
     The deviations of all of them take longer than all else. So they are computed for those whose
-    bound is large even if little is known, until no other can be among the best.
+    merit is large even if little is known, until no other can be among the best.
 
     Args:
         points: ``(n, size of the cube)``.
         x: Their features.
-        models: One for each objective.
-        direction: Which turns objectives into one number.
+        models: One for each objective, then for each floor.
+        merit: What they are chosen by.
 
     Attributes:
         points: The same.
         x: The same.
-        bounds: ``(n,)``, minus infinity where they were not computed.
+        merits: ``(n,)``, minus infinity where they were not computed.
     """
 
-    def __init__(
-        self, points: Array, x: Array, models: Sequence[Surrogate], direction: _Direction
-    ) -> None:
-        self.points, self.x, self._direction = points, x, direction
+    def __init__(self, points: Array, x: Array, models: Sequence[Surrogate], merit: _Merit) -> None:
+        self.points, self.x, self._merit = points, x, merit
         self._outlooks = [Outlook(model, x) for model in models]
         self._means = np.column_stack([outlook.mean for outlook in self._outlooks])
-        self.bounds: Array = np.full(len(points), -np.inf)
+        self.merits: Array = np.full(len(points), -np.inf)
 
     def looks(self) -> Iterator[list[int]]:
-        """Options in the order of their bounds, more of them each time and all in the end."""
+        """Options in the order of their merits, more of them each time and all in the end."""
         glance = np.column_stack([outlook.at_most() for outlook in self._outlooks])
-        at_most = self._direction.of(self._means + OPTIMISM * glance)
+        at_most = self._merit.at_most(self._means, glance)
         order = np.argsort(-at_most, kind="stable")
         for start in range(0, len(order), AT_ONCE):
             rows = order[start : start + AT_ONCE]
             exact = np.column_stack([outlook.deviation(rows) for outlook in self._outlooks])
-            self.bounds[rows] = self._direction.of(self._means[rows] + OPTIMISM * exact)
+            self.merits[rows] = self._merit.of(self._means[rows], exact)
             others = at_most[order[start + AT_ONCE :]].max(initial=-np.inf)
-            ahead = np.argsort(-self.bounds, kind="stable")
-            yield ahead[self.bounds[ahead] >= others].tolist()
+            ahead = np.argsort(-self.merits, kind="stable")
+            yield ahead[self.merits[ahead] >= others].tolist()
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

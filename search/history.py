@@ -66,8 +66,8 @@ class History:
         trials: Numbers of those with a score.
         params: What every trial that finished was drawn with, by its number.
         x: Their features.
-        y: ``(n, objectives)``, larger is better.
-        noise: ``(n, objectives)`` variances of ``y``.
+        y: ``(n, objectives + floors)``, larger is better.
+        noise: ``(n, objectives + floors)`` variances of ``y``.
         failed: Features of recipes that failed.
         pending: Features of recipes under way.
         known: All these recipes.
@@ -166,7 +166,9 @@ class HistoryReader:
         self._places: dict[str, list[int]] = {}
         self._repeated: dict[str, None] = {}  # keys with several places
 
-    def read(self, study: optuna.Study, number: int, estimates: Estimates) -> History:
+    def read(
+        self, study: optuna.Study, number: int, estimates: Estimates, *, floors: int = 0
+    ) -> History:
         """The history that the trial of a number is proposed from.
 
         Args:
@@ -174,6 +176,8 @@ class HistoryReader:
             number: Of the trial, which is no part of it.
             estimates: Every objective's score and standard error by number of the trial; one that
                 is not in it counts with its own values, and standard errors that are not known.
+            floors: How many tasks with floors the estimates hold after the objectives. A trial that
+                is not in them then counts for nothing: the study was not told of these tasks.
         """
         signs = [-1.0 if one == StudyDirection.MINIMIZE else 1.0 for one in study.directions]
         pending = self._update(study.get_trials(deepcopy=False), number, len(signs))
@@ -181,7 +185,8 @@ class HistoryReader:
             np.array(self._numbers, dtype=np.int64),
             np.array(self._failed, dtype=bool),
         )
-        value, stderr = self._estimated(numbers, estimates, len(signs))
+        value, stderr = self._estimated(numbers, estimates, len(signs) + floors)
+        signs += [1.0] * floors
         scored = np.isfinite(value).all(axis=1) & ~failed
         everything = np.vstack([self._x.table, *(row[None] for _, row in pending)])
         known = Known(self._places, scored | failed, [key for key, _ in pending], everything)
@@ -258,12 +263,13 @@ class HistoryReader:
         self._failed.append(done.failed)
 
     def _estimated(
-        self, numbers: NDArray[np.int64], estimates: Estimates, objectives: int
+        self, numbers: NDArray[np.int64], estimates: Estimates, columns: int
     ) -> tuple[Array, Array]:
-        """Values and standard errors of all that finished, ``(n, objectives)``."""
+        """Values and standard errors of all that finished, ``(n, columns)``."""
         if self._told is None:
-            return np.empty((0, objectives)), np.empty((0, objectives))
-        value = self._told.table.copy()
+            return np.empty((0, columns)), np.empty((0, columns))
+        told = self._told.table
+        value = np.pad(told, ((0, 0), (0, columns - told.shape[1])), constant_values=math.nan)
         stderr = np.full_like(value, math.nan)
         last = max(self._looked_at, int(estimates.numbers.max(initial=0)))
         place = np.full(last + 1, -1)

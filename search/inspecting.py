@@ -17,6 +17,7 @@ from evaluators.resident import choose_devices
 from merging.affinity import Affinity, survey
 from merging.placement import Capacity, Weights
 from runs.checks import BASE
+from runs.floors import floor_text
 from search.advice import advise
 from search.depth import Depth, Progress
 from search.drafting import card_base
@@ -139,6 +140,7 @@ def _rows(prepared: Prepared) -> tuple[TaskRow, ...]:
                 name=task.name,
                 metric=task.metric,
                 weight=task.weight,
+                floor=floor_text(task.floor),
                 higher_is_better=task.higher_is_better,
                 questions=len(ids),
                 documents=len({about[name] for name in ids}),

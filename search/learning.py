@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evaluators.base import Candidate, Failure, LossGradient
+from evaluators.base import Candidate, Failure, LossGradient, attention
 from evaluators.pool import Pool, Result
 from runs.budget import Budget
 from runs.config import RunConfig
@@ -134,7 +134,9 @@ class Learning:
             if name not in aside:
                 tasks.setdefault(task_of[name], []).append(name)
         self._task_of = task_of
-        self._weights = {one.name: one.weight for one in manifest.catalogue.tasks}
+        searched = {task_of[name] for name in manifest.questions.search}
+        tasks_asked = [one for one in manifest.catalogue.tasks if one.name in searched]
+        self._weights = attention(tasks_asked)  # a task only to be kept is not unlearned
         self._batches = Batches(tasks=tasks, size=self.section.batch, seed=self.seed)
         self._tracks: dict[str, Track] = {}
         self._failures: dict[str, int] = {}

@@ -247,7 +247,7 @@ class Ledger:
         """Let the sampler know what is known by now; others go by what the study was told."""
         if not weighs_scores(self._sampler.name):
             return
-        self._sampler.learn(self._roster.estimates_by_trial())
+        self._sampler.learn(self._roster.estimates_by_trial(), self._roster.limits())
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)
@@ -359,6 +359,19 @@ class Ledger:
         """Tell the Optuna study what came of a candidate."""
         values = self._roster.values(number)
         if values:
+            if self._sampler.constrained:
+                self._constrain(trial, self._roster.below(number))
             self._store.study.tell(trial, values)
         else:
             self._store.study.tell(trial, state=TrialState.FAIL)
+
+    def _constrain(self, number: int, below: Mapping[str, float]) -> None:
+        """Let Optuna know by how much a trial is below each floor, before it is told the values."""
+        if not below:
+            return
+        study = self._store.study
+        known = study.get_trials(deepcopy=False)[number]
+        trial = optuna.Trial(study, known._trial_id)
+        for name, missing in below.items():
+            if name not in known.constraints:
+                trial.set_constraint(name, missing)

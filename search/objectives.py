@@ -41,7 +41,7 @@ def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) ->
             "(generate_until) among those to search on, got none"
         )
     if config.search.objective == "pareto":
-        return (*(task.name for task in tasks), *small)
+        return (*(task.name for task in tasks if task.weight), *small)
     return (SCORE, *small) if small else ()
 
 

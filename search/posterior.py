@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runs.records import MEASURES, PARAMETERS, SCORE, Estimate, Record, Split, State
+from evaluators.base import TaskInfo
+from runs.floors import floored, limits, shortfalls
+from runs.records import MEASURES, PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
 from runs.store import Store
 from search.answers import Answers
 from search.estimates import Estimates
@@ -131,9 +133,11 @@ def kept_fits(store: Store, space: Space) -> tuple[Fits, ...]:
     """Fits that a resumed run finds again: it then goes on as one that was not interrupted.
 
     Returns:
-        One for each objective; a single one where the objective is the weighted sum.
+        One for each objective, a single one where the objective is the weighted sum, and one for
+        each floor.
     """
-    count = max(1, len(store.manifest.objectives))
+    manifest = store.manifest
+    count = max(1, len(manifest.objectives)) + len(floored(manifest.catalogue.tasks))
     return tuple(_kept_fits(store, space, f"fit:{at}:") for at in range(count))
 
 
@@ -169,7 +173,8 @@ def judged(store: Store) -> tuple[Record, ...]:
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]
-    looked_at = [SCORE, *(name for name in names if name != SCORE)]
+    floors = floored(answers.tasks)
+    looked_at = list(dict.fromkeys([SCORE, *names, *(task.name for task in floors)]))
     scores = _known(records, answers, list(dict.fromkeys([*looked_at, *MEASURES])), manifest.sizes)
     estimates = {
         number: tuple(found[name] for name in looked_at)
@@ -184,9 +189,12 @@ def judged(store: Store) -> tuple[Record, ...]:
     if PARAMETERS in looked_at:  # a number that is known, whatever is to be expected of others
         for number, found in expected.items():
             found[PARAMETERS] = scores[number][PARAMETERS]
+    margins, short = _floors(records, expected, floors)
     return tuple(
         replace(
             record,
+            margins=margins[record.id],
+            shortfall=short[record.id],
             estimate=scores[record.id][SCORE],
             posterior=expected[record.id][SCORE],
             objectives={name: expected[record.id][name] for name in names},
@@ -196,6 +204,28 @@ def judged(store: Store) -> tuple[Record, ...]:
         else record
         for record in records
     )
+
+
+def _floors(
+    records: Sequence[Record],
+    expected: Mapping[int, Mapping[str, Estimate]],
+    tasks: Sequence[TaskInfo],
+) -> tuple[dict[int, dict[str, Estimate]], dict[int, float]]:
+    """By how much every candidate is expected to be above each floor, and its shortfall."""
+    values = np.array([[found[task.name].value for task in tasks] for found in expected.values()])
+    values = values.reshape(len(expected), len(tasks))
+    row = dict(zip(expected, values, strict=True))
+    parents = [row[one.id] for one in records if one.origin.startswith(PARENT) and one.id in row]
+    least = limits(tasks, parents)
+    margins = {
+        number: {
+            task.name: replace(found[task.name], value=found[task.name].value - limit)
+            for task, limit in zip(tasks, least.tolist(), strict=True)
+            if math.isfinite(limit)
+        }
+        for number, found in expected.items()
+    }
+    return margins, dict(zip(expected, shortfalls(values, least).tolist(), strict=True))
 
 
 def _known(

@@ -32,6 +32,7 @@ class TaskRow:
         name: lm-eval's name.
         metric: The metric that counts, as ``metric,filter``.
         weight: Share in the score.
+        floor: What it must not fall below, in words; empty for no limit.
         higher_is_better: Its direction.
         questions: How many there are.
         documents: How many documents they are about.
@@ -43,6 +44,7 @@ class TaskRow:
     name: str
     metric: str
     weight: float
+    floor: str
     higher_is_better: bool
     questions: int
     documents: int

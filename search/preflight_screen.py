@@ -124,7 +124,10 @@ def _models(found: Preflight) -> Table:
 
 
 def _tasks(found: Preflight) -> Table:
-    table = _table("Tasks", ("task", "metric", "weight", "asked as", "shots", "from"))
+    floors = any(one.floor for one in found.tasks)
+    table = _table(
+        "Tasks", ("task", "metric", "weight", *["floor"] * floors, "asked as", "shots", "from")
+    )
     for name in ("questions", "documents", "search", "held out"):
         table.add_column(name, justify="right")
     for one in found.tasks:
@@ -133,6 +136,7 @@ def _tasks(found: Preflight) -> Table:
             Text(one.name),
             Text(one.metric + arrow),
             f"{one.weight:g}",
+            *[one.floor] * floors,
             one.facts.kind,
             f"{one.facts.shots} from {one.facts.examples}" if one.facts.shots else "0",
             Text(f"{one.facts.dataset}:{one.facts.split}"),

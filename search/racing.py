@@ -76,6 +76,7 @@ def behind(
     size: int,
     documents: Documents = ALONE,
     rivals: int = MANY,
+    shares: int = 1,
 ) -> bool:
     """Whether a candidate is clearly behind.
 
@@ -86,6 +87,7 @@ def behind(
         size: Number of questions of the candidate's block, which says how many looks there are.
         documents: What the questions are about.
         rivals: Candidates that the leader was the best of and that may be as good, itself included.
+        shares: Comparisons that share the error rate with this one.
     """
     shared, p_value = lead(leader, candidate, tasks, documents=documents, how=_HOW)
     if shared < SHARED:
@@ -93,7 +95,7 @@ def behind(
     if p_value <= _NARROW:
         _, p_value = lead(leader, candidate, tasks, documents=documents, how=_CLOSER)
     share = shared / max(shared, sum(len(leader.get(task.name, ())) for task in tasks))
-    error = ERROR / max(1, len(looks(size)))
+    error = ERROR / max(1, len(looks(size))) / shares
     return chosen_p_value(p_value, rivals=rivals, share=share) <= error
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.base import Failure, Score
+from evaluators.base import Failure, Score, TaskInfo
 from runs.evaluations import NOT_ITS_OWN
+from runs.floors import floored, is_moving, limits, shortfalls
 from runs.front import front
 from runs.records import PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
+from runs.statistics import Outcomes
 from runs.store import Store
 from search import racing
 from search.answers import Answers
@@ -82,11 +84,12 @@ class Roster:
         records = store.records()
         self._answers = Answers.of_study(store, records)
         self._names = store.manifest.objectives or (SCORE,)
+        self._floors = floored(self._answers.tasks)
         self._sizes = store.manifest.sizes
         self.pareto = bool(store.manifest.objectives)
         groups = Features(space).groups
-        objectives = len(self._names)
-        self._fits = fits if fits is not None else [Fits(groups) for _ in range(objectives)]
+        count = len(self._names) + len(self._floors)
+        self._fits = fits if fits is not None else [Fits(groups) for _ in range(count)]
         self._posterior = Posterior(space, fits=self._fits)
         self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
         self._means: Mapping[int, tuple[float, ...]] | None = None
@@ -94,6 +97,7 @@ class Roster:
         self._place: dict[int, int] = {}  # in the order they were decided
         self._leader: int | None = None
         self._leader_known = False
+        self._keeps = True  # whether the leader keeps every floor
         asked = {it.candidate: it for it in store.under_way() if it.split is Split.SEARCH}
         for record in records:
             if record.trial is not None:
@@ -201,7 +205,7 @@ class Roster:
         return self._expected
 
     def _ahead(self) -> Mapping[int, tuple[float, ...]]:
-        """The means of ``expected``, of those who may be the best."""
+        """The means of ``expected``, of those who may be the best; floors come last."""
         if self._means is None:
             estimates = self.estimates()
             self._means = self._posterior.means(self._inside(estimates), estimates)
@@ -213,7 +217,8 @@ class Roster:
     def estimates(self) -> Estimates:
         """Every objective's score of the candidates that did not fail, in the order they ended.
 
-        That is the order of the sampler's history too: both then need the same process.
+        After the objectives come the tasks with floors. The order is that of the sampler's history
+        too: both then need the same process.
         """
         if self._estimates is None:
             rows = self._answers.table().rows
@@ -224,7 +229,8 @@ class Roster:
     def _known(self, rows: NDArray[np.bool_ | np.intp]) -> Estimates:
         """Every objective's score of some rows of the answers, of which all of them are known."""
         table = self._answers.table().only(rows)
-        found = objective_table(table, self._answers, self._names, parameters=self._parameters)
+        names = [*self._names, *(task.name for task in self._floors)]
+        found = objective_table(table, self._answers, names, parameters=self._parameters)
         return found.only(np.asarray(np.isfinite(found.value).all(axis=1)))
 
     def estimates_by_trial(self) -> Estimates:
@@ -245,7 +251,35 @@ class Roster:
         if row is None:
             return []
         (*found,) = self._known(np.array([row])).value.tolist()
-        return found[0] if found else []
+        return found[0][: len(self._names)] if found else []
+
+    def limits(self) -> Array:
+        """The floors, as ``runs.floors.limits`` gives them, by what is expected of the parents."""
+        if not self._floors:
+            return np.zeros(0)
+        known = dict(self._ahead())
+        table, count = self.estimates(), len(self._names)
+        missing = [n for n in self._parents if n not in known and n in table.rows]
+        known |= {n: tuple(table.value[table.rows[n]].tolist()) for n in missing}
+        return limits(self._floors, [known[n][count:] for n in self._parents if n in known])
+
+    def below(self, number: int) -> dict[str, float]:
+        """By how much a scored candidate is below each floor, by task; negative above it."""
+        row = self._answers.table().rows.get(number)
+        known = Estimates.none(0) if row is None else self._known(np.array([row]))
+        if not len(known):
+            return {}
+        missing = self.limits() - known.value[0, len(self._names) :]
+        pairs = zip(self._floors, missing.tolist(), strict=True)
+        return {task.name: value if math.isfinite(value) else 0.0 for task, value in pairs}
+
+    def _short(self, means: Mapping[int, Sequence[float]]) -> dict[int, float]:
+        """How far candidates are from keeping every floor, by what is expected of them."""
+        if not self._floors:
+            return dict.fromkeys(means, 0.0)
+        values = np.array([[*one[len(self._names) :]] for one in means.values()])
+        values = values.reshape(len(means), len(self._floors))
+        return dict(zip(means, shortfalls(values, self.limits()).tolist(), strict=True))
 
     def lead(self, *, by_scores: bool) -> Lead:
         """Who is ahead.
@@ -260,7 +294,9 @@ class Roster:
             known = {n: [one.value for one in scores[n]] for n in self._parents & scores.keys()}
             known |= {n: list(means) for n, means in self._ahead().items()}
             values = {number: self._combined(means) for number, means in known.items()}
-        best = max(values, key=lambda number: (values[number], -number), default=None)
+        short = self._short(self._ahead()) if self._floors else {}
+        last = max(short.values(), default=0.0)
+        best = max(values, key=lambda n: (-short.get(n, last), values[n], -n), default=None)
         parents = [values[number] for number in self._parents if number in values]
         return Lead(
             best=math.nan if best is None else values[best],
@@ -270,7 +306,7 @@ class Roster:
 
     def _combined(self, objectives: Sequence[float]) -> float:
         """The score that values of the objectives come to: their weighted mean."""
-        known = dict(zip(self._names, objectives, strict=True))
+        known = dict(zip(self._names, objectives, strict=False))  # floors come last
         if SCORE in known:
             return known[SCORE]
         tasks = [task for task in self._answers.tasks if task.name in known]
@@ -280,11 +316,15 @@ class Roster:
     def leader(self) -> int | None:
         """Who may be promoted, and is raced against: of a front, who was asked the least.
 
-        The one that was found when it was last looked for; see ``look_again``.
+        Of those that keep every floor, else of those nearest to it. The one that was found when it
+        was last looked for; see ``look_again``.
         """
         if not self._leader_known:
             means = self._ahead()
-            best = front(list(means.values()))
+            short = self._short(means)
+            self._keeps = 0.0 in short.values()
+            means = {n: it for n, it in means.items() if short[n] == min(short.values())}
+            best = front([it[: len(self._names)] for it in means.values()])
             ahead = [number for number, it in zip(means, best, strict=True) if it]
             self._leader = min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
             self._leader_known = True
@@ -299,14 +339,21 @@ class Roster:
         return int(np.count_nonzero(~(values < values[at] - reach)))  # NaN may be anything
 
     def behind(self, number: int, *, size: int) -> bool:
-        """Whether a candidate is clearly behind the leader; nobody is while there is none.
+        """Whether a candidate is clearly behind the leader, or clearly below a floor.
+
+        Nobody is while there is no leader that keeps every floor, and no parent is whose answers
+        decide where a floor lies.
 
         Args:
             number: The candidate.
             size: Number of questions of its block.
         """
         leader = self.leader()
-        return leader is not None and racing.behind(
+        if leader is None or not self._keeps:
+            return False
+        if number in self._parents and any(is_moving(task) for task in self._floors):
+            return False
+        return self._breaks(number, size=size) or racing.behind(
             self._answers.of(leader),
             self._answers.of(number),
             self._tasks,
@@ -314,3 +361,32 @@ class Roster:
             documents=self._documents,
             rivals=self._rivals(leader),
         )
+
+    def _breaks(self, number: int, *, size: int) -> bool:
+        """Whether a candidate is clearly below a floor: one answers like a leader to race with."""
+        own = self._answers.of(number)
+        return any(
+            racing.behind(
+                {task.name: least},
+                own,
+                [task],
+                size=size,
+                documents=self._documents,
+                rivals=max(1, len(self._parents)) if is_moving(task) else 1,
+                shares=len(self._floors),
+            )
+            for task, least in self._least(own)
+        )
+
+    def _least(self, own: Outcomes) -> Iterator[tuple[TaskInfo, Mapping[str, float]]]:
+        """Every floor as the worst answers that keep it, to the questions of a candidate."""
+        table = self.estimates()
+        parents = [number for number in self._parents if number in table.rows]
+        for at, task in enumerate(self._floors, start=len(self._names)):
+            if task.floor is not None and task.floor.value is not None:
+                yield task, dict.fromkeys(own.get(task.name, ()), task.floor.value)
+            elif task.floor is not None and parents:
+                best = max(parents, key=lambda n: (float(table.value[table.rows[n], at]), -n))
+                less = task.sign * (task.floor.below_best_parent or 0.0)
+                answers = self._answers.of(best)[task.name]
+                yield task, {question: value - less for question, value in answers.items()}

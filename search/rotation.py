@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from evaluators.base import Catalogue
+from evaluators.base import Catalogue, attention
 
 SMALLEST = 60
 """Questions that tell a good recipe from a bad one, more or less."""
@@ -38,7 +38,7 @@ class Rotation:
         self._questions = tuple(questions)
         self._task_of = task_of
         self._order = order
-        self._weights = {task.name: task.weight for task in catalogue.tasks if task.name in order}
+        self._weights = attention([task for task in catalogue.tasks if task.name in order])
         # A metric that is no mean over questions has to be asked of all of them at once.
         self._together = {task.name for task in catalogue.tasks if not task.mean}
         self._all_at_once = all_at_once or self._together >= order.keys()
@@ -112,7 +112,7 @@ class Rotation:
         return self.total if size > 0.8 * self.total else size
 
     def _shares(self, size: int, room: Mapping[str, int] | None = None) -> dict[str, int]:
-        """How many questions of each task: by weight, as far as there are so many."""
+        """How many questions of each task: by its attention, as far as there are so many."""
         room = room if room is not None else {task: len(n) for task, n in self._order.items()}
         shares = {task: room[task] for task in room if task in self._together}
         open_tasks, left = [task for task in room if task not in shares], size

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna import samplers
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
@@ -16,6 +18,8 @@ from runs.records import Estimate
 from search.fitting import Fits
 from search.gp_sampler import GaussianProcessSampler
 from spaces.space import Space
+
+Array = NDArray[np.float64]
 
 STARTUP_TRIALS = 10
 """Trials drawn at random (seeds count) before a model of the scores is trusted."""
@@ -43,10 +47,12 @@ class Choice:
     Attributes:
         make: Builds it.
         flat: It knows only fixed spaces, so every trial draws every parameter.
+        constrained: It takes floors into account, as constraints that the trials have.
     """
 
     make: Callable[[Seeds], BaseSampler]
     flat: bool
+    constrained: bool = False
 
 
 OURS = "surrogate"
@@ -121,11 +127,11 @@ def _qmc(seeds: Seeds) -> BaseSampler:
 
 
 SAMPLERS: dict[str, Choice] = {
-    "tpe": Choice(make=_tpe, flat=False),
+    "tpe": Choice(make=_tpe, flat=False, constrained=True),
     "cmaes": Choice(make=_cmaes, flat=True),
-    "gp": Choice(make=_gp, flat=True),
-    "nsga2": Choice(make=_nsga2, flat=True),
-    "nsga3": Choice(make=_nsga3, flat=True),
+    "gp": Choice(make=_gp, flat=True, constrained=True),
+    "nsga2": Choice(make=_nsga2, flat=True, constrained=True),
+    "nsga3": Choice(make=_nsga3, flat=True, constrained=True),
     "random": Choice(make=_random, flat=False),
     "qmc": Choice(make=_qmc, flat=True),
 }
@@ -173,6 +179,11 @@ class Sampler:
         """Whether trials must draw every parameter."""
         return self._choice is not None and self._choice.flat
 
+    @property
+    def constrained(self) -> bool:
+        """Whether it takes floors into account."""
+        return self._choice is None or self._choice.constrained
+
     def for_trial(self, number: int) -> BaseSampler:
         """The Optuna sampler for the trial of that number."""
         if self._ours is not None:
@@ -181,15 +192,18 @@ class Sampler:
             Seeds(run=_mix(self._seed, -1), trial=_mix(self._seed, number))
         )
 
-    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
+    def learn(
+        self, estimates: Mapping[int, Sequence[Estimate]], floors: Sequence[float] | Array = ()
+    ) -> None:
         """All that is now known of the scores; samplers that have no use for it ignore it.
 
         Args:
-            estimates: Of every objective, by number of the trial; they count instead of what the
-                study was told.
+            estimates: Of every objective, then of every task with a floor, by number of the trial;
+                they count instead of what the study was told.
+            floors: What these tasks must not fall below, larger is better.
         """
         if self._ours is not None:
-            self._ours.learn(estimates)
+            self._ours.learn(estimates, floors)
 
 
 def _mix(seed: int, number: int) -> int:

@@ -28,6 +28,7 @@ from search.final_check import (
     baselines,
     budget_problems,
     final_check,
+    moving_floors,
     places,
     reserve,
 )
@@ -361,6 +362,7 @@ class Session:
             top=top,
             others=baselines(self._config) + min(top, self._seeds),
             all_at_once=asks_all(self._config),
+            moving=moving_floors(self._config),
         )
 
 

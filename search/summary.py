@@ -21,6 +21,7 @@ from runs.config import RunConfig
 from runs.content import Details, Report
 from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
+from runs.floors import broken_text, floored
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
 from runs.lessons import cost_words
 from runs.locations import portable, portable_values
@@ -312,6 +313,9 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for task in store.manifest.catalogue.tasks:
         table.add_column(Text(task.name), justify="right")
+    floors = bool(floored(store.manifest.catalogue.tasks))
+    if floors:
+        table.add_column("below floor")
     for name in ("method", "origin", "key"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for record in shown:
@@ -321,6 +325,7 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
             _score(record, Split.SEARCH),
             _score(record, Split.HELD_OUT),
             *(_number(values.get(task.name)) for task in store.manifest.catalogue.tasks),
+            *(Text(broken_text(record)) for _ in range(floors)),
             Text(record.recipe.title),
             Text(record.origin),
             record.recipe.key,

@@ -122,7 +122,9 @@ def worker_memory(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> i
 def fake_factory(config: RunConfig) -> EvaluatorFactory:
     """Makes evaluators that only pretend."""
     tasks = tuple((task.name, task.weight) for task in config.tasks)
-    return partial(FakeEvaluator, FakeSpec(parents=tuple(config.models), tasks=tasks))
+    floors = tuple((task.name, found) for task in config.tasks if (found := task.kept_above))
+    spec = FakeSpec(parents=tuple(config.models), tasks=tasks, floors=floors)
+    return partial(FakeEvaluator, spec)
 
 
 def prepare_statistics(setting: Setting, console: Console) -> None:

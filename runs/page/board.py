@@ -76,6 +76,9 @@ def _columns(
         ("answer length", "answer_length", "answer_length_stderr",
          "Mean characters of what it wrote in answer to a search question, ± standard error")
     )  # fmt: skip
+    if "broken" in frame:
+        words = "Floors that it is expected to break, and by how much; those without come first"
+        yield "below floor", words, texts(frame["broken"]), None
     for name, value, stderr, words in pairs:
         if frame[value].notna().any() or name == "score":
             cells = [

@@ -11,6 +11,7 @@ import pandas as pd
 from runs.content import Report
 from runs.finalists import Against, Finalist, Standing
 from runs.intervals import Interval
+from runs.keeping import Kept
 from runs.manifest import MODELS_CHANGED
 from runs.page_tables import score_text
 from runs.records import Role, role_of
@@ -69,6 +70,9 @@ _MARKS = {
 }
 
 
+_BROKEN = "✗"
+
+
 def headline(report: Report) -> Headline:
     """The verdict in a few words, with the numbers behind it."""
     verdict = report.verdict
@@ -85,12 +89,18 @@ def headline(report: Report) -> Headline:
         )
     first = verdict.finalists[0]
     return Headline(
-        mark=_MARKS[verdict.standing],
-        text=_text(verdict),
+        mark=_BROKEN if _lost(verdict) else _MARKS[verdict.standing],
+        text=_text(verdict) + _lost(verdict),
         winner=winner,
         leads=tuple(_leads(first)),
         tiles=tuple(_tiles(report, row)),
     )
+
+
+def _lost(verdict: Verdict) -> str:
+    """Which floors the winner breaks; empty where it breaks none."""
+    names = [repr(one.task) for one in verdict.floors if one.kept is Kept.BROKEN]
+    return f", but loses {' and '.join(names)}, which it was to keep" if names else ""
 
 
 def _text(verdict: Verdict) -> str:

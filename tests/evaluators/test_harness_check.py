@@ -48,8 +48,14 @@ def test_first_metric_and_filter_by_default(make_spec: MakeSpec) -> None:
         (TaskSpec(name="tiny_pick", metric="exact"), r"metric: expected one of acc,none, acc_norm"),
         (TaskSpec(name="tiny_write", metric="exact_match"), "expected exact_match,loose or exact_"),
         (TaskSpec(name="tiny_write", metric="exact_match,x"), "metric: expected one of exact_matc"),
-        (TaskSpec(name="tiny_pick", weight=0.0), "weight: expected a number above 0, got 0.0"),
-        (TaskSpec(name="tiny_pick", weight=float("nan")), "weight: expected a number above 0"),
+        (
+            TaskSpec(name="tiny_pick", weight=0.0),
+            "weight: expected a number above 0 without a floor",
+        ),
+        (
+            TaskSpec(name="tiny_pick", weight=float("nan")),
+            "weight: expected a number of at least 0",
+        ),
         (TaskSpec(name="tiny_pick", limit=0), "limit: expected at least 1, got 0"),
         (TaskSpec(name="tiny_pick", num_fewshot=-1), "num_fewshot: expected at least 0, got -1"),
         (TaskSpec(name="tiny_shots", num_fewshot=50), "num_fewshot: expected at most 12 (split"),

@@ -442,8 +442,8 @@ tasks:
   - {<<: *first, name: two}
 """
     assert problems(text) == [
-        "search.yaml:5: tasks[0].weight: expected a number above 0, got -3",
-        "search.yaml:5: tasks[1].weight: expected a number above 0, got -3",
+        "search.yaml:5: tasks[0].weight: expected a number of at least 0, got -3",
+        "search.yaml:5: tasks[1].weight: expected a number of at least 0, got -3",
     ]
 
 

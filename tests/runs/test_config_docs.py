@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluators.base import FailureKind, TaskInfo
+from evaluators.base import FailureKind, Floor, TaskInfo
 from runs.checks import key_paths
 from runs.config import RunConfig, json_schema
 from runs.finalists import Standing
@@ -118,7 +118,8 @@ def test_every_schema_key_describes_itself() -> None:
 
 
 def test_report_page_has_every_column_with_its_dtype() -> None:
-    task = TaskInfo(name="NAME", metric="m", higher_is_better=True, weight=1.0)
+    floor = Floor(value=0.5)
+    task = TaskInfo(name="NAME", metric="m", higher_is_better=True, weight=1.0, floor=floor)
     board, failed = REPORT.split("## Columns of the failures")
     board = board.split("## Columns of the leaderboard")[1]
     failed = failed.split("## The JSON file")[0]

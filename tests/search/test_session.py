@@ -288,9 +288,11 @@ class Listening(Sampler):
         super().__init__("surrogate", seed=1, space=settings.space(4))
         self.heard: dict[int, Sequence[Estimate]] = {}
 
-    def learn(self, estimates: Mapping[int, Sequence[Estimate]]) -> None:
+    def learn(
+        self, estimates: Mapping[int, Sequence[Estimate]], floors: Sequence[float] = ()
+    ) -> None:
         self.heard = dict(estimates)
-        super().learn(estimates)
+        super().learn(estimates, floors)
 
 
 def test_the_sampler_hears_how_sure_each_score_is(tmp_path: Path) -> None:
