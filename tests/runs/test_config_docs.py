@@ -12,6 +12,7 @@ from runs.checks import key_paths
 from runs.config import RunConfig, json_schema
 from runs.finalists import Standing
 from runs.leaderboard import FAILURE_COLUMNS, columns
+from runs.records import MEASURES
 from runs.report import FORMATS
 from runs.sections import SAMPLERS
 from spaces.methods import METHODS
