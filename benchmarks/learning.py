@@ -51,6 +51,12 @@ class Quiet:
         pass
 
 
+def steps_paid_for(check: int) -> int:
+    """Steps of one recipe for the price of so many full evaluations, builds included."""
+    each = BACKWARD * LearnSection().batch + MOST_ASIDE / LOOK + BUILD
+    return int(check * (SEARCHED + BUILD) / each)
+
+
 def measure(folder: Path, seed: int) -> dict[str, list[float]]:
     """Held-out score and questions paid for, at each check."""
     world = World.of(folder, seed=seed, hard=True)
@@ -60,22 +66,20 @@ def measure(folder: Path, seed: int) -> dict[str, list[float]]:
     begun = starts(
         world.space, layers=len(base.layout.layers), filters=filters_of(base.layout.layers)
     )
-    section, full = LearnSection(), SEARCHED + BUILD
-    each = BACKWARD * section.batch + MOST_ASIDE / LOOK + BUILD
     found: dict[str, list[float]] = {"held_out": [], "questions": [], "steps": []}
     for check in CHECKS:
         with tempfile.TemporaryDirectory() as home:
             manifest = replace(prepared.manifest, questions=world.questions)
             store = Store.create(str(Path(home) / "study.db"), manifest)
             store.hold()
-            steps = int(check * full / each)
+            steps = steps_paid_for(check)
             (seed_recipe,) = Learning(
                 store=store,
                 space=world.space,
                 pool=SerialPool(partial(_evaluator, world)),
                 monitor=Quiet(),
                 stop=Stop(),
-                section=section,
+                section=LearnSection(),
                 steps=steps,
                 seed=seed,
             ).run({NAME: begun[NAME]})
