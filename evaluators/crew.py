@@ -128,7 +128,9 @@ class Crew:
         self._check_any(moment)
 
     def fill(self) -> None:
-        """Start workers where there is room for them."""
+        """Start workers where there is room for them; the first ones once all nodes are known."""
+        if self.catalogue is None and self._looked_at:
+            return
         while self._count is None or len(self.posts) < self._count:
             load: dict[str, int] = {}
             for post in self.posts:
@@ -200,8 +202,7 @@ class Crew:
             self.news.append(f"node {node.name} is not used: {'; '.join(lacks)}")
         if self.catalogue is None and not self._looked_at and self._problems:
             raise EvaluatorError(self._problems)
-        if self.catalogue is not None or not self._looked_at:
-            self.fill()
+        self.fill()
 
     def _gone(self, node: Node) -> None:
         self._fit.discard(node.id)
