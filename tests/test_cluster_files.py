@@ -1,4 +1,4 @@
-"""The files of examples/cluster: scripts that run, a manifest that KubeRay takes."""
+"""The files of examples/cluster: a script that runs, manifests that KubeRay takes."""
 
 import os
 import signal
@@ -15,8 +15,9 @@ import yaml
 FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
 SCRIPT = FOLDER / "slurm.sbatch"
 
-# Names, types and what is required in a ray.io/v1 RayJob, by KubeRay's types and the schema of its
-# resource: all fields of a job, of a cluster those of its groups. Of pods the fields that are used.
+# Names, types and what is required in a RayJob and a RayCluster of ray.io/v1, by KubeRay's types
+# and the schema of its resources: all fields of a job, of a cluster those of its groups. Of pods
+# the fields that are used.
 TEXT = {"type": "string"}
 FLAG = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -72,7 +73,11 @@ WORKERS = fields(
 )  # fmt: skip
 CLUSTER = fields(
     ("headGroupSpec",), rayVersion=TEXT, enableInTreeAutoscaling=FLAG, suspend=FLAG,
-    autoscalerOptions={"type": "object"}, authOptions=fields(mode={"enum": ["token", "disabled"]}),
+    autoscalerOptions=fields(
+        version={"enum": ["v1", "v2"]}, idleTimeoutSeconds=COUNT, image=TEXT,
+        upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+    ),
+    authOptions=fields(mode={"enum": ["token", "disabled"]}),
     headServiceAnnotations=TEXTS, headGroupSpec=HEAD,
     workerGroupSpecs=each(WORKERS),
 )  # fmt: skip
@@ -85,29 +90,45 @@ JOB = fields(
     submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
     submitterConfig=fields(backoffLimit=COUNT), submitterPodTemplate=POD,
 )  # fmt: skip
-RAY_JOB = fields(
-    ("apiVersion", "kind", "metadata", "spec"),
-    apiVersion={"const": "ray.io/v1"},
-    kind={"const": "RayJob"},
-    metadata=fields(("name",), name=TEXT),
-    spec=JOB,
-)
+KINDS = {"RayJob": JOB, "RayCluster": CLUSTER}
+MANIFESTS = ["rayjob.yaml", "raycluster.yaml"]
 
 
-@pytest.fixture
-def manifest() -> dict[str, Any]:
-    return yaml.safe_load((FOLDER / "rayjob.yaml").read_text("utf-8"))
+def schema(kind: str) -> dict[str, Any]:
+    return fields(
+        ("apiVersion", "kind", "metadata", "spec"),
+        apiVersion={"const": "ray.io/v1"},
+        kind={"const": kind},
+        metadata=fields(("name",), name=TEXT),
+        spec=KINDS[kind],
+    )
 
 
-def test_the_manifest_is_a_ray_job(manifest: dict[str, Any]) -> None:
-    jsonschema.Draft202012Validator.check_schema(RAY_JOB)
-    jsonschema.validate(manifest, RAY_JOB)
+def manifest(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / name).read_text("utf-8"))
+
+
+def cluster_of(one: dict[str, Any]) -> dict[str, Any]:
+    return one["spec"].get("rayClusterSpec", one["spec"])
+
+
+def test_every_manifest_is_looked_at() -> None:
+    assert sorted(MANIFESTS) == sorted(path.name for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_is_of_its_kind(name: str) -> None:
+    one = manifest(name)
+    jsonschema.Draft202012Validator.check_schema(schema(one["kind"]))
+    jsonschema.validate(one, schema(one["kind"]))
 
 
 @pytest.mark.parametrize(
     ("place", "value"),
     [
         ("spec.entryPoint", "x"),
+        ("spec.rayClusterSpec.authOptions.mode", "none"),
+        ("spec.rayClusterSpec.autoscalerOptions", {"idleTimeout": 60}),
         ("spec.backoffLimit", "3"),
         ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
         ("spec.rayClusterSpec.workerGroupSpecs.0.minReplicas", None),
@@ -115,20 +136,19 @@ def test_the_manifest_is_a_ray_job(manifest: dict[str, Any]) -> None:
         ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.resources.limits.cpu", "4x"),
     ],
 )
-def test_a_manifest_with_a_mistake_is_none(
-    manifest: dict[str, Any], place: str, value: object
-) -> None:
+def test_a_manifest_with_a_mistake_is_none(place: str, value: object) -> None:
     *inner, last = place.split(".")
-    target: Any = manifest
+    one = target = manifest("rayjob.yaml")
     for name in inner:
         target = target[int(name) if name.isdecimal() else name]
     target[last] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(manifest, RAY_JOB)
+        jsonschema.validate(one, schema("RayJob"))
 
 
-def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
-    cluster = manifest["spec"]["rayClusterSpec"]
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_hangs_together(name: str) -> None:
+    cluster = cluster_of(manifest(name))
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         pod = group["template"]["spec"]
@@ -139,7 +159,33 @@ def test_the_manifest_hangs_together(manifest: dict[str, Any]) -> None:
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     assert cluster["rayVersion"] == installed("ray")
-    assert isinstance(yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])["env_vars"], dict)
+    assert cluster["authOptions"] == {"mode": "token"}
+
+
+def test_the_manifests_are_of_the_same_pods() -> None:
+    """Whoever has the volumes and the image of one has those of the other."""
+    job, kept = (cluster_of(manifest(name)) for name in MANIFESTS)
+    offline = {"name": "HF_HUB_OFFLINE", "value": "1"}  # a job's own environment has it
+    assert yaml.safe_load(manifest("rayjob.yaml")["spec"]["runtimeEnvYAML"]) == {
+        "env_vars": {offline["name"]: offline["value"]}
+    }
+    pairs = [(job["headGroupSpec"], kept["headGroupSpec"])]
+    pairs += zip(job["workerGroupSpecs"], kept["workerGroupSpecs"], strict=True)
+    for of_job, of_kept in pairs:
+        (container,) = of_kept["template"]["spec"]["containers"]
+        first, *container["env"] = container["env"]
+        assert first == offline
+        assert of_job["template"] == of_kept["template"]
+        assert of_job["rayStartParams"] == of_kept["rayStartParams"]
+
+
+def test_a_cluster_that_stays_comes_from_nothing_and_goes() -> None:
+    cluster = cluster_of(manifest("raycluster.yaml"))
+    assert cluster["enableInTreeAutoscaling"]
+    assert cluster["autoscalerOptions"]["idleTimeoutSeconds"] > 0
+    for group in cluster["workerGroupSpecs"]:
+        assert (group["minReplicas"], group["replicas"]) == (0, 0)
+        assert group["maxReplicas"] > 0
 
 
 def installed(package: str) -> str:
@@ -147,8 +193,8 @@ def installed(package: str) -> str:
     return next(line.split("==")[1] for line in constraints if line.startswith(f"{package}=="))
 
 
-def test_the_entrypoint_is_a_command_of_ours(manifest: dict[str, Any], tmp_path: Path) -> None:
-    text = manifest["spec"]["entrypoint"].replace("/runs/night", str(tmp_path))
+def test_the_entrypoint_is_a_command_of_ours(tmp_path: Path) -> None:
+    text = manifest("rayjob.yaml")["spec"]["entrypoint"].replace("/runs/night", str(tmp_path))
     stub(tmp_path / "search", 'echo "$@"')
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     run = [*["bash", "-c"], text]

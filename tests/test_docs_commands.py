@@ -34,6 +34,7 @@ ELSEWHERE = {
 """Pages whose commands a test of their own runs."""
 
 CLUSTER, NETWORK = "needs machines of a cluster", "installs packages from the network"
+HEAD = "needs the dashboard of a cluster, whose libraries no test has"
 EXEMPT = {
     "make demo": "the tutorial's test runs `search demo`; .ci/run installs as make does",
     "make test": "would run this test in itself",
@@ -53,7 +54,14 @@ EXEMPT = {
     "ray start --address=FIRST_MACHINE:6379": CLUSTER,
     "search run search.yaml --ray-address auto": CLUSTER,
     "ray job submit --address http://HEAD:8265 --working-dir . -- search run search.yaml "
-    "--ray-address auto": CLUSTER,
+    "--ray-address auto": HEAD,
+    "kubectl apply -f raycluster.yaml": "needs Kubernetes",
+    "kubectl port-forward service/merge-search-head-svc 8265 &": "needs Kubernetes",
+    "export RAY_AUTH_MODE=token": "needs Kubernetes",
+    "export RAY_AUTH_TOKEN=$(kubectl get secret merge-search -o 'jsonpath={.data.auth_token}' | "
+    "base64 -d)": "needs Kubernetes",
+    "ray job submit --address http://localhost:8265 -- search run /shared/search.yaml "
+    "--out /runs/night --ray-address auto": HEAD,
     "sbatch slurm.sbatch search.yaml runs/night": CLUSTER,
 }  # fmt: skip
 """Lines of shell blocks that do not run in a test, and why."""
