@@ -1,0 +1,299 @@
+"""Learning, searching and fine-tuning on a family of real models of 135 million parameters.
+
+    python -m benchmarks.real_family --gguf FILE --folder benchmarks/families/real
+    python -m benchmarks.real --folder benchmarks/families/real
+    python -m benchmarks.real --show --plot docs/images/real.svg
+
+Every arm may spend what 2, 5 and 10 evaluations on all search questions cost; a question that is
+differentiated counts as three. ``search`` and ``learn`` are whole runs of the product whose config
+sets nothing but that budget; CMA-ES is mergekit-evolve's way; fine-tuning begins with the plain
+average. Results are kept as each arm ends, and answers as they come: a second call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: one core
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+from benchmarks.asking import Meter
+from benchmarks.finetuning import ALL, LORA, Bench, Scores, steps_paid
+from benchmarks.real_family import KEPT, TRAINED
+from benchmarks.remembered import Remembered
+from benchmarks.strategies import Problem, evolve
+from evaluators.base import Candidate, Catalogue, Score
+from evaluators.pool import SerialPool
+from evaluators.scorer import HarnessEvaluator
+from runs.config import RunConfig
+from runs.leaderboard import ranked
+from runs.store import Store
+from search.driving import _quiet_libraries
+from search.final_check import reserve
+from search.given import Given
+from search.learning import spent
+from search.posterior import judged
+from search.session import Prepared, Session, prepare
+from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from spaces.seeds import seeds
+
+CHECKS = (2, 5, 10)
+"""Full evaluations whose price is paid."""
+
+GRANULARITY = 10
+"""Layers that share their values in mergekit-evolve's way: as many depths as our space has."""
+
+HAND_SET = (0.5, 1.0)
+"""Weights of all parents in recipes of task arithmetic that are set by hand."""
+
+RATES = {ALL: 1e-4, LORA: 1e-3}
+
+BATCH = 12
+
+CONFIG = """\
+base: ./base
+models:
+  orders: ./orders
+  dates: ./dates
+  desks: ./desks
+tasks:
+  - {name: orders, metric: "exact_match,none"}
+  - {name: dates, metric: "exact_match,none"}
+  - {name: desks, metric: "acc,none"}
+include_path: ./tasks
+held_out: 0.5455
+output: {dtype: float32}
+"""
+"""What a user would write, but for the budget. Of 110 questions of each task 60 are held out."""
+
+
+class Quiet:
+    """A monitor that prints what is worth a line."""
+
+    def update(self, *_: object) -> None:
+        """Nothing to do."""
+
+    def note(self, text: str) -> None:
+        print(f"    {text}", flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(kw_only=True)
+class World:
+    """The family, a resident model, and what can be asked of it."""
+
+    folder: Path
+    answers: Path
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        return prepare(Given(config=self.config, written=self.config), dry_run=False)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        path = self.folder / "search.yaml"
+        path.write_text(CONFIG)
+        from runs.config import load_config
+
+        return load_config(path)
+
+    @cached_property
+    def evaluator(self) -> HarnessEvaluator:
+        """Knows one more task than the search."""
+        known = self.config.to_dict()["tasks"]
+        more = {"name": KEPT, "metric": "acc,none"}
+        return HarnessEvaluator(self.config.replaced({"tasks": [*known, more]}).harness_spec())
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        return Remembered(self.evaluator, self.answers)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Questions of the skill that nothing trains."""
+        return tuple(x.id for x in self.evaluator.catalogue().questions if x.task == KEPT)
+
+    @property
+    def full(self) -> int:
+        """Questions of one evaluation."""
+        return len(self.prepared.manifest.questions.search)
+
+    def exam(self, recipe: Recipe) -> dict[str, Any]:
+        """How good a recipe is on held-out questions and on the skill that nothing trains."""
+        found = {}
+        for names in (self.prepared.manifest.questions.held_out, self.kept):
+            score = self.remembered.evaluate(Candidate(id=0, recipe=recipe, questions=names))
+            assert isinstance(score, Score), score
+            found |= {one.task: one for one in score.tasks}
+        return summary(found)
+
+
+class Searched(Remembered):
+    """What a run sees: the tasks of its config."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.evaluator, world.answers)
+        self._seen = world.prepared.manifest.catalogue
+
+    def catalogue(self) -> Catalogue:
+        return self._seen
+
+    def close(self) -> None:
+        """The model is used again."""
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Mean of the trained tasks with its standard error, every task, and the kept skill."""
+    trained = [scores[name] for name in TRAINED]
+    return {
+        "held_out": math.fsum(one.value for one in trained) / len(trained),
+        "stderr": math.sqrt(math.fsum(one.stderr**2 for one in trained)) / len(trained),
+        "tasks": {one.task: one.value for one in trained},
+        "kept": scores[KEPT].value,
+        "kept_stderr": scores[KEPT].stderr,
+    }
+
+
+def baselines(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every parent, the base, the plain average and recipes set by hand."""
+    space = world.prepared.space
+    assert space.base is not None
+    for name in (space.base, *space.parents):
+        source = Source(of=Model(name), parameters=parameters(weight=1.0))
+        yield f"{name} alone", world.exam(Recipe(root=Merge(method="linear", sources=(source,))))
+    for weight in HAND_SET:
+        sources = tuple(
+            Source(of=Model(name), parameters=parameters(weight=weight)) for name in space.parents
+        )
+        root = Merge(method="task_arithmetic", sources=sources, base=Model(space.base))
+        yield f"task_arithmetic, all weights {weight:g}", world.exam(Recipe(root=root))
+    for seed in seeds(space):
+        if len(seed.recipe.models) > 2:
+            yield seed.name, world.exam(seed.recipe)
+
+
+def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
+    """A whole run of the product with nothing set but the budget, and `learn`."""
+    config = world.config
+    questions = world.prepared.manifest.questions
+    top = config.search.validate_top
+    checked = reserve(questions, top=top, others=len(config.models) + 1 + top, all_at_once=False)
+    budget = {"search.questions": check * world.full + checked, "search.learn": learn}
+    config = config.replaced(budget)
+    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    with tempfile.TemporaryDirectory() as home, _quiet_libraries():
+        store = Store.create(str(Path(home) / "study.db"), prepared.manifest)
+        store.hold()
+        pool = SerialPool(lambda: Searched(world))
+        checkpoints = prepared.checkpoints
+        Session(store, config, pool=pool, monitor=Quiet(), checkpoints=checkpoints).run()
+        records = judged(store)
+        best = ranked(records)[0]
+        found = {"origin": best.origin, "recipes": len(records), "recipe": best.recipe.to_dict()}
+        found["learning"] = spent(store).questions
+        store.close()
+    return world.exam(best.recipe) | found
+
+
+def evolved(world: World, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """CMA-ES for one method, at each check."""
+    meter = Meter(
+        evaluator=world.remembered, build=0, checks=[one * world.full for one in CHECKS]
+    )
+    manifest = world.prepared.manifest
+    problem = Problem(
+        space=world.prepared.space, questions=manifest.questions, seed=0, granularity=GRANULARITY
+    )
+    evolve(problem, meter, method=method)
+    for check, found in zip(CHECKS, meter.found, strict=True):
+        yield check, world.exam(found.leader) | {"recipes": found.candidates}
+
+
+def tuned(world: World, way: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The plain average fine-tuned, at each check."""
+    average = next(one for one in seeds(world.prepared.space) if one.name == "plain average")
+    questions = world.prepared.manifest.questions
+    bench = Bench(
+        evaluator=world.evaluator,
+        start=average.recipe,
+        questions=questions,
+        trained=TRAINED,
+        batch=BATCH,
+        seed=0,
+    )
+    steps = [steps_paid(check, world.full, BATCH) for check in CHECKS]
+    asked = (*questions.held_out, *world.kept)
+    for check, paid, scores in zip(
+        CHECKS, steps, bench.tuned(way, RATES[way], steps, asked), strict=True
+    ):
+        yield check, summary(scores) | {"steps": paid}
+
+
+ARMS = {
+    "learn": lambda world: ((one, run(world, one, learn="auto")) for one in CHECKS),
+    f"fine-tuning, {ALL}": partial(tuned, way=ALL),
+    "search": lambda world: ((one, run(world, one, learn="off")) for one in CHECKS),
+    f"fine-tuning, {LORA}": partial(tuned, way=LORA),
+    "CMA-ES task_arithmetic": partial(evolved, method="task_arithmetic"),
+}
+
+
+def show(results: dict[str, Any]) -> None:
+    """The tables of docs/performance.md."""
+    print("| what | orders | dates | desks | held out | not trained |\n|---|---|---|---|---|---|")
+    for name, one in results.get("baselines", {}).items():
+        print(f"| {name} | {_cells(one)} |")
+    print(f"\n| arm | full evaluations | {' | '.join(TRAINED)} | held out | not trained |")
+    print("|---|---|---|---|---|---|---|")
+    for arm in ARMS:
+        for check, one in results.get(arm, {}).items():
+            print(f"| {arm} | {check} | {_cells(one)} |")
+
+
+def _cells(one: dict[str, Any]) -> str:
+    tasks = " | ".join(f"{one['tasks'][name]:.2f}" for name in TRAINED)
+    held_out = f"{one['held_out']:.3f} ± {one['stderr']:.3f}"
+    return f"{tasks} | {held_out} | {one['kept']:.2f} ± {one['kept_stderr']:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("benchmarks/families/real"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/real.json"))
+    parser.add_argument("--arms", nargs="+", default=["baselines", *ARMS])
+    parser.add_argument("--show", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    world = World(folder=args.folder.absolute(), answers=args.folder / "answers.jsonl")
+    torch.set_num_threads(1)
+    for arm in () if args.show else args.arms:
+        known = results.setdefault(arm, {})
+        if arm == "baselines":
+            found = baselines(world)
+        elif len(known) == len(CHECKS):
+            continue
+        else:
+            found = ARMS[arm](world)
+        for name, one in found:
+            known[str(name)] = one
+            args.results.write_text(json.dumps(results, indent=1) + "\n")
+            print(f"{arm}, {name}: {_cells(one)}", flush=True)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()
