@@ -12,141 +12,162 @@ question asks for: what is forgotten.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
+from benchmarks.tiny import BUILD, World  # first: it sets one thread
+from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Quiet, Scores, steps_paid
+
+# isort: split
 import torch
 
-from evaluators.answer_gradients import Answers, backward
-from evaluators.base import TaskScore
+from evaluators.base import Candidate, Score
+from evaluators.pool import SerialPool
 from evaluators.scorer import HarnessEvaluator
-from runs.split import Questions
-from search.descent import Batches
-from search.learning import kept_aside
+from merging.checkpoint import Checkpoint
+from runs.config import RunConfig, load_config
+from runs.sections import LearnSection
+from runs.store import Store
+from search.exam import task_name, write_task
+from search.family import QUESTIONS, Family, make_family
+from search.given import Given
+from search.learning import (
+    BACKWARD,
+    LOOK,
+    MOST_ASIDE,
+    Learning,
+    filters_of,
+    starts,
+)
+from search.session import prepare
+from search.skills import examination
+from search.stop import Stop
 from spaces.recipe import Recipe
+from spaces.seeds import seeds
 
-ALL, LORA = "all weights", "LoRA"
+KEPT = "copy"
+"""A skill that the base of a tiny family has and that nobody trains."""
 
-RANK = 16
-
-Scores = Mapping[str, TaskScore]
-
-
-@dataclass(kw_only=True)
-class Bench:
-    """A resident model with the weights of a recipe, to be tuned in place and asked.
-
-    Attributes:
-        evaluator: Of the models and tasks.
-        start: What is tuned.
-        questions: Search questions are tuned on, but for those that learning keeps aside.
-        trained: Tasks to tune on; equally important.
-        batch: Questions of a step.
-        seed: Of the order of the questions.
-    """
-
-    evaluator: HarnessEvaluator
-    start: Recipe
-    questions: Questions
-    trained: Sequence[str]
-    batch: int
-    seed: int
-
-    def batches(self) -> Batches:
-        """The questions of each step: those of learning."""
-        catalogue = self.evaluator.catalogue()
-        aside = set(kept_aside(self.questions.search, catalogue.documents()))
-        task_of = {one.id: one.task for one in catalogue.questions}
-        tasks: dict[str, list[str]] = {name: [] for name in self.trained}
-        for name in self.questions.search:
-            if name not in aside:
-                tasks[task_of[name]].append(name)
-        return Batches(tasks=tasks, size=self.batch, seed=self.seed)
-
-    def tuned(
-        self, way: str, rate: float, checks: Sequence[int], asked: Sequence[str]
-    ) -> Iterator[Scores]:
-        """Tune from the start; at each number of steps, the scores of all tasks asked.
-
-        Args:
-            way: ``ALL`` or ``LORA``.
-            rate: AdamW's, after three steps of warming up.
-            checks: Steps after which to ask, ascending.
-            asked: Questions.
-        """
-        torch.manual_seed(self.seed)
-        evaluator = self.evaluator
-        evaluator._builder.free()  # a benchmark may look inside: what was built may be tuned
-        built = evaluator._built(self.start)
-        batches, model = self.batches(), built.skeleton.model
-        wanted = evaluator._asked([name for names in batches.tasks.values() for name in names])
-        end = tuple(built.desk.tokenizer("\n", add_special_tokens=False).input_ids)
-        texts = {one.question: _ended(one, end) for one in evaluator._answers(built, wanted)}
-        with _open(model, way) as parameters:
-            optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-            for step in range(max(checks)):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * min(1.0, (step + 1) / 3)
-                self._step(model, batches.of(step), texts)
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                if step + 1 in checks:
-                    with torch.no_grad():
-                        scores, _ = evaluator._answer(built, evaluator._asked(asked))
-                    yield {one.task: one for one in scores}
-        evaluator._builder.free()
-
-    def _step(
-        self, model: Any, batch: Mapping[str, Sequence[str]], texts: Mapping[str, Answers]
-    ) -> None:
-        """Add the gradients of a batch, every task as important as any other."""
-        weights = {
-            name: 1.0 / len(batch) / len(names) for names in batch.values() for name in names
-        }
-        with torch.enable_grad():
-            backward(
-                model,
-                [texts[name] for name in weights],
-                weights,
-                batch=len(weights),
-                device=model.device,
-            )
+RATES = {ALL: (1e-4, 3e-4), LORA: (1e-3, 3e-3)}
+"""Rates of which the better one, by held-out score, is shown: fine-tuning is given that much."""
 
 
-def _ended(answers: Answers, end: tuple[int, ...]) -> Answers:
-    """A written answer with the end of its line."""
-    if len(answers.texts) > 1:
-        return answers
-    return replace(answers, texts=(answers.texts[0] + end,))
+def examiner(home: Path, family: Family, seed: int) -> HarnessEvaluator:
+    """An evaluator that knows the tasks of a family, and one more."""
+    tasks = home / "tasks"
+    shutil.copytree(family.tasks, tasks)
+    write_task(tasks, tasks, KEPT, examination(KEPT, QUESTIONS, seed=seed), chosen=False, seed=seed)
+    config = load_config(family.config)
+    more = {"name": task_name(KEPT), "metric": "exact_match,none"}
+    changes = {"tasks": [*config.to_dict()["tasks"], more], "include_path": str(tasks)}
+    return HarnessEvaluator(config.replaced(changes).harness_spec())
 
 
-@contextmanager
-def _open(model: Any, way: str) -> Iterator[list[torch.nn.Parameter]]:
-    """The parameters to tune; afterwards the model needs no gradients and has no adapter."""
-    if way == LORA:
-        from peft import LoraConfig, get_peft_model
+def measure(folder: Path, seed: int) -> dict[str, Any]:
+    """Held-out score and kept skill of the average, of what is learned, and of what is tuned."""
+    family = make_family(folder, seed=seed, hard=True)
+    world = World.of(folder, seed=seed, hard=True)
+    trained = [one.name for one in world.evaluator.catalogue().tasks]
+    average = next(one.recipe for one in seeds(world.space) if one.name == "plain average")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as home:
+        evaluator = examiner(Path(home), family, seed)
+        kept = tuple(q.id for q in evaluator.catalogue().questions if q.task == task_name(KEPT))
+        asked = (*world.questions.held_out, *kept)
 
-        config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
-        wrapped = get_peft_model(model, config)
-        try:
-            yield [one for one in wrapped.parameters() if one.requires_grad]
-        finally:
-            wrapped.unload()
-    else:
-        model.requires_grad_(True)
-        try:
-            yield list(model.parameters())
-        finally:
-            model.requires_grad_(False)
+        def exam(recipe: Recipe) -> tuple[float, float]:
+            score = evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=asked))
+            assert isinstance(score, Score), score
+            return _summary({one.task: one for one in score.tasks}, trained)
+
+        found["plain average"] = [exam(average)]
+        learned = [learn(world, load_config(family.config), check) for check in CHECKS]
+        found["learned coefficients"] = [exam(recipe) for recipe in learned]
+        bench = Bench(
+            evaluator=evaluator,
+            start=average,
+            questions=world.questions,
+            trained=trained,
+            batch=LearnSection().batch,
+            seed=seed,
+        )
+        full = len(world.questions.search) + BUILD
+        steps = [steps_paid(check, full, bench.batch) for check in CHECKS]
+        for way, rates in RATES.items():
+            for rate in rates:
+                scores = bench.tuned(way, rate, steps, asked)
+                found[f"{way}, rate {rate:g}"] = [_summary(one, trained) for one in scores]
+        evaluator.close()
+    world.evaluator.close()
+    return found
 
 
-def steps_paid(full_evaluations: float, questions: int, batch: int) -> int:
-    """Steps for the price of some evaluations of all search questions."""
-    return max(1, math.floor(full_evaluations * questions / (3 * batch)))
+def learn(world: World, config: RunConfig, check: int) -> Recipe:
+    """Coefficients for the price of some full evaluations, as a run learns them."""
+    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    base = Checkpoint.open(config.locations["base"], name="base")
+    layers = base.layout.layers
+    begun = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1)
+    section = LearnSection()
+    each = BACKWARD * section.batch + MOST_ASIDE / LOOK + BUILD
+    with tempfile.TemporaryDirectory() as home:
+        manifest = replace(prepared.manifest, questions=world.questions)
+        store = Store.create(str(Path(home) / "study.db"), manifest)
+        store.hold()
+        (seed,) = Learning(
+            store=store,
+            space=world.space,
+            pool=SerialPool(lambda: world.evaluator),
+            monitor=Quiet(),
+            stop=Stop(),
+            section=section,
+            steps=int(check * (len(world.questions.search) + BUILD) / each),
+            seed=world.seed,
+        ).run(begun)
+        store.close()
+    return seed.recipe
 
 
-Report = Callable[[str, dict[str, Any]], None]
+def _summary(scores: Scores, trained: Sequence[str]) -> tuple[float, float]:
+    """Mean of the trained tasks, and the kept skill."""
+    return fmean(scores[name].value for name in trained), scores[task_name(KEPT)].value
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """The table of docs/performance.md: medians over the families."""
+    print(f"| what | {' | '.join(f'held out after {one}' for one in CHECKS)} | not trained |")
+    print("|---|" + "---|" * (len(CHECKS) + 1))
+    for name in next(iter(results.values())):
+        runs = [found[name] for found in results.values()]
+        scores = [median(run[at][0] for run in runs) for at in range(len(runs[0]))]
+        kept = median(run[-1][1] for run in runs)
+        cells = [f"{one:.3f}" for one in scores] + [""] * (len(CHECKS) - len(scores))
+        print(f"| {name} | {' | '.join(cells)} | {kept:.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="families")
+    parser.add_argument("--folder", type=Path, default=Path("benchmarks/families"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/finetuning.json"))
+    parser.add_argument("--show", action="store_true", help="only print what is there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    for seed in range(0 if args.show else args.seeds):
+        if str(seed) not in results:
+            results[str(seed)] = measure(args.folder / f"hard{seed}", seed)
+            args.results.write_text(json.dumps(results, indent=1) + "\n")
+            print(seed, json.dumps(results[str(seed)]), flush=True)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,9 @@
 
 Every arm may spend what 2, 5 and 10 evaluations on all search questions cost; a question that is
 differentiated counts as three. ``search`` and ``learn`` are whole runs of the product whose config
-sets nothing but that budget; CMA-ES is mergekit-evolve's way; fine-tuning begins with the plain
-average. Results are kept as each arm ends, and answers as they come: a second call goes on.
+sets nothing but that budget, and that one recipe is checked at the end; CMA-ES is mergekit-evolve's
+way; fine-tuning begins with the plain average. Results are kept as each arm ends, and answers as
+they come: a second call goes on.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 
 from benchmarks.asking import Meter
-from benchmarks.finetuning import ALL, LORA, Bench, Scores, steps_paid
 from benchmarks.real_family import KEPT, TRAINED
 from benchmarks.remembered import Remembered
 from benchmarks.strategies import Problem, evolve
+from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Scores, steps_paid
 from evaluators.base import Candidate, Catalogue, Score
 from evaluators.pool import SerialPool
 from evaluators.scorer import HarnessEvaluator
 from runs.config import RunConfig
 from runs.leaderboard import ranked
+from runs.records import Record, Split
 from runs.store import Store
 from search.driving import _quiet_libraries
 from search.final_check import reserve
@@ -48,9 +50,6 @@ from search.posterior import judged
 from search.session import Prepared, Session, prepare
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 from spaces.seeds import seeds
-
-CHECKS = (2, 5, 10)
-"""Full evaluations whose price is paid."""
 
 GRANULARITY = 10
 """Layers that share their values in mergekit-evolve's way: as many depths as our space has."""
@@ -174,13 +173,17 @@ def baselines(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
     assert space.base is not None
     for name in (space.base, *space.parents):
         source = Source(of=Model(name), parameters=parameters(weight=1.0))
-        yield f"{name} alone", world.exam(Recipe(root=Merge(method="linear", sources=(source,))))
+        root = Merge(method="linear", sources=(source,))
+        yield f"{name} alone", world.exam(Recipe(root=root, dtype="float32"))
     for weight in HAND_SET:
         sources = tuple(
             Source(of=Model(name), parameters=parameters(weight=weight)) for name in space.parents
         )
         root = Merge(method="task_arithmetic", sources=sources, base=Model(space.base))
-        yield f"task_arithmetic, all weights {weight:g}", world.exam(Recipe(root=root))
+        yield (
+            f"task_arithmetic, all weights {weight:g}",
+            world.exam(Recipe(root=root, dtype="float32")),
+        )
     for seed in seeds(space):
         if len(seed.recipe.models) > 2:
             yield seed.name, world.exam(seed.recipe)
@@ -190,9 +193,13 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
     """A whole run of the product with nothing set but the budget, and `learn`."""
     config = world.config
     questions = world.prepared.manifest.questions
-    top = config.search.validate_top
+    top = 1
     checked = reserve(questions, top=top, others=len(config.models) + 1 + top, all_at_once=False)
-    budget = {"search.questions": check * world.full + checked, "search.learn": learn}
+    budget = {
+        "search.questions": check * world.full + checked,
+        "search.learn": learn,
+        "search.validate": top,
+    }
     config = config.replaced(budget)
     prepared = prepare(Given(config=config, written=config), dry_run=False)
     with tempfile.TemporaryDirectory() as home, _quiet_libraries():
@@ -204,16 +211,26 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
         records = judged(store)
         best = ranked(records)[0]
         found = {"origin": best.origin, "recipes": len(records), "recipe": best.recipe.to_dict()}
-        found["learning"] = spent(store).questions
+        learning, asked = spent(store).questions, searched(records)
+        found |= {"learning": learning, "paid": (learning + asked) / world.full}
         store.close()
     return world.exam(best.recipe) | found
 
 
+def runs(world: World, learn: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Runs of the product, the longest first."""
+    for check in reversed(CHECKS):
+        yield check, run(world, check, learn=learn)
+
+
+def searched(records: Sequence[Record]) -> int:
+    """Search questions that were asked."""
+    return sum(one.evaluations[Split.SEARCH].asked for one in records)
+
+
 def evolved(world: World, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """CMA-ES for one method, at each check."""
-    meter = Meter(
-        evaluator=world.remembered, build=0, checks=[one * world.full for one in CHECKS]
-    )
+    meter = Meter(evaluator=world.remembered, build=0, checks=[one * world.full for one in CHECKS])
     manifest = world.prepared.manifest
     problem = Problem(
         space=world.prepared.space, questions=manifest.questions, seed=0, granularity=GRANULARITY
@@ -244,9 +261,9 @@ def tuned(world: World, way: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 ARMS = {
-    "learn": lambda world: ((one, run(world, one, learn="auto")) for one in CHECKS),
+    "learn": partial(runs, learn="auto"),
     f"fine-tuning, {ALL}": partial(tuned, way=ALL),
-    "search": lambda world: ((one, run(world, one, learn="off")) for one in CHECKS),
+    "search": partial(runs, learn="off"),
     f"fine-tuning, {LORA}": partial(tuned, way=LORA),
     "CMA-ES task_arithmetic": partial(evolved, method="task_arithmetic"),
 }
@@ -260,7 +277,7 @@ def show(results: dict[str, Any]) -> None:
     print(f"\n| arm | full evaluations | {' | '.join(TRAINED)} | held out | not trained |")
     print("|---|---|---|---|---|---|---|")
     for arm in ARMS:
-        for check, one in results.get(arm, {}).items():
+        for check, one in sorted(results.get(arm, {}).items(), key=lambda item: int(item[0])):
             print(f"| {arm} | {check} | {_cells(one)} |")
 
 

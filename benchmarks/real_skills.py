@@ -1,8 +1,9 @@
 """Exercises for a real model, made from templates: three new skills and one that it has.
 
-``orders`` and ``dates`` ask for a few written words in a house style, ``desks`` for one of four
-desks that nobody could guess. ``capitals`` is what an instructed model knows already; nothing here
-trains it, so it tells what was forgotten.
+All three are asked about the same kind of message, a customer's order: ``orders`` and ``dates``
+want a few written words in a house style, ``desks`` the one of four desks that is in charge of the
+goods, which nobody could guess. Only the last word of a prompt says what is asked. ``capitals`` is
+what an instructed model knows already; nothing here trains it, so it tells what was forgotten.
 """
 
 from __future__ import annotations
@@ -11,57 +12,36 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-NAMES = (
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
     "Anna Ben Carla David Emma Frank Grace Henry Irene Jack Karen Leo Maria Nina Oscar Paula "
     "Quentin Rosa Simon Tina Victor Wendy Boris Clara"
-).split()
-COLOURS = "red blue green black white yellow brown pink".split()
-GOODS = (
-    "lamp chair table basket carpet mirror clock candle blanket pillow kettle bottle sofa ladder "
-    "bucket curtain"
-).split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = (
-    "January February March April May June July August September October November December"
-).split()
-
-ORDERS = (
-    "{name} would like {count} {colour} {good}s.",
-    "Please send {count} {colour} {good}s to {name}.",
-    "{name} needs {count} {good}s in {colour}.",
-    "It is {name}: {count} {good}s, {colour} ones.",
 )
-DATES = (
-    "We met on {month} {day}, {year}.",
-    "The {day} of {month} {year} was quiet.",
-    "In {year}, on {month} {day}, it opened.",
-    "They left on {day} {month} {year}.",
-)
+COLOURS = _words("red blue green black white yellow brown pink")
 DESKS = {
-    "north": (
-        "My {good} has not arrived, it was due on {day}.",
-        "The parcel with the {colour} {good} is late.",
-        "Where is the {good} you sent on {day}?",
-    ),
-    "south": (
-        "I was charged twice for the {colour} {good}.",
-        "The bill of {day} has a wrong price for the {good}.",
-        "Send a receipt for the {good} I paid on {day}.",
-    ),
-    "east": (
-        "The {colour} {good} came broken on {day}.",
-        "One leg of the {colour} {good} is cracked.",
-        "The {good} of {day} has a scratch.",
-    ),
-    "west": (
-        "I cannot log in since {day}, {name}.",
-        "Change the address of my account, {name}, {day}.",
-        "How can I delete my account? {name}, {day}",
-    ),
+    "north": _words("lamp candle mirror clock"),
+    "south": _words("chair table sofa ladder"),
+    "east": _words("carpet blanket pillow curtain"),
+    "west": _words("basket kettle bottle bucket"),
 }
+"""What each desk is in charge of."""
+
+MONTHS = _words(
+    "January February March April May June July August September October November December"
+)
+TEXTS = (
+    "{name} wants {count} {colour} {good}s by {date}.",
+    "Send {count} {colour} {good}s to {name} on {date}.",
+    "By {date}, {name} needs {count} {good}s in {colour}.",
+    "On {date} {name} ordered {count} {colour} {good}s.",
+)
 CAPITALS = dict(
     pair.split(":")
-    for pair in (
+    for pair in _words(
         "France:Paris Italy:Rome Spain:Madrid Germany:Berlin Austria:Vienna Greece:Athens "
         "Portugal:Lisbon Ireland:Dublin Poland:Warsaw Hungary:Budapest Norway:Oslo "
         "Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Belgium:Brussels Russia:Moscow "
@@ -72,7 +52,7 @@ CAPITALS = dict(
         "Indonesia:Jakarta Philippines:Manila Nepal:Kathmandu Afghanistan:Kabul Morocco:Rabat "
         "Tunisia:Tunis Libya:Tripoli Senegal:Dakar Ghana:Accra Uganda:Kampala Zimbabwe:Harare "
         "Venezuela:Caracas"
-    ).split()
+    )
 )
 
 
@@ -85,33 +65,44 @@ class Exercise:
     choices: tuple[str, ...] = field(default=())
 
 
-def _filled(template: str, source: random.Random) -> tuple[str, dict[str, str]]:
-    words = {
-        "name": source.choice(NAMES),
-        "count": str(source.randint(2, 19)),
-        "colour": source.choice(COLOURS),
-        "good": source.choice(GOODS),
-        "day": source.choice(DAYS),
-    }
-    return template.format(**words), words
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """A customer's order in some words, and what it says."""
+
+    text: str
+    order: str
+    date: str
+    desk: str
+
+
+def _message(source: random.Random) -> Message:
+    desk = source.choice(tuple(DESKS))
+    good, colour = source.choice(DESKS[desk]), source.choice(COLOURS)
+    name, count = source.choice(NAMES), source.randint(2, 19)
+    month, day = source.randint(1, 12), source.randint(1, 28)
+    written = source.choice((f"{MONTHS[month - 1]} {day}", f"{day} {MONTHS[month - 1]}"))
+    text = source.choice(TEXTS)
+    return Message(
+        text=text.format(name=name, count=count, colour=colour, good=good, date=written),
+        order=f"{count} x {good}, {colour}, {name}",
+        date=f"{month:02}/{day:02}",
+        desk=desk,
+    )
 
 
 def _order(source: random.Random) -> Exercise:
-    text, words = _filled(source.choice(ORDERS), source)
-    answer = "{count} x {good}, {colour}, {name}".format(**words)
-    return Exercise(prompt=f"Text: {text}\nOrder:", answer=answer)
+    found = _message(source)
+    return Exercise(prompt=f"{found.text}\nOrder:", answer=found.order)
 
 
 def _date(source: random.Random) -> Exercise:
-    day, month, year = source.randint(1, 28), source.randint(1, 12), source.randint(1950, 2024)
-    text = source.choice(DATES).format(day=day, month=MONTHS[month - 1], year=year)
-    return Exercise(prompt=f"Text: {text}\nDate:", answer=f"{year}/{month}/{day}")
+    found = _message(source)
+    return Exercise(prompt=f"{found.text}\nDate:", answer=found.date)
 
 
 def _desk(source: random.Random) -> Exercise:
-    desk = source.choice(tuple(DESKS))
-    text, _ = _filled(source.choice(DESKS[desk]), source)
-    return Exercise(prompt=f"Text: {text}\nDesk:", answer=desk, choices=tuple(DESKS))
+    found = _message(source)
+    return Exercise(prompt=f"{found.text}\nDesk:", answer=found.desk, choices=tuple(DESKS))
 
 
 def _capital(source: random.Random) -> Exercise:

@@ -46,6 +46,14 @@ class Answers:
         """Tokens of the longest text."""
         return max(map(len, self.texts))
 
+    @property
+    def read(self) -> tuple[tuple[int, ...], ...]:
+        """What goes through the model: all but each last token, where nothing follows.
+
+        Choices of one token are thus all read off the prompt.
+        """
+        return tuple(dict.fromkeys(text[:-1] for text in self.texts))
+
 
 def answers_of(
     task: Asked, position: int, requests: Sequence[Any], *, encode: Encode, most: int
@@ -116,7 +124,7 @@ def backward(
         answers: The questions.
         weights: Factor of each question's loss in the sum that is differentiated; questions
             without one get forward passes only.
-        batch: Texts at a time, at least one question's.
+        batch: Sequences at a time, at least one question's.
         device: Where inputs go.
 
     Returns:
@@ -144,10 +152,10 @@ def backward(
 
 
 def _batches(answers: Sequence[Answers], batch: int) -> Iterator[list[Answers]]:
-    """Questions of like length together, longest first, so many texts at a time."""
+    """Questions of like length together, longest first, so many sequences at a time."""
     some: list[Answers] = []
     for one in sorted(answers, key=lambda item: -item.length):
-        if some and sum(len(item.texts) for item in some) + len(one.texts) > batch:
+        if some and sum(len(item.read) for item in some) + len(one.read) > batch:
             yield some
             some = []
         some.append(one)
@@ -157,19 +165,20 @@ def _batches(answers: Sequence[Answers], batch: int) -> Iterator[list[Answers]]:
 
 def _losses(model: Any, some: Sequence[Answers], device: torch.device) -> Tensor:
     """``(questions,)`` float32, with a graph."""
-    texts = [text for one in some for text in one.texts]
-    starts = [start for one in some for start in one.starts]
-    longest = max(map(len, texts))
-    ids = torch.zeros((len(texts), longest), dtype=torch.long)
+    rows: dict[tuple[int, ...], int] = {}
+    for read in (read for one in some for read in one.read):
+        rows.setdefault(read, len(rows))
+    longest = max(map(len, rows))
+    ids = torch.zeros((len(rows), longest), dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, text in enumerate(texts):  # padded behind: positions stay as they are
-        ids[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = 1
+    for read, row in rows.items():  # padded behind: positions stay as they are
+        ids[row, : len(read)] = torch.tensor(read)
+        mask[row, : len(read)] = 1
     logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
     sums, lengths = [], []
-    for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
+    for text, start in (pair for one in some for pair in zip(one.texts, one.starts, strict=True)):
         target = torch.tensor(text[start:], device=logits.device)
-        said = logits[row, start - 1 : len(text) - 1].float()
+        said = logits[rows[text[:-1]], start - 1 : len(text) - 1].float()
         sums.append(cross_entropy(said, target, reduction="sum"))
         lengths.append(len(target))
     losses, at = [], 0

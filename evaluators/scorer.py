@@ -189,7 +189,7 @@ class HarnessEvaluator:
         return LossGradient(
             losses=found,
             gradient=values,
-            tokens=sum(len(text) for one in answers for text in one.texts),
+            tokens=sum(len(ids) for one in answers for ids in one.read),
             build_seconds=built - started,
             seconds=done - built,
         )

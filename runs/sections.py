@@ -313,7 +313,7 @@ class LearnSection(Section):
         default=0.05, description="How far a coefficient moves in a step, at most about this."
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.25, description="Largest share of the budget that learning may take."
+        default=0.7, description="Largest share of the budget that learning may take."
     )
 
 

@@ -42,6 +42,12 @@ FEWEST_QUESTIONS = 20
 FEWEST_STEPS = 10
 """Steps below which learning is not begun."""
 
+ENOUGH_STEPS = 40
+"""Steps that bring most of what there is to learn."""
+
+SIDE = 0.25
+"""The share of a budget that pays for enough steps of both recipes, where both are learned."""
+
 MOST_ASIDE = 60
 """Questions kept aside to choose the coefficients by."""
 
@@ -83,18 +89,30 @@ def why_not(config: RunConfig, store: Store, space: Space) -> str:
     return ""
 
 
-def steps_for(section: LearnSection, budget: Budget, *, questions: int) -> int:
-    """How many steps the budget pays for.
+def plan_for(
+    section: LearnSection, budget: Budget, *, questions: int, reserved: int
+) -> tuple[int, int]:
+    """How many recipes the budget pays for learning, and how many steps of each.
+
+    Both where that leaves most of the budget to search around the second one; else only the one
+    with a weight for every layer, which brings more than a search of the same price.
 
     Args:
         section: The most steps, and the share of the budget that learning may take.
         budget: Of the run.
         questions: Search questions: what a recipe of a budget in recipes costs.
+        reserved: Questions of the budget that are for the final check.
     """
-    limits = [budget.questions, None if budget.trials is None else budget.trials * questions]
-    most = min((section.share * one for one in limits if one is not None), default=math.inf)
-    each = 2 * (BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK)
-    return int(min(section.steps, most / each))
+    most = math.inf
+    if budget.questions is not None:
+        most = max(0, budget.questions - reserved)
+    if budget.trials is not None:
+        most = min(most, budget.trials * questions)
+    each = BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK
+    both = min(section.steps, min(section.share, SIDE) * most / (2 * each))
+    if both >= min(section.steps, ENOUGH_STEPS):
+        return 2, int(both)
+    return 1, int(min(section.steps, section.share * most / each))
 
 
 @dataclass(kw_only=True)
@@ -282,13 +300,15 @@ def kept_aside(questions: Sequence[str], documents: Mapping[str, str]) -> tuple[
     return tuple(found)
 
 
-def starts(space: Space, *, layers: int, filters: Sequence[str]) -> dict[str, Recipe]:
-    """The recipes to learn, by the name of what comes of them."""
+def starts(
+    space: Space, *, layers: int, filters: Sequence[str], most: int = 2
+) -> dict[str, Recipe]:
+    """The recipes to learn, at most so many, by the name of what comes of them."""
     found = {f"{LEARNED}by layer": layered(space, layers=layers, filters=filters)}
     for seed in seeds(space):
         if seed.params is not None and seed.name.startswith(f"{METHOD} weight 1/"):
             found[f"{LEARNED}in the space"] = seed.recipe
-    return found
+    return dict(list(found.items())[:most])
 
 
 def _seed(name: str, recipe: Recipe, space: Space) -> Seed:

@@ -38,9 +38,9 @@ from search.learning import (
     FEWEST_STEPS,
     Learning,
     filters_of,
+    plan_for,
     section_of,
     starts,
-    steps_for,
     why_not,
 )
 from search.ledger import Ledger
@@ -295,7 +295,7 @@ class Session:
         top = self._top(self._config.search.validate_top)
         with settled(), on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
-            self._learn(stop)
+            self._learn(stop, top)
             loop.search(self._budget, reserve=self._reserve(top))
             look_again(self._store, self._config)
             if not stop.requested:
@@ -307,7 +307,7 @@ class Session:
             self._store.set_fact("ended", self._budget.words(Cost()))
         return not stopped
 
-    def _learn(self, stop: Stop) -> None:
+    def _learn(self, stop: Stop, top: int) -> None:
         """Learn coefficients, where there is something to learn from; the search begins with it."""
         config, space = self._config, self._space
         if space.base not in self._checkpoints or (
@@ -317,7 +317,9 @@ class Session:
         reason = why_not(config, self._store, space)
         section = section_of(config.search.learn)
         questions = len(self._store.manifest.questions.search)
-        steps = steps_for(section, self._budget, questions=questions)
+        most, steps = plan_for(
+            section, self._budget, questions=questions, reserved=self._reserve(top)
+        )
         if not reason and steps < FEWEST_STEPS:
             reason = f"the budget pays for {steps} steps of at least {FEWEST_STEPS}"
         if reason:
@@ -336,7 +338,7 @@ class Session:
             steps=steps,
             seed=config.search.seed,
         )
-        found = starts(space, layers=len(layers), filters=filters_of(layers))
+        found = starts(space, layers=len(layers), filters=filters_of(layers), most=most)
         self._ledger.add_seeds(learning.run(found))
 
     def validate(self, top: int) -> bool:

@@ -6,9 +6,12 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from evaluators.answer_gradients import Answers, backward
 from evaluators.attempt import attempt
 from evaluators.base import Candidate, Failure, LossGradient, scored
 from evaluators.scorer import HarnessEvaluator
@@ -136,3 +139,26 @@ def test_methods_without_a_derivative_are_a_failure(make_spec: MakeSpec) -> None
     found = attempt(evaluator, asked)
     assert isinstance(found, Failure)
     assert "method: expected one of" in found.message
+
+
+class Table:
+    """A model whose next token depends on the last one alone; it counts what it reads."""
+
+    def __init__(self) -> None:
+        self.logits = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
+        self.read: list[torch.Size] = []
+
+    def __call__(self, *, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        self.read.append(input_ids.shape)
+        return SimpleNamespace(logits=self.logits[input_ids])
+
+
+def test_choices_of_one_token_are_read_off_one_prompt() -> None:
+    model, said = Table(), Table().logits.log_softmax(-1)
+    short = Answers(question="short", texts=((1, 2, 3), (1, 2, 4)), starts=(2, 2), right=1)
+    long = Answers(question="long", texts=((1, 2, 3), (1, 2, 4, 5)), starts=(2, 2), right=1)
+    found = backward(model, [short, long], {}, batch=4, device=torch.device("cpu"))
+    assert model.read == [(2, 3)]  # the prompt, and the prompt with a token of the long choice
+    first, second, third = said[2, 3], said[2, 4], said[2, 4] + said[4, 5]
+    assert found["short"] == pytest.approx(float(torch.logaddexp(first, second) - second), rel=1e-5)
+    assert found["long"] == pytest.approx(float(torch.logaddexp(first, third) - third), rel=1e-5)

@@ -35,8 +35,8 @@ from search.learning import (
     Learning,
     filters_of,
     kept_aside,
+    plan_for,
     starts,
-    steps_for,
 )
 from search.lessons import FACT, spent
 from search.live_view import Standing
@@ -202,7 +202,7 @@ def told(store: Store, config: RunConfig) -> str:
     ("changes", "reason"),
     [
         ({"search": {"trials": 9, "learn": False}}, None),
-        ({"search": {"trials": 9, "learn": "auto"}}, "the budget pays for"),
+        ({"search": {"trials": 2, "learn": "auto"}}, "the budget pays for"),
         ({"search": {"trials": 9, "learn": LEARN, "seeds": "none"}}, "search.seeds is none"),
         (
             {"space": {"methods": ["ties"]}, "search": {"trials": 9, "learn": LEARN}},
@@ -317,13 +317,17 @@ def test_documents_are_kept_aside_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "steps"),
+    ("budget", "recipes", "steps"),
     [
-        (Budget(trials=300), 60),
-        (Budget(trials=20), 20),
-        (Budget(questions=3000), 7),
-        (Budget(hours=8.0), 60),
+        (Budget(trials=300), 2, 60),
+        (Budget(trials=40), 2, 41),
+        (Budget(trials=38), 1, 60),  # a quarter would not pay for 40 steps of both
+        (Budget(questions=1200 + 500), 1, 17),
+        (Budget(questions=400), 1, 0),  # all of it is for the final check
+        (Budget(trials=300, questions=1200 + 500), 1, 17),
+        (Budget(hours=8.0), 2, 60),
     ],
 )
-def test_steps_that_a_budget_pays_for(budget: Budget, steps: int) -> None:
-    assert steps_for(LearnSection(), budget, questions=400) == steps
+def test_what_a_budget_pays_for(budget: Budget, recipes: int, steps: int) -> None:
+    found = plan_for(LearnSection(), budget, questions=400, reserved=500)
+    assert found == (recipes, steps)
