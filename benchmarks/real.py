@@ -17,7 +17,7 @@ import argparse
 import json
 import math
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -48,6 +48,7 @@ from search.given import Given
 from search.learning import spent
 from search.posterior import judged
 from search.session import Prepared, Session, prepare
+from search.summary import write_outputs
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
 from spaces.seeds import seeds
 
@@ -97,6 +98,7 @@ class World:
 
     folder: Path
     answers: Path
+    checks: Sequence[int] = CHECKS
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -202,12 +204,16 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
     }
     config = config.replaced(budget)
     prepared = prepare(Given(config=config, written=config), dry_run=False)
-    with tempfile.TemporaryDirectory() as home, _quiet_libraries():
-        store = Store.create(str(Path(home) / "study.db"), prepared.manifest)
+    folder = world.folder / "runs" / f"{check} learn {learn}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with _quiet_libraries():
+        store = Store.create(str(folder / "study.db"), prepared.manifest)
         store.hold()
         pool = SerialPool(lambda: Searched(world))
         checkpoints = prepared.checkpoints
         Session(store, config, pool=pool, monitor=Quiet(), checkpoints=checkpoints).run()
+        write_outputs(store, config, folder)
         records = judged(store)
         best = ranked(records)[0]
         found = {"origin": best.origin, "recipes": len(records), "recipe": best.recipe.to_dict()}
@@ -219,7 +225,7 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
 
 def runs(world: World, learn: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Runs of the product, the longest first."""
-    for check in reversed(CHECKS):
+    for check in reversed(world.checks):
         yield check, run(world, check, learn=learn)
 
 
@@ -230,13 +236,15 @@ def searched(records: Sequence[Record]) -> int:
 
 def evolved(world: World, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """CMA-ES for one method, at each check."""
-    meter = Meter(evaluator=world.remembered, build=0, checks=[one * world.full for one in CHECKS])
+    meter = Meter(
+        evaluator=world.remembered, build=0, checks=[one * world.full for one in world.checks]
+    )
     manifest = world.prepared.manifest
     problem = Problem(
         space=world.prepared.space, questions=manifest.questions, seed=0, granularity=GRANULARITY
     )
     evolve(problem, meter, method=method)
-    for check, found in zip(CHECKS, meter.found, strict=True):
+    for check, found in zip(world.checks, meter.found, strict=True):
         yield check, world.exam(found.leader) | {"recipes": found.candidates}
 
 
@@ -252,10 +260,10 @@ def tuned(world: World, way: str) -> Iterator[tuple[int, dict[str, Any]]]:
         batch=BATCH,
         seed=0,
     )
-    steps = [steps_paid(check, world.full, BATCH) for check in CHECKS]
+    steps = [steps_paid(check, world.full, BATCH) for check in world.checks]
     asked = (*questions.held_out, *world.kept)
     for check, paid, scores in zip(
-        CHECKS, steps, bench.tuned(way, RATES[way], steps, asked), strict=True
+        world.checks, steps, bench.tuned(way, RATES[way], steps, asked), strict=True
     ):
         yield check, summary(scores) | {"steps": paid}
 
@@ -291,17 +299,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/families/real"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/real.json"))
+    parser.add_argument("--checks", nargs="+", type=int, default=CHECKS, help="full evaluations")
     parser.add_argument("--arms", nargs="+", default=["baselines", *ARMS])
     parser.add_argument("--show", action="store_true", help="only print what is there")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
-    world = World(folder=args.folder.absolute(), answers=args.folder / "answers.jsonl")
+    world = World(
+        folder=args.folder.absolute(),
+        answers=args.folder / "answers.jsonl",
+        checks=sorted(args.checks),
+    )
     torch.set_num_threads(1)
     for arm in () if args.show else args.arms:
         known = results.setdefault(arm, {})
         if arm == "baselines":
             found = baselines(world)
-        elif len(known) == len(CHECKS):
+        elif all(str(one) in known for one in world.checks):
             continue
         else:
             found = ARMS[arm](world)
