@@ -103,7 +103,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
         for way, rates in RATES.items():
             for rate in rates:
                 scores = bench.tuned(way, rate, steps, asked)
-                found[f"{way}, rate {rate:g}"] = [_summary(one, trained) for one in scores]
+                found[f"{way}, rate {rate:g}"] = [_summary(one, trained) for one, _ in scores]
         evaluator.close()
     world.evaluator.close()
     return found

@@ -140,7 +140,21 @@ class World:
             score = self.remembered.evaluate(Candidate(id=0, recipe=recipe, questions=names))
             assert isinstance(score, Score), score
             found |= {one.task: one for one in score.tasks}
-        return summary(found)
+        built = self.evaluator._built(recipe)
+        return summary(found) | {"kept_loss": self.bench.loss(built, self.kept)}
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The plain average, to be fine-tuned on the search questions."""
+        first = seeds(self.prepared.space)
+        return Bench(
+            evaluator=self.evaluator,
+            start=next(one.recipe for one in first if one.name == "plain average"),
+            questions=self.prepared.manifest.questions,
+            trained=TRAINED,
+            batch=BATCH,
+            seed=0,
+        )
 
 
 class Searched(Remembered):
@@ -250,22 +264,12 @@ def evolved(world: World, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def tuned(world: World, way: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The plain average fine-tuned, at each check."""
-    average = next(one for one in seeds(world.prepared.space) if one.name == "plain average")
-    questions = world.prepared.manifest.questions
-    bench = Bench(
-        evaluator=world.evaluator,
-        start=average.recipe,
-        questions=questions,
-        trained=TRAINED,
-        batch=BATCH,
-        seed=0,
-    )
     steps = [steps_paid(check, world.full, BATCH) for check in world.checks]
-    asked = (*questions.held_out, *world.kept)
-    for check, paid, scores in zip(
-        world.checks, steps, bench.tuned(way, RATES[way], steps, asked), strict=True
-    ):
-        yield check, summary(scores) | {"steps": paid}
+    asked = (*world.prepared.manifest.questions.held_out, *world.kept)
+    found = world.bench.tuned(way, RATES[way], steps, asked)
+    for check, paid, (scores, built) in zip(world.checks, steps, found, strict=True):
+        loss = world.bench.loss(built, world.kept)
+        yield check, summary(scores) | {"steps": paid, "kept_loss": loss}
 
 
 ARMS = {

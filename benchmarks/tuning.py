@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from evaluators.answer_gradients import Answers, backward
 from evaluators.base import TaskScore
+from evaluators.builder import Built
 from evaluators.scorer import HarnessEvaluator
 from runs.split import Questions
 from search.descent import Batches
@@ -75,8 +77,8 @@ class Bench:
 
     def tuned(
         self, way: str, rate: float, checks: Sequence[int], asked: Sequence[str]
-    ) -> Iterator[Scores]:
-        """Tune from the start; at each number of steps, the scores of all tasks asked.
+    ) -> Iterator[tuple[Scores, Built]]:
+        """Tune from the start; at each number of steps, the scores of all tasks, and the model.
 
         Args:
             way: ``ALL`` or ``LORA``.
@@ -104,8 +106,17 @@ class Bench:
                 if step + 1 in checks:
                     with torch.no_grad():
                         scores, _ = evaluator._answer(built, evaluator._asked(asked))
-                    yield {one.task: one for one in scores}
+                    yield {one.task: one for one in scores}, built
         evaluator._builder.free()
+
+    def loss(self, built: Built, asked: Sequence[str]) -> float:
+        """Mean loss of right answers of the model as it is now: finer than counting them."""
+        evaluator = self.evaluator
+        answers = evaluator._answers(built, evaluator._asked(asked))
+        found = backward(
+            built.skeleton.model, answers, {}, batch=32, device=built.skeleton.model.device
+        )
+        return fmean(found.values())
 
     def _step(
         self, model: Any, batch: Mapping[str, Sequence[str]], texts: Mapping[str, Answers]
