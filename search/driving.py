@@ -12,8 +12,10 @@ from pathlib import Path
 import optuna
 
 from evaluators import configs
+from evaluators.arithmetic import slow_note
 from evaluators.base import EvaluatorError
 from evaluators.pool import Pool
+from merging.checkpoint import widest_dtype
 from runs.config import RunConfig
 from runs.database import WriteError
 from runs.lock import LockLostError
@@ -161,7 +163,7 @@ def _drive(
     ended, verdict = False, ""
     try:
         view.start(store, config, folder)
-        for note in (*notes, *pool.notes):
+        for note in (*notes, *pool.notes, *_slow(setting, pool)):
             view.note(note)
         prepare_statistics(setting, screen)
         ended = work(
@@ -192,6 +194,14 @@ def _drive(
         view.finish(complete=ended, verdict=verdict, files=written)
     if not ended:
         screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
+
+
+def _slow(setting: Setting, pool: Pool) -> tuple[str, ...]:
+    """What to know of models that this machine asks slowly."""
+    if pool.gpus or setting.dry_run or setting.config.evaluator is not None:
+        return ()
+    note = slow_note(setting.config.output.dtype or widest_dtype(setting.checkpoints.values()))
+    return (note,) if note else ()
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def test_stopped_and_resumed_is_the_same_as_in_one_go(
 def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
     config: RunConfig, store: Store
 ) -> None:
-    config = config.replaced({"search.trials": 16, "search.learn.steps": 3})  # pays for both
+    config = config.replaced({"search.trials": 20, "search.learn.steps": 10})  # pays for both
     checkpoints = {name: Checkpoint.open(at, name=name) for name, at in config.locations.items()}
     seen, pool = Silent(), Watched(config)
     assert Session(store, config, pool=pool, monitor=seen, checkpoints=checkpoints).run()
