@@ -42,7 +42,7 @@ FEWEST_QUESTIONS = 20
 FEWEST_STEPS = 10
 """Steps below which learning is not begun."""
 
-ENOUGH_STEPS = 40
+ENOUGH_STEPS = 30
 """Steps that bring most of what there is to learn."""
 
 SIDE = 0.25

@@ -322,7 +322,7 @@ def test_documents_are_kept_aside_whole() -> None:
     [
         (Budget(trials=300), 2, 60),
         (Budget(trials=40), 2, 41),
-        (Budget(trials=38), 1, 60),  # a quarter would not pay for 40 steps of both
+        (Budget(trials=28), 1, 60),  # a quarter would not pay for 30 steps of both
         (Budget(questions=1200 + 500), 1, 17),
         (Budget(questions=400), 1, 0),  # all of it is for the final check
         (Budget(trials=300, questions=1200 + 500), 1, 17),
