@@ -140,9 +140,18 @@ def main() -> None:
         with torch.enable_grad(), gradients.collecting():
             passes(weights)
 
+    def products() -> int:
+        """Memory for the inner products of the largest tensor, its gradient not counted."""
+        gradients = builder.gradients(built)
+        job, target = max(gradients._jobs, key=lambda one: one[1].numel())
+        target.grad = torch.ones_like(target)
+        before = own_bytes()
+        with Watch() as watch:
+            gradients._take(job, target)
+        return max(0, watch.most - before)
+
     size = sum(one.numel() * one.element_size() for one in model.parameters())
     passes({})  # what is made once
-    begun = own_bytes()
     print("| what | s | forward passes | own memory, MB | of the model |")
     print("|---|---|---|---|---|")
     base = 0.0
@@ -151,6 +160,7 @@ def main() -> None:
         ("forward and backward, gradients freed", bare),
         ("step of learning", learning),
     ):
+        begun = own_bytes()  # with what the allocator has kept of the row before
         seconds, most = measured(work, args.repeats)
         base = base or seconds
         beside = most - begun
@@ -159,7 +169,7 @@ def main() -> None:
             f"{beside / size:.0%} |",
             flush=True,
         )
-    print(f"model: {size / 1e6:.0f} MB")
+    print(f"model: {size / 1e6:.0f} MB, inner products of a tensor: {products() / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

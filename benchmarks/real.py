@@ -55,7 +55,7 @@ from spaces.seeds import seeds
 GRANULARITY = 10
 """Layers that share their values in mergekit-evolve's way: as many depths as our space has."""
 
-HAND_SET = (0.5, 1.0)
+HAND_SET = (1.0, 1.5)
 """Weights of all parents in recipes of task arithmetic that are set by hand."""
 
 RATES = {ALL: 1e-4, LORA: 1e-3}
