@@ -45,7 +45,7 @@ from runs.store import Store
 from search.driving import _quiet_libraries
 from search.final_check import reserve
 from search.given import Given
-from search.learning import spent
+from search.lessons import spent
 from search.posterior import judged
 from search.session import Prepared, Session, prepare
 from search.summary import write_outputs
@@ -230,7 +230,7 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
         write_outputs(store, config, folder)
         records = judged(store)
         best = ranked(records)[0]
-        found = {"origin": best.origin, "recipes": len(records), "recipe": best.recipe.to_dict()}
+        found: dict[str, Any] = {"origin": best.origin, "recipes": len(records)}
         learning, asked = spent(store).questions, searched(records)
         found |= {"learning": learning, "paid": (learning + asked) / world.full}
         store.close()
