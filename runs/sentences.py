@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runs.finalists import BY_HAND, Against, Entry, Finalist, Standing
@@ -22,14 +22,15 @@ class Story:
 
     Attributes:
         finalists: The winner first.
-        on_tasks: The winner against the specialist of each task.
+        on_tasks: The winner, and others that beat the parents, against the specialist of each
+            task, by name.
         missing: Recipes not searched that the winner was not compared with.
         questions: What to call the questions.
         confidence: Coverage of the intervals.
     """
 
     finalists: tuple[Finalist, ...]
-    on_tasks: tuple[OnTask, ...]
+    on_tasks: Mapping[str, Sequence[OnTask]]
     missing: tuple[Entry, ...]
     questions: str
     confidence: float
@@ -92,9 +93,10 @@ class Story:
         if every == title(group.best):
             margin = signed(group.difference.value)
         standing, by_task = group.standing(self.confidence), ""
-        if word == "parent" and any(len(item.tasks) > 1 for item in group.comparisons.values()):
+        if word == "parent" and _several(group):
             every += " on average"
-            by_task = told(self.on_tasks, contrast=standing is Standing.BEATS)
+            found = self.on_tasks[self._winner.name]
+            by_task = told(found, contrast=standing is Standing.BEATS)
         match standing:
             case Standing.BEATS:
                 return f"beats {every}: {margin} {numbers}{by_task}"
@@ -133,11 +135,14 @@ class Story:
         for finalist in self.finalists[1:]:
             group = finalist.parents
             if group is not None and group.beats_after_correction(self.confidence):
+                several = _several(group)
+                found = self.on_tasks[finalist.name] if several else ()
                 yield (
-                    f"{title(finalist.name).capitalize()} beats every parent: "
+                    f"{title(finalist.name).capitalize()} beats every parent"
+                    f"{' on average' if several else ''}: "
                     f"{signed(group.difference.value)} over the best, {title(group.best)} "
                     f"({self._interval(group.difference)}; {_p(group.adjusted)}, "
-                    f"corrected for {count} finalists)."
+                    f"corrected for {count} finalists){told(found, contrast=True)}."
                 )
 
     def _curse(self) -> Iterator[str]:
@@ -156,6 +161,11 @@ class Story:
             f"The winner's search score is {signed(abs(gap.value)).lstrip('+')} {side} its "
             f"{self.questions} score ({self._interval(gap)}), {meaning}."
         )
+
+
+def _several(group: Against) -> bool:
+    """Whether more than one task was compared."""
+    return any(len(item.tasks) > 1 for item in group.comparisons.values())
 
 
 def everyone(group: Against, *, parents: bool, missing: Sequence[Role]) -> str:

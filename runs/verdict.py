@@ -79,7 +79,7 @@ def verdict(
     """
     found = finalists(entries, tasks=tasks, documents=documents, how=how)
     winner = found[0]
-    by_task = on_tasks(entries, tasks=tasks, documents=documents, how=how)
+    by_task = _by_task(found, entries, tasks, documents, how)
     compared = {n: item for group in _groups(winner) for n, item in group.comparisons.items()}
     missing = [
         entry
@@ -104,11 +104,41 @@ def verdict(
         notes=story.notes(),
         winner=winner.name,
         finalists=found,
-        on_tasks=by_task,
+        on_tasks=by_task[winner.name],
         comparisons=compared,
         missing=tuple(entry.name for entry in missing),
         confidence=how.confidence,
     )
+
+
+def _by_task(
+    found: Sequence[Finalist],
+    entries: Sequence[Entry],
+    tasks: Sequence[TaskInfo],
+    documents: Documents,
+    how: Resampling,
+) -> dict[str, tuple[OnTask, ...]]:
+    """The winner, and every finalist that may be said to beat the parents, task by task, by name.
+
+    The others share the error rate: one of them is picked by its held-out score.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    count = sum(one.parents is not None for one in found)
+    rows = {}
+    for one in found:
+        if one is not found[0] and not (
+            one.parents and one.parents.beats_after_correction(how.confidence)
+        ):
+            continue
+        confidence = how.confidence if one is found[0] else 1 - (1 - how.confidence) / count
+        first = by_name[one.name]
+        rows[one.name] = on_tasks(
+            [first, *(entry for entry in entries if entry is not first)],
+            tasks=tasks,
+            documents=documents,
+            how=replace(how, confidence=confidence),
+        )
+    return rows
 
 
 def _others(

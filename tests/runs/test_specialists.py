@@ -75,6 +75,20 @@ def test_a_win_on_average_names_what_it_loses() -> None:
     ) in found.sentence
 
 
+def test_another_finalist_that_beats_the_parents_names_its_losses_too() -> None:
+    first, rev, big = run({"reverse": 100, "largest": 100})
+    second = entry(
+        "candidate 3", Role.SEARCHED,
+        {"reverse": 190, "largest": 110}, {"reverse": 0.8, "largest": 0.6},
+    )  # fmt: skip
+    found = judged([first, second, rev, big])
+    assert found.standing is Standing.NOT_BETTER
+    note = found.notes[0]
+    assert note.startswith("Candidate 3 beats every parent on average: +0.")
+    assert ", corrected for 2 finalists), but loses 15.0 points on 'largest' (-" in note
+    assert [one.change for one in found.on_tasks] == [Change.LOSES, Change.LOSES]
+
+
 def test_a_loss_that_may_be_chance_is_not_called_one() -> None:
     found = judged(run({"reverse": 195, "largest": 138}))
     assert [one.change for one in found.on_tasks] == [Change.GAINS, Change.KEEPS]
