@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 """Pages whose commands a test of their own runs."""
 
-CLUSTER, NETWORK = "needs machines of a cluster", "installs packages from the network"
+CLUSTER, NETWORK = "runs in tests/faults/test_machines.py", "installs packages from the network"
 HEAD = "needs the dashboard of a cluster, whose libraries no test has"
 EXEMPT = {
     "make demo": "the tutorial's test runs `search demo`; .ci/run installs as make does",
@@ -62,7 +62,7 @@ EXEMPT = {
     "base64 -d)": "needs Kubernetes",
     "ray job submit --address http://localhost:8265 -- search run /shared/search.yaml "
     "--out /runs/night --ray-address auto": HEAD,
-    "sbatch slurm.sbatch search.yaml runs/night": CLUSTER,
+    "sbatch slurm.sbatch search.yaml runs/night": "needs SLURM",
 }  # fmt: skip
 """Lines of shell blocks that do not run in a test, and why."""
 
