@@ -83,12 +83,18 @@ def start(*arguments: object, before: str = "pass") -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-SLOW = """
-import merging.writer as w, time
-add = w.ModelWriter.add
+def slow(gate: Path) -> str:
+    """Statements for ``start``: it says that it has written three tensors, and waits for a file."""
+    return f"""
+import merging.writer as w, os, time
+add, written = w.ModelWriter.add, []
 def slow(self, tensor):
     add(self, tensor)
-    print('.', flush=True)
+    written.append(tensor)
+    if len(written) == 3:
+        print('three', flush=True)
+        while not os.path.exists({str(gate)!r}):
+            time.sleep(0.1)
     time.sleep(0.1)
 w.ModelWriter.add = slow
 """
@@ -231,12 +237,12 @@ def test_truncated_names_file_and_tensor(
 def test_stopped_half_way(number: signal.Signals, code: int, recipe: Path, tmp_path: Path) -> None:
     """Nothing under the final name; what SIGKILL leaves, the next build removes."""
     out = tmp_path / "place" / "out"
-    process = start(recipe, out, before=SLOW)
+    process = start(recipe, out, before=slow(tmp_path / "gate"))
     assert process.stdout is not None
-    for _ in range(3):
-        assert process.stdout.readline() == ".\n"
+    assert process.stdout.readline() == "three\n"
     process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
+    (tmp_path / "gate").touch()
+    error = process.communicate()[1]
     assert process.returncode == code, error
     left = names(out.parent)
     if number is signal.SIGKILL:
@@ -254,15 +260,16 @@ def test_drafts_of_others_stay(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "place" / "out"
     other = out.parent / ".out.0123abcd.tmp"
     other.mkdir(parents=True)
-    process = start(recipe, out, before=SLOW)
+    process = start(recipe, out, before=slow(tmp_path / "gate"))
     assert process.stdout is not None
-    assert process.stdout.readline() == ".\n"
+    assert process.stdout.readline() == "three\n"
     made(recipe, tmp_path / "place" / "another")
     made(recipe, tmp_path / "first")
     before = names(out.parent)
     assert len(before) == 3
     shutil.copytree(tmp_path / "first", out)  # finished first: the slower one must give way
-    _, error = process.communicate(timeout=60)
+    (tmp_path / "gate").touch()
+    _, error = process.communicate()
     assert process.returncode == 2, error
     assert names(out.parent) == {"out", "another", other.name}
 
@@ -312,7 +319,7 @@ def test_files_that_may_not_grow(recipe: Path, tmp_path: Path) -> None:
     """Exit code 1, as for a full disk: the input was fine."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
     process = start(recipe, tmp_path / "place" / "out", before=limit)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 1
     assert "out: a file would be larger than is allowed here; nothing was kept" in error
     assert error.count("\n") == 1
@@ -323,12 +330,12 @@ def test_bad_input_is_exit_code_2(recipe: Path, family: dict[str, Path], tmp_pat
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("mine")
     process = start(recipe, tmp_path / "used")
-    assert "used: expected a folder that is new or empty" in process.communicate(timeout=60)[1]
+    assert "used: expected a folder that is new or empty" in process.communicate()[1]
     assert process.returncode == 2
     assert names(tmp_path / "used") == {"file"}
     shutil.rmtree(family["math"])
     process = start(recipe, tmp_path / "out")
-    assert "math: no such model folder" in process.communicate(timeout=60)[1]
+    assert "math: no such model folder" in process.communicate()[1]
     assert process.returncode == 2
 
 
