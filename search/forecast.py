@@ -16,7 +16,7 @@ from merging.checkpoint import Checkpoint
 from runs.budget import Budget
 from runs.config import RunConfig
 from runs.split import Questions
-from search.final_check import asks_all, baselines, reserve
+from search.final_check import asks_all, baselines, moving_floors, reserve
 from search.rotation import Rotation
 from search.smoke import Pace
 from search.workers import worker_memory
@@ -124,7 +124,9 @@ def forecast(
     budget, top = Budget.of(config.search), config.search.validate_top
     at_once = asks_all(config)
     others = baselines(config) + min(top, seeds)
-    last = reserve(questions, top=top, others=others, all_at_once=at_once)
+    last = reserve(
+        questions, top=top, others=others, all_at_once=at_once, moving=moving_floors(config)
+    )
     rotation = Rotation(catalogue, questions.search, all_at_once=at_once)
     check = last * pace.question + (2 * top + others) * pace.build
     candidates = asked = 0

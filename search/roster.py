@@ -322,8 +322,9 @@ class Roster:
         if not self._leader_known:
             means = self._ahead()
             short = self._short(means)
-            self._keeps = 0.0 in short.values()
-            means = {n: it for n, it in means.items() if short[n] == min(short.values())}
+            least = min(short.values(), default=0.0)
+            self._keeps = least == 0.0
+            means = {n: it for n, it in means.items() if short[n] == least}
             best = front([it[: len(self._names)] for it in means.values()])
             ahead = [number for number, it in zip(means, best, strict=True) if it]
             self._leader = min(ahead, key=lambda n: (len(self.answered(n)), n), default=None)
