@@ -9,6 +9,7 @@ import pandas as pd
 
 from evaluators.base import TaskInfo
 from runs.insights import Insights
+from runs.lead import why_first
 from runs.lessons import Lesson
 from runs.records import Record
 from runs.timeline import Timeline
@@ -70,3 +71,8 @@ class Report:
     config: str = ""
     learning: tuple[Lesson, ...] = ()
     details: Details | None = None
+
+    @property
+    def why_first(self) -> str:
+        """Why a candidate with the highest score does not rank first; empty where it does."""
+        return "" if self.details is None else why_first(self.details.records)

@@ -39,6 +39,12 @@ def recipe_meta(record: Record, verdict: Verdict | None = None) -> dict[str, Any
     search = record.evaluations.get(Split.SEARCH)
     if search is not None and search.fingerprint:
         meta["fingerprint"] = search.fingerprint
+    if record.posterior is not None:
+        known = record.posterior
+        meta["expected"] = {
+            "value": known.value,
+            "stderr": None if math.isnan(known.stderr) else known.stderr,
+        }
     for split, name in ((Split.SEARCH, "score"), (Split.HELD_OUT, "held_out")):
         evaluation = record.evaluations.get(split)
         if evaluation is not None and evaluation.state is State.COMPLETE:

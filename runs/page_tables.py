@@ -67,6 +67,8 @@ def _columns(
     yield "#", True, texts(frame["rank"])
     if not _blank(frame["front"], frame):
         yield "front", False, yes(frame["front"])
+    if not _blank(frame["expected"], frame):
+        yield "expected", True, _scores(frame["expected"], frame["expected_stderr"])
     yield "score", True, _scores(frame["score"], frame["stderr"])
     for task in tasks:
         values, stderr = frame[f"task:{task.name}"], frame[f"task_stderr:{task.name}"]

@@ -38,6 +38,8 @@ def markdown(report: Report) -> str:
         finals = finalists_table(verdict.finalists, report.tasks)
         parts += ["## Finalists", _markdown_table(finals)]
     parts += ["## Leaderboard", *_leaderboard(report)]
+    if report.why_first:
+        parts.append(escaped(report.why_first))
     if report.learning:
         parts += ["## Learning", _markdown_table(learning_table(report.learning))]
     if len(report.failures):

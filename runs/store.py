@@ -266,13 +266,6 @@ class Store(RunDatabase):
             )
         )
 
-    def recipe(self, candidate: int) -> Recipe:
-        """The recipe of one candidate."""
-        query = sa.select(CANDIDATES.c.recipe).where(CANDIDATES.c.id == candidate)
-        return self._read(
-            lambda connection: Recipe.from_dict(json.loads(connection.execute(query).scalar_one()))
-        )
-
     def outcomes(self, candidate: int, split: Split) -> tuple[Outcome, ...]:
         """What each question gave in all complete parts of an evaluation, in the order asked."""
         questions = self.manifest.catalogue.questions

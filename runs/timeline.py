@@ -11,7 +11,7 @@ from itertools import pairwise
 from runs.records import Part, Split, State
 
 PAUSE_SECONDS = 300.0
-"""A longer time without anything under way is a pause, such as before a resume: it is cut out."""
+"""Where sessions are not known, a longer time without anything under way is a pause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +43,20 @@ class Timeline:
 
     Attributes:
         spans: By start.
+        sessions: Start and end of each time that a driver was at work, in seconds since the
+            epoch; none where that is not known.
     """
 
     spans: tuple[Span, ...]
+    sessions: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[int, Split, Part]]) -> Timeline:
+    def of(
+        cls,
+        parts: Iterable[tuple[int, Split, Part]],
+        *,
+        sessions: tuple[tuple[float, float], ...] = (),
+    ) -> Timeline:
         """From the parts of all evaluations, as the store gives them."""
         known = list(parts)
         times = [time for _, _, part in known for time in (part.started, part.finished) if time]
@@ -68,7 +76,7 @@ class Timeline:
             )
             for candidate, split, part in known
         )
-        return cls(spans=tuple(sorted(spans, key=lambda span: span.start)))
+        return cls(spans=tuple(sorted(spans, key=lambda span: span.start)), sessions=sessions)
 
     @property
     def workers(self) -> tuple[str, ...]:
@@ -104,7 +112,9 @@ class Timeline:
         return found
 
     def clock(self) -> Clock:
-        """The time of the run without its pauses."""
+        """The time of the run without its pauses: those of drivers at work, where it is known."""
+        if self.sessions:
+            return Clock.without_pauses(self.sessions, pause=0.0)
         return Clock.without_pauses([(span.start, span.end) for span in self.spans])
 
 
@@ -121,11 +131,13 @@ class Clock:
     ends: tuple[float, ...]
 
     @classmethod
-    def without_pauses(cls, busy: Sequence[tuple[float, float]]) -> Clock:
-        """From the times at which something was under way."""
+    def without_pauses(
+        cls, busy: Sequence[tuple[float, float]], *, pause: float = PAUSE_SECONDS
+    ) -> Clock:
+        """From the times at which somebody was at work; what is longer than a pause is cut out."""
         merged: list[list[float]] = []
         for start, end in sorted(busy):
-            if merged and start - merged[-1][1] <= PAUSE_SECONDS:
+            if merged and start - merged[-1][1] <= pause:
                 merged[-1][1] = max(merged[-1][1], end)
             else:
                 merged.append([start, end])

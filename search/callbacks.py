@@ -46,10 +46,13 @@ class Resulted:
         method: How it is made, in a word or two.
         outcome: Score or failure.
         worker: Who it came from.
-        best: Best score of the search so far; NaN before the first.
-        best_parent: Best score of a parent alone; NaN before the first.
+        best: Score to expect of the recipe that ranks first; NaN before the first. Of many
+            candidates it was looked for a moment ago.
+        best_parent: Score to expect of the parent that ranks before the others; likewise.
+        best_of: Number of scored candidates that it is the best of.
         failures: Number of failures so far.
         questions: Questions answered since this driver began.
+        seconds: Time that drivers were at work on the run, all sessions together.
     """
 
     step: int
@@ -60,8 +63,10 @@ class Resulted:
     worker: str
     best: float
     best_parent: float
+    best_of: int
     failures: int
     questions: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,10 +144,12 @@ class Telling:
             method=result.candidate.recipe.title,
             outcome=result.scored,
             worker=result.worker,
-            best=standing.best,
-            best_parent=standing.best_parent,
+            best=standing.lead.best,
+            best_parent=standing.lead.best_parent,
+            best_of=standing.lead.scored,
             failures=standing.failures,
             questions=standing.questions,
+            seconds=standing.seconds,
         )
         self._tell("on_result", event)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from runs.leaderboard import best, leaderboard, ranked
+from runs.lead import lead
+from runs.leaderboard import leaderboard
 from runs.records import Record
 from runs.report import FORMATS, write_report
 from runs.store import Store
@@ -27,7 +28,17 @@ from spaces.texts import counted
 HEAD = 10
 """Rows of the leaderboard in a notebook."""
 
-SHOWN = ("rank", "score", "stderr", "held_out", "method", "origin", "key")
+SHOWN = (
+    "rank",
+    "expected",
+    "expected_stderr",
+    "score",
+    "stderr",
+    "held_out",
+    "method",
+    "origin",
+    "key",
+)
 """Columns of the leaderboard in a notebook, besides the tasks."""
 
 
@@ -143,6 +154,4 @@ class Run:
 
 
 def _summary(records: tuple[Record, ...]) -> str:
-    winner = best(records)
-    count = f"{counted(len(records), 'candidate')}, {len(ranked(records))} scored"
-    return count if winner is None else f"{count}, best {winner.recipe.title}"
+    return f"{counted(len(records), 'candidate')}, {lead(records)}"

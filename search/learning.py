@@ -128,6 +128,7 @@ class Learning:
         section: How to learn.
         steps: Of each recipe.
         seed: Of the order of the questions.
+        seconds: Gives the time that drivers were at work on the run.
         begun: Requests under way, by the number of the candidate.
     """
 
@@ -139,6 +140,7 @@ class Learning:
     section: LearnSection
     steps: int
     seed: int
+    seconds: Callable[[], float] = float
     begun: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,6 +188,7 @@ class Learning:
                 self.pool.withdraw()
             standing = standing_of(self._tracks, title=self.store.title, workers=self.pool.size)
             standing.running = len(self.begun)
+            standing.seconds = self.seconds()
             self.monitor.update(standing)
         return () if self.stop.requested else tuple(self._seeds())
 

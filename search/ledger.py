@@ -21,7 +21,7 @@ from runs.records import Estimate, Part, Split, State, is_baseline
 from runs.store import Store
 from search import racing
 from search.fitting import Fits
-from search.roster import Lead, Roster
+from search.roster import Roster
 from search.rotation import Rotation
 from search.samplers import Sampler, weighs_scores
 from spaces.draw import draw
@@ -108,10 +108,6 @@ class Ledger:
     def block_size(self) -> int:
         """Number of questions that the next new candidate is to be asked."""
         return self._rotation.size
-
-    def lead(self) -> Lead:
-        """Who is ahead: by the scores where all answered everything, else by what to expect."""
-        return self._roster.lead(by_scores=not self._rotation.grows)
 
     def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
         """What to expect of scored candidates in each objective, by all that is known now."""

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from runs.lead import Lead
+
 PACE_SECONDS = 300.0
 """The pace is that of the last so many seconds."""
 
@@ -51,9 +53,8 @@ class Standing:
         done: Number finished, failures included.
         failures: Number that failed.
         kinds: The same by kind, as far as they were seen.
-        best: Best score of the search so far; NaN before the first.
-        best_what: How that recipe is made, in a word or two.
-        best_parent: Best score of a parent alone; NaN before the first.
+        lead: Who ranks first.
+        seconds: Time that drivers were at work on the run, all sessions together.
         running: Number under way.
         workers: Number of workers.
         questions: Number of questions answered.
@@ -70,9 +71,8 @@ class Standing:
     done: int = 0
     failures: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
-    best: float = math.nan
-    best_what: str = ""
-    best_parent: float = math.nan
+    lead: Lead = field(default_factory=Lead)
+    seconds: float = 0.0
     running: int = 0
     workers: int = 1
     questions: int = 0
@@ -88,15 +88,8 @@ class Standing:
         return min(1.0, max(known, default=math.nan))
 
     def best_text(self) -> str:
-        """The best so far and its lead over the best parent, in words."""
-        if self.words:
-            return self.words
-        if math.isnan(self.best):
-            return "no score yet"
-        text = f"best {self.best:.4f} ({self.best_what})"
-        if not math.isnan(self.best_parent):
-            text += f", {self.best - self.best_parent:+.4f} over the best parent"
-        return text
+        """Who is ahead, in words, or what takes its place."""
+        return self.words or str(self.lead)
 
     def amount(self) -> str:
         """How far the phase is, in its units."""
@@ -117,7 +110,7 @@ class Standing:
 
 
 class Pace:
-    """Time used, time to go and questions a second, from the last minutes of the phase.
+    """Time to go and questions a second, from the last minutes of the phase.
 
     Args:
         clock: Seconds of the run; those of this process by default.
@@ -126,30 +119,25 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._phase = ""
-        self._start = clock()
         self._seen: deque[tuple[float, float, int]] = deque()
 
     def since(self, standing: Standing, seconds: float) -> None:
         """Count a phase from its beginning so many seconds ago, with nothing done by then."""
-        self._phase, self._start = standing.phase, self._clock() - seconds
+        self._phase = standing.phase
         self._seen.clear()
-        self._seen.append((self._start, 0.0, 0))
+        self._seen.append((self._clock() - seconds, 0.0, 0))
 
     def see(self, standing: Standing, now: float | None = None) -> None:
         """Take note of how far the phase is; a new phase has a pace of its own."""
         now = self._clock() if now is None else now
         if standing.phase != self._phase:
-            self._phase, self._start = standing.phase, now
+            self._phase = standing.phase
             self._seen.clear()
         far = 0.0 if math.isnan(standing.progress) else standing.progress
         if not self._seen or self._seen[-1][1:] != (far, standing.questions):
             self._seen.append((now, far, standing.questions))
         while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
             self._seen.popleft()
-
-    def used(self) -> float:
-        """Seconds since the phase began, for this process."""
-        return self._clock() - self._start
 
     def left(self, standing: Standing) -> float:
         """Seconds to go at the present pace; NaN where nothing tells."""
@@ -168,8 +156,8 @@ class Pace:
         return (after - before) / (last - first) if last > first and after > before else math.nan
 
     def text(self, standing: Standing) -> str:
-        """Time used, and the estimate of what is left where there is one."""
-        text, left = span(self.used()), self.left(standing)
+        """Time used by the run, and the estimate of what is left where there is one."""
+        text, left = span(standing.seconds), self.left(standing)
         return text if math.isnan(left) else f"{text}, about {span(left)} to go"
 
     def rate_text(self) -> str:
@@ -217,8 +205,8 @@ def view(standing: Standing, pace: Pace) -> RenderableType:
 def _facts(standing: Standing, pace: Pace) -> Iterator[tuple[str, Text]]:
     yield "done", Text(standing.amount())
     yield "time", Text(pace.text(standing))
-    lead = standing.best - standing.best_parent
-    colour = "" if math.isnan(lead) else "green" if lead > 0 else "yellow"
+    margin = standing.lead.margin
+    colour = "" if math.isnan(margin) else "green" if margin > 0 else "yellow"
     name = "learned" if standing.words else "best"
     yield name, Text(standing.best_text().removeprefix("best "), style=f"bold {colour}".strip())
     busy = f"{standing.running} of {standing.workers} busy"

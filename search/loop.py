@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 from evaluators import clock
@@ -16,6 +15,7 @@ from runs.store import Store
 from runs.utilisation import Register
 from search.ahead import Ahead
 from search.errors import RunFailed
+from search.leading import Leading
 from search.ledger import Ledger
 from search.lessons import spent
 from search.monitor import Active, Monitor, Standing
@@ -31,8 +31,8 @@ HOPELESS = 10
 EXHAUSTED = "exhausted"
 """The fact that says for which budget no further recipe was found."""
 
-RANK_SECONDS = 1.0
-"""Shortest time between two looks at who is ahead."""
+LOOKING_SHARE = 0.03
+"""Most of a driver's time that is spent on looking at who is ahead: for people's eyes only."""
 
 
 class Loop:
@@ -49,9 +49,14 @@ class Loop:
         self._watch = Watch(store)
         self._register = Register(store)
         self._ahead = Ahead()
-        self._ranked = -math.inf
+        self._leading = Leading(store, share=LOOKING_SHARE)
+        self._results = 0
         self._active: dict[int, Active] = {}
         self._hope: set[FailureKind] | None = None
+
+    def seconds(self) -> float:
+        """Time that drivers were at work on the run, this one included."""
+        return self._watch.seconds
 
     def search(self, budget: Budget, *, reserve: int = 0) -> None:
         """Search until the budget is spent, the space is exhausted or a stop is requested.
@@ -105,7 +110,7 @@ class Loop:
             for result in self._take_all(standing, last=not more):
                 spending.note(result)
                 self._check_hope(result)
-        self._save()
+        self._end(standing)
 
     def _take_all(self, standing: Standing, *, last: bool) -> Iterator[Result]:
         """Wait a moment for a result, and take those with it that are there already.
@@ -156,7 +161,7 @@ class Loop:
             if self._pool.pending == 0:
                 break
             self._take(standing, last=not waiting)
-        self._save()
+        self._end(standing)
 
     def _submit(self, candidate: Candidate, *, near: str = "") -> None:
         self._note_active(candidate)
@@ -181,6 +186,7 @@ class Loop:
         standing.workers = self._pool.size
         standing.running = min(self._pool.pending, standing.workers)
         standing.active = dict(self._active)
+        standing.seconds = self._watch.seconds
         self._monitor.update(standing)
         self._pool.hurry(last)
         result = self._next() if patient else self._pool.next(timeout=0.0)
@@ -191,7 +197,7 @@ class Loop:
             self._ahead.note(result.ended - result.began)
             if further is not None:
                 self._submit(further, near=result.worker)
-            self._count(standing, result, ended=further is None)
+            self._count(standing, result)
             self._monitor.update(standing, result)
         for news in self._pool.news():
             self._monitor.note(news)
@@ -212,7 +218,14 @@ class Loop:
         self._watch.save()
         self._register.save(self._pool.attendance())
 
-    def _count(self, standing: Standing, result: Result, *, ended: bool) -> None:
+    def _end(self, standing: Standing) -> None:
+        """Keep what was spent in a phase that has ended, and show how it ended."""
+        self._save()
+        standing.lead = self._leading.look(self._results, at_once=True)
+        standing.seconds = self._watch.seconds
+        self._monitor.update(standing)
+
+    def _count(self, standing: Standing, result: Result) -> None:
         standing.running = min(self._pool.pending, self._pool.size)
         standing.active = dict(self._active)
         if isinstance(result.scored, Score):
@@ -221,20 +234,17 @@ class Loop:
             standing.fail(result.scored.kind.value)
         if standing.phase == "search":
             standing.done = self._ledger.decided
-            # Looking at all candidates anew takes a moment, and is for people's eyes only.
-            if ended and time.monotonic() - self._ranked > RANK_SECONDS:
-                self._rank(standing)
         else:
             standing.done += 1
-
-    def _rank(self, standing: Standing) -> None:
-        lead, self._ranked = self._ledger.lead(), time.monotonic()
-        standing.best, standing.best_what = lead.best, lead.what
-        standing.best_parent = lead.best_parent
+        self._results += 1
+        standing.lead = self._leading.look(self._results)
 
     def _standing(self, phase: str, total: int | None) -> Standing:
-        standing = Standing(
-            phase=phase, total=total, title=self._store.title, workers=self._pool.size
+        return Standing(
+            phase=phase,
+            total=total,
+            title=self._store.title,
+            workers=self._pool.size,
+            lead=self._leading.look(self._results, at_once=True),
+            seconds=self._watch.seconds,
         )
-        self._rank(standing)
-        return standing

@@ -45,7 +45,7 @@ class LogMonitor:
         self._console = console
         self._pace = Pace()
         self._last = -math.inf
-        self._best = ""
+        self._told: tuple[int | None, str] = (None, "")
         self._done = 0
 
     def update(self, standing: Standing, result: Result | None = None) -> None:
@@ -54,11 +54,11 @@ class LogMonitor:
             return
         now = time.monotonic()
         failed = result is not None and isinstance(result.scored, Failure)
-        news = failed or standing.best_text() != self._best
+        tell = (standing.lead.candidate, standing.words)
         finished = standing.done == standing.total
-        if not news and not finished and now - self._last < LOG_SECONDS:
+        if not failed and tell == self._told and not finished and now - self._last < LOG_SECONDS:
             return
-        self._last, self._best, self._done = now, standing.best_text(), standing.done
+        self._last, self._told, self._done = now, tell, standing.done
         last = "" if result is None else describe(result)
         self.note(line(standing, self._pace, last=last))
 

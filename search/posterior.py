@@ -161,8 +161,13 @@ def _hyper(size: int, text: str) -> tuple[int, Hyper]:
     return size, Hyper(log)
 
 
-def judged(store: Store) -> tuple[Record, ...]:
-    """The records of a study with estimates and posteriors: what rankings go by."""
+def judged(store: Store, *, apart: bool = True) -> tuple[Record, ...]:
+    """The records of a study with estimates and posteriors: what rankings go by.
+
+    Args:
+        store: The study.
+        apart: Whether also to say what to expect in each objective, which ranks do not go by.
+    """
     manifest = store.manifest
 
     def read() -> tuple[tuple[Record, ...], Answers]:
@@ -173,22 +178,26 @@ def judged(store: Store) -> tuple[Record, ...]:
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]
-    floors = floored(answers.tasks)
-    looked_at = list(dict.fromkeys([SCORE, *names, *(task.name for task in floors)]))
+    names, floors = names if apart else [], floored(answers.tasks)
+    ruling = [SCORE, *(task.name for task in floors)]
+    looked_at = list(dict.fromkeys([*ruling, *names]))
     scores = _known(records, answers, list(dict.fromkeys([*looked_at, *MEASURES])), manifest.sizes)
-    estimates = {
-        number: tuple(found[name] for name in looked_at)
-        for number, found in scores.items()
-        if found.keys() >= set(looked_at)
-    }
     inside = {record.id: record.recipe for record in records if record.trial is not None}
-    posterior = Posterior(Space.from_dict(manifest.space)).of(inside, estimates)
+    model = Posterior(Space.from_dict(manifest.space))
+
+    def expect(name: str) -> dict[int, Estimate]:
+        """By a process of its own: what is expected of one does not depend on the others."""
+        known = {number: (found[name],) for number, found in scores.items() if name in found}
+        if name == PARAMETERS:  # a number that is known
+            return {number: one for number, (one,) in known.items()}
+        return {number: one for number, (one,) in model.of(inside, known).items()}
+
+    by_name = {name: expect(name) for name in looked_at}
     expected = {
-        number: dict(zip(looked_at, posterior[number], strict=True)) for number in estimates
+        number: {name: found[number] for name, found in by_name.items() if number in found}
+        for number in by_name[SCORE]
+        if all(number in by_name[name] for name in ruling)
     }
-    if PARAMETERS in looked_at:  # a number that is known, whatever is to be expected of others
-        for number, found in expected.items():
-            found[PARAMETERS] = scores[number][PARAMETERS]
     margins, short = _floors(records, expected, floors)
     return tuple(
         replace(
@@ -197,7 +206,9 @@ def judged(store: Store) -> tuple[Record, ...]:
             shortfall=short[record.id],
             estimate=scores[record.id][SCORE],
             posterior=expected[record.id][SCORE],
-            objectives={name: expected[record.id][name] for name in names},
+            objectives={name: expected[record.id][name] for name in names}
+            if expected[record.id].keys() >= set(names)
+            else {},
             measures=_measures(scores[record.id]),
         )
         if record.id in expected

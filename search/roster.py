@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +26,6 @@ from spaces.recipe import Recipe
 from spaces.space import Space
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lead:
-    """Who is ahead.
-
-    Attributes:
-        best: Score of the best recipe; NaN before the first.
-        what: How it is made, in a word or two.
-        best_parent: Score of the best parent alone; NaN before the first.
-    """
-
-    best: float
-    what: str
-    best_parent: float
 
 
 class Roster:
@@ -280,38 +264,6 @@ class Roster:
         values = np.array([[*one[len(self._names) :]] for one in means.values()])
         values = values.reshape(len(means), len(self._floors))
         return dict(zip(means, shortfalls(values, self.limits()).tolist(), strict=True))
-
-    def lead(self, *, by_scores: bool) -> Lead:
-        """Who is ahead.
-
-        Args:
-            by_scores: Go by the scores, since all answered everything; else by what to expect.
-        """
-        if by_scores:
-            values = {n: score for n, score in self.scores.items() if not self.failed[n]}
-        else:
-            scores = self.estimates()
-            known = {n: [one.value for one in scores[n]] for n in self._parents & scores.keys()}
-            known |= {n: list(means) for n, means in self._ahead().items()}
-            values = {number: self._combined(means) for number, means in known.items()}
-        short = self._short(self._ahead()) if self._floors else {}
-        last = max(short.values(), default=0.0)
-        best = max(values, key=lambda n: (-short.get(n, last), values[n], -n), default=None)
-        parents = [values[number] for number in self._parents if number in values]
-        return Lead(
-            best=math.nan if best is None else values[best],
-            what="" if best is None else self.recipes[best].title,
-            best_parent=max(parents, default=math.nan),
-        )
-
-    def _combined(self, objectives: Sequence[float]) -> float:
-        """The score that values of the objectives come to: their weighted mean."""
-        known = dict(zip(self._names, objectives, strict=False))  # floors come last
-        if SCORE in known:
-            return known[SCORE]
-        tasks = [task for task in self._answers.tasks if task.name in known]
-        total = math.fsum(task.weight * known[task.name] for task in tasks)
-        return total / math.fsum(task.weight for task in tasks)
 
     def leader(self) -> int | None:
         """Who may be promoted, and is raced against: of a front, who was asked the least.

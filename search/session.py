@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -295,7 +295,7 @@ class Session:
         top = self._top(self._config.search.validate_top)
         with settled(), on_signals(self._monitor.note) as stop:
             loop = self._loop(stop)
-            self._learn(stop, top)
+            self._learn(stop, top, loop.seconds)
             loop.search(self._budget, reserve=self._reserve(top))
             look_again(self._store, self._config)
             if not stop.requested:
@@ -307,7 +307,7 @@ class Session:
             self._store.set_fact("ended", self._budget.words(Cost()))
         return not stopped
 
-    def _learn(self, stop: Stop, top: int) -> None:
+    def _learn(self, stop: Stop, top: int, seconds: Callable[[], float]) -> None:
         """Learn coefficients, where there is something to learn from; the search begins with it."""
         config, space = self._config, self._space
         if space.base not in self._checkpoints or (
@@ -337,6 +337,7 @@ class Session:
             section=section,
             steps=steps,
             seed=config.search.seed,
+            seconds=seconds,
         )
         found = starts(space, layers=len(layers), filters=filters_of(layers), most=most)
         self._ledger.add_seeds(learning.run(found))

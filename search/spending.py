@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 
+from evaluators import clock
 from evaluators.base import Score
 from evaluators.pool import Result
 from runs.budget import Budget, Cost, cost_of
@@ -16,12 +18,20 @@ SAVE_SECONDS = 15.0
 """Time between savings of the time used."""
 
 
+_SESSION = "session:"
+
+
 class Watch:
-    """Seconds spent searching, kept in the study so that a resumed run goes on counting."""
+    """Seconds spent searching, kept in the study so that a resumed run goes on counting.
+
+    It also keeps when this driver was at work, so that moments of the run can be told in them.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._before = store.number("seconds")
+        self._session = f"{_SESSION}{len(store.facts(_SESSION))}"
+        self._began = clock.now()
         self._start = time.monotonic()
         self._saved = self._start
 
@@ -44,7 +54,27 @@ class Watch:
     def save(self) -> None:
         """Do so now."""
         self._saved = time.monotonic()
-        self._store.set_fact("seconds", f"{self.seconds:.1f}")
+        seconds = self.seconds
+        session = [self._began, self._began + seconds - self._before]
+        self._store.set_facts({"seconds": f"{seconds:.1f}", self._session: json.dumps(session)})
+
+
+def sessions(store: Store) -> tuple[tuple[float, float], ...]:
+    """When drivers were at work, in seconds since the epoch; none where not all of it is known.
+
+    Earlier versions kept only how long it was altogether.
+    """
+    known = tuple(store.numbered(_SESSION, _session))
+    total = math.fsum(end - start for start, end in known)
+    return known if abs(total - store.number("seconds")) <= 1.0 else ()
+
+
+def _session(at: int, text: str) -> tuple[float, float]:
+    """What was written of a session; refused where it is not as we write it."""
+    start, end = map(float, json.loads(text))
+    if not (math.isfinite(start) and math.isfinite(end) and start <= end):
+        raise ValueError(f"session {at}: expected two times, got {text}")
+    return start, end
 
 
 class Spending:

@@ -22,11 +22,12 @@ from runs.content import Details, Report
 from runs.evaluations import QUARANTINED
 from runs.export import recipe_meta, write_recipe
 from runs.floors import broken_text, floored
+from runs.lead import lead, why_first
 from runs.leaderboard import best, failures, leaderboard, ranked, score_of
 from runs.lessons import cost_words
 from runs.locations import portable, portable_values
 from runs.manifest import MODELS_CHANGED, Manifest
-from runs.records import LEARNED, Record, Split, State
+from runs.records import LEARNED, Estimate, Record, Split, State
 from runs.report import write_report
 from runs.store import Store
 from runs.timeline import Timeline
@@ -37,6 +38,7 @@ from search.judging import judge_run
 from search.lessons import lessons, spent
 from search.live_view import span
 from search.posterior import judged
+from search.spending import sessions
 from search.task_screen import show_verdict
 from spaces.mergekit import to_yaml
 from spaces.space import Space
@@ -44,9 +46,6 @@ from spaces.texts import counted
 
 SHOWN = 10
 """Rows of the leaderboard that a command prints."""
-
-JUDGED = 1_000
-"""Candidates up to which the status judges each in the light of all others."""
 
 DRY = "dry run: the scores are made up, no model was read"
 """What every output of a dry run says first."""
@@ -61,7 +60,8 @@ def make_report(store: Store, config: RunConfig) -> Report:
     places = places_for(config, store.folder)
     study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
     known = {record.id for record in records}  # a driver may have taken up more since
-    timeline = Timeline.of(part for part in store.parts() if part[0] in known)
+    parts = (part for part in store.parts() if part[0] in known)
+    timeline = Timeline.of(parts, sessions=sessions(store))
     verdict = judge_run(store, records)
     return Report(
         title=store.title,
@@ -165,7 +165,7 @@ def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[P
 def show_result(store: Store, report: Report, console: Console) -> None:
     """The head of the leaderboard, what failed, and the verdict."""
     records = () if report.details is None else report.details.records
-    console.print(_table(store, records))
+    _show_table(store, records, console)
     failed = _failed(records)
     if failed:
         console.print(f"{failed.total()} failed: {_kinds(failed)}", markup=False)
@@ -184,26 +184,11 @@ def show_result(store: Store, report: Report, console: Console) -> None:
 
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
-    """Where a run stands, a line per fact.
-
-    Of many candidates the best by their scores are shown: what to expect of each in the light of
-    all others takes a while, and is for the report.
-    """
-    records = store.records(recipes=False)
-    records = judged(store) if len(records) <= JUDGED else _with_recipes(store, records)
+    """Where a run stands, a line per fact."""
+    records = judged(store, apart=False)
     for name, value in _standing(store, config, records).items():
         console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
-    if ranked(records):
-        console.print(_table(store, records))
-
-
-def _with_recipes(store: Store, records: tuple[Record, ...]) -> tuple[Record, ...]:
-    """The same, with the recipes of those that are shown."""
-    shown = {record.id for record in _shown(ranked(records))}
-    return tuple(
-        replace(record, recipe=store.recipe(record.id)) if record.id in shown else record
-        for record in records
-    )
+    _show_table(store, records, console)
 
 
 def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
@@ -222,11 +207,12 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     lines["candidates"] = f"{done} done, {states[State.RUNNING]} under way"
     lines["budget"] = budget.words(cost)
     lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
-    lines["hours"] = f"{cost.hours:.2f}"
+    lines["time"] = span(3600 * cost.hours)
     workers = Timeline.of(store.parts()).most_at_once
     if learned := lessons(store, budget, workers=workers):
         each = "; ".join(f"{one.name.removeprefix(LEARNED)}: {one.words()}" for one in learned)
         lines["learning"] = f"{each}; {cost_words(learned)}"
+    lines["best"] = lead(records).text()
     held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
     lines["held-out"] = f"{counted(held_out, 'candidate')} asked"
     failed = _failed(records)
@@ -304,12 +290,20 @@ def _saved(records: tuple[Record, ...]) -> int:
     )
 
 
+def _show_table(store: Store, records: tuple[Record, ...], console: Console) -> None:
+    """The head of the leaderboard, and why a higher score than the first one's is not the first."""
+    if ranked(records):
+        console.print(_table(store, records))
+    if why := why_first(records):
+        console.print(why, markup=False, soft_wrap=True)
+
+
 def _table(store: Store, records: tuple[Record, ...]) -> Group:
     order = ranked(records)
     shown = _shown(order)
     places = {record.id: place for place, record in enumerate(order, start=1)}
     table = Table(title=Text(f"{store.title}: {len(order)} scored"), title_justify="left")
-    for name in ("rank", "search", "held-out"):
+    for name in ("rank", "expected", "search", "held-out"):
         table.add_column(name, justify="right", no_wrap=True)
     for task in store.manifest.catalogue.tasks:
         table.add_column(Text(task.name), justify="right")
@@ -322,6 +316,7 @@ def _table(store: Store, records: tuple[Record, ...]) -> Group:
         values = {score.task: score.value for score in record.evaluations[Split.SEARCH].tasks}
         table.add_row(
             str(places[record.id]),
+            "" if record.posterior is None else _value(record.posterior),
             _score(record, Split.SEARCH),
             _score(record, Split.HELD_OUT),
             *(_number(values.get(task.name)) for task in store.manifest.catalogue.tasks),
@@ -342,8 +337,11 @@ def _score(record: Record, split: Split) -> str:
     value = score_of(record, split)
     if math.isnan(value):
         return ""
-    stderr = record.evaluations[split].stderr
-    return f"{value:.4f}" if math.isnan(stderr) else f"{value:.4f} ± {stderr:.4f}"
+    return _value(Estimate(value=value, stderr=record.evaluations[split].stderr))
+
+
+def _value(one: Estimate) -> str:
+    return f"{one.value:.4f}" + ("" if math.isnan(one.stderr) else f" ± {one.stderr:.4f}")
 
 
 def _number(value: float | None) -> str:

@@ -7,29 +7,28 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from runs.budget import Budget, Cost
 from runs.config import RunConfig
 from runs.creation import exists
 from runs.database import file_of, shown
-from runs.leaderboard import ranked
+from runs.lead import Lead
 from runs.patience import SERVER_SECONDS
-from runs.progress import expected
-from runs.records import Part, Record, Role, Split, State, role_of
+from runs.records import Part, Record, Split, State
 from runs.store import Store
 from runs.timeline import Timeline
+from search.leading import Leading
 from search.lessons import Track, standing_of, tracks
 from search.live_view import Active, Pace, Standing, line, view
 from search.overrides import Overrides
-from search.posterior import judged
 from search.spending import SAVE_SECONDS
 from search.studies import STUDY
 from search.study_config import config_of
 from search.summary import cost_so_far
 
-RANKING_SHARE = 0.1
+LOOKING_SHARE = 0.1
 """Most of the time that is spent on looking at who is ahead."""
 
 
@@ -91,10 +90,8 @@ class Watcher:
         store.patience = SERVER_SECONDS
         self.driven = False
         self.over = False
-        self._ranked_at = -math.inf
-        self._ranking_took = 0.0
-        self._ranked_parts = -1
-        self._lead: tuple[float, str, float] = (math.nan, "", math.nan)
+        self._leading = Leading(store, share=LOOKING_SHARE)
+        self._lead = Lead()
         self._seconds = -1.0  # as the driver last saved them
         self._saved_at = 0.0
         self._shown = 0.0
@@ -105,7 +102,8 @@ class Watcher:
         self.driven, self.over = seen.driven, seen.over
         if seen.seconds != self._seconds:
             self._seconds, self._saved_at = seen.seconds, time.monotonic()
-        self._look(sum(part.state is not State.RUNNING for _, _, part in seen.parts))
+        results = sum(part.state is not State.RUNNING for _, _, part in seen.parts)
+        self._lead = self._leading.look(results, at_once=self.over)
         found = self._standing(seen)
         self.store.rest()  # a driver that ends makes one plain file of the study, if nobody is in
         return found
@@ -122,10 +120,10 @@ class Watcher:
         searching = [r for r in records if r.evaluations[Split.SEARCH].state is State.RUNNING]
         held_out = [r for r in records if Split.HELD_OUT in r.evaluations]
         phase = "held-out" if held_out and not searching else "search"
-        best, what, parent = self._lead
         workers = max(1, Timeline.of(parts).most_at_once)
         if not searching and any(track.under_way for track in seen.learned.values()):
             learning = standing_of(seen.learned, title=self.store.title, workers=workers)
+            learning.seconds = self.seconds()
             learning.notice = self._notice(seen)
             return learning
         found = Standing(
@@ -135,9 +133,8 @@ class Watcher:
             share=math.nan if phase == "held-out" else budget.share(seen.cost),
             budget="" if phase == "held-out" else budget.words(seen.cost),
             done=_done(held_out if phase == "held-out" else records, phase),
-            best=best,
-            best_what=what,
-            best_parent=parent,
+            lead=self._lead,
+            seconds=self.seconds(),
             workers=workers,
             questions=sum(p.questions for _, _, p in parts if p.state is State.COMPLETE),
             notice=self._notice(seen),
@@ -162,20 +159,6 @@ class Watcher:
         if seen.driven or seen.complete:
             return ""
         return f"nobody is at work on it; `search resume {self.store.name}` goes on"
-
-    def _look(self, finished: int) -> None:
-        """See who is ahead, if that can have changed and was not looked at a moment ago."""
-        now = time.monotonic()
-        wait = self._ranking_took / RANKING_SHARE
-        if finished == self._ranked_parts or now - self._ranked_at < wait:
-            return
-        order = ranked(judged(self.store))
-        parents = [expected(r) for r in order if role_of(r.origin) is Role.PARENT]
-        if order:
-            first = order[0]
-            self._lead = (expected(first), first.recipe.title, max(parents, default=math.nan))
-        self._ranking_took = time.monotonic() - now
-        self._ranked_at, self._ranked_parts = time.monotonic(), finished
 
 
 def _done(records: tuple[Record, ...] | list[Record], phase: str) -> int:
@@ -233,7 +216,12 @@ def watch(
     if standing.phase == "search":
         pace.since(standing, watcher.seconds())
     pace.see(standing)
-    live = Live(console=console, get_renderable=lambda: view(standing, pace), refresh_per_second=2)
+
+    def shown() -> RenderableType:
+        standing.seconds = watcher.seconds()
+        return view(standing, pace)
+
+    live = Live(console=console, get_renderable=shown, refresh_per_second=2)
     if console.is_terminal:
         live.start()
     try:

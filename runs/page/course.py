@@ -65,7 +65,7 @@ def progress_figure(records: Sequence[Record], timeline: Timeline) -> Figure | N
         title="Best recipe so far",
         note="Each point is a recipe at the time it was scored, at the score that is to be "
         "expected of it by all that is known now; the line is the best among those there by then. "
-        "Hours leave out pauses of more than five minutes.",
+        "Hours are those of drivers at work.",
         traces=tuple(traces),
         layout={"xaxis": axis(_UNITS[0][1]), "yaxis": axis("expected score")},
         height=420,
@@ -148,7 +148,7 @@ def workers_figure(timeline: Timeline) -> Figure | None:
         name="workers",
         title="Workers over time",
         note="Above, how many recipes were under way at once; below, who was busy, with a cross "
-        "where a recipe failed. Pauses of more than five minutes are left out." + left_out,
+        "where a recipe failed. Times without a driver are left out." + left_out,
         traces=(
             _levels(timeline, clock, factor),
             _lanes(timeline, clock, shown, factor),

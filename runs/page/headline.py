@@ -200,11 +200,7 @@ def _tiles(report: Report, row: pd.Series | None) -> Iterator[tuple[str, str, st
         remark = f"95 % interval {score_text(found.low)} to {score_text(found.high)}"
         yield "held-out score", score_text(found.value), remark
     if row is not None:
-        yield (
-            "search score",
-            score_text(float(row["score"])),
-            f"± {score_text(float(row['stderr']))}",
-        )
+        yield _score_tile(row)
     ranked = int(report.frame["rank"].notna().sum())
     failed = int((report.frame["state"] == "failed").sum())
     yield "recipes scored", f"{ranked:,}", f"{failed:,} failed"
@@ -217,6 +213,15 @@ def _tiles(report: Report, row: pd.Series | None) -> Iterator[tuple[str, str, st
             str(facts["worker utilisation"]),
             f"{facts.get('workers', '')} at once",
         )
+
+
+def _score_tile(row: pd.Series) -> tuple[str, str, str]:
+    """The score that ranks go by, and what was seen."""
+    seen, error = (score_text(float(row[name])) for name in ("score", "stderr"))
+    if pd.isna(row["expected"]):
+        return "search score", seen, f"± {error}"
+    known, doubt = (score_text(float(row[name])) for name in ("expected", "expected_stderr"))
+    return "expected score", known, f"± {doubt}; search score {seen} ± {error}"
 
 
 def _number(value: object) -> str:

@@ -66,6 +66,17 @@ def test_what_is_under_way_is_busy_until_the_latest_time_known() -> None:
     assert found.workers == ("w1",)
 
 
+def test_time_is_that_of_drivers_at_work_where_it_is_known() -> None:
+    """Short pauses count as little as long ones, and waiting of a driver as much as work."""
+    start = START.timestamp()
+    parts = [(0, Split.SEARCH, part(10, 20)), (1, Split.SEARCH, part(130, 140))]
+    clock = Timeline.of(parts, sessions=((start, start + 50), (start + 120, start + 150))).clock()
+    assert clock.total == 80
+    assert [clock.at(start + at) for at in (20, 90, 140)] == [20, 50, 70]
+    assert clock.resumed == (50,)
+    assert Timeline.of(parts).clock().total == 130
+
+
 def test_nothing_at_all() -> None:
     found = timeline()
     assert (found.utilisation, found.most_at_once, found.levels()) == (0.0, 0, [])

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
+from runs.lead import Lead
 from search.live_view import Active, Pace, Standing, view
 from search.monitor import LiveMonitor, LogMonitor, monitor
 from spaces.recipe import Merge, Model, Recipe, Source, parameters
@@ -35,6 +36,17 @@ def result(value: float | None) -> Result:
     return Result(candidate=candidate, outcome=outcome, worker="node/1")
 
 
+def ahead(best: float, *, best_parent: float = math.nan, candidate: int = 3) -> Lead:
+    return Lead(
+        candidate=candidate,
+        what="ties",
+        best=best,
+        stderr=0.01,
+        best_parent=best_parent,
+        scored=7,
+    )
+
+
 def lines(*, terminal: bool) -> tuple[Console, io.StringIO]:
     text = io.StringIO()
     return Console(file=text, force_terminal=terminal, width=200), text
@@ -48,11 +60,13 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_gets_lines() -> None:
 def test_lines_say_progress_best_and_lead() -> None:
     console, text = lines(terminal=False)
     standing = Standing(
-        phase="search", total=60, done=7, best=0.61, best_what="ties", best_parent=0.5
+        phase="search", total=60, done=7, lead=ahead(0.61, best_parent=0.5), seconds=4 * 60 + 38
     )
     LogMonitor(console).update(standing, result(0.61))
     line = text.getvalue()
-    assert "search 7/60  best 0.6100 (ties), +0.1100 over the best parent" in line
+    said = "best 0.6100 ± 0.0100 (ties), +0.1100 over the best parent, of 7 scored"
+    assert f"search 7/60  {said}" in line
+    assert "4:38" in line
     assert "last 0.6100 ± 0.0100 in 1.5 s on node/1" in line
     assert "busy 0/1" in line
 
@@ -60,14 +74,17 @@ def test_lines_say_progress_best_and_lead() -> None:
 def test_lines_are_rare_but_news_is_told() -> None:
     console, text = lines(terminal=False)
     view = LogMonitor(console)
-    standing = Standing(phase="search", total=60, best=0.5, best_what="ties")
+    standing = Standing(phase="search", total=60, lead=ahead(0.5))
     for done in range(1, 6):
         standing.done = done
         view.update(standing, result(0.4))
     assert text.getvalue().count("\n") == 1
     view.update(standing, result(None))
     assert "failed (task): [red]boom[/red]" in text.getvalue()
-    standing.best = 0.7
+    standing.lead = ahead(0.49)  # more is known of the same one
+    view.update(standing, result(0.4))
+    assert text.getvalue().count("\n") == 2
+    standing.lead = ahead(0.7, candidate=9)
     view.update(standing, result(0.7))
     assert text.getvalue().count("\n") == 3
 
@@ -137,5 +154,6 @@ def test_the_pace_is_that_of_the_last_minutes() -> None:
 
 @pytest.mark.parametrize("parent", [math.nan, 0.2])
 def test_no_lead_without_a_parent(parent: float) -> None:
-    standing = Standing(phase="search", total=None, best=0.3, best_what="slerp", best_parent=parent)
-    assert ("over the best parent" in standing.best_text()) == (not math.isnan(parent))
+    said = ahead(0.3, best_parent=parent).text()
+    assert ("over the best parent" in said) == (not math.isnan(parent))
+    assert said.endswith("of 7 scored")

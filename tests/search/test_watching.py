@@ -75,7 +75,7 @@ def test_a_run_under_way_is_shown_until_ctrl_c_and_left_alone(study: Path) -> No
         assert standing.phase == "search"
         assert (standing.done, standing.total, standing.running) == (14, 20, 1)
         assert list(standing.active) == [number]
-        assert standing.best > standing.best_parent
+        assert standing.lead.best > standing.lead.best_parent
         shown = watched(study, terminal=True, looks=3)
         assert f"candidate {number}" in shown
         assert "15 of 20 recipes" in shown
