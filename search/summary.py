@@ -185,7 +185,7 @@ def show_result(store: Store, report: Report, console: Console) -> None:
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
     """Where a run stands, a line per fact."""
-    records = judged(store, apart=False)
+    records = judged(store)
     for name, value in _standing(store, config, records).items():
         console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
     _show_table(store, records, console)
@@ -224,7 +224,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     finished = [e.finished.timestamp() for e in search if e.finished is not None]
     if finished:
         lines["last result"] = f"{span(max(0.0, time.time() - max(finished)))} ago"
-    if held_out and not store.under_way() and len(records) <= JUDGED:
+    if held_out and not store.under_way():
         verdict = judge_run(store, records)
         lines |= {} if verdict is None else {"verdict": verdict.sentence}
     if store.manifest.dry_run:
