@@ -175,6 +175,8 @@ def judged(store: Store, *, apart: bool = True) -> tuple[Record, ...]:
         return records, Answers.of_study(store, records)
 
     records, answers = store.at_once(read)
+    if not store.lock.held:
+        store.rest()  # what follows takes a while, in which a driver may end
     names = list(manifest.objectives)
     if not names and len(answers.tasks) > 1:  # one task is the score itself, but for its weight
         names = [task.name for task in answers.tasks]

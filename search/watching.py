@@ -103,7 +103,7 @@ class Watcher:
         if seen.seconds != self._seconds:
             self._seconds, self._saved_at = seen.seconds, time.monotonic()
         results = sum(part.state is not State.RUNNING for _, _, part in seen.parts)
-        self._lead = self._leading.look(results, at_once=self.over)
+        self._lead = self._leading.look(results)
         found = self._standing(seen)
         self.store.rest()  # a driver that ends makes one plain file of the study, if nobody is in
         return found
