@@ -79,8 +79,12 @@ def why_first(records: Sequence[Record]) -> str:
     first, highest = order[0], max(order, key=score_of)
     if not score_of(highest) > score_of(first):
         return ""
-    less = expected(highest) < expected(first)
-    why = "of which less is to be expected in the light of all others" if less else "less sure"
+    if highest.shortfall > first.shortfall:
+        why = "which is expected to break a floor"
+    elif expected(highest) < expected(first):
+        why = "of which less is to be expected in the light of all others"
+    else:
+        why = "less sure"
     return (
         f"Ranked by expected score less its standard error: {_told(first)} comes before "
         f"{_told(highest)}, {why}."

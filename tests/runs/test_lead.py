@@ -50,6 +50,10 @@ def test_the_first_in_rank_is_ahead_whatever_it_scored(run_records, run_tasks) -
     unsure = [*records[:3], expecting(ties, 0.35, 0.1), records[4]]
     assert lead(unsure).candidate == average.id
     assert why_first(unsure).endswith("(score 0.5000 on 40 questions), less sure.")
+    broken = replace(expecting(ties, 0.6), shortfall=0.1)
+    assert why_first([*records[:3], broken]).endswith(
+        "(score 0.5000 on 40 questions), which is expected to break a floor."
+    )
     sure = [*records[:3], expecting(ties, 0.35), records[4]]
     assert (lead(sure).candidate, why_first(sure)) == (ties.id, "")
 
