@@ -1,15 +1,17 @@
-"""The commands that docs/cluster.md shows, run on machines of a network.
+"""The page's commands and the pods of the manifests, run on machines of a network.
 
 Each machine has its own address, host name, home and folder of Ray; the files lie under the same
-paths on all. The commands are read from the page.
+paths on all. The commands are read from the files that are shown to users.
 """
 
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +26,9 @@ from tests.test_docs_commands import ROOT, blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-(TOKEN,), SETTINGS, (HEAD, OTHER, SEARCH) = blocks(ROOT / "docs" / "cluster.md")[:3]
+EXAMPLES = ROOT / "examples" / "cluster"
+PAGE = blocks(ROOT / "docs" / "cluster.md")
+(TOKEN,), SETTINGS, (HEAD, OTHER, SEARCH) = PAGE[:3]
 
 EVALUATOR = """
 import socket, time
@@ -62,8 +66,10 @@ class Site:
     settings: str = ""
 
     def ours(self, text: str) -> str:
-        """A line of the page, with our folder and our first machine."""
-        return text.replace("/shared/", f"{self.folder}/").replace("FIRST_MACHINE", "first")
+        """A line of a page or file, with our folder and our first machine."""
+        for place in ("/shared/", "/runs/"):
+            text = text.replace(place, f"{self.folder}/")
+        return text.replace("FIRST_MACHINE", "first")
 
     def start(self, name: str, command: str) -> subprocess.Popen[bytes]:
         """Start a command on a machine; what it says goes to ``log-NAME``."""
@@ -123,7 +129,7 @@ def sites(family: dict[str, Path], folders: pytest.TempPathFactory) -> Iterator[
         (folder / "search.yaml").write_text(yaml.safe_dump(config))
         opened.append(Machines(folders.mktemp("machines"), names))
         made = Site(machines=opened[-1], folder=folder)
-        made.gather(*names)
+        made.gather(*(name for name in names if name != "head"))
         return made
 
     try:
@@ -131,6 +137,12 @@ def sites(family: dict[str, Path], folders: pytest.TempPathFactory) -> Iterator[
     finally:
         for one in opened:
             one.close()
+
+
+@pytest.fixture
+def site(tiny_family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+    with sites(tiny_family, tmp_path_factory) as make:
+        yield make
 
 
 def in_time(command: str) -> str:
@@ -217,3 +229,64 @@ def test_a_machine_is_cut_off(
     assert again < 55.0  # with Ray's own settings it takes 61 s and more
     assert f"node {name} (" in log.read_text()
     say(capsys, f"tried elsewhere {again:.1f} s after the cut")
+
+
+def pod(cluster: dict[str, Any], group: dict[str, Any], **flags: str) -> tuple[str, str]:
+    """A pod's environment and its command as KubeRay makes them, for a machine with one core.
+
+    A container that ends is started again.
+    """
+    (container,) = group["template"]["spec"]["containers"]
+    chosen = {one["name"]: one["value"] for one in container["env"]}
+    if cluster["authOptions"]["mode"] == "token":
+        chosen |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5ec2e7" * 8}
+    gpus = container["resources"]["limits"].get("nvidia.com/gpu", "0")
+    flags |= {"num-cpus": "1", "num-gpus": gpus, "memory": str(2**30)} | group["rayStartParams"]
+    words = [f"--{k}" if value == "true" else f"--{k}={value}" for k, value in flags.items()]
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in chosen.items()]
+    return "\n".join(exports), in_time(" ".join(["ray start --block", *words]))
+
+
+def head_of(cluster: dict[str, Any], site: Site) -> Site:
+    """The site as its head's pod sees it, which is started."""
+    settings, command = pod(cluster, cluster["headGroupSpec"], head="true")
+    head = replace(site, settings=settings)
+    head.start("head", command)
+    head.run("head", "until ray status --address=head:6379; do sleep 1; done")
+    return head
+
+
+def join(cluster: dict[str, Any], site: Site) -> None:
+    """Start the pods of two workers."""
+    (group,) = cluster["workerGroupSpecs"]
+    settings, command = pod(cluster, group, address="head:6379")
+    for name in ("worker1", "worker2"):
+        replace(site, settings=settings).start(name, command)
+
+
+def test_the_job_for_kubernetes(site: Make) -> None:
+    manifest = yaml.safe_load((EXAMPLES / "rayjob.yaml").read_text())
+    cluster = manifest["spec"]["rayClusterSpec"]
+    head = head_of(cluster, site("head", "worker1", "worker2"))
+    head.configure(count=2)
+    join(cluster, head)
+    head.run("head", head.ours(manifest["spec"]["entrypoint"]))
+    answered = whole(head.folder / "night" / "study.db")
+    assert set(answered) == {"worker1", "worker2"}
+    assert all(answered.values()), answered
+
+
+def test_the_cluster_for_kubernetes(site: Make) -> None:
+    """There is no worker before the search asks for them; then they come."""
+    cluster = yaml.safe_load((EXAMPLES / "raycluster.yaml").read_text())["spec"]
+    head = head_of(cluster, site("head", "worker1", "worker2"))
+    head.configure(count=2, gpus=1)
+    (command,) = (line for block in PAGE for line in block if "--out /runs/night" in line)
+    driver = head.start("head", head.ours(command.partition(" -- ")[2]))
+    while "'GPU': 1.0" not in head.run("head", "ray status --address=head:6379"):
+        assert driver.poll() is None, (head.folder / "log-head").read_text()
+    join(cluster, head)
+    assert driver.wait(PATIENCE) == 0, (head.folder / "log-head").read_text()
+    answered = whole(head.folder / "night" / "study.db")
+    assert set(answered) == {"worker1", "worker2"}
+    assert all(answered.values()), answered
