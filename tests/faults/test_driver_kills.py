@@ -29,6 +29,9 @@ search: {trials: 40, sampler: SAMPLER, asking: ASKING, seed: 1, validate: 2}
 workers: {ray: false}
 """
 
+pytestmark = pytest.mark.timeout(900)
+"""A driver starts a dozen times in a test, which takes minutes on a busy machine."""
+
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.faults.driver"])
 
@@ -49,16 +52,14 @@ def start(location: str, log: Path, *, workers: int = 0) -> multiprocessing.Proc
 
 
 def killed(driver: multiprocessing.Process, log: Path, *, begun: int, after: float) -> bool:
-    """Kill a driver so many seconds after it has a candidate evaluated; earlier if below 0.
+    """Kill a driver so many seconds after it began with more evaluations than that, or was started.
 
     Returns:
         Whether it was still at work.
     """
-    end = time.monotonic() + 60
-    while after >= 0 and driver.exitcode is None and count(log) <= begun:
-        assert time.monotonic() < end
+    while driver.exitcode is None and count(log) <= begun:
         time.sleep(0.002)
-    driver.join(abs(after))
+    driver.join(after)
     alive = driver.exitcode is None
     if alive:
         os.kill(driver.pid, signal.SIGKILL)
@@ -81,16 +82,15 @@ def seen_in(location: str) -> Seen:
 
 def ended(location: str, log: Path, *, workers: int = 0) -> None:
     driver = start(location, log, workers=workers)
-    driver.join(120)
+    driver.join()
     assert driver.exitcode == 0
 
 
-def rehearsed(config: str, folder: Path) -> tuple[list[tuple[str, float]], float]:
-    """The candidates of a run that nobody kills, and the seconds from the first to the last."""
+def rehearsed(config: str, folder: Path) -> tuple[list[tuple[str, float]], int]:
+    """The candidates of a run that nobody kills, and how often a worker began or ended one."""
     make_study(str(folder / "through.db"), config).close()
     ended(str(folder / "through.db"), folder / "through.log")
-    times = [line["time"] for line in lines(folder / "through.log")]
-    return results(str(folder / "through.db")), times[-1] - times[0]
+    return results(str(folder / "through.db")), count(folder / "through.log")
 
 
 def results(location: str) -> list[tuple[str, float]]:
@@ -129,10 +129,10 @@ def test_killed_at_random_moments(
     earlier, waits, hits = [], [], 0
     for _ in range(kills):
         known, begun, since = {line["key"] for line in lines(log)}, count(log), time.time()
-        # One in five dies while it starts.
-        after = moments.uniform(-0.25, 1.0)
-        after *= whole / kills if after > 0 else 1.0
-        hits += killed(start(location, log), log, begun=begun, after=after)
+        far = moments.uniform(-0.25, 1.0)  # one in five dies while it starts
+        more = begun + int(far * whole / kills) if far > 0 else -1
+        after = moments.uniform(0.0, 0.005) if far > 0 else -far
+        hits += killed(start(location, log), log, begun=more, after=after)
         earlier.append(seen_in(location))
         waited = seconds_to_first_new(log, known=known, since=since)
         waits += [] if waited is None else [waited]
@@ -165,7 +165,8 @@ def test_killed_with_real_workers(tmp_path: Path, capsys: pytest.CaptureFixture[
     for workers in (2, 1, 3, 2):
         known, begun, since = {line["key"] for line in lines(log)}, count(log), time.time()
         driver = start(location, log, workers=workers)
-        hits += killed(driver, log, begun=begun, after=moments.uniform(0.0, 0.6))
+        more = begun + moments.randrange(30)
+        hits += killed(driver, log, begun=more, after=moments.uniform(0.0, 0.1))
         earlier.append(seen_in(location))
         waited = seconds_to_first_new(log, known=known, since=since)
         waits += [] if waited is None else [waited]

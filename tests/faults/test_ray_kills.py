@@ -31,6 +31,9 @@ def make(spec):
     return Slow(FakeSpec(parents=("math", "code"), tasks=(("one", 1.0),), questions=100))
 """
 
+pytestmark = pytest.mark.timeout(900)
+"""All starts and ends here are of whole searches, which take minutes on a busy machine."""
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -87,10 +90,8 @@ def parts_of(driver: subprocess.Popen[str]) -> dict[str, psutil.Process]:
 
 
 def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 120
     while not condition():
         assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < end, "the run stands still"
         time.sleep(0.1)
 
 
@@ -106,12 +107,12 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str]) -> 
 def test_a_part_of_ray_is_killed(
     start: Start, tmp_path: Path, victims: tuple[str, ...], words: str
 ) -> None:
-    driver, study = start(timeout=25, wait=30), tmp_path / "run" / "study.db"
+    driver, study = start(timeout=25), tmp_path / "run" / "study.db"
     wait_for(lambda: scored(study) >= 5, driver)
     parts = parts_of(driver)
     for name in victims:
         parts[name].send_signal(signal.SIGKILL)
-    out, err = driver.communicate(timeout=120)
+    out, err = driver.communicate()
     assert driver.returncode == 1, (out, err)
     (line,) = [line for line in err.splitlines() if line.startswith("search: error: ")]
     assert words in line
@@ -127,15 +128,15 @@ def test_a_part_of_ray_is_killed(
 @pytest.mark.slow
 def test_a_worker_that_never_comes_up(start: Start, tmp_path: Path) -> None:
     """Not the first of them: one that takes the place of a worker that died."""
-    driver, study = start(wait=30), tmp_path / "run" / "study.db"
+    driver, study = start(wait=60), tmp_path / "run" / "study.db"
     text = (tmp_path / "slow.py").read_text()
     wait_for(lambda: scored(study) >= 3, driver)
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1000)\n" + text)
     (worker,) = [p for name, p in parts_of(driver).items() if name.startswith("ray::Worker")]
     worker.send_signal(signal.SIGKILL)
-    out, err = driver.communicate(timeout=200)
+    out, err = driver.communicate()
     assert driver.returncode == 1, (out, err)
-    assert "workers: none was set up within 30 s (workers.wait) on " in err
+    assert "workers: none was set up within 60 s (workers.wait) on " in err
     assert "goes on" in err
 
 
@@ -157,7 +158,7 @@ def test_a_lost_worker_says_why(start: Start, tmp_path: Path, deed: str, words: 
     assert lost[0] is FailureKind.LOST_WORKER
     assert f"the worker died, once, ({words}) while it evaluated" in lost[1]
     driver.send_signal(signal.SIGTERM)
-    out, err = driver.communicate(timeout=120)
+    out, err = driver.communicate()
     assert driver.returncode == 0, (out, err)
     assert "\x1b[" not in out + err
     assert "(raylet)" not in out + err
