@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.base import Candidate, Failure, FailureKind, Score
 from evaluators.pool import Result
-from runs.records import Estimate, Part, Split, State, is_baseline
+from runs.records import LEARNED, Estimate, Part, Split, State, is_baseline
 from runs.store import Store
 from search import racing
 from search.fitting import Fits
@@ -247,7 +247,9 @@ class Ledger:
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.name)
-        planned = self._rotation.block()
+        # A learned recipe has too many coefficients for others to tell of it: on one block alone
+        # its score would stay in doubt.
+        planned = self._rotation.block(whole=origin.startswith(LEARNED))
         questions = self._step(planned, 0)
         number = self._store.add(
             recipe, origin=origin, trial=trial, planned=planned, questions=questions

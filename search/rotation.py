@@ -65,10 +65,16 @@ class Rotation:
         """Take note of questions that were asked."""
         self._dealt += asked
 
-    def block(self) -> tuple[str, ...]:
-        """The questions for the next new candidate, so ordered that every head has all tasks."""
+    def block(self, *, whole: bool = False) -> tuple[str, ...]:
+        """The questions for the next new candidate, so ordered that every head has all tasks.
+
+        Args:
+            whole: Take all questions, whatever the size of a block.
+        """
         if self._all_at_once:
             return self._questions
+        if whole:
+            return _mixed(self._order)
         sizes = self._shares(self.size)
         found = {
             task: [names[(self._next[task] + at) % len(names)] for at in range(sizes[task])]

@@ -76,6 +76,16 @@ def test_a_block_of_nearly_all_is_all() -> None:
     assert len(rotation({"a": (900, 1.0)}, all_at_once=True).block()) == 900
 
 
+def test_a_block_may_be_all_questions() -> None:
+    deal = rotation({"a": (300, 1.0), "b": (100, 1.0)})
+    block = deal.block(whole=True)
+    assert sorted(block) == sorted(
+        [*(f"a/{at}" for at in range(300)), *(f"b/{at}" for at in range(100))]
+    )
+    assert tasks(block[:40]) == {"a": 30, "b": 10}
+    assert len(deal.block()) == 60
+
+
 def test_a_resumed_rotation_goes_on_where_it_was() -> None:
     through, first = (rotation({"a": (500, 2.0), "b": (77, 1.0)}) for _ in range(2))
     blocks = [first.block() for _ in range(5)]
