@@ -22,8 +22,8 @@ from tests.search.test_building_mergekit import close, theirs
 def test_learned_recipes_are_rebuilt_as_they_were_scored_and_by_mergekit(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
-    learn = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}
-    path = project(search={"trials": 9, "seed": 1, "learn": learn})
+    learn = {"steps": 10, "batch": 4, "rate": 0.1, "share": 1.0}
+    path = project(search={"trials": 40, "seed": 1, "learn": learn})
     commands.run(path, out=tmp_path / "mix", overrides=Overrides())
     study = tmp_path / "mix" / "study.db"
     store = Store.open(str(study))

@@ -180,7 +180,7 @@ def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
     report = make_report(store, config)
     assert [one.chosen is None for one in report.learning] == [False, False]
     cost = spent(store)
-    share = cost.questions / len(store.manifest.questions.search) / 9
+    share = cost.questions / len(store.manifest.questions.search) / 20
     assert sum(one.share for one in report.learning) == pytest.approx(share)
     names = {figure.name for figure in figures(report)}
     assert {"learning", "learned-by-layer", "learned-in-the-space"} <= names
