@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.landscape import TASKS, Exam, Landscape
-from evaluators.base import (
+from evaluators.harness.answers.task_scores import task_score
+from evaluators.protocol import (
     Candidate,
     Catalogue,
     Evaluator,
@@ -23,8 +24,7 @@ from evaluators.base import (
     Score,
     TaskInfo,
 )
-from evaluators.scoring import task_score
-from spaces.recipe import Recipe
+from spaces.recipes.recipe import Recipe
 
 
 class LandscapeEvaluator:

@@ -8,13 +8,13 @@ from contextlib import closing
 
 import torch
 
-from merging import native
-from merging.build import build_into
-from merging.cache import Statistics
-from merging.checkpoint import Checkpoint
-from merging.placement import Demand, Home, Weights
-from merging.plan import MergePlan
-from merging.supply import Mapped, PinnedCarrier, Resident, Streamed, Supply, Want
+from merging.building.build import build_into
+from merging.building.tensor_sources import Mapped, PinnedCarrier, Resident, Streamed, Supply, Want
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.kernels.native import native_library
+from merging.planning.memory_plan import Demand, Home, Weights
+from merging.planning.merge_plan import MergePlan
+from merging.tensor_statistics.statistics_cache import Statistics
 
 
 def supply_of(
@@ -92,7 +92,7 @@ class Build:
         """Seconds of the warm-up and the first build with its statistics."""
         began = time.perf_counter()
         if warmed and self._device.type == "cpu":
-            native.warm_up()
+            native_library.warm_up()
         self.run()
         taken = time.perf_counter() - began
         self.copy()

@@ -5,7 +5,7 @@
 
 A run is a family of its own (``benchmarks/landscape.py``) with its own questions: parents, average,
 two default recipes and many random merges are scored on the search questions, the three with the
-best scores are asked the held-out ones together with the baselines, and ``runs.verdict`` judges.
+best scores are asked the held-out ones together with the baselines, and ``verdict`` judges.
 Truth is the expected score over the population that all questions are drawn from.
 
 In the world ``beatable`` merges are what the landscape says. In ``unbeatable`` no merge is better
@@ -27,16 +27,16 @@ import numpy as np
 
 from benchmarks.landscape import PARENTS, SPACE, Array, Landscape
 from benchmarks.populations import KINDS, Population
-from evaluators.base import combine
-from runs.finalists import Entry, Finalist, Standing
-from runs.intervals import Interval
-from runs.records import Role, role_of
-from runs.resampling import Resampling
-from runs.statistics import paired, score
-from runs.verdict import Verdict, verdict
-from search.candidates import Cube
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
+from evaluators.protocol import combine
+from runs.ranking.finalists import Entry, Finalist, Standing
+from runs.ranking.verdict import Verdict, verdict
+from runs.records.record import Role, role_of
+from runs.statistics.comparisons import paired, score
+from runs.statistics.intervals import Interval
+from runs.statistics.resampling import Resampling
+from search.samplers.proposals import Cube
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.seed_recipes import seeds
 
 SEARCH_QUESTIONS = 100  # per task: few, so that the winner's curse is real
 FINALISTS = 3

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from spaces.mergekit import to_yaml
-from spaces.recipe import Recipe
+from spaces.recipes.recipe import Recipe
 
 _POLL = 0.02  # seconds between looks at a process's memory
 
@@ -42,8 +42,8 @@ print("seconds", time.perf_counter() - began)
 _SEARCH = """
 import sys, time
 from pathlib import Path
-import search.model_files  # torch and the like, which `build` loads when called
-from search.building import build
+import search.inputs.recipe_models  # torch and the like, which `build` loads when called
+from search.commands.build_command import build
 began = time.perf_counter()
 build(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=5 * 1024**3)
 print("seconds", time.perf_counter() - began)

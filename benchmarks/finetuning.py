@@ -28,17 +28,14 @@ from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Quiet, Scores, steps_pai
 # isort: split
 import torch
 
-from evaluators.base import Candidate, Score
-from evaluators.pool import SerialPool
-from evaluators.scorer import HarnessEvaluator
-from merging.checkpoint import Checkpoint
-from runs.config import RunConfig, load_config
-from runs.sections import LearnSection
-from runs.store import Store
-from search.exam import task_name, write_task
-from search.family import QUESTIONS, Family, make_family
-from search.given import Given
-from search.learning import (
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Score
+from evaluators.workers.pool import SerialPool
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.config_sections import LearnSection
+from runs.config.run_config import RunConfig, load_config
+from runs.storage.store import Store
+from search.engine.learning.coefficient_learning import (
     BACKWARD,
     LOOK,
     MOST_ASIDE,
@@ -46,11 +43,14 @@ from search.learning import (
     filters_of,
     starts,
 )
-from search.session import prepare
-from search.skills import examination
-from search.stop import Stop
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
+from search.engine.processes.stop_signals import Stop
+from search.engine.session import prepare
+from search.inputs.given_config import Given
+from search.setup.demo_models.demo_tasks import task_name, write_task
+from search.setup.demo_models.exercises import examination
+from search.setup.demo_models.model_family import QUESTIONS, Family, make_family
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.seed_recipes import seeds
 
 KEPT = "copy"
 """A skill that the base of a tiny family has and that nobody trains."""

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from benchmarks.landscape import SPACE, Landscape
-from evaluators.base import least_stderr
-from runs.floors import shortfalls
-from runs.records import PARENT, Estimate
-from search.candidates import Cube
-from search.posterior import Posterior
-from search.samplers import Sampler
-from spaces.draw import draw
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
+from evaluators.protocol import least_stderr
+from runs.ranking.floors import shortfalls
+from runs.records.record import PARENT, Estimate
+from search.samplers.estimation.posterior import Posterior
+from search.samplers.proposals import Cube
+from search.samplers.sampler_choice import Sampler
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.draw import draw
+from spaces.sampling.seed_recipes import seeds
 
 Array = NDArray[np.float64]
 

@@ -20,12 +20,12 @@ import optuna
 from scipy.special import ndtr
 
 from benchmarks.landscape import PARENTS, SPACE, Array, Landscape
-from runs.front import front
-from runs.records import Estimate
-from search.samplers import Sampler
-from spaces.draw import draw
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
+from runs.ranking.pareto_front import front
+from runs.records.record import Estimate
+from search.samplers.sampler_choice import Sampler
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.draw import draw
+from spaces.sampling.seed_recipes import seeds
 
 CHECKS = (20, 40, 80)
 

@@ -27,9 +27,9 @@ from benchmarks.real import World  # first: it sets one thread
 import torch
 from torch import Tensor
 
-from evaluators.answer_gradients import Answers, backward
-from search.learning import filters_of
-from spaces.profiles import layered
+from evaluators.harness.answers.answer_gradients import Answers, backward
+from search.engine.learning.coefficient_learning import filters_of
+from spaces.sampling.layered_weights import layered
 
 INTERVAL = 0.002
 """Seconds between two looks at the memory."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from spaces.recipe import Merge, Model, Parameters, Recipe, resolve
-from spaces.space import Depth, Space
+from spaces.recipes.recipe import Merge, Model, Parameters, Recipe, resolve
+from spaces.search_space.space import Depth, Space
 
 Array = NDArray[np.float64]
 

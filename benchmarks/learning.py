@@ -4,9 +4,10 @@
     python -m benchmarks.learning --seeds 3 --show
 
 For each family a weight for every parent, layer and kind of tensor is learned as ``search run``
-does it (``search/learning.py``), for what 2, 5 and 10 full evaluations cost, and the result is
-asked the held-out questions. A differentiated question counts as three, a build as in
-``benchmarks.tiny``. The search without learning is read from the results of ``benchmarks.tiny``.
+does it (``search/engine/learning/coefficient_learning.py``), for what 2, 5 and 10 full evaluations
+cost, and the result is asked the held-out questions. A differentiated question counts as three, a
+build as in ``benchmarks.tiny``. The search without learning is read from the results of
+``benchmarks.tiny``.
 """
 
 from __future__ import annotations
@@ -20,17 +21,24 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.tiny import BUILD, OURS, SEARCHED, World
-from evaluators.pool import SerialPool
-from merging.checkpoint import Checkpoint
-from runs.config import load_config
-from runs.sections import LearnSection
-from runs.store import Store
-from search.family import make_family
-from search.given import Given
-from search.learning import BACKWARD, LOOK, MOST_ASIDE, Learning, filters_of, starts
-from search.lessons import spent
-from search.session import prepare
-from search.stop import Stop
+from evaluators.workers.pool import SerialPool
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.config_sections import LearnSection
+from runs.config.run_config import load_config
+from runs.storage.store import Store
+from search.engine.learning.coefficient_learning import (
+    BACKWARD,
+    LOOK,
+    MOST_ASIDE,
+    Learning,
+    filters_of,
+    starts,
+)
+from search.engine.learning.learning_progress import spent
+from search.engine.processes.stop_signals import Stop
+from search.engine.session import prepare
+from search.inputs.given_config import Given
+from search.setup.demo_models.model_family import make_family
 
 CHECKS = (2, 5, 10)
 """Full evaluations whose price is paid."""

@@ -30,16 +30,16 @@ from statistics import median
 
 import optuna
 
-from evaluators.base import Candidate, Outcome, Score, TaskScore
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Pool, Result, SerialPool
-from runs.config import RunConfig
-from runs.store import Store
-from runs.utilisation import attended, busy_share
-from search.book import read_book
-from search.ledger import Ledger
-from search.monitor import Standing
-from search.session import Session, manifest_of
+from evaluators.protocol import Candidate, Outcome, Score, TaskScore
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Pool, Result, SerialPool
+from runs.activity.worker_register import attended, busy_share
+from runs.config.run_config import RunConfig
+from runs.storage.store import Store
+from search.engine.session import Session, manifest_of
+from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.seed_book import read_book
+from search.monitoring.monitor import Standing
 
 CONFIG = """
 base: ./base
@@ -204,7 +204,7 @@ def recorded(options: argparse.Namespace, count: int) -> Path:
 
 
 def workers(options: argparse.Namespace) -> None:
-    from evaluators.ray_pool import RayPool
+    from evaluators.workers.ray_pool import RayPool
 
     count, rounds = options.workers, options.rounds
     config = settings(count * rounds, options.sampler[0], options.asking)

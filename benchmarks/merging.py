@@ -25,14 +25,14 @@ import torch
 from benchmarks.building import Build, supply_of, synchronised
 from benchmarks.disk import compare_on_disk, mergekit_seconds
 from benchmarks.generated import SHAPES, make_family
-from merging import native
-from merging.cache import Statistics
-from merging.checkpoint import Checkpoint
-from merging.placement import Home
-from merging.plan import plan
-from merging.preparation import Needs, prepare
-from spaces.methods import METHODS
-from spaces.recipe import Recipe
+from merging.building.precompute import Needs, prepare
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.kernels.native import native_library
+from merging.planning.memory_plan import Home
+from merging.planning.merge_plan import plan
+from merging.tensor_statistics.statistics_cache import Statistics
+from spaces.catalogue.method_catalogue import METHODS
+from spaces.recipes.recipe import Recipe
 
 PAIRS = ("slerp", "nuslerp", "nearswap", "arcee_fusion")
 """Methods that merge two models here; the others merge all parents."""
@@ -118,7 +118,7 @@ def main() -> None:
             recipes = {method: recipe_of(method, folders) for method in asked.disk}
             print()
             if not asked.eager:  # so that they are kept where `search build` looks for them
-                native.warm_up()
+                native_library.warm_up()
             compare_on_disk(
                 recipes,
                 folders,
@@ -197,7 +197,7 @@ def in_memory(
         recipe = recipe_of(method, folders)
         made = plan(recipe, checkpoints)
         for home, chunk in product(homes, chunks):
-            native.cool_down()
+            native_library.cool_down()
             build = Build(
                 made,
                 checkpoints,

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.landscape import HARDNESS, TASKS, Array, Exam, Landscape
-from evaluators.base import TaskInfo, TaskScore
-from evaluators.scoring import mean_stderr
-from runs.statistics import Outcomes
-from spaces.recipe import Recipe
+from evaluators.harness.answers.task_scores import mean_stderr
+from evaluators.protocol import TaskInfo, TaskScore
+from runs.statistics.comparisons import Outcomes
+from spaces.recipes.recipe import Recipe
 
 EACH = 4
 """Questions on a passage."""

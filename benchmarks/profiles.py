@@ -22,18 +22,18 @@ from statistics import fmean, median
 
 from benchmarks.learning import NAME, Quiet, steps_paid_for
 from benchmarks.tiny import World
-from evaluators.base import Candidate
-from evaluators.pool import SerialPool
-from merging.checkpoint import Checkpoint
-from runs.config import load_config
-from runs.sections import LearnSection
-from runs.store import Store
-from search.family import make_family
-from search.given import Given
-from search.learning import Learning, filters_of, starts
-from search.session import prepare
-from search.stop import Stop
-from spaces.coefficients import Coefficients
+from evaluators.protocol import Candidate
+from evaluators.workers.pool import SerialPool
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.config_sections import LearnSection
+from runs.config.run_config import load_config
+from runs.storage.store import Store
+from search.engine.learning.coefficient_learning import Learning, filters_of, starts
+from search.engine.processes.stop_signals import Stop
+from search.engine.session import prepare
+from search.inputs.given_config import Given
+from search.setup.demo_models.model_family import make_family
+from spaces.recipes.coefficients import Coefficients
 
 PRICE = 10
 """Full evaluations that learning may cost."""

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from evaluators.base import TaskInfo
-from runs.statistics import Outcomes
-from search import racing
+from evaluators.protocol import TaskInfo
+from runs.statistics.comparisons import Outcomes
+from search.engine.trials import racing
 
 Array = NDArray[np.float64]
 

@@ -35,22 +35,22 @@ from benchmarks.real_family import KEPT, TRAINED
 from benchmarks.remembered import Remembered
 from benchmarks.strategies import Problem, evolve
 from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Scores, steps_paid
-from evaluators.base import Candidate, Catalogue, Score
-from evaluators.pool import SerialPool
-from evaluators.scorer import HarnessEvaluator
-from runs.config import RunConfig
-from runs.leaderboard import ranked
-from runs.records import Record, Split
-from runs.store import Store
-from search.driving import _quiet_libraries
-from search.final_check import reserve
-from search.given import Given
-from search.lessons import spent
-from search.posterior import judged
-from search.session import Prepared, Session, prepare
-from search.summary import write_outputs
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
-from spaces.seeds import seeds
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Catalogue, Score
+from evaluators.workers.pool import SerialPool
+from runs.config.run_config import RunConfig
+from runs.ranking.leaderboard import ranked
+from runs.records.record import Record, Split
+from runs.storage.store import Store
+from search.engine.driver import _quiet_libraries
+from search.engine.final_check import reserve
+from search.engine.learning.learning_progress import spent
+from search.engine.session import Prepared, Session, prepare
+from search.inputs.given_config import Given
+from search.monitoring.study_summary import write_outputs
+from search.samplers.estimation.posterior import judged
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
+from spaces.sampling.seed_recipes import seeds
 
 GRANULARITY = 10
 """Layers that share their values in mergekit-evolve's way: as many depths as our space has."""
@@ -108,7 +108,7 @@ class World:
     def config(self) -> RunConfig:
         path = self.folder / "search.yaml"
         path.write_text(CONFIG)
-        from runs.config import load_config
+        from runs.config.run_config import load_config
 
         return load_config(path)
 

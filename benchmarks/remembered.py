@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.base import Candidate, Catalogue, Failure, LossGradient, Outcome, Score
-from evaluators.scorer import HarnessEvaluator
-from evaluators.scoring import task_score
+from evaluators.harness.answers.task_scores import task_score
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Catalogue, Failure, LossGradient, Outcome, Score
 
 
 class Remembered:

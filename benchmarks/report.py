@@ -16,19 +16,19 @@ from pathlib import Path
 
 import optuna
 
-from evaluators.base import Candidate
-from evaluators.fake import FakeEvaluator, FakeSpec
-from runs.config import RunConfig
-from runs.manifest import Manifest
-from runs.records import Split
-from runs.report import FORMATS, write_report
-from runs.split import divide
-from runs.store import Store
-from search.overrides import Overrides
-from search.reading import config_of
-from search.session import versions
-from search.summary import make_report
-from spaces.draw import draw
+from evaluators.protocol import Candidate
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from runs.config.run_config import RunConfig
+from runs.records.manifest import Manifest
+from runs.records.question_split import divide
+from runs.records.record import Split
+from runs.report.report_files import FORMATS, write_report
+from runs.storage.store import Store
+from search.commands.study_commands import config_of
+from search.engine.session import versions
+from search.inputs.overrides import Overrides
+from search.monitoring.study_summary import make_report
+from spaces.sampling.draw import draw
 
 CONFIG = """
 base: ./base

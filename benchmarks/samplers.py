@@ -23,20 +23,20 @@ import numpy as np
 import optuna
 
 from benchmarks.landscape import SPACE, Landscape
-from evaluators.base import Candidate, Score
-from evaluators.fake import FakeEvaluator, FakeSpec
-from runs.records import Estimate
-from search.candidates import Cube
-from search.features import Features
-from search.fitting import fit
-from search.gp_sampler import GaussianProcessSampler
-from search.posterior import Posterior
-from search.samplers import Sampler
-from search.surrogate import Data
-from spaces.draw import draw
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
-from spaces.space import Depth, Space
+from evaluators.protocol import Candidate, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from runs.records.record import Estimate
+from search.samplers.estimation.posterior import Posterior
+from search.samplers.features.recipe_features import Features
+from search.samplers.gp_sampler import GaussianProcessSampler
+from search.samplers.proposals import Cube
+from search.samplers.sampler_choice import Sampler
+from search.samplers.surrogate.gaussian_process import Data
+from search.samplers.surrogate.hyperparameters import fit
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.draw import draw
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.space import Depth, Space
 
 CHECKS = (10, 20, 40, 80)
 PLAIN = Space(

@@ -34,17 +34,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # --threads sets torch's
 import torch
 from transformers import LlamaForCausalLM
 
-from evaluators.base import Candidate, Score
-from evaluators.resident import choose_device
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec, TaskSpec
-from merging.build import write_model
-from merging.checkpoint import Checkpoint
-from merging.plan import plan
-from search.family import save_model
-from search.skills import THREE, exercise
-from search.training import Course, make_tokenizer, new_model
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import Candidate, Score
+from evaluators.resident_models.resident_model import choose_device
+from merging.building.build import write_model
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.planning.merge_plan import plan
+from search.setup.demo_models.exercises import THREE, exercise
+from search.setup.demo_models.family_training import Course, make_tokenizer, new_model
+from search.setup.demo_models.model_family import save_model
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 CONTEXT = 256
 """Longest text in tokens: there is room for worked examples."""

@@ -29,8 +29,8 @@ from benchmarks.asking import LandscapeEvaluator, Meter
 from benchmarks.landscape import SPACE, TASKS, Landscape
 from benchmarks.samplers import optimum
 from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
-from runs.files import write_text
-from runs.split import divide
+from runs.output_files import write_text
+from runs.records.question_split import divide
 
 CHECKS = (5, 10, 20, 40, 80, 100)
 """Full evaluations after which the strategies are compared."""

@@ -26,18 +26,18 @@ from statistics import median
 import optuna
 import psutil
 
-from evaluators.base import Candidate, Catalogue, Failure, Score
-from evaluators.pool import Result
-from evaluators.ray_pool import RayPool
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec
-from runs.records import Split
-from runs.store import Store
-from search.family import make_family
-from search.given import read
-from search.monitor import Standing
-from search.overrides import Overrides
-from search.session import Session, prepare
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness_spec import HarnessSpec
+from evaluators.protocol import Candidate, Catalogue, Failure, Score
+from evaluators.workers.pool import Result
+from evaluators.workers.ray_pool import RayPool
+from runs.records.record import Split
+from runs.storage.store import Store
+from search.engine.session import Session, prepare
+from search.inputs.given_config import read
+from search.inputs.overrides import Overrides
+from search.monitoring.monitor import Standing
+from search.setup.demo_models.model_family import make_family
 
 CONFIG = """
 base: FAMILY/base
@@ -80,7 +80,7 @@ class Faulty:
         return self._inner.notes
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
-        from evaluators import scorer
+        from evaluators.harness import harness_evaluator
 
         fault = fault_of(candidate.id, self._seed)
         if fault == "exit":
@@ -88,11 +88,11 @@ class Faulty:
         if fault is None:
             return self._inner.evaluate(candidate)
         # The fault strikes where it would: between the build and the answers.
-        real, scorer.respond = scorer.respond, partial(_strike, fault)
+        real, harness_evaluator.respond = harness_evaluator.respond, partial(_strike, fault)
         try:
             return self._inner.evaluate(candidate)
         finally:
-            scorer.respond = real
+            harness_evaluator.respond = real
 
     def close(self) -> None:
         self._inner.close()
@@ -113,7 +113,7 @@ def _strike(fault, *arguments):  # noqa: ANN001, ANN002, ANN202
     if fault == "memory":
         raise MemoryError("made up")
     if fault == "nan":
-        from evaluators.failures import NonFiniteScoreError
+        from evaluators.resident_models.candidate_failures import NonFiniteScoreError
 
         raise NonFiniteScoreError("made up")
     raise RuntimeError("made up")

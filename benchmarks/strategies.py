@@ -13,23 +13,23 @@ import optuna
 from numpy.typing import NDArray
 
 from benchmarks.asking import Meter
-from evaluators.base import Candidate, Score
-from evaluators.pool import Result, SerialPool
-from runs.budget import Budget
-from runs.leaderboard import ranked, score_of
-from runs.manifest import Manifest
-from runs.split import Questions
-from runs.store import Store
-from search.ledger import Ledger
-from search.loop import Loop
-from search.monitor import Standing
-from search.posterior import judged
-from search.samplers import Sampler, weighs_scores
-from search.stop import Stop
-from spaces.draw import draw
-from spaces.recipe import Gradient, Merge, Model, Recipe, Source, parameters
-from spaces.seeds import seeds
-from spaces.space import Space
+from evaluators.protocol import Candidate, Score
+from evaluators.workers.pool import Result, SerialPool
+from runs.config.budget import Budget
+from runs.ranking.leaderboard import ranked, score_of
+from runs.records.manifest import Manifest
+from runs.records.question_split import Questions
+from runs.storage.store import Store
+from search.engine.loop import Loop
+from search.engine.processes.stop_signals import Stop
+from search.engine.trials.ask_tell import Ledger
+from search.monitoring.monitor import Standing
+from search.samplers.estimation.posterior import judged
+from search.samplers.sampler_choice import Sampler, weighs_scores
+from spaces.recipes.recipe import Gradient, Merge, Model, Recipe, Source, parameters
+from spaces.sampling.draw import draw
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.space import Space
 
 Strategy = Callable[["Problem", Meter], None]
 """Asks through the meter until it is spent."""

@@ -4,11 +4,12 @@
     python -m benchmarks.tiny --kind demo --arms ours "CMA-ES ties"
     python -m benchmarks.tiny --show --plot docs/images/search-tiny.svg
 
-Every family is trained from a seed of its own (``search/family.py``), merged and asked by lm-eval.
-Costs are counted as in ``benchmarks/search.py``: questions, and a fixed number for every build.
-At given costs the recipe that a strategy would recommend is noted, and asked the held-out questions
-when the strategy is done. Seconds are those of the processor on one thread, so that other work on
-the machine does not count. Results are kept in a file, and a second call goes on from there.
+Every family is trained from a seed of its own (``search/setup/demo_models/model_family.py``),
+merged and asked by lm-eval. Costs are counted as in ``benchmarks/search.py``: questions, and a
+fixed number for every build. At given costs the recipe that a strategy would recommend is noted,
+and asked the held-out questions when the strategy is done. Seconds are those of the processor on
+one thread, so that other work on the machine does not count. Results are kept in a file, and a
+second call goes on from there.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from numpy.typing import NDArray
 
 from benchmarks.asking import Meter
 from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
-from evaluators.base import Candidate, Score
-from evaluators.scorer import HarnessEvaluator
-from runs.config import load_config
-from runs.files import write_text
-from runs.split import Questions, divide
-from search.family import make_family
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
-from spaces.space import Space
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Score
+from runs.config.run_config import load_config
+from runs.output_files import write_text
+from runs.records.question_split import Questions, divide
+from search.setup.demo_models.model_family import make_family
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.space import Space
 
 CHECKS = (2, 5, 10, 20, 40, 70, 100)
 """Full evaluations after which the strategies are compared."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from evaluators.answer_gradients import Answers, backward
-from evaluators.base import TaskScore
-from evaluators.builder import Built
-from evaluators.scorer import HarnessEvaluator
-from runs.split import Questions
-from search.descent import Batches
-from search.learning import kept_aside
-from spaces.recipe import Recipe
+from evaluators.harness.answers.answer_gradients import Answers, backward
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import TaskScore
+from evaluators.resident_models.model_builder import Built
+from runs.records.question_split import Questions
+from search.engine.learning.adam_descent import Batches
+from search.engine.learning.coefficient_learning import kept_aside
+from spaces.recipes.recipe import Recipe
 
 ALL, LORA = "all weights", "LoRA"
 

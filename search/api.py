@@ -13,20 +13,20 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runs.config import RunConfig as RunConfig
-from runs.config import load_config as _load
-from search.errors import RunFailed as RunFailed
-from search.given import read
-from search.overrides import Overrides
-from spaces.problems import UserError as UserError
-from spaces.recipe import Recipe as Recipe
-from spaces.yaml_reader import Document
+from runs.config.run_config import RunConfig as RunConfig
+from runs.config.run_config import load_config as _load
+from search.inputs.given_config import read
+from search.inputs.input_error import RunFailed as RunFailed
+from search.inputs.overrides import Overrides
+from spaces.errors import UserError as UserError
+from spaces.mergekit.reader import Document
+from spaces.recipes.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:  # what brings torch or pandas is imported when it is called
-    from search.callbacks import Callback
-    from search.handle import Run
-    from search.preflight import Preflight
-    from search.scoring import Part, Scored
+    from search.commands.run_handle import Run
+    from search.commands.score_command import Part, Scored
+    from search.monitoring.callbacks import Callback
+    from search.preflight.preflight_result import Preflight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +78,8 @@ def check(
     Raises:
         UserError: With everything that a run would refuse.
     """
-    from search.checking import preflight
-    from search.depth import Depth
+    from search.commands.check_command import preflight
+    from search.preflight.preflight_depth import Depth
 
     overrides = Overrides(allow_test_sets=allow_test_sets or None)
     depth = Depth(weights=weights, smoke=smoke)
@@ -115,14 +115,14 @@ def run(
         ray_address: Likewise.
         dry_run: Made-up scores instead of models.
         allow_test_sets: Confirms well-known test sets.
-        callbacks: Told of the run as it goes on; see ``search.callbacks``.
+        callbacks: Told of the run as it goes on; see ``search.monitoring.callbacks``.
 
     Raises:
         UserError: With everything that is wrong with what was given.
         RunFailed: If not one candidate could be scored, or it was stopped at once.
     """
-    from search import commands
-    from search.handle import Run
+    from search.commands import run_command
+    from search.commands.run_handle import Run
 
     overrides = Overrides(
         trials=trials,
@@ -134,7 +134,7 @@ def run(
         allow_test_sets=allow_test_sets or None,
     )
     folder = None if out is None else Path(out)
-    study = commands.run(
+    study = run_command.run(
         _given(config),
         out=folder,
         overrides=overrides,
@@ -176,8 +176,8 @@ def resume(
     Raises:
         UserError: If it cannot be gone on with, or names code and is not trusted.
     """
-    from search import commands
-    from search.handle import Run
+    from search.commands import run_command
+    from search.commands.run_handle import Run
 
     overrides = Overrides(
         trials=trials,
@@ -188,7 +188,9 @@ def resume(
         ray_address=ray_address,
         moves=_moves(moved),
     )
-    commands.resume(study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks)
+    run_command.resume(
+        study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks
+    )
     return Run(study)
 
 
@@ -201,24 +203,24 @@ def validate(
     trust_study: bool = False,
 ) -> Run:
     """Score the best recipes and all baselines on held-out questions, as ``search validate``."""
-    from search import commands
-    from search.handle import Run
+    from search.commands import run_command
+    from search.commands.run_handle import Run
 
     overrides = Overrides(workers=workers, moves=_moves(moved))
-    commands.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
+    run_command.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
     return Run(study)
 
 
 def open_run(study: str | Path) -> Run:
     """A run to read: ``study.db``, its folder, or the URL of a database."""
-    from search.handle import Run
+    from search.commands.run_handle import Run
 
     return Run(study)
 
 
 def load_recipe(path: str | Path) -> Document:
     """Read a recipe file, ours or mergekit's: ``.recipe``, ``.locations``, ``.meta``."""
-    from search.recipe_files import read_recipe
+    from search.inputs.recipe_files import read_recipe
 
     return read_recipe(Path(path))
 
@@ -242,7 +244,7 @@ def build(
         UserError: If the recipe or a model cannot be used.
         RunFailed: If the disk is full, or the weights are not those that were scored.
     """
-    from search.building import build as build_model
+    from search.commands.build_command import build as build_model
 
     fingerprint, verified = build_model(
         Path(recipe),
@@ -276,13 +278,13 @@ def score(
         RunFailed: If it could not be scored.
     """
     given = read(_given(config), Overrides(allow_test_sets=allow_test_sets or None))
-    from search.scoring import score as score_one
+    from search.commands.score_command import score as score_one
 
     return score_one(given, what, questions=questions, limit=limit)
 
 
 def _moves(moved: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-    from search.moves import read_moves
+    from search.inputs.moved_locations import read_moves
 
     return read_moves(f"{old}={new}" for old, new in (moved or {}).items())
 

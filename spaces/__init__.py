@@ -1,1 +1,4 @@
-"""What can be searched: recipes, methods, spaces; pure Python and PyYAML."""
+"""What can be searched: recipes, the catalogue of methods, and the space that both are drawn from.
+
+Pure Python and PyYAML, nothing heavier. ``recipes.recipe`` is where to begin.
+"""

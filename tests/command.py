@@ -5,7 +5,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
-from search import cli
+from search.cli import app
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,10 @@ def search(*arguments: object) -> Done:
     """Run ``search ARGUMENTS...`` here; whatever escapes from it but its exit is a test failure."""
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["search", *map(str, arguments)]
-    cli._debug = False
+    app._debug = False
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            cli.main()
+            app.main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     finally:

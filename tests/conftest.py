@@ -119,7 +119,7 @@ def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Done]:
     """Runs a command line in this process, in ``tmp_path``: no second import of everything."""
-    from search.cli import main
+    from search.cli.app import main
 
     def run(*arguments: object) -> Done:
         capsys.readouterr()

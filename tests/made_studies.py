@@ -2,11 +2,11 @@
 
 import math
 
-from evaluators.base import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
-from runs.manifest import Manifest
-from runs.split import divide
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
-from spaces.sizes import Sizes
+from evaluators.protocol import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
+from runs.records.manifest import Manifest
+from runs.records.question_split import divide
+from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 
 def recipe(weight: float) -> Recipe:

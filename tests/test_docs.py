@@ -10,10 +10,10 @@ import pytest
 import typer
 import yaml
 
-from runs.config import RunConfig
-from search.cli import app
-from search.config_request import Wanted, all_named
-from search.drafting import drafted
+from runs.config.run_config import RunConfig
+from search.cli.app import app
+from search.setup.config_draft import drafted
+from search.setup.config_request import Wanted, all_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runs.records import Role, role_of
-from search.family import make_family
+from runs.records.record import Role, role_of
+from search.setup.demo_models.model_family import make_family
 from tests.command import search
 
 ROOT = Path(__file__).parent.parent

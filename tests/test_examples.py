@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runs.records import Split, State
-from runs.store import Store
-from search.family import make_family
+from runs.records.record import Split, State
+from runs.storage.store import Store
+from search.setup.demo_models.model_family import make_family
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))

@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -12,11 +14,29 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("spaces", "merging", "evaluators", "runs", "search")
 HEAVY = ("torch", "transformers", "ray", "lm_eval", "optuna", "pandas", "pydantic", "scipy")
 
+MOST_ENTRIES = 9
+"""Modules and sub-packages that somebody who opens a folder can take in."""
+
+MORE_ENTRIES: dict[str, int] = {}
+"""Folders whose field has more nouns, and how many."""
+
+SHARED_CLASSES = {
+    *("Answers", "Built", "Change", "Crew", "Depth", "Document", "Draft", "Job", "Known", "Layout"),
+    *("Lead", "Look", "Pace", "Place", "Pool", "Prepared", "Resident", "Rows", "Standing"),
+    *("Started", "Sums", "WriteError"),
+}
+"""Class names that two modules still share; none may be added."""
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 def imports(path: Path) -> set[str]:
     """Top-level names of everything a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -31,11 +51,8 @@ def files(folder: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_folder_imports_only_those_before_it(layer: str) -> None:
-    later = set(LAYERS[LAYERS.index(layer) + 1 :])
-    for path in files(layer):
-        assert not imports(path) & later, path
+def everything() -> list[Path]:
+    return [path for layer in LAYERS for path in files(layer)]
 
 
 def named(path: Path) -> str:
@@ -43,10 +60,17 @@ def named(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_folder_imports_only_those_before_it(layer: str) -> None:
+    later = set(LAYERS[LAYERS.index(layer) + 1 :])
+    for path in files(layer):
+        assert not imports(path) & later, path
+
+
 def modules_of(path: Path, known: set[str]) -> set[str]:
     """Which of the product's modules a file imports, wherever in it and for whatever."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -56,22 +80,63 @@ def modules_of(path: Path, known: set[str]) -> set[str]:
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    paths = {named(path): path for layer in LAYERS for path in files(layer)}
+    paths = {named(path): path for path in everything()}
     graph = {name: modules_of(path, set(paths)) for name, path in paths.items()}
     TopologicalSorter(graph).prepare()  # CycleError names a circle
 
 
+def entries(folder: Path) -> list[str]:
+    """Modules and sub-packages of a folder, but those that Python asks for."""
+    return sorted(
+        one.name
+        for one in folder.iterdir()
+        if (one.suffix == ".py" and not one.name.startswith("__")) or (one / "__init__.py").exists()
+    )
+
+
+def test_folders_can_be_taken_in() -> None:
+    folders = {path.parent for path in everything()}
+    large = {
+        str(folder.relative_to(ROOT)): len(entries(folder))
+        for folder in folders
+        if len(entries(folder)) > MOST_ENTRIES
+    }
+    assert large == MORE_ENTRIES
+
+
+def test_every_folder_with_modules_is_a_package_that_says_what_it_is() -> None:
+    for folder in {path.parent for path in everything()}:
+        assert ast.get_docstring(tree_of(folder / "__init__.py")), folder
+
+
+def test_no_file_or_folder_name_stands_twice() -> None:
+    places = defaultdict(set)
+    for path in everything():
+        for one in (path, *path.relative_to(ROOT).parents):
+            if not one.name.startswith("__") and one.name:
+                places[one.stem].add(str(one.parent / one.stem))
+    assert not {name: sorted(where) for name, where in places.items() if len(where) > 1}
+
+
+def test_no_class_name_stands_twice() -> None:
+    places = defaultdict(list)
+    for path in everything():
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(named(path))
+    shared = {name: where for name, where in places.items() if len(where) > 1}
+    assert set(shared) == SHARED_CLASSES, shared
+
+
 @pytest.mark.parametrize(
-    ("package", "owner"), [("lm_eval", "evaluators/harness"), ("ray", "evaluators/ray_cluster")]
+    ("package", "owner"),
+    [
+        ("lm_eval", "evaluators.harness.lm_eval_adapter"),
+        ("ray", "evaluators.workers.cluster.ray_cluster"),
+    ],
 )
 def test_one_module_imports_it(package: str, owner: str) -> None:
-    users = [
-        str(path.relative_to(ROOT).with_suffix(""))
-        for layer in LAYERS
-        for path in files(layer)
-        if package in imports(path)
-    ]
-    assert users == [owner]
+    assert [named(path) for path in everything() if package in imports(path)] == [owner]
 
 
 def test_spaces_needs_no_heavy_package() -> None:
@@ -80,9 +145,8 @@ def test_spaces_needs_no_heavy_package() -> None:
 
 
 def test_mergekit_is_never_imported_by_the_product() -> None:
-    for layer in LAYERS:
-        for path in files(layer):
-            assert "mergekit" not in imports(path), path
+    for path in everything():
+        assert "mergekit" not in imports(path), path
 
 
 def loaded_after(code: str) -> set[str]:
@@ -97,17 +161,21 @@ def loaded_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import " + ", ".join(LAYERS),
-        "import evaluators.base, evaluators.spec, evaluators.pool, evaluators.fake",
-        "import search.cli",
+        "import "
+        + ", ".join(sorted({named(path.parent / "__init__.py") for path in everything()})),
+        "import evaluators.protocol, evaluators.harness_spec, evaluators.workers.pool\n"
+        "import evaluators.synthetic_evaluator",
+        "import search.cli.app",
     ],
+    ids=["packages", "evaluators", "command line"],
 )
 def test_light_imports(code: str) -> None:
     assert loaded_after(code) == set()
 
 
 def test_reading_a_study_needs_no_models() -> None:
-    assert not loaded_after("import search.reading") & {"torch", "transformers", "ray", "lm_eval"}
+    loaded = loaded_after("import search.commands.study_commands")
+    assert not loaded & {"torch", "transformers", "ray", "lm_eval"}
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -121,19 +189,17 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_no_forbidden_module_names() -> None:
-    for layer in LAYERS:
-        for path in files(layer):
-            assert path.stem not in {"utils", "helpers", "common", "misc"}, path
+    for path in everything():
+        assert path.stem not in {"utils", "helpers", "common", "misc"}, path
 
 
 def test_only_the_command_line_prints() -> None:
-    for layer in LAYERS:
-        for path in files(layer):
-            calls = [
-                node
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id == "print"
-            ]
-            assert not calls or path == ROOT / "search" / "cli.py", path
+    for path in everything():
+        calls = [
+            node
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
+        ]
+        assert not calls or path == ROOT / "search" / "cli" / "app.py", path

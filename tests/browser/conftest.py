@@ -15,23 +15,23 @@ from typing import Any
 
 import pytest
 
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import SerialPool
-from runs.config import RunConfig
-from runs.images import flags
-from runs.manifest import Manifest
-from runs.split import divide
-from runs.store import Store
-from search.book import read_book, resolve_book
-from search.descent import Descent
-from search.learning import starts
-from search.lessons import FACT, Track
-from search.overrides import Overrides
-from search.reading import config_of
-from search.session import Session, objectives, versions
-from search.summary import make_report
-from spaces.coefficients import Coefficients
-from spaces.recipe import Recipe
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import SerialPool
+from runs.config.run_config import RunConfig
+from runs.records.manifest import Manifest
+from runs.records.question_split import divide
+from runs.report.figure_images import flags
+from runs.storage.store import Store
+from search.commands.study_commands import config_of
+from search.engine.learning.adam_descent import Descent
+from search.engine.learning.coefficient_learning import starts
+from search.engine.learning.learning_progress import FACT, Track
+from search.engine.session import Session, objectives, versions
+from search.engine.trials.seed_book import read_book, resolve_book
+from search.inputs.overrides import Overrides
+from search.monitoring.study_summary import make_report
+from spaces.recipes.coefficients import Coefficients
+from spaces.recipes.recipe import Recipe
 
 NASTY = "<script>window.hacked=1</script>"
 CONFIG = """

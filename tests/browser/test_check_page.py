@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from merging.affinity import survey
-from merging.checkpoint import Checkpoint
-from search.advice import advise
-from search.model_facts import ModelFacts
-from search.preflight import Preflight, Room, SpaceSize
-from search.preflight_page import page
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.tensor_statistics.model_similarity import survey
+from search.preflight.advice import advise
+from search.preflight.model_facts import ModelFacts
+from search.preflight.preflight_result import Preflight, Room, SpaceSize
+from search.preflight.rendering.preflight_html import page
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runs.images import BrowserError, images
-from runs.page.page import figures
-from runs.report import to_html, write_report
-from search.reading import report as write
+from runs.report.figure_images import BrowserError, images
+from runs.report.html.page import figures
+from runs.report.report_files import to_html, write_report
+from search.commands.study_commands import report as write
 
 PICTURES = {
     # name: width, height, first section shown, dark

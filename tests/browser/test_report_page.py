@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 
-from runs.finalists import Entry, Standing
-from runs.leaderboard import ranked
-from runs.page.page import figures
-from runs.records import Role
-from runs.report import to_html
-from runs.resampling import Resampling
-from runs.store import Store
-from runs.verdict import verdict
-from search.overrides import Overrides
-from search.reading import config_of, opened
-from search.summary import make_report
+from runs.ranking.finalists import Entry, Standing
+from runs.ranking.leaderboard import ranked
+from runs.ranking.verdict import verdict
+from runs.records.record import Role
+from runs.report.html.page import figures
+from runs.report.report_files import to_html
+from runs.statistics.resampling import Resampling
+from runs.storage.store import Store
+from search.commands.study_commands import config_of, opened
+from search.inputs.overrides import Overrides
+from search.monitoring.study_summary import make_report
 from tests.browser.conftest import make_study
 
 NASTY = "<script>window.hacked=1</script>"

@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators.base import (
+from evaluators.custom_evaluator import ModelEvaluator, OwnFactory
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import check
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import (
     Candidate,
     Evaluator,
     EvaluatorError,
@@ -21,13 +25,9 @@ from evaluators.base import (
     Score,
     combine,
 )
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.harness import check
-from evaluators.own import ModelEvaluator, OwnFactory
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec, TaskSpec
-from merging.build import build_into
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from merging.building.build import build_into
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 
 def recipe(**weights: float) -> Recipe:
@@ -212,11 +212,11 @@ class TestOwn(EvaluatorContract):
         ("reference", "words"),
         [
             ("nothing.here:Name", "No module named"),
-            ("evaluators.own:Nothing", "has no attribute"),
+            ("evaluators.custom_evaluator:Nothing", "has no attribute"),
             ("/nowhere/judge.py:Name", "No such file"),
             ("Name", "expected file.py:NAME or module:NAME"),
-            ("evaluators.own:__name__", "expected something to call"),
-            ("evaluators.own:ModelEvaluator", "cannot be made"),
+            ("evaluators.custom_evaluator:__name__", "expected something to call"),
+            ("evaluators.custom_evaluator:ModelEvaluator", "cannot be made"),
             ("builtins:repr", "expected an object with catalogue"),
         ],
     )
@@ -236,7 +236,7 @@ class TestOwn(EvaluatorContract):
             built.append(build_into(*args, **options))
             return built[-1]
 
-        monkeypatch.setattr("evaluators.builder.build_into", building)
+        monkeypatch.setattr("evaluators.resident_models.model_builder.build_into", building)
         evaluator = Letters(spec)
         ids = tuple(question.id for question in evaluator.catalogue().questions)
         first, second = recipe(math=0.5, code=0.5), recipe(math=0.2, code=0.8)

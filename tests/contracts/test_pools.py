@@ -21,7 +21,10 @@ from typing import Any
 import pytest
 import ray
 
-from evaluators.base import (
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import check
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import (
     DETAIL,
     MESSAGE,
     Candidate,
@@ -30,14 +33,11 @@ from evaluators.base import (
     FailureKind,
     Score,
 )
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.harness import check
-from evaluators.pool import Pool, Result, SerialPool
-from evaluators.ray_pool import RayPool
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec, TaskSpec
-from search.stop import on_signals
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Pool, Result, SerialPool
+from evaluators.workers.ray_pool import RayPool
+from search.engine.processes.stop_signals import on_signals
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 MakePool = Callable[..., Pool]
 
@@ -537,10 +537,10 @@ class TestRayPool(PoolContract):
 SCRIPT = """
 import os, signal, time
 from functools import partial
-from evaluators.base import Candidate, Score
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.ray_pool import RayPool
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Candidate, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.ray_pool import RayPool
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 stopped = []
 spec = FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, seconds=1.5)
 pool = RayPool(partial(FakeEvaluator, spec), workers=1, gpus=0.0)
@@ -574,10 +574,10 @@ FULL = """
 import os, signal
 from functools import partial
 import ray
-from evaluators.base import Candidate, Score
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.ray_pool import RayPool
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Candidate, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.ray_pool import RayPool
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 class Threads(FakeEvaluator):
     @property

@@ -13,14 +13,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from evaluators.base import Failure, FailureKind
-from runs import lock
-from runs.creation import STUDY_NAME
-from runs.database import WriteError, optuna_storage, url_of
-from runs.lock import LockedError, LockLostError
-from runs.manifest import FORMAT
-from runs.records import Split, State
-from runs.store import NotUnderWayError, Store, StoreError
+from evaluators.protocol import Failure, FailureKind
+from runs.records.manifest import FORMAT
+from runs.records.record import Split, State
+from runs.storage.database import study_lock
+from runs.storage.database.connection import WriteError, optuna_storage, url_of
+from runs.storage.database.study_lock import LockedError, LockLostError
+from runs.storage.store import NotUnderWayError, Store, StoreError
+from runs.storage.study_creation import STUDY_NAME
 from tests.made_studies import manifest, recipe, score
 
 
@@ -374,7 +374,7 @@ def test_a_clock_that_is_set_back_gives_no_negative_times(store: Store) -> None:
 
 HOLD = """
 import os, sys, time
-from runs.store import Store
+from runs.storage.store import Store
 store = Store.open(sys.argv[1])
 store.hold()
 if sys.argv[2] == "die":
@@ -415,8 +415,10 @@ def elsewhere(store: Store, *, silent: float, birth: str = "77@another-boot@4026
 def test_a_silent_holder_elsewhere_counts_as_dead_after_a_while(
     unheld: Store, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "WATCH_SECONDS", 0.2)
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 1000.0)  # this test may take longer than a real beat
+    monkeypatch.setattr(study_lock, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(
+        study_lock, "BEAT_SECONDS", 1000.0
+    )  # this test may take longer than a real beat
     unheld.hold()
     other, store = Store.open(location), unheld
     elsewhere(store, silent=100)
@@ -434,11 +436,11 @@ def test_clocks_that_differ_do_not_kill_a_driver(
     elsewhere(store, silent=3600)
 
     def watched(seconds: float) -> None:
-        assert seconds == lock.WATCH_SECONDS > lock.BEAT_SECONDS
+        assert seconds == study_lock.WATCH_SECONDS > study_lock.BEAT_SECONDS
         write(store, "update merge_search_lock set beat = beat + 15")
 
     other = Store.open(location)
-    monkeypatch.setattr(lock.time, "sleep", watched)
+    monkeypatch.setattr(study_lock.time, "sleep", watched)
     with pytest.raises(LockedError, match="on far"):
         other.hold()
     other.close()
@@ -463,7 +465,7 @@ def test_a_process_is_known_by_more_than_its_id(store: Store, location: str, wha
 def test_signs_of_life_are_given_by_a_thread(
     unheld: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(study_lock, "BEAT_SECONDS", 0.05)
     store = unheld
     store.hold()
     before = store.lock.holder().beat

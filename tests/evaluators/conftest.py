@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.spec import HarnessSpec, TaskSpec
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 COMMON = """
 dataset_path: json

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evaluators.answer_gradients import Answers, backward
-from evaluators.attempt import attempt
-from evaluators.base import Candidate, Failure, LossGradient, scored
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec, TaskSpec
-from spaces.coefficients import Coefficients
-from spaces.recipe import Recipe
+from evaluators.harness.answers.answer_gradients import Answers, backward
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import Candidate, Failure, LossGradient, scored
+from evaluators.workers.attempt import attempt
+from spaces.recipes.coefficients import Coefficients
+from spaces.recipes.recipe import Recipe
 
 MakeSpec = Callable[..., HarnessSpec]
 

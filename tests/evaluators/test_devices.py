@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.scorer import HarnessEvaluator
-from spaces.recipe import Recipe
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Failure, FailureKind, Score
+from spaces.recipes.recipe import Recipe
 
 TASKS = ("tiny_pick", "tiny_write", "tiny_text", "tiny_last")
 ROUNDED = {"tiny_text", "tiny_last"}
@@ -155,7 +155,7 @@ def full(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """There is no memory left on the device; on the CPU a build says so."""
     if device.type == "cpu":
         with monkeypatch.context() as patch:
-            patch.setattr("evaluators.builder.build_into", _no_memory)
+            patch.setattr("evaluators.resident_models.model_builder.build_into", _no_memory)
             yield
         return
     torch.cuda.empty_cache()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from evaluators.base import EvaluatorError
-from evaluators.harness import check, name_problems
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import TaskSpec
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import check, name_problems
+from evaluators.harness_spec import TaskSpec
+from evaluators.protocol import EvaluatorError
 
 MakeSpec = Any
 
@@ -171,7 +171,7 @@ def test_nothing_leaks_into_the_process(make_spec: MakeSpec, mix: Any) -> None:
     def state() -> tuple[Any, ...]:
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
-    from evaluators.base import Candidate
+    from evaluators.protocol import Candidate
 
     before = state()
     evaluator = HarnessEvaluator(make_spec("tiny_vote", "tiny_shots"))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.scorer import HarnessEvaluator
-from spaces.recipe import Merge, Model, Recipe, Slice, Source, parameters
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate, Failure, FailureKind, Score
+from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source, parameters
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +150,15 @@ class _Narrow:
 
 def _narrow(monkeypatch: pytest.MonkeyPatch, fits: int) -> _Narrow:
     narrow = _Narrow(fits)
-    from evaluators import resident
+    from evaluators.resident_models import resident_model
 
-    make = resident.Skeleton.__init__
+    make = resident_model.Skeleton.__init__
 
     def init(self: Any, model: Any) -> None:
         model.register_forward_pre_hook(narrow, with_kwargs=True)
         make(self, model)
 
-    monkeypatch.setattr(resident.Skeleton, "__init__", init)
+    monkeypatch.setattr(resident_model.Skeleton, "__init__", init)
     return narrow
 
 
@@ -213,7 +213,9 @@ def test_a_model_that_says_the_same_always(
     wanted = make_spec("tiny_pick", "tiny_write", models=models)
     evaluator = HarnessEvaluator(wanted)
     asked: list[Any] = []
-    monkeypatch.setattr("evaluators.scorer.respond", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        "evaluators.harness.harness_evaluator.respond", lambda *args: asked.append(args)
+    )
     result = ask(evaluator, mix(still=1.0, math=1e-9))
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.DEGENERATE
@@ -233,7 +235,7 @@ def test_a_model_that_says_the_same_always(
 def test_interrupts_pass_through(make_spec: Any, mix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = HarnessEvaluator(make_spec("tiny_pick"))
     with monkeypatch.context() as patch:
-        patch.setattr("evaluators.builder.build_into", _interrupt)
+        patch.setattr("evaluators.resident_models.model_builder.build_into", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             ask(evaluator, mix(math=1.0))
     assert isinstance(ask(evaluator, mix(math=1.0)), Score)

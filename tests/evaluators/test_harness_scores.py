@@ -12,14 +12,14 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evaluators.base import Candidate, Failure, Score, TaskScore
-from evaluators.harness import check
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec, TaskSpec
-from merging.build import build_into, write_model
-from merging.checkpoint import Checkpoint
-from merging.plan import plan
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import check
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import Candidate, Failure, Score, TaskScore
+from merging.building.build import build_into, write_model
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.planning.merge_plan import plan
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 
 def reference(
@@ -242,7 +242,7 @@ def test_the_recipe_scored_last_is_not_built_again(
         built.append(build_into(planned, checkpoints, targets, **options))
         return built[-1]
 
-    monkeypatch.setattr("evaluators.builder.build_into", building)
+    monkeypatch.setattr("evaluators.resident_models.model_builder.build_into", building)
     evaluator = HarnessEvaluator(make_spec("tiny_pick", device="cpu"))
     ids = tuple(question.id for question in evaluator.catalogue().questions)
     first, second = mix(math=0.5, code=0.5), mix(math=0.2, code=0.8)

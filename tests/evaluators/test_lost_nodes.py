@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from evaluators import crew
-from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.crew import Crew
-from evaluators.dispatch import NODE_LOSSES, Dispatch
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Result
-from evaluators.ray_cluster import Answer, Node
-from evaluators.rooms import Need
-from evaluators.worker import Started
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Candidate, Failure, FailureKind, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.cluster.ray_cluster import Answer, Node
+from evaluators.workers.pool import Result
+from evaluators.workers.scheduling import worker_set
+from evaluators.workers.scheduling.capacity import Need
+from evaluators.workers.scheduling.scheduler import NODE_LOSSES, Dispatch
+from evaluators.workers.scheduling.worker_set import Crew
+from evaluators.workers.worker import Started
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 EVALUATOR = FakeEvaluator(FakeSpec(parents=("a",), tasks=(("one", 1.0),), questions=10))
 SOURCE = Source(of=Model("a"), parameters=parameters(weight=1.0))
@@ -134,7 +134,7 @@ def test_the_first_workers_start_once_all_nodes_were_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Or a node that answers late would get none, or what it lacks would be told too late."""
-    monkeypatch.setattr(crew, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(worker_set, "WATCH_SECONDS", 0.0)
     nodes, acts = Nodes("xy"), list[Callable[[], None]]()
     made = hire(nodes, count=2, inspect=tuple)(enqueue=acts.append, orphaned=print)
     made.watch()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import ray
 
-from evaluators.base import EvaluatorError
-from evaluators.ray_cluster import Cluster
-from evaluators.ray_start import check_folder
+from evaluators.protocol import EvaluatorError
+from evaluators.workers.cluster.ray_cluster import Cluster
+from evaluators.workers.cluster.ray_start import check_folder
 
 
 def folder_of(length: int) -> str:

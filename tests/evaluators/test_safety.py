@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from evaluators.base import Candidate, EvaluatorError, Score
-from evaluators.harness import check
-from evaluators.scorer import HarnessEvaluator
-from evaluators.spec import HarnessSpec
-from runs.config import RunConfig
-from spaces.recipe import Recipe
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import check
+from evaluators.harness_spec import HarnessSpec
+from evaluators.protocol import Candidate, EvaluatorError, Score
+from runs.config.run_config import RunConfig
+from spaces.recipes.recipe import Recipe
 
 CODE = """
 from pathlib import Path

@@ -17,18 +17,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.base import FailureKind, TaskInfo, combine, least_stderr
-from evaluators.batching import LARGEST, auto_batch_size, fitting_batch, sequence_bytes
-from evaluators.encodings import Encodings
-from evaluators.failures import NonFiniteScoreError, failure_from
-from evaluators.isolation import quiet, seeded
-from evaluators.memory import free_bytes, left_in_cgroups
-from evaluators.metrics import MetricError, choose_metric
-from evaluators.questions import questions_of
-from evaluators.scoring import jackknife, mean_stderr, outcome, task_score
-from evaluators.task_files import task_files
-from merging.plan import PlanError
-from merging.sealing import NonFiniteError
+from evaluators.harness.answers.task_scores import jackknife, mean_stderr, outcome, task_score
+from evaluators.harness.process_isolation import quiet, seeded
+from evaluators.harness.questions.question_ids import questions_of
+from evaluators.harness.tasks.metric_choice import MetricError, choose_metric
+from evaluators.harness.tasks.task_files import task_files
+from evaluators.protocol import FailureKind, TaskInfo, combine, least_stderr
+from evaluators.resident_models.candidate_failures import NonFiniteScoreError, failure_from
+from evaluators.resident_models.devices.batch_size import (
+    LARGEST,
+    auto_batch_size,
+    fitting_batch,
+    sequence_bytes,
+)
+from evaluators.resident_models.devices.free_memory import free_bytes, left_in_cgroups
+from evaluators.resident_models.encoding_cache import Encodings
+from merging.building.output_checks import NonFiniteError
+from merging.planning.merge_plan import PlanError
 
 documents = st.lists(
     st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none()),
@@ -157,11 +162,15 @@ def test_workers_that_share_a_gpu_do_not_fill_it(monkeypatch: pytest.MonkeyPatch
 def test_files_in_memory_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = SimpleNamespace(free=3, available=90)
     monkeypatch.setattr("psutil.virtual_memory", lambda: machine)
-    monkeypatch.setattr("evaluators.memory.left_in_cgroups", list)
+    monkeypatch.setattr("evaluators.resident_models.devices.free_memory.left_in_cgroups", list)
     assert free_bytes(torch.device("cpu")) == 90
-    monkeypatch.setattr("evaluators.memory.left_in_cgroups", lambda: [50, 70])
+    monkeypatch.setattr(
+        "evaluators.resident_models.devices.free_memory.left_in_cgroups", lambda: [50, 70]
+    )
     assert free_bytes(torch.device("cpu")) == 50
-    monkeypatch.setattr("evaluators.memory.left_in_cgroups", lambda: [-1])
+    monkeypatch.setattr(
+        "evaluators.resident_models.devices.free_memory.left_in_cgroups", lambda: [-1]
+    )
     assert free_bytes(torch.device("cpu")) == 0
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from runs.records import Split, State
-from runs.store import Store
+from runs.records.record import Split, State
+from runs.storage.store import Store
 
 
 def lines(log: Path) -> Iterator[dict[str, Any]]:

@@ -9,15 +9,15 @@ from functools import partial
 import optuna
 from rich.console import Console
 
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Pool, SerialPool
-from runs.config import RunConfig
-from runs.store import Store
-from search.book import read_book
-from search.monitor import LogMonitor
-from search.overrides import Overrides
-from search.reading import config_of, opened
-from search.session import Session, manifest_of
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Pool, SerialPool
+from runs.config.run_config import RunConfig
+from runs.storage.store import Store
+from search.commands.study_commands import config_of, opened
+from search.engine.session import Session, manifest_of
+from search.engine.trials.seed_book import read_book
+from search.inputs.overrides import Overrides
+from search.monitoring.monitor import LogMonitor
 from tests.faults.witness import witness
 
 # What Optuna loads late, loaded before drivers are forked.
@@ -80,7 +80,7 @@ def _pool(log: str, workers: int) -> Pool:
         return SerialPool(make)
     from ray._private.worker import global_worker
 
-    from evaluators.ray_pool import RayPool
+    from evaluators.workers.ray_pool import RayPool
 
     pool = RayPool(make, workers=workers, gpus=0.0, cpus=0.5)
     dashboard = global_worker.node.address_info["webui_url"] or ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.store import Store
+from runs.storage.store import Store
 from tests.faults.checker import Found, Seen, check, lines, seconds_to_first_new
 from tests.faults.driver import drive, make_study
 

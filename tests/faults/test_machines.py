@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from runs.records import Split, State
-from runs.store import Store
-from runs.utilisation import attended
+from runs.activity.worker_register import attended
+from runs.records.record import Split, State
+from runs.storage.store import Store
 from tests.conftest import missing
 from tests.faults.machines import PATIENCE, Machines, absent, refused
 from tests.faults.test_driver_kills import say
@@ -33,7 +33,7 @@ PAGE = blocks(ROOT / "docs" / "cluster.md")
 EVALUATOR = """
 import socket, time
 from pathlib import Path
-from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
 
 class Slow(FakeEvaluator):
     def evaluate(self, candidate):

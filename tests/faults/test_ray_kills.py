@@ -12,13 +12,13 @@ import psutil
 import pytest
 import yaml
 
-from evaluators.base import FailureKind
-from runs.records import Split, State
-from runs.store import Store
+from evaluators.protocol import FailureKind
+from runs.records.record import Split, State
+from runs.storage.store import Store
 
 EVALUATOR = """
 import os, signal, sys, time
-from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
 
 class Slow(FakeEvaluator):
     def evaluate(self, candidate):

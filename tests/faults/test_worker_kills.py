@@ -19,24 +19,18 @@ import pytest
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from evaluators import dispatch
-from evaluators.base import (
-    Candidate,
-    EvaluatorError,
-    EvaluatorFactory,
-    Failure,
-    FailureKind,
-)
-from evaluators.fake import FakeEvaluator
-from evaluators.ray_pool import RayPool
-from runs.records import Split
-from runs.store import Store
-from runs.utilisation import attended
-from search.monitor import LogMonitor
-from search.overrides import Overrides
-from search.reading import config_of, opened
-from search.session import Session
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Candidate, EvaluatorError, EvaluatorFactory, Failure, FailureKind
+from evaluators.synthetic_evaluator import FakeEvaluator
+from evaluators.workers.ray_pool import RayPool
+from evaluators.workers.scheduling import scheduler
+from runs.activity.worker_register import attended
+from runs.records.record import Split
+from runs.storage.store import Store
+from search.commands.study_commands import config_of, opened
+from search.engine.session import Session
+from search.inputs.overrides import Overrides
+from search.monitoring.monitor import LogMonitor
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 from tests.faults.checker import Seen, check, lines
 from tests.faults.driver import SPEC, make_study
 from tests.faults.test_driver_kills import FORKED, say
@@ -234,7 +228,7 @@ def test_a_candidate_whose_nodes_go_away_is_given_up(cluster: Cluster) -> None:
 
 
 def loses_its_node(address: str, process: int) -> None:
-    dispatch.NODE_LOSSES = 0  # the first counts
+    scheduler.NODE_LOSSES = 0  # the first counts
     make = partial(FakeEvaluator, replace(SPEC, seconds=1000.0))
     pool = RayPool(make, gpus=0.0, address=address, retries=5)
     questions = tuple(question.id for question in pool.catalogue().questions)

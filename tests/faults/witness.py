@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluators.base import Candidate, Catalogue, Evaluator, Failure, Score
-from evaluators.fake import FakeEvaluator, FakeSpec
+from evaluators.protocol import Candidate, Catalogue, Evaluator, Failure, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
 
 
 class Witness:

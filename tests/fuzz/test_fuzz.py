@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from runs.config import RunConfig
+from runs.config.run_config import RunConfig
 from tests.command import Done, search
 from tests.faults.driver import drive_here
 from tests.fuzz.mutations import broken_bytes, broken_text

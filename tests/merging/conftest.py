@@ -12,11 +12,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from merging.build import tensors
-from merging.checkpoint import Checkpoint
-from merging.plan import plan
+from merging.building.build import tensors
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.planning.merge_plan import plan
 from spaces.mergekit import from_yaml, to_yaml
-from spaces.recipe import Recipe
+from spaces.recipes.recipe import Recipe
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from spaces.methods import METHODS, BaseRule, Kind, Method
+from spaces.catalogue.method_catalogue import METHODS, BaseRule, Kind, Method
 
 Document = dict[str, Any]
 

@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from merging import writer
-from merging.build import build_into, tensors, write_model
-from merging.checkpoint import Checkpoint
-from merging.fingerprint import fingerprint_checkpoint, seal, seals, tensor_hash
-from merging.plan import MergePlan, plan
-from merging.sealing import BuildError, NonFiniteError
-from spaces.recipe import Merge, Model, Recipe, Source
+from merging.building import model_writer
+from merging.building.build import build_into, tensors, write_model
+from merging.building.fingerprint import fingerprint_checkpoint, seal, seals, tensor_hash
+from merging.building.output_checks import BuildError, NonFiniteError
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.planning.merge_plan import MergePlan, plan
+from spaces.recipes.recipe import Merge, Model, Recipe, Source
 
 DARE = {
     "method": "dare_ties",
@@ -327,7 +327,7 @@ def test_disk_fails_half_way(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer, "copy_files", failure)
+    monkeypatch.setattr(model_writer, "copy_files", failure)
     with pytest.raises(BuildError, match=message):
         write_model(planned(DARE, checkpoints), checkpoints, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging.checkpoint import WHOLE, Checkpoint, CheckpointError, widest_dtype
-from merging.layout import LayerPattern
+from merging.checkpoints.checkpoint import WHOLE, Checkpoint, CheckpointError, widest_dtype
+from merging.checkpoints.files.model_layout import LayerPattern
 
 
 @pytest.fixture

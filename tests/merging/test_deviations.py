@@ -17,13 +17,13 @@ from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from merging.build import build_into
-from merging.checkpoint import Checkpoint
-from merging.kernels import Operands, combine
-from merging.masks import MaskKey
-from merging.plan import PlanError, plan
-from spaces.methods import METHODS, Scope
-from spaces.recipe import Recipe
+from merging.building.build import build_into
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.kernels.random_masks import MaskKey
+from merging.methods.method_registry import Operands, combine
+from merging.planning.merge_plan import PlanError, plan
+from spaces.catalogue.method_catalogue import METHODS, Scope
+from spaces.recipes.recipe import Recipe
 
 Build = Callable[..., dict[str, Tensor]]
 
@@ -124,10 +124,10 @@ def test_same_bits_in_every_process(tiny_family: dict[str, Path]) -> None:
         "import json, random, sys, torch\n"
         "random.seed(); torch.seed()\n"
         "torch.set_num_threads(2)\n"
-        "from merging.build import build_into\n"
-        "from merging.checkpoint import Checkpoint\n"
-        "from merging.plan import plan\n"
-        "from spaces.recipe import Recipe\n"
+        "from merging.building.build import build_into\n"
+        "from merging.checkpoints.checkpoint import Checkpoint\n"
+        "from merging.planning.merge_plan import plan\n"
+        "from spaces.recipes.recipe import Recipe\n"
         "merge, models = json.loads(sys.argv[1])\n"
         "opened = {n: Checkpoint.open(p, name=n) for n, p in models.items()}\n"
         "made = plan(Recipe.from_dict({'merge': merge}), opened)\n"

@@ -17,20 +17,27 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from merging.build import build_into, tensors, write_model
-from merging.cache import Statistics
-from merging.checkpoint import Checkpoint
-from merging.looks import BLOCK
-from merging.masks import MaskKey, keep
-from merging.passes import MERGES
-from merging.plan import MergePlan, plan
-from merging.sealing import NonFiniteError
-from merging.supply import CopyingCarrier, Mapped, PinnedCarrier, Resident, Streamed, Supply
+from merging.building.build import build_into, tensors, write_model
+from merging.building.output_checks import NonFiniteError
+from merging.building.tensor_sources import (
+    CopyingCarrier,
+    Mapped,
+    PinnedCarrier,
+    Resident,
+    Streamed,
+    Supply,
+)
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.kernels.random_masks import MaskKey, keep
+from merging.kernels.torch_kernels.merge_kernels import MERGES
+from merging.kernels.torch_kernels.reduction_kernels import BLOCK
+from merging.planning.merge_plan import MergePlan, plan
+from merging.tensor_statistics.statistics_cache import Statistics
+from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit import from_yaml
-from spaces.methods import METHODS
-from spaces.recipe import Recipe
+from spaces.recipes.recipe import Recipe
 from tests.merging.documents import CELLS, FILES, document, make_folders
-from tests.merging.test_fused import CPU, SIZES, merged
+from tests.merging.test_dispatch import CPU, SIZES, merged
 
 Checkpoints = Mapping[str, Checkpoint]
 DTYPES = ("bfloat16", "float16", "float32")

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from merging import choices, geometry, masks, selection, sparsify
-from merging.counters import below
-from merging.kernels import Operands, combine
-from merging.masks import MaskKey
-from merging.operands import as_lines, from_lines
-from merging.series import Series
-from merging.thinnings import Ranked
+from merging.kernels import random_masks
+from merging.kernels.blocked_sums import Series
+from merging.kernels.keep_rules import Ranked
+from merging.kernels.random_masks import MaskKey
+from merging.kernels.torch_kernels import entrywise_kernels
+from merging.kernels.torch_kernels.mask_kernels import below
+from merging.methods import entrywise_methods, linear_coefficients, sparsification
+from merging.methods.method_registry import Operands, combine
+from merging.methods.operands import as_lines, from_lines
 
 CPU = torch.device("cpu")
 
@@ -103,7 +105,7 @@ def test_multislerp_needs_no_move_on_the_sphere(data: st.DataObject, count: int)
     direction = mean / mean.norm()
     tangents = units - (units @ direction)[:, None] * direction
     assert float((shares @ tangents).norm()) < 1e-12
-    found = geometry.multislerp_coefficients(
+    found = linear_coefficients.multislerp_coefficients(
         (inputs @ inputs.T).tolist(), weights=weights, normalize=True, eps=1e-8
     )
     expected = direction * (shares @ inputs.norm(dim=1))
@@ -120,7 +122,7 @@ def test_karcher_is_where_the_ways_to_the_inputs_balance(seed: int, count: int) 
     centre = torch.randn(8, generator=noise, dtype=torch.float64)
     inputs = centre + torch.randn(count, 8, generator=noise, dtype=torch.float64) * 0.3
     gram = (inputs @ inputs.T).tolist()
-    found = geometry.karcher_coefficients(gram, max_iter=100, tol=1e-7)
+    found = linear_coefficients.karcher_coefficients(gram, max_iter=100, tol=1e-7)
     mean = torch.tensor(found, dtype=torch.float64) @ inputs
     assert float(mean.norm()) == pytest.approx(float(inputs.norm(dim=1).mean()))
     direction = mean / mean.norm()
@@ -130,11 +132,11 @@ def test_karcher_is_where_the_ways_to_the_inputs_balance(seed: int, count: int) 
     assert float((ways * (units - cosines[:, None] * direction)).mean(dim=0).norm()) < 1e-6
 
 
-@pytest.mark.parametrize("method", sorted(geometry.COMBINATIONS))
+@pytest.mark.parametrize("method", sorted(linear_coefficients.COMBINATIONS))
 def test_coefficients_of_what_is_not_finite_keep_it(method: str) -> None:
     """A NaN must reach the result, and no coefficient may be one for another reason."""
     gram = [[math.nan, 1.0], [1.0, math.inf]]
-    found = geometry.COMBINATIONS[method].of(gram, {"weight": [1.0, 1.0]}, {"t": 0.3})
+    found = linear_coefficients.COMBINATIONS[method].of(gram, {"weight": [1.0, 1.0]}, {"t": 0.3})
     assert found == (1.0, 1.0)
 
 
@@ -143,8 +145,10 @@ def test_two_arcs_agree(scale: float, t: float) -> None:
     """nuslerp is slerp at the share of the second weight, but for nearly parallel tensors."""
     gram = [[scale**2, 0.3 * scale**2], [0.3 * scale**2, scale**2]]
     if scale > 1e-6:  # they differ in what counts as no norm
-        slerp = geometry.slerp_coefficients(gram, t=t)
-        assert slerp == pytest.approx(geometry.nuslerp_coefficients(gram, weights=(1 - t, t)))
+        slerp = linear_coefficients.slerp_coefficients(gram, t=t)
+        assert slerp == pytest.approx(
+            linear_coefficients.nuslerp_coefficients(gram, weights=(1 - t, t))
+        )
 
 
 def test_rows_have_coefficients_of_their_own() -> None:
@@ -183,7 +187,7 @@ def test_breadcrumbs_keeps_the_middle(
     noise = torch.Generator().manual_seed(count)
     delta = torch.randint(1, levels + 1, (count,), generator=noise).float()
     series = Series(tensor=delta, minus=None, device=CPU)
-    kept = sparsify.middle(series, density=density, gamma=gamma, chunk=1).keep(delta, 0)
+    kept = sparsification.middle(series, density=density, gamma=gamma, chunk=1).keep(delta, 0)
     wanted, dropped = int(density * count), int(gamma * count)
     assert int(kept.sum()) == wanted
     assert set(kept.tolist()) <= {0.0, 1.0}
@@ -198,7 +202,7 @@ def test_breadcrumbs_keeps_the_middle(
 def test_ranks_within_rows(shape: tuple[int, ...]) -> None:
     delta = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     series = Series(tensor=delta.flatten(), minus=None, device=CPU)
-    ranks, length = sparsify.row_ranks(series, shape, chunk=7)
+    ranks, length = sparsification.row_ranks(series, shape, chunk=7)
     axis = min(1, len(shape) - 1)
     assert length == shape[axis]
     expected = delta.abs().argsort(dim=axis).argsort(dim=axis)
@@ -236,7 +240,7 @@ def test_della_and_dare_share_their_numbers() -> None:
     ranks = torch.arange(5000, dtype=torch.int32)
     ranked = Ranked(key=key, ranks=ranks, length=5000, density=0.25, epsilon=0.0)
     kept = ranked.keep(torch.ones(5000), 0)
-    assert torch.equal(kept, masks.keep(key, density=0.25, start=0, stop=5000))
+    assert torch.equal(kept, random_masks.keep(key, density=0.25, start=0, stop=5000))
 
 
 def test_masks_by_rank_are_exact_for_long_rows() -> None:
@@ -258,16 +262,18 @@ def test_masks_by_rank_are_exact_for_long_rows() -> None:
 @given(seed=SEEDS, count=st.integers(1, 6))
 def test_equal_deltas_have_no_variance(seed: int, count: int) -> None:
     delta = torch.randn(100, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(choices.variance([delta] * count), torch.zeros(100))
+    assert torch.equal(entrywise_kernels.variance([delta] * count), torch.zeros(100))
 
 
 def test_sce_shares_of_small_deltas_are_equal() -> None:
-    assert selection.sce_shares([1e-8, 3e-8]) == [0.5, 0.5]
-    assert selection.sce_shares([1.0, 3.0]) == [0.25, 0.75]
+    assert entrywise_methods.sce_shares([1e-8, 3e-8]) == [0.5, 0.5]
+    assert entrywise_methods.sce_shares([1.0, 3.0]) == [0.25, 0.75]
 
 
 def test_ram_factors() -> None:
-    found = selection.ram_factors([0, 10, 10, 0], [5, 100, 0, 0], r=0.5, alpha=0.2, epsilon=1e-5)
+    found = entrywise_methods.ram_factors(
+        [0, 10, 10, 0], [5, 100, 0, 0], r=0.5, alpha=0.2, epsilon=1e-5
+    )
     assert found == pytest.approx([1.0, 1.05, 1.1, 1.0])
 
 

@@ -17,10 +17,10 @@ from mergekit.merge_methods import ParameterScope, generalized_task_arithmetic, 
 from safetensors.torch import load_file
 from torch import Tensor
 
-from merging import masks
-from merging.masks import MaskKey
-from spaces.methods import METHODS, Scope
-from spaces.recipe import RecipeError
+from merging.kernels import random_masks
+from merging.kernels.random_masks import MaskKey
+from spaces.catalogue.method_catalogue import METHODS, Scope
+from spaces.recipes.recipe import RecipeError
 from tests.merging.documents import CELLS, FILES, document, make_folders
 
 BuildYaml = Callable[[str], dict[str, Tensor]]
@@ -49,7 +49,7 @@ def use_our_masks(folder: Path, feature: str, patch: pytest.MonkeyPatch) -> None
         return original(tensor, *args, **kwargs)
 
     def bernoulli(probabilities: Tensor) -> Tensor:
-        drawn = masks.uniform(current[0], start=0, stop=probabilities.numel())
+        drawn = random_masks.uniform(current[0], start=0, stop=probabilities.numel())
         uniform = drawn.double().view(probabilities.shape) / 2**24
         return (uniform < probabilities.double()).to(probabilities.dtype)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spaces.methods import METHODS
+from spaces.catalogue.method_catalogue import METHODS
 
 Build = Callable[..., dict[str, Tensor]]
 

@@ -14,10 +14,10 @@ import torch
 from mergekit.merge_methods import merge_tensors
 from torch import Tensor
 
-from merging import masks
-from merging.kernels import Operands, combine
-from merging.masks import MaskKey
-from spaces.methods import METHODS, BaseRule, Scope
+from merging.kernels import random_masks
+from merging.kernels.random_masks import MaskKey
+from merging.methods.method_registry import Operands, combine
+from spaces.catalogue.method_catalogue import METHODS, BaseRule, Scope
 
 SHAPES = [(7,), (64,), (48, 65), (3, 5, 7)]
 TASK_VECTORS = [name for name, found in METHODS.items() if found.parameter("lambda")]
@@ -75,7 +75,7 @@ def our_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     upcoming = keys()
 
     def bernoulli(probabilities: Tensor) -> Tensor:
-        numbers = masks.uniform(next(upcoming), start=0, stop=probabilities.numel())
+        numbers = random_masks.uniform(next(upcoming), start=0, stop=probabilities.numel())
         uniform = numbers.double().view(probabilities.shape) / 2**24
         return (uniform < probabilities.double()).to(probabilities.dtype)
 

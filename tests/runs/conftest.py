@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.base import FailureKind, TaskInfo, TaskScore
-from runs.records import Evaluation, Record, Split, State
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import FailureKind, TaskInfo, TaskScore
+from runs.records.record import Evaluation, Record, Split, State
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs"
 NASTY = 'bad <script>alert(1)</script> | `x` "q" & [link](http://x)\nsecond line'

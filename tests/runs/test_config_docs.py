@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluators.base import FailureKind, Floor, TaskInfo
-from runs.checks import key_paths
-from runs.config import RunConfig, json_schema
-from runs.finalists import Standing
-from runs.leaderboard import FAILURE_COLUMNS, columns
-from runs.records import MEASURES
-from runs.report import FORMATS
-from runs.sections import SAMPLERS
-from spaces.methods import METHODS
+from evaluators.protocol import FailureKind, Floor, TaskInfo
+from runs.config.config_checks import key_paths
+from runs.config.config_sections import SAMPLERS
+from runs.config.run_config import RunConfig, json_schema
+from runs.ranking.finalists import Standing
+from runs.ranking.leaderboard import FAILURE_COLUMNS, columns
+from runs.records.record import MEASURES
+from runs.report.report_files import FORMATS
+from spaces.catalogue.method_catalogue import METHODS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 CONFIG = (DOCS / "config.md").read_text(encoding="utf-8")

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluators.base import Catalogue, Floor, TaskInfo, attention
-from runs.config import ConfigError, RunConfig, json_schema
-from runs.finalists import Entry
-from runs.floors import broken_text, limits, shortfalls
-from runs.keeping import Kept
-from runs.leaderboard import columns, contenders, fronts, leaderboard, ranked
-from runs.page.headline import _lost
-from runs.records import Estimate, Role
-from runs.verdict import judge, verdict
+from evaluators.protocol import Catalogue, Floor, TaskInfo, attention
+from runs.config.run_config import ConfigError, RunConfig, json_schema
+from runs.ranking.finalists import Entry
+from runs.ranking.floor_verdict import Kept
+from runs.ranking.floors import broken_text, limits, shortfalls
+from runs.ranking.leaderboard import columns, contenders, fronts, leaderboard, ranked
+from runs.ranking.verdict import judge, verdict
+from runs.records.record import Estimate, Role
+from runs.report.html.headline import _lost
 
 CONFIG = """
 base: ./base

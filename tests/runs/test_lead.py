@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from runs.lead import Lead, lead, why_first
-from runs.leaderboard import leaderboard, ranked
-from runs.records import Estimate, Record
+from runs.ranking.lead import Lead, lead, why_first
+from runs.ranking.leaderboard import leaderboard, ranked
+from runs.records.record import Estimate, Record
 
 
 def expecting(record: Record, value: float, stderr: float = 0.01) -> Record:

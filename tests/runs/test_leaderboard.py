@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.base import TaskInfo
-from runs.leaderboard import (
+from evaluators.protocol import TaskInfo
+from runs.ranking.leaderboard import (
     FAILURE_COLUMNS,
     best,
     columns,
@@ -20,7 +20,7 @@ from runs.leaderboard import (
     ranked,
     score_of,
 )
-from runs.records import Estimate, Record, Split, State
+from runs.records.record import Estimate, Record, Split, State
 
 
 def test_columns_and_dtypes_are_pinned(run_records, run_tasks) -> None:
@@ -168,8 +168,8 @@ def test_ranking_is_total_and_ignores_the_order(values, shuffler) -> None:
 def _record(number: int, value: int | None) -> Record:
     from datetime import UTC, datetime
 
-    from runs.records import Evaluation
-    from spaces.recipe import Merge, Model, Recipe, Source
+    from runs.records.record import Evaluation
+    from spaces.recipes.recipe import Merge, Model, Recipe, Source
 
     evaluation = Evaluation(
         split=Split.SEARCH,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.base import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
-from runs.config import RunConfig
-from runs.manifest import Manifest
-from runs.records import AVERAGE, Split
-from runs.split import divide
-from runs.store import Store
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
+from runs.config.run_config import RunConfig
+from runs.records.manifest import Manifest
+from runs.records.question_split import divide
+from runs.records.record import AVERAGE, Split
+from runs.storage.store import Store
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "report.md"
 

@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from runs.config import ConfigError, RunConfig, json_schema
-from search.exam import config_text
-from search.skills import THREE
+from runs.config.run_config import ConfigError, RunConfig, json_schema
+from search.setup.demo_models.demo_tasks import config_text
+from search.setup.demo_models.exercises import THREE
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluators.base import TaskInfo, TaskScore
-from runs.finalists import Entry, Standing
-from runs.page.headline import headline
-from runs.records import Role
-from runs.report import Report
-from runs.resampling import Resampling
-from runs.specialists import Change, on_tasks
-from runs.task_tables import FRAME, by_task_frame, by_task_table, specialists_table
-from runs.verdict import Verdict, verdict
+from evaluators.protocol import TaskInfo, TaskScore
+from runs.ranking.finalists import Entry, Standing
+from runs.ranking.specialists import Change, on_tasks
+from runs.ranking.verdict import Verdict, verdict
+from runs.records.record import Role
+from runs.report.html.headline import headline
+from runs.report.report_files import Report
+from runs.report.task_tables import FRAME, by_task_frame, by_task_table, specialists_table
+from runs.statistics.resampling import Resampling
 
 HOW = Resampling(resamples=2000)
 REVERSE, LARGEST = (

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators import clock
-from evaluators.base import FailureKind
-from runs import journal
-from runs.filesystems import shared_over_network, type_of
-from runs.lock import LockedError
-from runs.manifest import FORMAT
-from runs.migration import STEPS
-from runs.records import Split, State
-from runs.store import Store, StoreError
-from spaces.problems import RunFailed
-from spaces.space import Space
+from evaluators.protocol import FailureKind
+from evaluators.workers import clock
+from runs.records.manifest import FORMAT
+from runs.records.record import Split, State
+from runs.storage.database import durability
+from runs.storage.database.filesystems import shared_over_network, type_of
+from runs.storage.database.study_lock import LockedError
+from runs.storage.migration import STEPS
+from runs.storage.store import Store, StoreError
+from spaces.errors import RunFailed
+from spaces.search_space.space import Space
 from tests.made_studies import manifest, recipe, score
 
 
@@ -126,7 +126,7 @@ def test_on_a_network_file_system_no_log_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.close()
-    monkeypatch.setattr(journal, "type_of", lambda path: "nfs4")
+    monkeypatch.setattr(durability, "type_of", lambda path: "nfs4")
     (note,) = store.hold()
     assert "network file system (nfs4)" in note
     assert pragma(store, "journal_mode") == "delete"
@@ -142,7 +142,7 @@ def test_where_no_log_can_be_kept_the_run_goes_on_and_says_so(unheld: Store) -> 
     reader.execute("pragma journal_mode")
     with unheld._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=10")
-        assert journal._switched(connection, "wal") == "delete"
+        assert durability._switched(connection, "wal") == "delete"
     reader.close()
 
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evaluators.base import TaskInfo, TaskScore, least_stderr
-from runs.evaluations import whole
-from runs.progress import changes, progress
-from runs.records import Estimate, Part, Record, Split, State
-from runs.timeline import Timeline
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import TaskInfo, TaskScore, least_stderr
+from runs.activity.search_progress import changes, progress
+from runs.activity.timeline import Timeline
+from runs.records.pooled_evaluations import whole
+from runs.records.record import Estimate, Part, Record, Split, State
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluators.base import Catalogue, Outcome, Question, TaskInfo, TaskScore
-from runs.finalists import Entry, Standing
-from runs.intervals import Interval
-from runs.records import AVERAGE, Role, Split, role_of
-from runs.resampling import Resampling
-from runs.statistics import Outcomes
-from runs.verdict import Verdict, judge, verdict
+from evaluators.protocol import Catalogue, Outcome, Question, TaskInfo, TaskScore
+from runs.ranking.finalists import Entry, Standing
+from runs.ranking.verdict import Verdict, judge, verdict
+from runs.records.record import AVERAGE, Role, Split, role_of
+from runs.statistics.comparisons import Outcomes
+from runs.statistics.intervals import Interval
+from runs.statistics.resampling import Resampling
 
 TASKS = (TaskInfo(name="a", metric="acc", higher_is_better=True, weight=1.0),)
 HOW = Resampling(resamples=2000)

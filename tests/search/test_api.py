@@ -15,9 +15,9 @@ import pytest
 
 import search
 from search import api
-from search.handle import Run
-from search.installation import shadowed
-from search.scoring import Scored
+from search.cli.installation import shadowed
+from search.commands.run_handle import Run
+from search.commands.score_command import Scored
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 Project = Callable[..., Path]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.family import make_family
+from search.setup.demo_models.model_family import make_family
 from tests.command import Done, search
 
 TASK = {

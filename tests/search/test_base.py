@@ -15,21 +15,21 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from evaluators.builder import Builder, Models
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import SerialPool
-from evaluators.spec import HarnessSpec, TaskSpec
-from runs.config import RunConfig, load_config
-from runs.records import Record, Role, Split, State, role_of
-from runs.store import Store
-from runs.verdict import Verdict
-from search.book import read_book
-from search.final_check import baselines, budget_problems
-from search.judging import judge_run
-from search.posterior import judged
-from search.session import Session, manifest_of
-from search.summary import make_report, show_result, show_status
-from spaces.seeds import base_alone
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.resident_models.model_builder import Builder, Models
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import SerialPool
+from runs.config.run_config import RunConfig, load_config
+from runs.ranking.verdict import Verdict
+from runs.records.record import Record, Role, Split, State, role_of
+from runs.storage.store import Store
+from search.engine.final_check import baselines, budget_problems
+from search.engine.session import Session, manifest_of
+from search.engine.trials.seed_book import read_book
+from search.monitoring.run_verdict import judge_run
+from search.monitoring.study_summary import make_report, show_result, show_status
+from search.samplers.estimation.posterior import judged
+from spaces.sampling.seed_recipes import base_alone
 
 Project = Callable[..., Path]
 

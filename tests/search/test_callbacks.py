@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from runs.store import Store
-from search import commands
-from search.callbacks import Finished, Resulted, Started, run_id
-from search.errors import InputError
-from search.loggers import LOGGERS, flat, loggers
-from search.overrides import Overrides
+from runs.storage.store import Store
+from search.commands import run_command
+from search.inputs.input_error import InputError
+from search.inputs.overrides import Overrides
+from search.monitoring.callbacks import Finished, Resulted, Started, run_id
+from search.monitoring.loggers import LOGGERS, flat, loggers
 
 
 class Remembering:
@@ -48,7 +48,7 @@ def run(project: Callable[..., Path], tmp_path: Path):
         config = project(output={"dtype": "float32", "loggers": list(names)})
         overrides = Overrides(trials=trials)
         out = tmp_path / "mix"
-        commands.run(config, out=out, overrides=overrides, dry_run=True, callbacks=callbacks)
+        run_command.run(config, out=out, overrides=overrides, dry_run=True, callbacks=callbacks)
         return out
 
     return search
@@ -69,7 +69,7 @@ def test_a_callback_is_told_everything_and_goes_on_after_a_resume(run) -> None:
     searched = [one for one in results if one.phase == "search"]
     assert {one.candidate for one in searched} == set(range(14))
     assert len(results) > len(searched)
-    commands.resume(
+    run_command.resume(
         str(out / "study.db"), overrides=Overrides(trials=16), consent=bool, callbacks=(second,)
     )
     again, more, *_ = second.events
@@ -168,13 +168,14 @@ def test_a_missing_package_is_one_line_before_anything(
 
 
 def test_every_logger_of_a_config_is_there_and_none_is_loaded_unasked() -> None:
-    from runs.records import LOGGERS as NAMES
+    from runs.records.record import LOGGERS as NAMES
 
     assert set(LOGGERS) == set(NAMES)
     assert loggers(()) == ()
     assert flat({"a": {"b": [1]}, "c": "x"}) == {"a.b": "[1]", "c": "x"}
     code = (
-        "import sys, search.loggers; print({'mlflow', 'wandb', 'tensorboardX'} & set(sys.modules))"
+        "import sys, search.monitoring.loggers\n"
+        "print({'mlflow', 'wandb', 'tensorboardX'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ

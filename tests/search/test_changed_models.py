@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from merging.checkpoint import WHOLE, Checkpoint
-from runs.store import Store
-from search import commands
-from search.callbacks import Resulted
-from search.errors import InputError, RunFailed
-from search.overrides import Overrides
+from merging.checkpoints.checkpoint import WHOLE, Checkpoint
+from runs.storage.store import Store
+from search.commands import run_command
+from search.inputs.input_error import InputError, RunFailed
+from search.inputs.overrides import Overrides
+from search.monitoring.callbacks import Resulted
 
 Project = Callable[..., Path]
 
@@ -63,7 +63,7 @@ class Retraining:
 
 def run(config: Path, out: Path, *callbacks: Any, trials: int = 6) -> None:
     overrides = Overrides(trials=trials)
-    commands.run(config, out=out, overrides=overrides, dry_run=False, callbacks=callbacks)
+    run_command.run(config, out=out, overrides=overrides, dry_run=False, callbacks=callbacks)
 
 
 def test_a_model_retrained_during_a_run_gives_no_verdict(
@@ -76,9 +76,9 @@ def test_a_model_retrained_during_a_run_gives_no_verdict(
     assert "No verdict: the models changed during the run" in (out / "report.html").read_text()
     study = str(out / "study.db")
     with pytest.raises(InputError, match=r"'math' at .*expected the files that the study was made"):
-        commands.resume(study, overrides=Overrides(), consent=bool, callbacks=())
+        run_command.resume(study, overrides=Overrides(), consent=bool, callbacks=())
     (models["math"] / "model.safetensors").write_bytes(before)  # scores of others are still in it
-    commands.resume(study, overrides=Overrides(), consent=bool, callbacks=())
+    run_command.resume(study, overrides=Overrides(), consent=bool, callbacks=())
     assert json.loads((out / "leaderboard.json").read_text())["verdict"] is None
 
 
@@ -94,10 +94,10 @@ def test_a_study_of_before_goes_on(config: Path, models: dict[str, Path], tmp_pa
         database.execute(
             "UPDATE merge_search_run SET value = ? WHERE key = 'inputs'", [json.dumps(sampled)]
         )
-    commands.resume(str(study), overrides=Overrides(trials=8), consent=bool, callbacks=())
+    run_command.resume(str(study), overrides=Overrides(trials=8), consent=bool, callbacks=())
     (models["code"] / "config.json").write_text("{}")
     with pytest.raises(InputError, match="code"):
-        commands.resume(str(study), overrides=Overrides(trials=9), consent=bool, callbacks=())
+        run_command.resume(str(study), overrides=Overrides(trials=9), consent=bool, callbacks=())
 
 
 def test_a_touched_model_is_the_same(config: Path, models: dict[str, Path], tmp_path: Path) -> None:
@@ -111,13 +111,13 @@ def test_a_touched_model_is_the_same(config: Path, models: dict[str, Path], tmp_
 
 
 def test_a_check_reads_no_model_in_full(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.depth import Depth
-    from search.given import read
-    from search.inspecting import check as look
+    from search.inputs.given_config import read
+    from search.preflight.inspection import check as look
+    from search.preflight.preflight_depth import Depth
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("read in full")
 
-    monkeypatch.setattr("merging.contents.Contents.hashes", fail)
+    monkeypatch.setattr("merging.checkpoints.files.content_hashes.Contents.hashes", fail)
     depth = Depth(weights=False, smoke=False)
     assert look(read(config, Overrides()), depth=depth, progress=lambda what, done, total: None)

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from evaluators.base import (
+from evaluators.protocol import (  # fmt: skip
     Candidate,
     Catalogue,
     Outcome,
@@ -23,23 +23,23 @@ from evaluators.base import (
     Score,
     TaskInfo,
     TaskScore,
-)  # fmt: skip
-from merging.affinity import Affinity, Sums, survey
-from merging.checkpoint import Checkpoint
-from search.advice import advise
-from search.depth import Depth
-from search.forecast import Crew, Forecast, forecast
-from search.given import read
-from search.heat_map import heat_map
-from search.inspecting import check as look
-from search.levels import Level, levels
-from search.overrides import Overrides
-from search.preflight import Preflight
-from search.preflight_page import fragment, page
-from search.preflight_screen import sparkline
-from search.session import prepare
-from search.smoke import Pace, Point, Smoke
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+)
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.tensor_statistics.model_similarity import Affinity, Sums, survey
+from search.engine.session import prepare
+from search.inputs.given_config import read
+from search.inputs.overrides import Overrides
+from search.preflight.advice import advise
+from search.preflight.forecast import Crew, Forecast, forecast
+from search.preflight.inspection import check as look
+from search.preflight.preflight_depth import Depth
+from search.preflight.preflight_result import Preflight
+from search.preflight.rendering.heat_map import heat_map
+from search.preflight.rendering.preflight_html import fragment, page
+from search.preflight.rendering.preflight_tables import sparkline
+from search.preflight.smoke_test import Pace, Point, Smoke
+from search.preflight.task_levels import Level, levels
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 Project = Callable[..., Path]
 Command = Callable[..., Any]

@@ -100,7 +100,7 @@ def test_the_built_model_scores_what_the_leaderboard_says(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from runs.store import Store
+    from runs.storage.store import Store
 
     store = Store.open(str(tmp_path / "mix" / "study.db"))
     wanted = set(store.manifest.questions.search)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from search import api
-from search.handle import Run
+from search.commands.run_handle import Run
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 12

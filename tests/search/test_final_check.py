@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from runs.records import Estimate, Evaluation, Record, Split, State
-from search.final_check import places, to_complete, to_judge
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from runs.records.record import Estimate, Evaluation, Record, Split, State
+from search.engine.final_check import places, to_complete, to_judge
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 TASKS = ("one", "two", "three")
 REFERENCES = (

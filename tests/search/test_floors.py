@@ -13,25 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators.base import Candidate, Floor, Outcome, Score, TaskScore
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Result, SerialPool
-from runs.config import RunConfig
-from runs.leaderboard import ranked
-from runs.records import Estimate, Split
-from runs.store import Store
-from search.book import read_book
-from search.final_check import budget_problems
-from search.gp_sampler import _Direction, _Merit
-from search.ledger import Ledger
-from search.monitor import Standing
-from search.posterior import judged
-from search.rotation import Rotation
-from search.samplers import Sampler
-from search.session import Session, manifest_of
-from search.summary import judge_run
-from search.workers import fake_factory
-from spaces.seeds import seeds
+from evaluators.protocol import Candidate, Floor, Outcome, Score, TaskScore
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Result, SerialPool
+from runs.config.run_config import RunConfig
+from runs.ranking.leaderboard import ranked
+from runs.records.record import Estimate, Split
+from runs.storage.store import Store
+from search.engine.final_check import budget_problems
+from search.engine.processes.worker_setup import fake_factory
+from search.engine.session import Session, manifest_of
+from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.question_schedule import Rotation
+from search.engine.trials.seed_book import read_book
+from search.monitoring.monitor import Standing
+from search.monitoring.study_summary import judge_run
+from search.samplers.estimation.posterior import judged
+from search.samplers.gp_sampler import _Direction, _Merit
+from search.samplers.sampler_choice import Sampler
+from spaces.sampling.seed_recipes import seeds
 
 CONFIG = """
 base: ./base

@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from evaluators.fake import contributions
-from runs.records import Estimate
-from search import fitting, gp_sampler
-from search.estimates import Estimates
-from search.fitting import milestone
-from search.gp_sampler import GaussianProcessSampler
-from search.surrogate import FEWEST
-from spaces.draw import Fixed, draw, params
-from spaces.recipe import Recipe
-from spaces.space import Order, Range, Space
+from evaluators.synthetic_evaluator import contributions
+from runs.records.record import Estimate
+from search.samplers import gp_sampler
+from search.samplers.estimation.estimates import Estimates
+from search.samplers.gp_sampler import GaussianProcessSampler
+from search.samplers.surrogate import hyperparameters
+from search.samplers.surrogate.gaussian_process import FEWEST
+from search.samplers.surrogate.hyperparameters import milestone
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.draw import Fixed, draw, params
+from spaces.search_space.space import Order, Range, Space
 
 ANY_SPACE = runpy.run_path(str(Path(__file__).parents[1] / "spaces" / "conftest.py"))["spaces"]()
 TWO = Space(parents=("a", "b"), base="base", layers=4, methods=("task_arithmetic", "ties"))
@@ -166,9 +167,11 @@ def test_hyper_parameters_are_fitted_when_the_history_has_grown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
-    original = fitting.fit
+    original = hyperparameters.fit
     monkeypatch.setattr(
-        fitting, "fit", lambda data, groups: sizes.append(len(data.y)) or original(data, groups)
+        hyperparameters,
+        "fit",
+        lambda data, groups: sizes.append(len(data.y)) or original(data, groups),
     )
     study = study_with(GaussianProcessSampler(LINE, seed=1))
     for _ in range(32):

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from merging.checkpoint import Checkpoint
-from runs.config import load_config
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.run_config import load_config
 from spaces.mergekit import from_yaml
-from spaces.seeds import Seed
+from spaces.sampling.seed_recipes import Seed
 
 Command = Callable[..., Any]
 

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from runs.config import load_config
-from search.config_page import Draft, flow, located, text_of
-from search.config_request import named
+from runs.config.run_config import load_config
+from search.setup.commented_yaml import Draft, flow, located, text_of
+from search.setup.config_request import named
 
 Command = Callable[..., Any]
 TinyModel = Callable[..., Path]

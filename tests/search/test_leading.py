@@ -15,19 +15,20 @@ import pytest
 import yaml
 from rich.console import Console
 
-from runs.lead import Lead, lead
-from runs.store import Store
-from search import commands, loop
-from search.callbacks import Finished, Resulted, Started
-from search.handle import Run
-from search.leading import Leading
-from search.live_view import span
-from search.overrides import Overrides
-from search.posterior import judged
-from search.reading import config_of
-from search.spending import sessions
-from search.summary import show_status
-from search.watching import Watcher
+from runs.ranking.lead import Lead, lead
+from runs.storage.store import Store
+from search.commands import run_command
+from search.commands.run_handle import Run
+from search.commands.study_commands import config_of
+from search.engine import loop
+from search.engine.spending import sessions
+from search.engine.trials.leading import Leading
+from search.inputs.overrides import Overrides
+from search.monitoring.callbacks import Finished, Resulted, Started
+from search.monitoring.live_view import span
+from search.monitoring.study_summary import show_status
+from search.monitoring.study_watcher import Watcher
+from search.samplers.estimation.posterior import judged
 
 
 class Beside:
@@ -73,7 +74,7 @@ def test_driver_status_watch_and_files_say_the_same(
     out = tmp_path / "mix"
     beside = Beside(out / "study.db")
     config = project(search=SEARCHES[kind] | {"seed": 1})
-    commands.run(config, out=out, overrides=Overrides(), dry_run=True, callbacks=[beside])
+    run_command.run(config, out=out, overrides=Overrides(), dry_run=True, callbacks=[beside])
     assert len(beside.pairs) >= 5
     for told, seen, status in beside.pairs:
         assert told == pytest.approx((seen.best, seen.best_parent, seen.scored), nan_ok=True)
@@ -100,7 +101,7 @@ def test_the_score_alone_is_judged_as_with_all_objectives(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "mix"
-    commands.run(project(), out=out, overrides=Overrides(trials=14), dry_run=True)
+    run_command.run(project(), out=out, overrides=Overrides(trials=14), dry_run=True)
     with closing(Store.open(str(out / "study.db"))) as store:
         whole, short = judged(store), judged(store, apart=False)
         assert [record.posterior for record in whole] == [record.posterior for record in short]
@@ -125,12 +126,12 @@ def test_time_is_that_of_all_drivers_everywhere(
             seconds.append(event.seconds)
 
     config, study = project(), out / "study.db"
-    commands.run(config, out=out, overrides=Overrides(trials=6), dry_run=True)
+    run_command.run(config, out=out, overrides=Overrides(trials=6), dry_run=True)
     with closing(Store.open(str(study))) as store:
         store.hold()
         began = time.time() - 400  # as if it had taken 200 s, and then been left alone as long
         store.set_facts({"seconds": "200", "session:0": json.dumps([began, began + 200])})
-    commands.resume(
+    run_command.resume(
         study, overrides=Overrides(trials=8), consent=lambda _: True, callbacks=[Clock(study)]
     )
     assert seconds == sorted(seconds)

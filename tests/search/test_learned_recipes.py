@@ -7,16 +7,16 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from runs.leaderboard import ranked
-from runs.records import LEARNED
-from runs.store import Store
-from search import commands
-from search.building import build
-from search.overrides import Overrides
-from search.posterior import judged
-from spaces.coefficients import Coefficients
+from runs.ranking.leaderboard import ranked
+from runs.records.record import LEARNED
+from runs.storage.store import Store
+from search.commands import run_command
+from search.commands.build_command import build
+from search.inputs.overrides import Overrides
+from search.samplers.estimation.posterior import judged
+from spaces.recipes.coefficients import Coefficients
 from tests.command import search
-from tests.search.test_building_mergekit import close, theirs
+from tests.search.test_build_mergekit import close, theirs
 
 
 def test_learned_recipes_are_rebuilt_as_they_were_scored_and_by_mergekit(
@@ -24,7 +24,7 @@ def test_learned_recipes_are_rebuilt_as_they_were_scored_and_by_mergekit(
 ) -> None:
     learn = {"steps": 10, "batch": 4, "rate": 0.1, "share": 1.0}
     path = project(search={"trials": 40, "seed": 1, "learn": learn})
-    commands.run(path, out=tmp_path / "mix", overrides=Overrides())
+    run_command.run(path, out=tmp_path / "mix", overrides=Overrides())
     study = tmp_path / "mix" / "study.db"
     store = Store.open(str(study))
     found = {

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from evaluators.base import Candidate
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Result, SerialPool
-from runs.config import RunConfig
-from runs.creation import STUDY_NAME
-from runs.store import Store
-from search.book import read_book
-from search.monitor import Standing
-from search.session import Session, manifest_of
+from evaluators.protocol import Candidate
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Result, SerialPool
+from runs.config.run_config import RunConfig
+from runs.storage.store import Store
+from runs.storage.study_creation import STUDY_NAME
+from search.engine.session import Session, manifest_of
+from search.engine.trials.seed_book import read_book
+from search.monitoring.monitor import Standing
 
 CONFIG = """
 base: ./base

@@ -6,12 +6,12 @@ import math
 import pytest
 from rich.console import Console
 
-from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.pool import Result
-from runs.lead import Lead
-from search.live_view import Active, Pace, Standing, view
-from search.monitor import LiveMonitor, LogMonitor, monitor
-from spaces.recipe import Merge, Model, Recipe, Source, parameters
+from evaluators.protocol import Candidate, Failure, FailureKind, Score
+from evaluators.workers.pool import Result
+from runs.ranking.lead import Lead
+from search.monitoring.live_view import Active, Pace, Standing, view
+from search.monitoring.monitor import LiveMonitor, LogMonitor, monitor
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 RECIPE = Recipe(
     root=Merge(method="linear", sources=(Source(of=Model("a"), parameters=parameters(weight=1.0)),))

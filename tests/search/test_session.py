@@ -23,30 +23,31 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from rich.console import Console
 
-from evaluators.base import Candidate, Failure, FailureKind, Score
-from evaluators.fake import FakeEvaluator, FakeSpec
-from evaluators.pool import Pool, Result, SerialPool
-from runs.config import RunConfig
-from runs.leaderboard import failures, fronts, leaderboard, ranked
-from runs.records import MEASURES, Estimate, Split, State, is_known_good
-from runs.report import write_report
-from runs.sentences import p_text
-from runs.store import Store
-from search import ledger, racing
-from search.book import read_book
-from search.errors import RunFailed
-from search.final_check import to_validate
-from search.judging import judge_run
-from search.ledger import Ledger
-from search.looks import looks
-from search.monitor import Standing
-from search.posterior import judged
-from search.samplers import Sampler
-from search.session import Session, manifest_of
-from search.summary import make_report, show_status
-from spaces.seeds import seeds
-from spaces.sizes import Sizes
-from spaces.space import Space
+from evaluators.protocol import Candidate, Failure, FailureKind, Score
+from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.workers.pool import Pool, Result, SerialPool
+from runs.config.run_config import RunConfig
+from runs.ranking.leaderboard import failures, fronts, leaderboard, ranked
+from runs.ranking.verdict_text import p_text
+from runs.records.record import MEASURES, Estimate, Split, State, is_known_good
+from runs.report.report_files import write_report
+from runs.storage.store import Store
+from search.engine.final_check import to_validate
+from search.engine.session import Session, manifest_of
+from search.engine.trials import ask_tell as ledger
+from search.engine.trials import racing
+from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.held_out_looks import looks
+from search.engine.trials.seed_book import read_book
+from search.inputs.input_error import RunFailed
+from search.monitoring.monitor import Standing
+from search.monitoring.run_verdict import judge_run
+from search.monitoring.study_summary import make_report, show_status
+from search.samplers.estimation.posterior import judged
+from search.samplers.sampler_choice import Sampler
+from spaces.recipes.parameter_count import Sizes
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.space import Space
 
 CONFIG = """
 base: ./base
@@ -460,13 +461,13 @@ DRIVER = textwrap.dedent(
     """
     import sys, time
     from functools import partial
-    from evaluators.fake import FakeEvaluator, FakeSpec
-    from evaluators.pool import SerialPool
+    from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+    from evaluators.workers.pool import SerialPool
     from rich.console import Console
-    from runs.config import RunConfig
-    from runs.store import Store
-    from search.monitor import LogMonitor
-    from search.session import Session
+    from runs.config.run_config import RunConfig
+    from runs.storage.store import Store
+    from search.monitoring.monitor import LogMonitor
+    from search.engine.session import Session
 
     store = Store.open(sys.argv[1])
     store.lock.acquire()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from search import commands
-from search.overrides import Overrides
+from search.commands import run_command
+from search.inputs.overrides import Overrides
 
 ROOT = Path(__file__).parents[2]
 Project = Callable[..., Path]
@@ -23,7 +23,7 @@ HEAVY = MODELS | {"optuna", "pandas", "scipy", "sqlalchemy", "numpy"}
 
 SCRIPT = f"""
 import sys
-from search.cli import main
+from search.cli.app import main
 code = None
 try:
     main()
@@ -116,7 +116,7 @@ def test_a_study_that_is_not_there_is_told_without_models(command: str, folder: 
 
 def test_a_study_is_read_without_models(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study = commands.run(project(), out=out, overrides=Overrides(trials=4), dry_run=True)
+    study = run_command.run(project(), out=out, overrides=Overrides(trials=4), dry_run=True)
     for command in ("status", "report", "export"):
         found = ended(tmp_path, command, study)
         assert found.code in {"0", "None"}, found.err

@@ -13,10 +13,10 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from runs import run_database
-from runs.records import Split, State
-from runs.store import Store
-from spaces.redaction import hidden
+from runs.records.record import Split, State
+from runs.storage import run_database
+from runs.storage.store import Store
+from spaces.text.redaction import hidden
 from tests.command import Done, search
 
 Project = Callable[..., Path]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import search
-from runs.tables import pack, unpack
+from runs.storage.tables import pack, unpack
 
 Project = Callable[..., Path]
 

@@ -13,19 +13,19 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from evaluators.builder import Builder, Models
-from evaluators.spec import HarnessSpec, TaskSpec
-from merging.checkpoint import Checkpoint
-from merging.plan import plan
-from runs.config import RunConfig, load_config
-from search.depth import Depth
-from search.given import read
-from search.inspecting import check as look
-from search.overrides import Overrides
-from spaces.draw import draw
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.resident_models.model_builder import Builder, Models
+from merging.checkpoints.checkpoint import Checkpoint
+from merging.planning.merge_plan import plan
+from runs.config.run_config import RunConfig, load_config
+from search.inputs.given_config import read
+from search.inputs.overrides import Overrides
+from search.preflight.inspection import check as look
+from search.preflight.preflight_depth import Depth
 from spaces.mergekit import from_yaml, to_yaml
-from spaces.recipe import Recipe
-from spaces.seeds import seeds
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.draw import draw
+from spaces.sampling.seed_recipes import seeds
 
 Project = Callable[..., Path]
 THETA = 37.0
@@ -119,8 +119,8 @@ def test_a_build_writes_the_config_that_was_scored(unlike: Path) -> None:
 
 
 def test_an_earlier_study_goes_on_by_its_own_rule(unlike: Path) -> None:
-    from spaces.domains import Fixed
-    from spaces.space import Space
+    from spaces.sampling.distributions import Fixed
+    from spaces.search_space.space import Space
 
     space = load_config(unlike).space(4)
     known = space.to_dict()

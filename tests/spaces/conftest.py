@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import strategies as st
 
-from spaces.bounds import SOURCES
-from spaces.methods import METHODS, BaseRule
-from spaces.order import MAX_LEAVES
-from spaces.ranges import della_density
-from spaces.recipe import DTYPES
-from spaces.space import VARIABLE, Depth, Order, Range, Space, Stacking
-from spaces.vocabulary import Vocabulary
+from spaces.catalogue.method_catalogue import METHODS, BaseRule
+from spaces.recipes.recipe import DTYPES
+from spaces.recipes.vocabulary import Vocabulary
+from spaces.search_space.bounds import SOURCES
+from spaces.search_space.merge_trees import MAX_LEAVES
+from spaces.search_space.parameter_ranges import della_density
+from spaces.search_space.space import VARIABLE, Depth, Order, Range, Space, Stacking
 
 NAMES = ("math", "code", "chat-v0.1", "math.k1", "a_b", "Qwen.2", "x1")
 

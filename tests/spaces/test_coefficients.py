@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.coefficients import Coefficients
-from spaces.recipe import Merge, Recipe, Source, merges
-from spaces.values import ByFilter, Case, Gradient, Parameter, resolve, shares
+from spaces.recipes.coefficients import Coefficients
+from spaces.recipes.parameter_values import ByFilter, Case, Gradient, Parameter, resolve, shares
+from spaces.recipes.recipe import Merge, Recipe, Source, merges
 
 INNER: dict[str, Any] = {
     "method": "ties",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from spaces.contributions import contributions
-from spaces.recipe import (
+from spaces.recipes.contributions import contributions
+from spaces.recipes.recipe import (
     ByFilter,
     Case,
     Gradient,

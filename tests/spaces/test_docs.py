@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from mergekit.scripts.multimerge import load_config
 
-from spaces.draw import parameters
 from spaces.mergekit import from_yaml, to_yaml
-from spaces.seeds import seeds
-from spaces.space import Depth, Space
-from spaces.yaml_writer import OWN
+from spaces.mergekit.writer import OWN
+from spaces.sampling.draw import parameters
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.space import Depth, Space
 
 TEXT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 YAML = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)

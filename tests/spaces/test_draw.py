@@ -9,12 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spaces.bounds import MERGED
-from spaces.dials import DRAWN, PER_INPUT, PER_MERGE, in_recipes, orders
-from spaces.draw import Choices, Fixed, Floats, Integers, NotInSpace, draw, parameters, params
-from spaces.methods import DIVIDES, METHODS, Kind
-from spaces.order import count
-from spaces.recipe import (
+from spaces.catalogue.method_catalogue import DIVIDES, METHODS, Kind
+from spaces.recipes.parameter_values import numbers
+from spaces.recipes.recipe import (
     ByFilter,
     Case,
     Gradient,
@@ -26,11 +23,23 @@ from spaces.recipe import (
     merges,
     resolve,
 )
-from spaces.recipe import parameters as table
-from spaces.seeds import seeds
-from spaces.space import Depth, Order, Range, Space, Stacking
-from spaces.stacking import follow, settle
-from spaces.values import numbers
+from spaces.recipes.recipe import parameters as table
+from spaces.sampling.draw import (
+    Choices,
+    Fixed,
+    Floats,
+    Integers,
+    NotInSpace,
+    draw,
+    parameters,
+    params,
+)
+from spaces.sampling.search_parameters import DRAWN, PER_INPUT, PER_MERGE, in_recipes, orders
+from spaces.sampling.seed_recipes import seeds
+from spaces.search_space.bounds import MERGED
+from spaces.search_space.layer_stacking import follow, settle
+from spaces.search_space.merge_trees import count
+from spaces.search_space.space import Depth, Order, Range, Space, Stacking
 
 SEEDS = st.integers(0, 2**32)
 

@@ -11,10 +11,9 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
 from mergekit.scripts.multimerge import load_config
 
-from spaces.draw import Fixed, draw
+from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit import Document, from_yaml, to_yaml
-from spaces.methods import METHODS
-from spaces.recipe import (
+from spaces.recipes.recipe import (
     ByFilter,
     Case,
     Gradient,
@@ -26,9 +25,10 @@ from spaces.recipe import (
     Source,
     merges,
 )
-from spaces.recipe import parameters as table
-from spaces.space import Space
-from spaces.vocabulary import Vocabulary
+from spaces.recipes.recipe import parameters as table
+from spaces.recipes.vocabulary import Vocabulary
+from spaces.sampling.draw import Fixed, draw
+from spaces.search_space.space import Space
 
 REGISTERED = {method.spec.name: method.spec for method in registered_methods()}
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from mergekit.config import MergeConfiguration
 
+from spaces.catalogue.method_catalogue import METHODS, BaseRule, Kind, Scope
 from spaces.mergekit import from_yaml, to_yaml
-from spaces.methods import METHODS, BaseRule, Kind, Scope
-from spaces.recipe import Merge, Model, Recipe, RecipeError, Source
-from spaces.recipe import parameters as table
+from spaces.recipes.recipe import Merge, Model, Recipe, RecipeError, Source
+from spaces.recipes.recipe import parameters as table
 
 
 def read(text: str) -> Recipe:

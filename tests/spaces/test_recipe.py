@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.draw import draw
-from spaces.recipe import (
+from spaces.recipes.recipe import (
     ByFilter,
     Case,
     Gradient,
@@ -25,6 +24,7 @@ from spaces.recipe import (
     resolve,
     value_from_json,
 )
+from spaces.sampling.draw import draw
 
 
 def model(name: str, **values) -> Source:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.space import Depth, Order, Range, Space, SpaceError, Stacking
-from spaces.vocabulary import Vocabulary
+from spaces.recipes.vocabulary import Vocabulary
+from spaces.search_space.space import Depth, Order, Range, Space, SpaceError, Stacking
 
 
 def space(**changes) -> Space:

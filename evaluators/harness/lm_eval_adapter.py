@@ -1,0 +1,309 @@
+"""lm-eval's tasks, prompts and language model: the only module that imports lm_eval.
+
+Tasks, prompts and requests are built once and used for every candidate
+(``evaluators/harness/harness_evaluator.py``). Scores are those that ``lm_eval.simple_evaluate``
+gives for the same weights, questions and batch size. docs/scoring.md says how all of it works.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from lm_eval.api import metrics as lm_metrics
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.filters import build_filter_ensemble
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from lm_eval.tasks import TaskManager
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from evaluators.harness.answers.generation_stopping import Settled
+from evaluators.harness.answers.requests import Asked
+from evaluators.harness.process_isolation import quiet, seeded
+from evaluators.harness.questions.question_ids import questions_of
+from evaluators.harness.shared_documents import brought_together
+from evaluators.harness.tasks.metric_choice import MetricError, choose_metric
+from evaluators.harness.tasks.task_facts import Survey, facts_of
+from evaluators.harness.tasks.task_files import shipped_tasks
+from evaluators.harness.tasks.task_finder import TaskFinder
+from evaluators.harness.tasks.task_settings import configure, documents_of, reported
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import Catalogue, EvaluatorError, TaskInfo
+from evaluators.resident_models.encoding_cache import Encodings
+from spaces.paths import is_folder
+
+LOGGERS = ("lm_eval", "datasets", "transformers")
+"""Whose warnings say nothing to a user of this program."""
+
+BY_ITEM = (
+    lm_metrics.perplexity,
+    lm_metrics.weighted_perplexity,
+    lm_metrics.bits_per_byte,
+    lm_metrics.median,
+    lm_metrics.nanmean,
+)
+"""Aggregations other than the mean that mean something for a single item."""
+
+CPU = torch.device("cpu")
+
+_GREEDY = {"attention_mask", "do_sample", "temperature"}
+"""What is given for answers that take the likeliest token each."""
+
+
+def check(spec: HarnessSpec) -> Catalogue:
+    """What can be asked, without loading a model.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with the tasks.
+    """
+    return catalogue_of(load_tasks(spec))
+
+
+def survey(spec: HarnessSpec) -> Survey:
+    """The same with what each task is.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with the tasks.
+    """
+    asked = load_tasks(spec)
+    with isolated(CPU):
+        facts = tuple(facts_of(task) for task in asked)
+    return Survey(catalogue=catalogue_of(asked), tasks=facts)
+
+
+def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
+    """The tasks of a spec, in its order.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with them.
+    """
+    problems = spec.problems()
+    if not all(is_folder(folder) for folder in spec.include_path):
+        raise EvaluatorError(problems)  # every task of theirs would be called unknown
+    asked: list[Asked] = []
+    with isolated(CPU):
+        finder = _finder(spec.include_path, spec.models[0][1] if spec.models else None)
+        for task in {task.name: task for task in spec.tasks}.values():
+            try:
+                asked += _ask_all(finder, task, spec)
+            except EvaluatorError as error:
+                problems += [f"task {task.name}: {problem}" for problem in error.problems]
+        names = Counter(one.info.name for one in asked)
+        problems += [
+            f"task {name}: expected each task once, got it {count} times, as a member of groups too"
+            for name, count in names.items()
+            if count > 1
+        ]
+        if problems:
+            raise EvaluatorError(list(dict.fromkeys(problems)))
+        return brought_together(asked)
+
+
+def catalogue_of(asked: Sequence[Asked]) -> Catalogue:
+    """Tasks and questions of what is asked."""
+    return Catalogue(
+        tasks=tuple(task.info for task in asked),
+        questions=tuple(question for task in asked for question in task.asked()),
+    )
+
+
+@contextmanager
+def isolated(device: torch.device, *, bars: bool = True) -> Iterator[None]:
+    """Seeds as ``simple_evaluate`` sets them, and nothing of it visible outside."""
+    with (
+        seeded(device, python=DEFAULT_RANDOM_SEED, others=DEFAULT_OTHER_SEED),
+        quiet(*LOGGERS, bars=bars),
+    ):
+        yield
+
+
+def name_problems(names: Sequence[str], folders: Sequence[str]) -> dict[str, str]:
+    """What is wrong with names of tasks; no data is loaded.
+
+    Args:
+        names: Of tasks that a user wants.
+        folders: The user's folders of task files.
+
+    Returns:
+        A line for each name that is not known.
+    """
+    found: dict[str, str] = {}
+    with isolated(CPU):
+        finder = _finder(folders)
+        for name in names:
+            try:
+                finder.check(name)
+            except EvaluatorError as error:
+                found[name] = "; ".join(error.problems)
+    return found
+
+
+def _finder(folders: Sequence[str], model: str | None = None) -> TaskFinder:
+    # Some tasks make their prompts to the length of a tokenizer and ask for a model's name.
+    metadata = {"pretrained": model} if model is not None else None
+    own = TaskManager(include_path=list(folders) or None, include_defaults=False, metadata=metadata)
+    return TaskFinder(
+        own,
+        everything=lambda: _all_tasks(tuple(folders)),
+        folders=folders,
+        shipped=shipped_tasks(),
+    )
+
+
+@cache
+def _all_tasks(folders: tuple[str, ...]) -> TaskManager:
+    return TaskManager(include_path=list(folders) or None)
+
+
+def _ask_all(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> list[Asked]:
+    """A task, or the members of a group or tag with their shares of its weight."""
+    found = finder.load(wanted.name)
+    if not found.group:
+        return [_ask(found.tasks[0], wanted, spec)]
+    asked: list[Asked] = []
+    problems: list[str] = []
+    for task in found.tasks:
+        member = replace(wanted, name=task.task_name, metric=found.metric(wanted.metric))
+        try:
+            asked.append(_ask(task, member, spec))
+        except EvaluatorError as error:
+            problems += [f"member {member.name}: {problem}" for problem in error.problems]
+    if problems:
+        raise EvaluatorError(problems)
+    weights = found.weights(wanted.weight, wanted.metric, [len(one.documents) for one in asked])
+    return [
+        replace(one, info=replace(one.info, weight=weight, asked_as=found.group))
+        for one, weight in zip(asked, weights, strict=True)
+    ]
+
+
+def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
+    problems = configure(task, wanted, spec)
+    if problems:
+        raise EvaluatorError(problems)
+    documents, keys, pool = documents_of(task, wanted)
+    declared = task.get_config("filter_list") or [
+        {"name": "none", "filter": [{"function": "take_first"}]}
+    ]
+    try:
+        metric, chosen = choose_metric(
+            wanted.metric,
+            metrics=reported(task, copy.deepcopy(documents[0])),
+            filters=[str(item["name"]) for item in declared],
+        )
+    except MetricError as error:
+        raise EvaluatorError([str(error)]) from error
+    steps = next(item["filter"] for item in declared if item["name"] == chosen)
+    lower = wanted.lower_is_better
+    own_direction = bool(task.higher_is_better().get(metric, True))
+    aggregate = task.aggregation().get(metric, lm_metrics.mean)
+    return Asked(
+        spec=wanted,
+        task=task,
+        info=TaskInfo(
+            name=wanted.name,
+            metric=f"{metric},{chosen}",
+            higher_is_better=own_direction if lower is None else not lower,
+            weight=wanted.weight,
+            mean=aggregate is lm_metrics.mean,
+            written=task.OUTPUT_TYPE == "generate_until",
+            floor=wanted.floor,
+        ),
+        metric=metric,
+        filter=chosen,
+        filters=build_filter_ensemble(
+            chosen,
+            [
+                (step["function"], {key: step[key] for key in step if key != "function"})
+                for step in steps
+            ],
+        ),
+        aggregate=aggregate,
+        by_item=aggregate in BY_ITEM,
+        documents=documents,
+        questions=questions_of(wanted.name, documents),
+        keys=keys,
+        pool=pool,
+    )
+
+
+class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
+    """lm-eval's transformers model, which remembers how a text was tokenized."""
+
+    def __init__(self, *, known: Encodings, **options: Any) -> None:
+        self._known = known
+        super().__init__(**options)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        def encode() -> list[int]:
+            found: list[int] = super(LanguageModel, self).tok_encode(
+                string, add_special_tokens, left_truncate_len, **kwargs
+            )
+            return found
+
+        return self._known.get(string, (add_special_tokens, left_truncate_len), encode)
+
+    def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of a prompt and of what follows it, as likelihoods are asked for.
+
+        A prompt of no tokens becomes the one that starts a text.
+        """
+        if not context:
+            return [self.prefix_token_id], self.tok_encode(continuation, add_special_tokens=False)
+        before, after = self._encode_pair(context, continuation)
+        return before, after
+
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], **options: Any
+    ) -> Tensor:
+        """As HFLM's, but a batch of greedy answers ends as soon as all of them are settled."""
+        if not self._ends_early(stop, options):
+            written: Tensor = super()._model_generate(context, max_length, stop, **options)
+            return written
+        ends = self.model.generation_config.eos_token_id
+        criterion = Settled(
+            stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0]),
+            tokenizer=self.tokenizer,
+            stops=stop,
+            start=context.shape[1],
+            ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
+        )
+        done: Tensor = self.model.generate(
+            input_ids=context,
+            attention_mask=options.get("attention_mask"),
+            max_length=max_length,
+            stopping_criteria=StoppingCriteriaList([criterion]),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            do_sample=False,
+        )
+        return done
+
+    def _ends_early(self, stop: Sequence[str], options: Mapping[str, Any]) -> bool:
+        """Whether what comes after an answer's end is sure to be cut off, whatever it is.
+
+        Not where answers are drawn: the next batch goes on with the random numbers left.
+        """
+        tokenizer = self.tokenizer
+        return (
+            options.get("do_sample") is False
+            and not options.keys() - _GREEDY
+            and (self.model.generation_config.num_beams or 1) == 1
+            and all(stop)
+            and tokenizer.pad_token_id in tokenizer.all_special_ids
+            and not tokenizer.clean_up_tokenization_spaces
+        )

@@ -1,0 +1,1 @@
+"""The questions of tasks: their lasting names, their documents, and worked examples."""

@@ -1,0 +1,1 @@
+"""lm-eval's tasks: found by name, set up, and described."""

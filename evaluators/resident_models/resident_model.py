@@ -1,0 +1,344 @@
+"""A transformers model kept on a device and refilled for every recipe."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.initialization import no_init_weights
+
+from evaluators.resident_models.devices.device_sharding import Fill, Spread, Wanted, empty
+from evaluators.resident_models.devices.free_memory import free_bytes
+from merging.checkpoints.files.companion_files import GENERATION
+from merging.planning.merge_plan import MergePlan
+
+MOST_KEPT = 4
+"""Most models of different depth or dtype kept at a time."""
+
+ROOM = 0.25
+"""Share of the free memory that models kept for later may take."""
+
+
+class ResidentError(ValueError):
+    """A model that cannot be kept resident.
+
+    Attributes:
+        problems: One line each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Job(Protocol):
+    """What is needed to know of an output tensor."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+class Skeleton:
+    """A model without weights of its own, and where each tensor of a checkpoint goes in it.
+
+    Attributes:
+        model: In eval mode, without gradients; its weights are whatever was built last.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._state: dict[str, Tensor] = model.state_dict()
+        self._names: dict[str, str] = {}
+        self._apart: dict[str, Tensor] = {}
+        self._broken = torch.zeros((), dtype=torch.bool, device=model.device)
+        model.register_forward_hook(self._look)
+
+    def targets(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+        """The tensors to build into, by their names in the checkpoint.
+
+        Where the model holds a tensor in another dtype than the job has, or not at all
+        (transformers ignores it on load), the target is one apart; ``settle`` moves it in.
+
+        Raises:
+            ResidentError: If a tensor does not fit, or one of the model's would stay empty.
+        """
+        self._apart = {}
+        problems = self._rename([job.name for job in jobs if job.name not in self._names])
+        result: dict[str, Tensor] = {}
+        for job in jobs:
+            inner = self._state.get(self._names.get(job.name, ""))
+            if inner is not None and tuple(inner.shape) != tuple(job.shape):
+                problems.append(
+                    f"tensor {job.name}: expected the shape {tuple(inner.shape)} that the config "
+                    f"asks for, got {tuple(job.shape)}"
+                )
+            if inner is None or inner.dtype != job.dtype:
+                device = self.model.device if inner is None else inner.device
+                apart = torch.empty(tuple(job.shape), dtype=job.dtype, device=device)
+                self._apart[job.name] = apart
+                result[job.name] = apart
+            else:
+                result[job.name] = inner
+        problems += self._unfilled(jobs)
+        if problems:
+            raise ResidentError(problems)
+        return result
+
+    def settle(self) -> None:
+        """Move in what was built apart; call it after every build."""
+        with torch.no_grad():
+            for name, value in self._apart.items():
+                inner = self._state.get(self._names[name])
+                if inner is not None:
+                    inner.copy_(value)
+        self._apart = {}
+        self._broken.zero_()
+
+    def parameters(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+        """The model's own parameters by their names in the checkpoint, for taking gradients.
+
+        Tensors that the model does not hold as parameters are left out. Call ``targets`` first.
+        """
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        found = {job.name: own.get(self._names.get(job.name, "")) for job in jobs}
+        return {name: one for name, one in found.items() if one is not None}
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model gave NaN or infinite logits since it was settled."""
+        return bool(self._broken.item())
+
+    def _look(self, model: Any, inputs: Any, output: Any) -> None:
+        # A model that overflows still has an argmax: without this it would score like any other.
+        # Single entries may be -inf (a masked vocabulary). No synchronisation with the device here.
+        del model, inputs
+        largest = output.logits[:, -1, :].amax(dim=-1)
+        self._broken |= torch.logical_not(largest.isfinite()).any()
+
+    def _rename(self, names: Sequence[str]) -> list[str]:
+        """Find each tensor's name in the model the way transformers does on load."""
+        transforms = get_model_conversion_mapping(self.model) if names else []
+        renamings = [item for item in transforms if isinstance(item, WeightRenaming)]
+        converters = [item for item in transforms if isinstance(item, WeightConverter)]
+        problems = []
+        for name in names:
+            inner, converter = rename_source_key(
+                name, renamings, converters, self.model.base_model_prefix, self._state
+            )
+            self._names[name] = inner
+            if converter is not None:
+                problems.append(
+                    f"tensor {name}: expected one that goes into the model as it is, got one that "
+                    f"transformers rearranges on load ({type(self.model).__name__}); models of "
+                    "this architecture cannot be scored in memory"
+                )
+        return problems[:3]
+
+    def _unfilled(self, jobs: Sequence[Job]) -> list[str]:
+        filled = {
+            self._state[inner].data_ptr()
+            for job in jobs
+            if (inner := self._names.get(job.name, "")) in self._state
+        }
+        return [
+            f"tensor {name}: expected one in the checkpoints (the model has it), got none"
+            for name, parameter in self.model.named_parameters()
+            if parameter.data_ptr() not in filled
+        ][:3]
+
+
+class Resident:
+    """Skeletons for the plans of a run: one for each config, all over the same weights.
+
+    A model of other rotary frequencies, or of more layers, takes no memory for what it has in
+    common with those that are kept: what was built last is in all of them.
+
+    Args:
+        device: Where the weights live, or the first of the devices that they are spread over.
+        spread: The devices, if there are several.
+        trust_remote_code: Let models run code of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        spread: Spread | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.device = device
+        self._spread = spread
+        self._trust = trust_remote_code
+        self._kept: OrderedDict[str, Skeleton] = OrderedDict()
+
+    def skeleton(self, plan: MergePlan, folder: Path) -> Skeleton:
+        """A model for this plan's output; built once per config, then used again.
+
+        Args:
+            plan: What will be built.
+            folder: The donor's files: generation settings, and the model's own code if trusted.
+
+        Raises:
+            ResidentError: If transformers cannot make such a model.
+        """
+        generation = _generation_settings(folder)
+        code = str(folder) if "auto_map" in plan.config else ""
+        key = json.dumps([code, generation, plan.config], sort_keys=True, default=str)
+        found = self._kept.pop(key, None)
+        if found is None:
+            spread = self._spread or Spread(devices=(self.device,), sizes=())
+            found = Skeleton(
+                _model(plan, folder, spread=spread, fill=self._fill, trust=self._trust)
+            )
+        self._kept[key] = found
+        return found
+
+    def close(self) -> None:
+        """Let go of all models."""
+        self._kept.clear()
+        self.free()
+
+    def free(self) -> None:
+        """Give unused memory back to the device."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _fill(self, wanted: Sequence[Wanted]) -> list[nn.Parameter]:
+        """Memory for the weights of a new model: that of models kept, where they have the same."""
+        lent: dict[tuple[object, ...], nn.Parameter] = {}
+        for skeleton in self._kept.values():
+            for name, own in skeleton.model.named_parameters():
+                lent[name, own.shape, own.dtype, own.device] = own
+        keys = [(name, like.shape, like.dtype, device) for name, like, device in wanted]
+        found = [lent.pop(key, None) for key in keys]
+        del lent
+        self._make_room({id(one) for one in found if one is not None})
+        made = iter(empty([one for one, old in zip(wanted, found, strict=True) if old is None]))
+        return [next(made) if one is None else one for one in found]
+
+    def _make_room(self, lent: Collection[int]) -> None:
+        """Drop the models used longest ago, but for those that take little of what is free.
+
+        Args:
+            lent: Weights, by identity, that stay with the model that comes.
+        """
+        allowed = ROOM * free_bytes(self.device)
+        dropped = False
+        while self._kept and (
+            len(self._kept) >= MOST_KEPT or _only_in(self._kept.values(), lent) > allowed
+        ):
+            self._kept.popitem(last=False)
+            dropped = True
+        if dropped:
+            self.free()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ResidentError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ResidentError([f"device: expected cpu, cuda or auto, got {name!r}"]) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ResidentError(
+            [f"device: expected one of this machine, got {name!r} without a GPU that torch can use"]
+        )
+    return device
+
+
+def choose_devices(name: str, gpus: float) -> tuple[torch.device, ...]:
+    """The devices of a worker: one, or as many GPUs as it is given.
+
+    Raises:
+        ResidentError: If there are not so many.
+    """
+    device = choose_device(name)
+    count = int(gpus)
+    if device.type != "cuda" or ":" in name or count < 2:
+        return (device,)
+    there = torch.cuda.device_count()
+    if there < count:
+        raise ResidentError(
+            [f"workers.gpus: expected {count} GPUs that a worker sees, got {there}"]
+        )
+    return tuple(torch.device("cuda", at) for at in range(count))
+
+
+def _only_in(skeletons: Iterable[Skeleton], besides: Collection[int]) -> int:
+    """Bytes of weights that these models have, each counted once."""
+    held = {id(one): one for skeleton in skeletons for one in skeleton.model.parameters()}
+    return sum(one.numel() * one.element_size() for key, one in held.items() if key not in besides)
+
+
+def _model(
+    plan: MergePlan, folder: Path, *, spread: Spread, fill: Fill, trust: bool
+) -> PreTrainedModel:
+    """The model that ``from_pretrained`` would make of the plan's output, without its weights.
+
+    It is constructed with every initialisation switched off: parameters take no memory before
+    ``fill`` gives it, while buffers that no checkpoint holds (rotary frequencies) are computed.
+    """
+
+    def make() -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype, trust_remote_code=trust
+        )
+        model.tie_weights()
+        return model
+
+    try:
+        config_class = type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
+        config = config_class.from_dict(dict(plan.config))
+        config.name_or_path = str(folder)  # where code of the model's own is looked for
+        dtype = config.dtype or _widest(plan.jobs)
+        with torch.random.fork_rng(devices=[]), no_init_weights():
+            model = spread.over(make, plan, fill=fill)
+    except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
+        raise ResidentError(
+            [f"model {plan.donor}: transformers cannot make it: {error}"]
+        ) from error
+    model.requires_grad_(False)
+    model.train(False)
+    model.generation_config = _generation_config(folder, config)
+    return model
+
+
+def _generation_settings(folder: Path) -> str:
+    """The text of a model's generation settings; empty where there are none."""
+    file = folder / GENERATION
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _generation_config(folder: Path, config: Any) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except OSError:  # no such file: the config's own values, as in transformers
+        return GenerationConfig.from_model_config(config)
+
+
+def _widest(jobs: Sequence[Job]) -> torch.dtype:
+    dtypes = {job.dtype for job in jobs}
+    result = dtypes.pop()
+    for dtype in dtypes:
+        result = torch.promote_types(result, dtype)
+    return result

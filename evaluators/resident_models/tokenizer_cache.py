@@ -1,0 +1,109 @@
+"""A tokenizer with all that was made with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from evaluators.resident_models.encoding_cache import Encodings
+from evaluators.resident_models.resident_model import ResidentError
+from spaces.text.error_text import class_and_last_line
+
+TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_templ")
+"""How the names of the files begin that make a tokenizer what it is."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Desk:
+    """A tokenizer and the requests made with it, by question id."""
+
+    tokenizer: Any
+    encodings: Encodings
+    requests: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+class TemplateError(ValueError):
+    """A tokenizer that lacks the chat template that is asked for."""
+
+
+class Desks:
+    """A desk for each tokenizer; models with the same tokenizer files share one.
+
+    Args:
+        template: The chat template to use: a name, ``True`` for the default, ``False`` for none.
+        trust_remote_code: Let tokenizers run code of their own.
+    """
+
+    def __init__(self, *, template: bool | str, trust_remote_code: bool) -> None:
+        self._template = template
+        self._trust = trust_remote_code
+        self._known: dict[str, Desk] = {}
+        self._keys: dict[Path, str] = {}
+
+    def of(self, model: str, folder: Path) -> Desk:
+        """The desk of a model.
+
+        Args:
+            model: Its name, for messages.
+            folder: Its files.
+
+        Raises:
+            ResidentError: If the tokenizer does not load or lacks the chat template.
+        """
+        key = self._keys.get(folder) or tokenizer_key(folder)
+        if key not in self._known:
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
+                _choose_template(tokenizer, self._template)
+            except TemplateError as error:
+                raise ResidentError([f"model {model}: {error}"]) from error
+            except (OSError, ValueError, ImportError) as error:
+                raise ResidentError(
+                    [f"model {model}: tokenizer: {class_and_last_line(error)}"]
+                ) from error
+            self._known[key] = Desk(tokenizer=tokenizer, encodings=Encodings())
+        self._keys[folder] = key
+        return self._known[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self._keys.clear()
+
+
+def tokenizer_key(folder: Path) -> str:
+    """Hash of the files that make a tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(TOKENIZER_FILES) and file.is_file():
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _choose_template(tokenizer: Any, wanted: bool | str) -> None:
+    """Set the chat template that is asked for.
+
+    Raises:
+        TemplateError: If the tokenizer has none of that name, or none at all.
+    """
+    if wanted is False:
+        return
+    has = tokenizer.chat_template
+    names = sorted(has) if isinstance(has, dict) else []
+    if isinstance(wanted, str) and wanted not in names:
+        there = f"one of {', '.join(names)}" if names else "true or false"
+        why = "" if names else ": the tokenizer has no template by a name"
+        raise TemplateError(f"harness.apply_chat_template: expected {there}, got {wanted!r}{why}")
+    if not has:
+        raise TemplateError(
+            "harness.apply_chat_template: expected false for a tokenizer without a chat template, "
+            f"got {str(wanted).lower()}; or set output.tokenizer to a model that has one"
+        )
+    tokenizer.chat_template = (
+        has[wanted] if isinstance(wanted, str) else tokenizer.get_chat_template()
+    )

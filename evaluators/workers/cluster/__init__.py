@@ -1,0 +1,1 @@
+"""Nodes and their processes: ``ray_cluster`` alone imports Ray, ``node_check`` looks at a node."""

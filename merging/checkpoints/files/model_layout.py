@@ -1,0 +1,183 @@
+"""What tensor names tell: the layers, the embeddings, the output head, recomputed buffers.
+
+Everything is found from names and shapes, so that a checkpoint of a class nobody listed works too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from merging.checkpoints.files.safetensors_header import TensorInfo
+
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""Names that ``config.json`` files use for the number of layers."""
+
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "embeddings.weight",
+)
+_FIRST_INDEX = re.compile(r"((?:[^.]*[^.\d][^.]*\.)+)(\d+)\.")
+_EARLY = ("embed", "wte", "wpe")  # before the layers
+_LATE = ("norm", "ln_f")  # after the layers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerPattern:
+    """How the layers are named.
+
+    Attributes:
+        prefix: What stands before the layer's number, with the dot: ``model.layers.``.
+        count: Number of layers; they are numbered from 0.
+    """
+
+    prefix: str
+    count: int
+
+    @property
+    def root(self) -> str:
+        """The part of ``prefix`` shared with embeddings and norms: ``model.``; may be empty."""
+        return self.prefix[: self.prefix.rstrip(".").rfind(".") + 1]
+
+    def split(self, name: str) -> tuple[int, str] | None:
+        """Layer number and the rest of the name; ``None`` for a tensor outside the layers."""
+        if not name.startswith(self.prefix):
+            return None
+        number, dot, suffix = name[len(self.prefix) :].partition(".")
+        if not dot or not number.isdecimal() or int(number) >= self.count:
+            return None
+        return int(number), suffix
+
+
+def find_layers(names: Iterable[str], depth: int | None = None) -> LayerPattern | None:
+    """The list of layers among tensor names.
+
+    The number after a prefix that other numbers (of experts, say) come after is the layer's. Of
+    several lists the one as long as ``depth`` is taken, then the one with most tensors. Layers
+    beyond ``depth`` (prediction modules that some models append) are not counted.
+
+    Args:
+        names: All tensor names of a checkpoint.
+        depth: Number of layers its config states, if it does.
+    """
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for name in names:
+        if match := _FIRST_INDEX.match(name):
+            numbers[match[1]].append(int(match[2]))
+    runs = {
+        prefix: len(set(found))
+        for prefix, found in numbers.items()
+        if set(found) == set(range(max(found) + 1))
+    }
+    if not runs:
+        return None
+    prefix = max(
+        runs,
+        key=lambda p: (runs[p] == depth, depth is not None and runs[p] > depth, len(numbers[p]), p),
+    )
+    count = runs[prefix] if depth is None else min(runs[prefix], depth)
+    return LayerPattern(prefix=prefix, count=count)
+
+
+def is_buffer(name: str, shape: Sequence[int]) -> bool:
+    """Whether it is a constant that old checkpoints store and every current loader recomputes.
+
+    Causal masks (``attn.bias`` with four axes), their fill values and rotary frequencies.
+    """
+    if name.endswith("rotary_emb.inv_freq"):
+        return True
+    if name.endswith((".attn.masked_bias", ".attention.masked_bias")):
+        return all(size == 1 for size in shape)
+    return name.endswith((".attn.bias", ".attention.bias")) and len(shape) == 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The tensors of a checkpoint by their place in the model.
+
+    Names outside the layers are kept without the root (``model.``), so that checkpoints saved
+    with and without it (GPT-2 on the hub: ``h.0``; fine-tuned: ``transformer.h.0``) match.
+
+    Attributes:
+        pattern: The layers; ``None`` where there are none.
+        layers: Per layer, what follows the layer's number -> full name.
+        outside: Name without the root -> full name.
+    """
+
+    pattern: LayerPattern | None
+    layers: tuple[Mapping[str, str], ...]
+    outside: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, TensorInfo], pattern: LayerPattern | None) -> Layout:
+        """Sort tensors by place; recomputed buffers are left out."""
+        layers: list[dict[str, str]] = [{} for _ in range(pattern.count if pattern else 0)]
+        outside: dict[str, str] = {}
+        root = pattern.root if pattern else ""
+        for name in sorted(tensors):
+            if is_buffer(name, tensors[name].shape):
+                continue
+            if pattern is not None and (place := pattern.split(name)) is not None:
+                layers[place[0]][place[1]] = name
+            else:
+                outside[name.removeprefix(root)] = name
+        return cls(pattern=pattern, layers=tuple(layers), outside=outside)
+
+    @cached_property
+    def head(self) -> str | None:
+        """The stored output head among ``outside``; ``None`` where none is stored."""
+        return next((key for key in self.outside if is_head(key)), None)
+
+    @cached_property
+    def embedding(self) -> str | None:
+        """The token embeddings among ``outside``."""
+        for ending in _EMBEDDINGS:
+            for key in self.outside:
+                if key == ending or key.endswith("." + ending):
+                    return key
+        return None
+
+    def layer_name(self, index: int, suffix: str) -> str:
+        """Full name of a layer's tensor, also for a layer number the checkpoint does not have."""
+        return f"{self.pattern.prefix if self.pattern else ''}{index}.{suffix}"
+
+    def has_module(self, key: str) -> bool:
+        """Whether any tensor outside the layers lies in the same top-level module as ``key``."""
+        top = key.partition(".")[0]
+        return any(other.partition(".")[0] == top for other in self.outside)
+
+    def is_required(self, key: str) -> bool:
+        """Whether a model of this shape cannot do without ``outside[key]``.
+
+        True for what shares the root with the layers. Modules beside it (a head's bias, a vision
+        tower, a prediction module) may be missing from an input as a whole.
+        """
+        if self.pattern is None:
+            return True
+        name = self.outside[key]
+        return name.startswith(self.pattern.root) and not name.startswith(self.pattern.prefix)
+
+
+def is_head(key: str) -> bool:
+    """Whether it is the output head that may be tied to the embeddings."""
+    return key in _HEADS or key.endswith((".lm_head.weight", ".embed_out.weight"))
+
+
+def is_head_part(key: str) -> bool:
+    """Whether it is an output head, or the bias of one: a row per token."""
+    return is_head(key) or is_head(key.removesuffix("bias") + "weight")
+
+
+def is_late(key: str) -> bool:
+    """Whether a tensor outside the layers comes after them (final norm, head)."""
+    if is_head(key):
+        return True
+    return not any(part in key for part in _EARLY) and any(part in key for part in _LATE)

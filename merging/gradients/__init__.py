@@ -1,0 +1,1 @@
+"""The gradient of a loss by the coefficients of a recipe: ``coefficient_gradients`` first."""

@@ -1,0 +1,1 @@
+"""Models with different tokenizers: ``vocabulary_alignment`` decides which rows the result has."""

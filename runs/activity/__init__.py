@@ -1,0 +1,1 @@
+"""How a run went over time: workers' hours, and the best score so far."""

@@ -1,0 +1,1 @@
+"""Recipes and model cards for use elsewhere."""

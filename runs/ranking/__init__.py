@@ -1,0 +1,1 @@
+"""Who won: ``leaderboard`` orders candidates, ``verdict`` says whether the winner is better."""

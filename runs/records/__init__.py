@@ -1,0 +1,1 @@
+"""What a run remembers, as plain values: ``record`` for candidates, ``manifest`` for the run."""

@@ -1,0 +1,1 @@
+"""The report: ``report_files`` writes all formats from one ``report_content.Report``."""

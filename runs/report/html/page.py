@@ -1,0 +1,226 @@
+"""The report put together: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from runs.ranking.leaderboard import ranked
+from runs.records.record import Record
+from runs.report.html.figure import Figure
+from runs.report.html.headline import headline
+from runs.report.html.leaderboard_data import board, packed, recipes
+from runs.report.html.learning_figures import learned_figures, loss_figure
+from runs.report.html.merge_drawing import drawing
+from runs.report.html.progress_figures import failures_figure, progress_figure, workers_figure
+from runs.report.html.recipe_figures import depth_figure, effect_figures, importance_figure
+from runs.report.html.score_figures import front_figure, task_figures
+from runs.report.report_content import Details, Report
+from runs.report.report_tables import (
+    Table,
+    finalists_table,
+    leaderboard_table,
+    learning_table,
+    tasks_table,
+)
+from runs.report.task_tables import by_task_table
+
+HERE = Path(__file__).parent
+
+DRAWING = ("plotly-cartesian.min.js", "figures.js")
+"""The scripts that draw, in order."""
+
+FIRST_ROWS = 20
+"""Rows of the leaderboard that are there without any script."""
+
+MOST_MESSAGES = 30
+"""Kinds of failure messages that are listed."""
+
+_NUMBERS = re.compile(r"\b[0-9a-f]{16,}\b|\d+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """The figures of a report, each ``None`` or empty where there is nothing to show."""
+
+    progress: Figure | None = None
+    tasks: tuple[Figure, ...] = ()
+    front: Figure | None = None
+    learning: Figure | None = None
+    learned: tuple[Figure, ...] = ()
+    importance: Figure | None = None
+    effects: tuple[Figure, ...] = ()
+    depth: Figure | None = None
+    failures: Figure | None = None
+    workers: Figure | None = None
+
+    def __iter__(self) -> Iterator[Figure]:
+        """All there are, in the order of the page."""
+        yield from self.tasks
+        yield from (one for one in (self.progress, self.front, self.learning) if one)
+        yield from self.learned
+        yield from (one for one in (self.importance,) if one)
+        yield from self.effects
+        yield from (one for one in (self.depth, self.failures, self.workers) if one)
+
+
+def figures(report: Report) -> Figures:
+    """All figures that a report has something to show for."""
+    details = report.details
+    if details is None:
+        return Figures(
+            tasks=tuple(task_figures(report)),
+            learning=loss_figure(report.learning),
+            failures=failures_figure(report),
+        )
+    winner = _winner(details)
+    return Figures(
+        progress=progress_figure(details.records, details.timeline),
+        tasks=tuple(task_figures(report)),
+        front=front_figure(report, details.records),
+        learning=loss_figure(report.learning),
+        learned=tuple(learned_figures(details, report.learning)),
+        importance=importance_figure(details.insights),
+        effects=tuple(effect_figures(details)),
+        depth=None if winner is None else depth_figure(details, winner),
+        failures=failures_figure(report),
+        workers=workers_figure(details.timeline),
+    )
+
+
+def page(report: Report) -> str:
+    """The page as HTML; every text in it is escaped by the template engine."""
+    return _template("report.html.j2").render(_values(report))
+
+
+def _values(report: Report) -> dict[str, Any]:
+    found, details = figures(report), report.details
+    winner = None if details is None else _winner(details)
+    first = report.frame[report.frame["state"] != "failed"].head(FIRST_ROWS)
+    return {
+        "report": report,
+        "headline": headline(report),
+        "figures": found,
+        "drawing": None if winner is None else drawing(winner.recipe),
+        "by_task": _by_task(report),
+        "finalists": _finalists(report),
+        "first_rows": leaderboard_table(first, report.tasks, wide=False),
+        "messages": _messages(report.failures),
+        "learning": learning_table(report.learning),
+        "tasks": tasks_table(report.tasks),
+        "ranked": int(report.frame["rank"].notna().sum()),
+        "data": _data(report, found),
+        "recipes": "" if details is None else packed(recipes(details.records, details.recipe)),
+        **_assets("report.js"),
+    }
+
+
+def _winner(details: Details) -> Record | None:
+    return next(iter(ranked(details.records)), None)
+
+
+def _by_task(report: Report) -> Table | None:
+    return None if report.verdict is None else by_task_table(report.verdict, report.tasks)
+
+
+def _finalists(report: Report) -> Table:
+    return finalists_table(() if report.verdict is None else report.verdict.finalists, report.tasks)
+
+
+def _data(report: Report, found: Figures) -> Mapping[str, Any]:
+    return {
+        "figures": [figure.to_json() for figure in found],
+        "board": board(report.frame, report.tasks),
+        "study": None if report.details is None else report.details.study,
+    }
+
+
+def _messages(failures: pd.DataFrame) -> Table:
+    """Failures of one kind with the same message as one row, the most frequent first.
+
+    Messages that differ in numbers only, or in hashes, count as the same: the first one stands.
+    """
+    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    columns = (failures["kind"], failures["message"], failures["candidate"])
+    for kind, message, candidate in zip(*columns, strict=True):
+        alike = groups.setdefault((kind, _NUMBERS.sub("#", message)), [])
+        alike.append((int(candidate), message))
+    order = sorted(groups.items(), key=lambda item: -len(item[1]))
+    rows = tuple(
+        (str(len(found)), kind, found[0][1], _ids([number for number, _ in found]))
+        for (kind, _), found in order[:MOST_MESSAGES]
+    )
+    return Table(
+        headers=("times", "kind", "message", "candidates"),
+        numeric=(True, False, False, False),
+        rows=rows,
+        marks=("",) * len(rows),
+    )
+
+
+def _ids(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:5]))
+    return listed + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+
+
+def image_page(shown: Sequence[Figure], *, kind: str, width: int) -> str:
+    """A page that draws figures into images, and then holds these as JSON in its text.
+
+    Args:
+        shown: The figures.
+        kind: ``png`` or ``svg``.
+        width: In CSS pixels; a PNG has twice as many.
+    """
+    data = {
+        "figures": [figure.to_json() for figure in shown],
+        "format": kind,
+        "width": width,
+        "scale": 2 if kind == "png" else 1,
+    }
+    return _template("images.html.j2").render(data=data, **_assets("images.js"))
+
+
+@cache
+def _assets(last: str) -> dict[str, Any]:
+    """Style and scripts, and the policy under which nothing else runs or is loaded."""
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in (*DRAWING, last)]
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    return {
+        "style": (HERE / "report.css").read_text(encoding="utf-8"),
+        "scripts": scripts,
+        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:",
+    }
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def script_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["script_json"] = script_json
+    return environment.get_template(name)

@@ -1,0 +1,1 @@
+"""How sure a score or a difference is: ``comparisons`` first, which the others serve."""

@@ -1,0 +1,1 @@
+"""study.db: ``store`` is the way in; the other modules are its tables, rows and transactions."""

@@ -1,0 +1,1 @@
+"""Databases under a study: opened, locked, made durable, and waited for."""

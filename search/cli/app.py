@@ -1,0 +1,261 @@
+"""The command line: parse, one call, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from search.cli import start_commands
+from search.cli.installation import shadowed
+from search.cli.options import (
+    Address,
+    Moved,
+    Study,
+    TestSets,
+    Trials,
+    Trust,
+    Workers,
+    consent,
+    with_overrides,
+)
+from search.inputs.input_error import RunFailed
+from search.inputs.overrides import Overrides
+from spaces.errors import UserError
+from spaces.text.redaction import hidden
+from spaces.text.terminal_text import printable, stripped
+
+app = typer.Typer(
+    name="search",
+    help="Search for merge recipes of language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_debug = False
+
+start_commands.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option(help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options that come before the command."""
+    global _debug
+    _debug = debug
+    if version:
+        from search.cli.installation import version as installed
+
+        typer.echo(f"merge-search {installed()}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:  # pragma: no cover - no_args_is_help answers first
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    trials: Trials = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(min=0, help="Makes another family and search.")] = 0,
+) -> None:
+    """Make a tiny model family here, search it, and build the winner: no download."""
+    from search.commands.demo_command import demo as run_demo
+
+    run_demo(out, trials=trials, workers=workers, seed=seed)
+
+
+@app.command()
+@with_overrides
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run; by default named after CONFIG."),
+    ] = None,
+    *,
+    overrides: Overrides,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="MERGE_SEARCH_STORAGE",
+            show_envvar=False,
+            help="Database for the study, such as postgresql://HOST/DB, instead of study.db.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Made-up scores instead of models, to try a config.")
+    ] = False,
+    allow_test_sets: TestSets = False,
+) -> None:
+    """Start a search."""
+    from search.commands import run_command
+
+    overrides = replace(overrides, allow_test_sets=allow_test_sets or None)
+    run_command.run(config, out=out, overrides=overrides, storage=storage, dry_run=dry_run)
+
+
+@app.command()
+@with_overrides
+def resume(
+    study: Study,
+    *,
+    overrides: Overrides,
+    moved: Moved = None,
+    trust_study: Trust = False,
+) -> None:
+    """Go on with a search, after a crash or with a larger budget."""
+    from search.commands import run_command
+    from search.inputs.moved_locations import read_moves
+
+    overrides = replace(overrides, moves=read_moves(moved or ()))
+    run_command.resume(study, overrides=overrides, consent=consent(trust_study))
+
+
+@app.command()
+def validate(
+    study: Study,
+    top: Annotated[int, typer.Option(min=1, help="Number of best recipes to check.")] = 3,
+    workers: Workers = None,
+    ray_address: Address = None,
+    moved: Moved = None,
+    trust_study: Trust = False,
+) -> None:
+    """Score the best recipes, the parents and the average on the held-out questions."""
+    from search.commands import run_command
+    from search.inputs.moved_locations import read_moves
+
+    moves = read_moves(moved or ())
+    overrides = Overrides(workers=workers, ray_address=ray_address, moves=moves)
+    run_command.validate(study, top=top, overrides=overrides, consent=consent(trust_study))
+
+
+@app.command()
+def status(
+    study: Study,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep showing it until it is over; Ctrl-C stops.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks, with --watch.")
+    ] = 5.0,
+) -> None:
+    """Show where a run stands; works beside a running search, and only reads."""
+    from search.commands import study_commands
+
+    study_commands.status(study, watched=watch, interval=interval)
+
+
+@app.command()
+def report(
+    study: Study,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; by default the study's."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="html, csv, markdown, json, parquet, png or svg; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Write the leaderboard report."""
+    from search.commands import study_commands
+
+    study_commands.report(study, out=out, formats=tuple(formats or ()))
+
+
+@app.command()
+def export(
+    study: Study,
+    rank: Annotated[int, typer.Option(min=1, help="Place in the leaderboard.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default best.yaml beside the study."),
+    ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Absolute paths, not relative to the file's folder.")
+    ] = False,
+    moved: Moved = None,
+) -> None:
+    """Write a found recipe as YAML that mergekit and `search build` run."""
+    from search.commands import study_commands
+
+    study_commands.export(study, rank=rank, out=out, absolute=absolute, mapped=moved or ())
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe or mergekit YAML.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to make.")],
+    shard_size: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    moved: Moved = None,
+) -> None:
+    """Build the model of a recipe and write it to a folder."""
+    from search.commands.build_command import build as build_model
+
+    build_model(recipe, out, shard_bytes=int(shard_size * 1e9), mapped=moved or ())
+
+
+def main() -> NoReturn:
+    """Run the command line; the exit code is 0 done, 1 run failed, 2 bad input."""
+    problem = shadowed()
+    if problem is not None:
+        _fail([problem], code=2)
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _fail(error.problems, code=2)
+    except RunFailed as error:
+        _fail([str(error)], code=1)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail([f"{where}{error.strerror or error}"], code=1)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, not a traceback
+        if isinstance(error, _usage_errors()):
+            _show_usage(error)
+        hint = "" if _debug else " (search --debug ... shows where)"
+        _fail([f"{type(error).__name__}: {error}".splitlines()[0] + hint], code=1)
+    if code == _INTERRUPTED:
+        _fail(["stopped at once; a run goes on with `search resume`"], code=1)
+    sys.exit(code or 0)
+
+
+_INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
+
+
+def _usage_errors() -> tuple[type[Exception], ...]:
+    """Typer's class for an option that does not exist and the like, wherever it has it from."""
+    return tuple(
+        base
+        for base in typer.BadParameter.__mro__
+        if base.__name__ == "ClickException" and issubclass(base, Exception)
+    )
+
+
+def _show_usage(error: Exception) -> NoReturn:
+    """What Typer says of wrong arguments, which it repeats: there may be a password in them."""
+    said = io.StringIO()
+    error.show(file=said)  # type: ignore[attr-defined]
+    print(stripped(hidden(said.getvalue())), end="", file=sys.stderr)
+    sys.exit(2)
+
+
+def _fail(problems: tuple[str, ...] | list[str], *, code: int) -> NoReturn:
+    if _debug:
+        print(stripped(hidden(traceback.format_exc())), end="", file=sys.stderr)
+    for problem in problems:
+        print(f"search: error: {printable(hidden(problem))}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,105 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.inputs.overrides import Overrides
+from spaces.text.terminal_text import printable
+
+if TYPE_CHECKING:  # brings the database
+    from search.inputs.stored_study.code_trust import Consent
+
+Study = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="study.db of a run, the run's folder, or a database URL."),
+]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="OLD=NEW",
+        help="Model name or start of a path, and where that is now; may be repeated.",
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-study", help="Let code run that the study names, though it was not made here."
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of recipes to evaluate in all."),
+]
+Questions = Annotated[int | None, typer.Option(min=1, help="Number of questions to ask in all.")]
+Hours = Annotated[float | None, typer.Option(min=0.0, help="Hours to search in all.")]
+GpuHours = Annotated[
+    float | None, typer.Option(min=0.0, help="Hours of all workers, times the GPUs of each.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Ray cluster to use, such as `auto` or HOST:PORT."),
+]
+TestSets = Annotated[
+    bool,
+    typer.Option("--allow-test-sets", help="Search on well-known test sets all the same."),
+]
+
+
+def consent(trusted: bool) -> Consent:
+    """The answer of a command line: what it was given, or what a person at a terminal says."""
+
+    def asked(lines: Sequence[str]) -> bool:
+        if trusted or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return trusted
+        typer.echo("This study was not made here. Going on runs code that it names:", err=True)
+        for line in lines:
+            typer.echo(f"  {printable(line)}", err=True)
+        return typer.confirm("Do you trust all of it?", err=True)
+
+    return asked
+
+
+_REPLACING = {
+    "trials": Trials,
+    "questions": Questions,
+    "hours": Hours,
+    "gpu_hours": GpuHours,
+    "workers": Workers,
+    "ray_address": Address,
+}
+"""The options that replace values of a config, by their names in ``Overrides``."""
+
+
+def with_overrides(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options that replace values of a config, in place of ``overrides``.
+
+    Typer reads options from a signature; these stand in one place for all commands that have them.
+
+    Args:
+        command: Takes what they come to as its keyword argument ``overrides``.
+    """
+
+    def called(**given: Any) -> None:
+        values = {name: given.pop(name) for name in _REPLACING}
+        command(**given, overrides=Overrides(**values))
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "overrides":
+            parameters.append(parameter)
+            continue
+        parameters += [
+            inspect.Parameter(name, parameter.kind, default=None, annotation=kind)
+            for name, kind in _REPLACING.items()
+        ]
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called

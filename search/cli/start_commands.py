@@ -1,0 +1,130 @@
+"""Commands for the time before a run; the same rules as in ``search.cli.app``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import Hours, TestSets, Trials, with_overrides
+from search.inputs.overrides import Overrides
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(check)
+    app.command()(init)
+    app.command("import")(import_)
+    app.command()(schema)
+
+
+def init(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODELS", help="Folders or hub ids, or NAME=FOLDER."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="What the models were fine-tuned from.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="lm-eval task: a name, a file, or a folder; may be repeated."),
+    ] = None,
+    include_path: Annotated[
+        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("search.yaml"),
+    hours: Hours = None,
+    trials: Trials = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Write a commented config for models and tasks, from what is found in them."""
+    from search.commands.init_command import asks
+    from search.commands.init_command import init as write
+    from search.setup.config_files import check_free
+    from search.setup.config_request import Wanted
+
+    check_free(out, force=force)
+    if asks():  # only for what cannot do without, and only where there is somebody
+        if not models:
+            models = typer.prompt(
+                "Models to merge (folders or hub ids, separated by spaces)"
+            ).split()
+            base = base or typer.prompt("Their base (empty if unknown)", default="") or None
+        if not task:
+            task = typer.prompt("lm-eval tasks (names or files, separated by spaces)").split()
+    wanted = Wanted(
+        models=tuple(models or ()),
+        base=base,
+        tasks=tuple(task or ()),
+        include_path=tuple(include_path or ()),
+        hours=hours,
+        trials=trials,
+    )
+    write(wanted, out, force=force)
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="mergekit-evolve config, or mergekit YAML.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default search.yaml, or seed-NAME.yaml."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="For a recipe: config of the search that shall try it.")
+    ] = None,
+    include_path: Annotated[
+        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Turn a mergekit-evolve config into a config, or a mergekit YAML into a seed recipe."""
+    from search.commands.import_command import import_file
+
+    import_file(file, out=out, config=config, include_path=tuple(include_path or ()), force=force)
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+) -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from search.setup.config_files import schema_text, write_schema
+
+    if out is None:
+        typer.echo(schema_text(), nl=False)
+    else:
+        write_schema(out)
+
+
+@with_overrides
+def check(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Headers and tasks only: no weight is read.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke/--no-smoke", help="Whether to try a candidate.")
+    ] = True,
+    html: Annotated[Path | None, typer.Option(help="HTML file to write, with heat maps.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Longest time to sample weights for.")
+    ] = 60.0,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GB of a worker's GPU, if it is elsewhere.")
+    ] = None,
+    *,
+    overrides: Overrides,
+    allow_test_sets: TestSets = False,
+) -> None:
+    """Check a config before a run: problems, time, memory, and whether the models will merge."""
+    from search.commands.check_command import check as run_check
+    from search.preflight.preflight_depth import Depth
+
+    overrides = replace(overrides, allow_test_sets=allow_test_sets or None)
+    depth = Depth(
+        weights=not quick, smoke=smoke and not quick, seconds=seconds, gpu_memory=gpu_memory
+    )
+    run_check(config, overrides=overrides, depth=depth, html=html, as_json=json)

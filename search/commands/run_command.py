@@ -1,0 +1,89 @@
+"""The commands that search: run, resume and validate, up to what brings torch and the like.
+
+What a user may have got wrong is looked at first: a config is read, a study opened. Only then is
+``search.engine.driver`` imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runs.config.run_config import RunConfig
+from search.inputs.given_config import read
+from search.inputs.input_error import InputError
+from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_path import STUDY, study_in
+
+if TYPE_CHECKING:
+    from search.inputs.stored_study.code_trust import Consent
+    from search.monitoring.callbacks import Callback
+
+
+def run(
+    config: Path | RunConfig,
+    *,
+    out: Path | None,
+    overrides: Overrides,
+    storage: str | None = None,
+    dry_run: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> str:
+    """Start a search; see ``search run --help``. Where its study is comes back."""
+    given = read(config, overrides)
+    from runs.storage.study_creation import check_new
+
+    folder = out if out is not None else Path("run" if given.path is None else given.path.stem)
+    study = storage if storage is not None else str(folder / STUDY)
+    check_new(study)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
+    from search.engine import driver
+
+    driver.run(given, study, folder=folder, dry_run=dry_run, callbacks=callbacks)
+    return study
+
+
+def resume(
+    study: str | Path,
+    *,
+    overrides: Overrides,
+    consent: Consent,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Go on with a search; see ``search resume --help``."""
+    from runs.storage.store import Store
+    from search.commands.study_commands import config_of, is_over, opened, say_over
+    from search.inputs.stored_study import code_trust
+
+    with opened(Store.open(study_in(study))) as store:
+        config = config_of(store, overrides)
+        if overrides.gpu_hours is None and is_over(store, config):  # workers tell whether it can be
+            say_over(store, config, overrides)
+            return
+        code_trust.check(store, config_of(store, Overrides()), consent)
+        store.lock.check_free()
+        from search.engine import driver
+
+        driver.resume(store, config, overrides=overrides, callbacks=callbacks)
+
+
+def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Consent) -> None:
+    """Score on held-out questions; see ``search validate --help``."""
+    from runs.ranking.leaderboard import ranked
+    from runs.storage.store import Store
+    from search.commands.study_commands import config_of, opened
+    from search.inputs.stored_study import code_trust
+
+    with opened(Store.open(study_in(study))) as store:
+        if not store.manifest.questions.held_out:
+            raise InputError(f"{store.name}: expected held-out questions, got none (held_out: 0)")
+        if not ranked(store.records()):
+            raise InputError(f"{store.name}: expected a scored candidate, got none")
+        config = config_of(store, overrides)
+        code_trust.check(store, config_of(store, Overrides()), consent)
+        store.lock.check_free()
+        from search.engine import driver
+
+        driver.validate(store, config, top=top)

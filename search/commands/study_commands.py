@@ -1,0 +1,185 @@
+"""Commands that only read a study: no model, no worker, nothing heavier than tables."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runs.config.budget import Budget, Cost
+from runs.config.run_config import RunConfig
+from runs.ranking.leaderboard import ranked
+from runs.ranking.verdict import Verdict
+from runs.records.record import Record
+from runs.report.report_files import FORMATS, write_report
+from runs.storage.database.connection import DATABASE_ERRORS
+from runs.storage.store import Store
+from search.inputs.input_error import InputError
+from search.inputs.moved_locations import Move, moved_values, read_moves
+from search.inputs.overrides import Overrides
+from search.inputs.stored_study.config_edits import edits
+from search.inputs.stored_study.study_config import config_of as config_of
+from search.inputs.stored_study.study_config import kept_budget as kept_budget
+from search.inputs.stored_study.study_config import new_budget as new_budget
+from search.inputs.stored_study.study_path import study_in
+from search.monitoring.console import console, say_written
+from search.monitoring.run_verdict import judge_run
+from search.monitoring.study_summary import (
+    cost_so_far,
+    make_report,
+    places_for,
+    show_status,
+    write_recipe_of,
+)
+from search.monitoring.study_watcher import await_study, watch
+from search.samplers.estimation.posterior import judged
+
+
+@contextmanager
+def opened(store: Store) -> Iterator[Store]:
+    """A store that is closed, and its lock released, when the block ends.
+
+    Raises:
+        StoreError: If it could not be read by whatever used it.
+        WriteError: If it could not be written any more.
+    """
+    try:
+        yield store
+    except DATABASE_ERRORS as error:
+        raise store.failure(error) from error
+    finally:
+        store.close()
+
+
+def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
+    """Show where a run stands; see ``search status --help``."""
+    screen = console()
+    if watched:
+        try:
+            study = await_study(study, screen, interval=interval)
+        except KeyboardInterrupt:
+            return
+    with opened(Store.open(study_in(study))) as store:
+        if watched:
+            watch(store, screen, interval=interval)
+        _say_how_found(store)
+        show_status(store, config_of(store, Overrides()), screen)
+
+
+def _say_how_found(store: Store) -> None:
+    for note in store.notes:
+        console().print(note, markup=False, soft_wrap=True)
+
+
+def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
+    """Write the leaderboard report; see ``search report --help``."""
+    names = formats or tuple(FORMATS)
+    with opened(Store.open(study_in(study))) as store, _without_collector():
+        _say_how_found(store)
+        content = make_report(store, config_of(store, Overrides()))
+        folder = out if out is not None else store.folder
+        say_written(console(), write_report(content, folder, names))
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Let circles of garbage be: to look for some among so many records takes a sixth of a report.
+
+    There are hardly any, and the command ends soon.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def export(
+    study: str, *, rank: int, out: Path | None, absolute: bool, mapped: Sequence[str]
+) -> None:
+    """Write a found recipe as YAML; see ``search export --help``."""
+    path = write_ranked(study, rank=rank, out=out, absolute=absolute, moves=read_moves(mapped))
+    say_written(console(), [path])
+
+
+def write_ranked(
+    study: str,
+    *,
+    rank: int,
+    out: Path | None,
+    absolute: bool = False,
+    moves: Sequence[Move] = (),
+) -> Path:
+    """Write the recipe at a place of the leaderboard; the file comes back.
+
+    Args:
+        study: The study.
+        rank: The place, from 1.
+        out: The file; by default beside the study.
+        absolute: Whether locations are absolute, instead of from the file's folder.
+        moves: What lies elsewhere than the study says.
+    """
+    with opened(Store.open(study_in(study))) as store:
+        _say_how_found(store)
+        record, verdict = at_rank(store, rank), verdict_at(store, rank)
+        name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
+        path = out if out is not None else store.folder / name
+        config = config_of(store, Overrides())
+        places = places_for(
+            config.replaced(moved_values(config, moves)), path.parent, absolute=absolute
+        )
+        write_recipe_of(record, store.manifest, places, path=path, verdict=verdict)
+        return path
+
+
+def verdict_at(store: Store, rank: int) -> Verdict | None:
+    """The verdict on the recipe at a place of the leaderboard: there is one of the first."""
+    return judge_run(store, judged(store)) if rank == 1 else None
+
+
+def at_rank(store: Store, rank: int) -> Record:
+    """The candidate at a place of the leaderboard, from 1.
+
+    Raises:
+        InputError: If there is none.
+    """
+    order = ranked(judged(store))
+    if not 1 <= rank <= len(order):
+        raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
+    return order[rank - 1]
+
+
+def is_over(store: Store, config: RunConfig) -> bool:
+    """Whether a study has spent its budget, and also the one it is given now.
+
+    Args:
+        store: The study.
+        config: With the budget that is asked for now.
+    """
+    kept, asked = (Budget.of(one.search) for one in (config_of(store, Overrides()), config))
+    if store.fact("ended") != kept.words(Cost()) or store.under_way():
+        return False
+    return asked == kept or asked.share(cost_so_far(store, store.records(recipes=False))) >= 1
+
+
+def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
+    """Tell that there is nothing to do for a study, and what would be; a new budget is kept."""
+    budget = Budget.of(config.search)
+    if budget != Budget.of(config_of(store, Overrides()).search):
+        store.hold()
+        kept = json.dumps(new_budget(store, overrides))
+        store.set_facts({"budget": kept, "ended": budget.words(Cost())})
+    spent = budget.words(cost_so_far(store, store.records(recipes=False)))
+    screen = console()
+    for line in edits(store, config):
+        screen.print(line, markup=False, soft_wrap=True)
+    screen.print(
+        f"{store.name}: nothing to do, the budget is spent ({spent}); a larger one, such as "
+        "--trials gives, goes on",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""A search from start to end: ``driver`` starts it, ``session`` holds it, ``loop`` is it."""

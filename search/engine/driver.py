@@ -1,0 +1,224 @@
+"""Driving a study with workers: from a config or study that can be used to the printed result."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+
+from evaluators.protocol import EvaluatorError
+from evaluators.resident_models import config_differences
+from evaluators.resident_models.devices.half_precision import slow_note
+from evaluators.workers.pool import Pool
+from merging.checkpoints.checkpoint import widest_dtype
+from runs.config.run_config import RunConfig
+from runs.storage.database.connection import WriteError
+from runs.storage.database.study_lock import LockLostError
+from runs.storage.store import Store
+from search.commands.study_commands import config_of, new_budget, opened
+from search.engine.processes.model_changes import read_whole
+from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
+from search.engine.session import Prepared, Session, check_unchanged, prepare
+from search.inputs.given_config import Given
+from search.inputs.input_error import InputError, RunFailed
+from search.inputs.moved_locations import KEYS
+from search.inputs.overrides import Overrides
+from search.inputs.stored_study.code_trust import remember
+from search.inputs.stored_study.config_edits import edits, note_file
+from search.monitoring.callbacks import Callback, Telling
+from search.monitoring.console import console, say_written
+from search.monitoring.loggers import loggers
+from search.monitoring.monitor import monitor
+from search.monitoring.study_summary import show_result, write_outputs
+from spaces.search_space.space import Space
+
+
+def run(
+    given: Given, study: str, *, folder: Path, dry_run: bool, callbacks: Sequence[Callback]
+) -> None:
+    """Check models and tasks, make the study, and search.
+
+    Args:
+        given: The config.
+        study: Where the study goes; there is none yet.
+        folder: The run's; made if it is not there.
+        dry_run: Whether candidates are only pretended.
+        callbacks: Told of the run as it goes on.
+    """
+    prepared = prepare(given, dry_run=dry_run)
+    told = (*callbacks, *loggers(prepared.config.output.loggers))
+    manifest, checkpoints = prepared.manifest, prepared.checkpoints
+    if not dry_run:
+        checkpoints = read_whole(checkpoints, folder, console())
+        inputs = {name: one.input_hash for name, one in checkpoints.items()}
+        manifest = replace(manifest, inputs=inputs)
+    setting = Setting(
+        config=prepared.config,
+        space=prepared.space,
+        checkpoints=checkpoints,
+        catalogue=manifest.catalogue,
+        folder=folder,
+        dry_run=dry_run,
+    )
+    with _quiet_libraries(), _workers(setting) as pool:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+        with opened(Store.create(study, manifest)) as store:
+            notes = (*_notes(prepared), *store.hold())
+            notes = (*notes, *remember(store, config_of(store, Overrides())))
+            store.set_fact("folder", str(folder.resolve()))
+            note_file(store, given)
+            _drive(store, setting, pool, Session.run, told=told, notes=notes)
+
+
+def _notes(prepared: Prepared) -> tuple[str, ...]:
+    """What the user should know of the seeds, and of models whose configs differ."""
+    if prepared.manifest.dry_run:
+        return prepared.notes
+    trust = prepared.config.harness.trust_remote_code
+    return (*prepared.notes, *config_differences.differences(prepared.checkpoints, trust=trust))
+
+
+def resume(
+    store: Store, config: RunConfig, *, overrides: Overrides, callbacks: Sequence[Callback]
+) -> None:
+    """Go on with a study that nobody drives; a new budget in ``overrides`` is kept with it."""
+    setting = _setting(store, config)
+    notes = _hold(store, config)
+    budget = new_budget(store, overrides)
+
+    def go_on(session: Session) -> bool:
+        if budget:  # kept only now that these workers are known to do with it
+            store.set_fact("budget", json.dumps(budget))
+        return session.run()
+
+    told, missing = _loggers_there(config)
+    with _quiet_libraries(), _workers(setting) as pool:
+        notes = (*notes, *missing)
+        _drive(store, setting, pool, go_on, told=(*callbacks, *told), notes=notes)
+
+
+def validate(store: Store, config: RunConfig, *, top: int) -> None:
+    """Score the best recipes of a study that nobody drives on its held-out questions."""
+    setting = _setting(store, config)
+    told, missing = _loggers_there(config)
+    notes = (*_hold(store, config), *missing)
+    with _quiet_libraries(), _workers(setting) as pool:
+
+        def work(session: Session) -> bool:
+            return session.validate(top)
+
+        _drive(store, setting, pool, work, told=told, notes=notes)
+
+
+def _hold(store: Store, config: RunConfig) -> tuple[str, ...]:
+    """Take a study whose inputs were found unchanged, and keep where they are now; its notes."""
+    notes = store.hold()
+    before, now = config_of(store, Overrides()).to_dict(), config.to_dict()
+    if any(before[key] != now[key] for key in KEYS):
+        store.set_fact("places", json.dumps({key: now[key] for key in KEYS}))
+    return (*notes, *remember(store, config_of(store, Overrides())), *edits(store, config))
+
+
+def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:
+    """The loggers of a study's config; one missing here is a note, as the config is fixed."""
+    try:
+        return loggers(config.output.loggers), ()
+    except InputError as error:
+        return (), error.problems
+
+
+def _setting(store: Store, config: RunConfig) -> Setting:
+    """What the workers of a study are set up for; checks that its inputs are unchanged."""
+    return Setting(
+        config=config,
+        space=Space.from_dict(store.manifest.space),
+        checkpoints=check_unchanged(store, config, console()),
+        catalogue=store.manifest.catalogue,
+        folder=store.folder,
+        dry_run=store.manifest.dry_run,
+    )
+
+
+def _drive(
+    store: Store,
+    setting: Setting,
+    pool: Pool,
+    work: Callable[[Session], bool],
+    *,
+    told: Sequence[Callback] = (),
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Do the work, then write and show what there is, also when it was stopped."""
+    config, screen = setting.config, console()
+    folder, view = store.folder, Telling(monitor(screen), told)
+    written: list[Path] = []
+    ended, verdict = False, ""
+    try:
+        view.start(store, config, folder)
+        for note in (*notes, *pool.notes, *_slow(setting, pool)):
+            view.note(note)
+        prepare_statistics(setting, screen)
+        ended = work(
+            Session(store, config, pool=pool, monitor=view, checkpoints=setting.checkpoints)
+        )
+        view.close()
+        written, report = write_outputs(store, config, folder)
+        verdict = "" if report.verdict is None else report.verdict.sentence
+        say_written(screen, written)
+        show_result(store, report, screen)
+    except KeyboardInterrupt:
+        raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+    except EvaluatorError as error:  # no worker is left; what is recorded stands
+        view.close()
+        written, _ = write_outputs(store, config, folder)
+        say_written(screen, written)
+        why = "; ".join(error.problems)
+        raise RunFailed(f"{why}; `search resume {store.name}` goes on") from error
+    except (WriteError, LockLostError):
+        raise  # there is nothing to read from, or another driver's study
+    except RunFailed:
+        view.close()
+        written, _ = write_outputs(store, config, folder)
+        say_written(screen, written)
+        raise
+    finally:
+        view.close()
+        view.finish(complete=ended, verdict=verdict, files=written)
+    if not ended:
+        screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
+
+
+def _slow(setting: Setting, pool: Pool) -> tuple[str, ...]:
+    """What to know of models that this machine asks slowly."""
+    if pool.gpus or setting.dry_run or setting.config.evaluator is not None:
+        return ()
+    note = slow_note(setting.config.output.dtype or widest_dtype(setting.checkpoints.values()))
+    return (note,) if note else ()
+
+
+@contextmanager
+def _workers(setting: Setting) -> Iterator[Pool]:
+    pool = make_pool(setting)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Optuna logs every trial, and parameters drawn outside its model; both are as meant here."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

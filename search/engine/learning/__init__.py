@@ -1,0 +1,1 @@
+"""Coefficients learned by gradient before the search, to start it with."""

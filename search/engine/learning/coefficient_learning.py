@@ -1,0 +1,330 @@
+"""Coefficients learned from search questions, before the search: recipes it then starts with.
+
+Two recipes are learned, at once where there are workers for both: task arithmetic with a weight
+for every parent, layer and kind of tensor, which no search would find, and the same with the
+space's own few weights over depth, around which the search goes on. Every step is one request to a
+worker, as of a candidate, and is in the study before the next: what was complete is not repeated.
+Held-out questions are never asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from evaluators.protocol import Candidate, Failure, LossGradient, attention
+from evaluators.workers.pool import Pool, Result
+from runs.config.budget import Budget
+from runs.config.config_sections import LearnSection
+from runs.config.run_config import RunConfig
+from runs.records.record import LEARNED
+from runs.storage.store import Store
+from search.engine.learning.adam_descent import Batches, Descent
+from search.engine.learning.learning_progress import FACT, Track, standing_of, tracks
+from search.engine.processes.stop_signals import Stop
+from search.monitoring.monitor import Monitor
+from spaces.recipes.coefficients import Coefficients
+from spaces.recipes.recipe import Recipe
+from spaces.sampling.distributions import NotInSpace
+from spaces.sampling.draw import params
+from spaces.sampling.layered_weights import METHOD, layered
+from spaces.sampling.seed_recipes import Seed, seeds
+from spaces.search_space.space import Space
+
+BACKWARD = 3
+"""What a question costs that is differentiated, in questions: a backward pass is two forward."""
+
+FEWEST_QUESTIONS = 20
+"""Search questions below which nothing is learned."""
+
+FEWEST_STEPS = 10
+"""Steps below which learning is not begun."""
+
+ENOUGH_STEPS = 30
+"""Steps that bring most of what there is to learn."""
+
+SIDE = 0.25
+"""The share of a budget that pays for enough steps of both recipes, where both are learned."""
+
+MOST_ASIDE = 60
+"""Questions kept aside to choose the coefficients by."""
+
+ASIDE = 0.2
+"""The share of the search questions that is kept aside, up to ``MOST_ASIDE``."""
+
+LOOK = 5
+"""Steps between two looks at the questions kept aside."""
+
+PATIENCE = 3
+"""Failures in a row after which a recipe is learned no further."""
+
+KINDS = (("self_attn", "attention", "attn"), ("mlp", "feed_forward", "ffn", "block_sparse_moe"))
+"""Names of the kinds of tensors that have coefficients of their own, the first that occurs."""
+
+
+def filters_of(layers: Sequence[Iterable[str]]) -> tuple[str, ...]:
+    """Which names of ``KINDS`` the tensors of a model's layers have."""
+    names = {suffix for layer in layers for suffix in layer}
+    found = (next((one for one in kind if any(one in n for n in names)), None) for kind in KINDS)
+    return tuple(one for one in found if one is not None)
+
+
+def why_not(config: RunConfig, store: Store, space: Space) -> str:
+    """Why a run learns nothing; empty where it does."""
+    manifest = store.manifest
+    if config.search.learn is None:
+        return "search.learn is off"
+    if manifest.dry_run or config.evaluator is not None:
+        return "it needs answers of lm-eval's tasks"
+    if space.base is None:
+        return "it needs a base model"
+    if METHOD not in space.methods or space.order == "pairwise":
+        return f"it needs {METHOD} of all parents at once, which the space leaves out"
+    if config.search.seeds == "none":
+        return "search.seeds is none"
+    if len(manifest.questions.search) < FEWEST_QUESTIONS:
+        return f"it needs {FEWEST_QUESTIONS} search questions, got {len(manifest.questions.search)}"
+    return ""
+
+
+def plan_for(
+    section: LearnSection, budget: Budget, *, questions: int, reserved: int
+) -> tuple[int, int]:
+    """How many recipes the budget pays for learning, and how many steps of each.
+
+    Both where that leaves most of the budget to search around the second one; else only the one
+    with a weight for every layer, which brings more than a search of the same price.
+
+    Args:
+        section: The most steps, and the share of the budget that learning may take.
+        budget: Of the run.
+        questions: Search questions: what a recipe of a budget in recipes costs.
+        reserved: Questions of the budget that are for the final check.
+    """
+    most = math.inf
+    if budget.questions is not None:
+        most = max(0, budget.questions - reserved)
+    if budget.trials is not None:
+        most = min(most, budget.trials * questions)
+    each = BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK
+    both = min(section.steps, min(section.share, SIDE) * most / (2 * each))
+    if both >= min(section.steps, ENOUGH_STEPS):
+        return 2, int(both)
+    return 1, int(min(section.steps, section.share * most / each))
+
+
+@dataclass(kw_only=True)
+class Learning:
+    """Learns the coefficients of some recipes with a pool of workers.
+
+    Attributes:
+        store: Keeps every step.
+        space: What is searched afterwards.
+        pool: Takes the requests; nothing else may be pending in it.
+        monitor: Told how it goes.
+        stop: Ends it early.
+        section: How to learn.
+        steps: Of each recipe.
+        seed: Of the order of the questions.
+        seconds: Gives the time that drivers were at work on the run.
+        begun: Requests under way, by the number of the candidate.
+    """
+
+    store: Store
+    space: Space
+    pool: Pool
+    monitor: Monitor
+    stop: Stop
+    section: LearnSection
+    steps: int
+    seed: int
+    seconds: Callable[[], float] = float
+    begun: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        manifest = self.store.manifest
+        documents = manifest.catalogue.documents()
+        task_of = {one.id: one.task for one in manifest.catalogue.questions}
+        self._aside = kept_aside(manifest.questions.search, documents)
+        aside = set(self._aside)
+        tasks: dict[str, list[str]] = {}
+        for name in manifest.questions.search:
+            if name not in aside:
+                tasks.setdefault(task_of[name], []).append(name)
+        self._task_of = task_of
+        searched = {task_of[name] for name in manifest.questions.search}
+        tasks_asked = [one for one in manifest.catalogue.tasks if one.name in searched]
+        self._weights = attention(tasks_asked)  # a task only to be kept is not unlearned
+        self._batches = Batches(tasks=tasks, size=self.section.batch, seed=self.seed)
+        self._tracks: dict[str, Track] = {}
+        self._failures: dict[str, int] = {}
+
+    def run(self, starts: Mapping[str, Recipe]) -> tuple[Seed, ...]:
+        """Learn until every recipe had its steps, or a stop is requested.
+
+        Args:
+            starts: Recipes to begin with, by name; those that the study knows go on from there.
+
+        Returns:
+            What was learned; nothing where it was stopped before.
+        """
+        known = tracks(self.store)
+        for name, recipe in starts.items():
+            start = Track(recipe=recipe, descent=Descent(values=Coefficients(recipe).values))
+            self._tracks[name] = replace(known.get(name, start), planned=self.steps)
+            self._keep(name)
+        for name in self._tracks:
+            self._submit(name)
+        while self.pool.pending:
+            result = self.pool.next(timeout=1.0)
+            self.pool.begun()
+            for news in self.pool.news():
+                self.monitor.note(news)
+            if result is not None:
+                self._take(result)
+            if self.stop.requested:
+                self.pool.withdraw()
+            standing = standing_of(self._tracks, title=self.store.title, workers=self.pool.size)
+            standing.running = len(self.begun)
+            standing.seconds = self.seconds()
+            self.monitor.update(standing)
+        return () if self.stop.requested else tuple(self._seeds())
+
+    def _submit(self, name: str) -> None:
+        """Ask for the next step of a recipe, if there is one."""
+        track = self._tracks[name]
+        descent = track.descent
+        if self.stop.requested or descent.failed or self._ended(descent):
+            return
+        weights: dict[str, float] = {}
+        if descent.steps < self.steps:
+            for task, names in self._batches.of(descent.steps).items():
+                weights |= dict.fromkeys(names, self._share(task) / len(names))
+        looks = descent.steps % LOOK == 0 or descent.steps >= self.steps
+        questions = (*weights, *(self._aside if looks else ()))
+        number = -1 - list(self._tracks).index(name)
+        self.begun[number] = name
+        self.pool.submit(
+            Candidate(id=number, recipe=track.now(), questions=questions, weights=weights)
+        )
+
+    def _ended(self, descent: Descent) -> bool:
+        """Whether the last step was taken and looked at."""
+        return bool(descent.aside) and descent.aside[-1][0] >= self.steps
+
+    def _share(self, task: str) -> float:
+        asked = {name: self._weights[name] for name in self._batches.tasks}
+        return asked[task] / sum(asked.values())
+
+    def _take(self, result: Result) -> None:
+        """Take a step, keep it, and ask for the next one."""
+        name = self.begun.pop(result.candidate.id)
+        track, outcome = self._tracks[name], result.outcome
+        if isinstance(outcome, LossGradient):
+            self._failures[name] = 0
+            descent = self._stepped(track.descent, result.candidate, outcome)
+        else:
+            assert isinstance(outcome, Failure)
+            self._failures[name] = self._failures.get(name, 0) + 1
+            last = self._failures[name] >= PATIENCE
+            failed = f"{outcome.kind}: {outcome.message}" if last else ""
+            descent = replace(track.descent, failed=failed)
+        if descent.failed:
+            self.monitor.note(f"{name}: not learned further: {descent.failed}")
+        self._tracks[name] = replace(track, descent=descent)
+        self._keep(name)
+        self._submit(name)
+
+    def _keep(self, name: str) -> None:
+        self.store.set_fact(f"{FACT}{name}", self._tracks[name].to_json())
+
+    def _stepped(self, descent: Descent, asked: Candidate, found: LossGradient) -> Descent:
+        weights = asked.weights or {}
+        answered = [one for one in weights if one in found.losses]
+        aside = [one for one in found.losses if one not in weights]
+        heard = {self._task_of[one] for one in found.losses}
+        silent = {self._task_of[one] for one in asked.questions} - heard
+        descent = replace(
+            descent,
+            questions=descent.questions + BACKWARD * len(answered) + len(aside),
+            seconds=descent.seconds + found.build_seconds + found.seconds,
+            tokens=descent.tokens + found.tokens,
+        )
+        if silent:
+            return replace(descent, failed=f"no right answers in {', '.join(sorted(silent))}")
+        if aside:
+            descent = descent.look(self._mean(aside, found.losses))
+        if not answered:
+            return descent
+        loss = self._mean(answered, found.losses)
+        return descent.step(found.gradient, loss=loss, rate=self.section.rate)
+
+    def _mean(self, names: Iterable[str], losses: Mapping[str, float]) -> float:
+        """Mean loss over the tasks by their weights."""
+        by_task: dict[str, list[float]] = {}
+        for name in names:
+            by_task.setdefault(self._task_of[name], []).append(losses[name])
+        total = sum(self._weights[task] for task in by_task)
+        return sum(
+            self._weights[task] * math.fsum(values) / len(values) / total
+            for task, values in by_task.items()
+        )
+
+    def _seeds(self) -> Iterable[Seed]:
+        for name, track in self._tracks.items():
+            descent = track.descent
+            if not descent.best or len(descent.aside) < 2:
+                continue
+            self.monitor.note(
+                f"{name}: {len(descent.values)} coefficients, loss "
+                f"{descent.aside[0][1]:.3f} -> {min(one for _, one in descent.aside):.3f} on "
+                f"{len(self._aside)} questions kept aside, {descent.steps} steps"
+            )
+            yield _seed(name, track.learned(), self.space)
+
+
+def kept_aside(questions: Sequence[str], documents: Mapping[str, str]) -> tuple[str, ...]:
+    """Questions to choose coefficients by, whole documents only; none of them is learned from.
+
+    Args:
+        questions: Search questions in the run's order.
+        documents: The document of every question.
+    """
+    wanted = min(MOST_ASIDE, math.ceil(ASIDE * len(questions)))
+    by_document: dict[str, list[str]] = {}
+    for name in reversed(questions):  # from the end: the first ones are asked most often
+        by_document.setdefault(documents[name], []).append(name)
+    found: list[str] = []
+    for names in by_document.values():
+        if len(found) + len(names) <= wanted:
+            found += names
+    return tuple(found)
+
+
+def starts(
+    space: Space, *, layers: int, filters: Sequence[str], most: int = 2
+) -> dict[str, Recipe]:
+    """The recipes to learn, at most so many, by the name of what comes of them."""
+    found = {f"{LEARNED}by layer": layered(space, layers=layers, filters=filters)}
+    for seed in seeds(space):
+        if seed.params is not None and seed.name.startswith(f"{METHOD} weight 1/"):
+            found[f"{LEARNED}in the space"] = seed.recipe
+    return dict(list(found.items())[:most])
+
+
+def _seed(name: str, recipe: Recipe, space: Space) -> Seed:
+    """What was learned as a recipe to try; as one of the space where it can draw it."""
+    low, high = space.weight.low, space.weight.high
+    found = Coefficients(recipe)
+    within = found.replaced([min(max(one, low), high) for one in found.values])
+    try:
+        return Seed(name=name, recipe=within, params=params(within, space))
+    except NotInSpace:
+        return Seed(name=name, recipe=recipe, params=None)
+
+
+def section_of(value: Any) -> LearnSection:
+    """How to learn: what a config says, or the defaults for ``auto``."""
+    return value if isinstance(value, LearnSection) else LearnSection()

@@ -1,0 +1,84 @@
+"""What a config asks its models: its tasks, and what they need of the models' tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evaluators.harness.tasks.known_benchmarks import unconfirmed
+from evaluators.harness.tasks.task_facts import Survey, TaskFacts
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.config_checks import BASE
+from runs.config.run_config import RunConfig
+from runs.records.question_split import held_out_whole
+from search.engine.processes.worker_setup import evaluator_factory, fake_factory
+
+
+def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
+    """Well-known test sets that the search would be led by, if nobody has confirmed that."""
+    if config.search.allow_test_sets or not survey.tasks:  # a dry run looks at none
+        return []
+    searched = {
+        task.name for task in survey.catalogue.tasks if not held_out_whole(task, config.held_out)
+    }
+    return unconfirmed(
+        (task.name, task.known, task.split)
+        for task in survey.tasks
+        if task.known is not None and task.name in searched
+    )
+
+
+def survey_of(config: RunConfig, *, dry_run: bool) -> Survey:
+    """The tasks of a config and their questions.
+
+    Args:
+        config: Says which, or whose evaluator has them.
+        dry_run: Whether they are made up.
+
+    Raises:
+        EvaluatorError: With everything that is wrong with them.
+    """
+    if dry_run:
+        return Survey(catalogue=fake_factory(config)().catalogue())
+    if config.evaluator is not None:
+        return _own_survey(config, config.evaluator)
+    from evaluators.harness.lm_eval_adapter import survey
+
+    return survey(config.harness_spec())
+
+
+def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+    """Whether tokenizers that prompts are made with have the chat template that is asked for."""
+    wanted = config.harness.apply_chat_template
+    if wanted is False or config.evaluator is not None:
+        return []
+    from evaluators.resident_models.resident_model import ResidentError
+    from evaluators.resident_models.tokenizer_cache import Desks
+
+    desks = Desks(template=wanted, trust_remote_code=config.harness.trust_remote_code)
+    donor = config.output.tokenizer or (BASE if config.base is not None else None)
+    problems: list[str] = []
+    for name in checkpoints if donor is None else [donor]:
+        try:
+            desks.of(name, checkpoints[name].tokenizer_folder)
+        except ResidentError as error:
+            problems += error.problems
+    return problems
+
+
+def _own_survey(config: RunConfig, evaluator: str) -> Survey:
+    """The questions of a user's own evaluator; it loads no model for them."""
+    made = evaluator_factory(config, config.harness_spec())()
+    try:
+        catalogue = made.catalogue()
+    finally:
+        made.close()
+    return Survey(
+        catalogue=catalogue,
+        tasks=tuple(
+            TaskFacts(
+                name=task.name, kind="own", dataset=evaluator, split="", metrics=(task.metric,),
+                shots=0, known=None,
+            )
+            for task in catalogue.tasks
+        ),
+    )  # fmt: skip

@@ -1,0 +1,38 @@
+"""The config of a study as it is by now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runs.config.run_config import RunConfig
+from runs.storage.store import Store
+from search.inputs.moved_locations import KEYS, moved_values
+from search.inputs.overrides import Overrides
+
+_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
+
+
+def config_of(store: Store, overrides: Overrides) -> RunConfig:
+    """The config of a study as it is to be used.
+
+    With the budget and the places that it was given since, and what the command line says.
+    """
+    config = RunConfig.from_text(store.manifest.config, name=store.name)
+    config = config.replaced({**_kept_places(store), **kept_budget(store), **overrides.values()})
+    return config.replaced(moved_values(config, overrides.moves))
+
+
+def kept_budget(store: Store) -> dict[str, int | float]:
+    """The budget that ``resume`` was told to keep, by dotted key."""
+    return store.mapping("budget")
+
+
+def new_budget(store: Store, overrides: Overrides) -> dict[str, int | float]:
+    """The budget that is kept with a study from now on, by dotted key."""
+    given = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+    return {**kept_budget(store), **given}
+
+
+def _kept_places(store: Store) -> dict[str, Any]:
+    """Where ``--map`` has found models and tasks, by dotted key."""
+    return {key: value for key, value in store.mapping("places").items() if key in KEYS}

@@ -1,0 +1,1 @@
+"""How a run is followed and summed up: console, live view, status, callbacks, loggers."""

@@ -1,0 +1,112 @@
+"""What a person sees while a run works: a live view on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from evaluators.protocol import Failure, Score
+from evaluators.workers.pool import Result
+from search.monitoring.live_view import Active, Pace, Standing, line, view
+
+__all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "Standing", "monitor"]
+
+LOG_SECONDS = 5.0
+"""Shortest time between two log lines of plain progress; news is always logged."""
+
+REFRESHES = 2
+"""Times a second that the live view is drawn anew."""
+
+
+class Monitor(Protocol):
+    """Is told what happens; never decides anything."""
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        """Something changed; ``result`` is what just came back, if that was it."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A sentence for the user."""
+        ...
+
+    def close(self) -> None:
+        """The phase is over."""
+        ...
+
+
+class LogMonitor:
+    """One line now and then: for files, pipes and schedulers."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._pace = Pace()
+        self._last = -math.inf
+        self._told: tuple[int | None, str] = (None, "")
+        self._done = 0
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        self._pace.see(standing)
+        if result is None and (not standing.words or standing.done == self._done):
+            return
+        now = time.monotonic()
+        failed = result is not None and isinstance(result.scored, Failure)
+        tell = (standing.lead.candidate, standing.words)
+        finished = standing.done == standing.total
+        if not failed and tell == self._told and not finished and now - self._last < LOG_SECONDS:
+            return
+        self._last, self._told, self._done = now, tell, standing.done
+        last = "" if result is None else describe(result)
+        self.note(line(standing, self._pace, last=last))
+
+    def note(self, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        pass
+
+
+class LiveMonitor:
+    """A view that is redrawn in place, with notes scrolling above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._pace = Pace()
+        self._standing: Standing | None = None
+        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=REFRESHES)
+
+    def _view(self) -> RenderableType:
+        return "" if self._standing is None else view(self._standing, self._pace)
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        self._pace.see(standing)
+        first, self._standing = self._standing is None, standing
+        if first:
+            self._live.start()
+        if result is not None and isinstance(result.scored, Failure):
+            self.note(f"candidate {result.candidate.id}: {describe(result)}")
+
+    def note(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        if self._standing is not None:
+            self._live.refresh()
+        self._live.stop()
+
+
+def monitor(console: Console) -> Monitor:
+    """A live view on a terminal, log lines elsewhere."""
+    return LiveMonitor(console) if console.is_terminal else LogMonitor(console)
+
+
+def describe(result: Result) -> str:
+    """What came back, in a few words."""
+    outcome = result.scored
+    if isinstance(outcome, Score):
+        seconds = outcome.build_seconds + outcome.score_seconds
+        return f"{outcome.value:.4f} ± {outcome.stderr:.4f} in {seconds:.1f} s on {result.worker}"
+    return f"failed ({outcome.kind}): {outcome.message}"

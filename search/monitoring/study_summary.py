@@ -1,0 +1,394 @@
+"""A study as people want to see it: the report's content, and the lines a command prints."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from evaluators.workers.pool import Attendance
+from runs.activity.timeline import Timeline
+from runs.activity.worker_register import attended, busy_share, machines, most_at_once
+from runs.config.budget import Budget, Cost, cost_of
+from runs.config.locations import portable, portable_values
+from runs.config.run_config import RunConfig
+from runs.export.recipe_export import recipe_meta, write_recipe
+from runs.ranking.floors import broken_text, floored
+from runs.ranking.lead import lead, why_first
+from runs.ranking.leaderboard import best, failures, leaderboard, ranked, score_of
+from runs.ranking.verdict import Verdict
+from runs.records.manifest import MODELS_CHANGED, Manifest
+from runs.records.pooled_evaluations import QUARANTINED
+from runs.records.record import LEARNED, Estimate, Record, Split, State
+from runs.report.learning_summary import cost_words
+from runs.report.report_content import Details, Report
+from runs.report.report_files import write_report
+from runs.storage.store import Store
+from search.engine.learning.learning_progress import lessons, spent
+from search.engine.spending import sessions
+from search.monitoring.live_view import span
+from search.monitoring.run_verdict import judge_run
+from search.monitoring.verdict_tables import show_verdict
+from search.samplers.estimation.posterior import judged
+from search.samplers.parameter_importance import insights
+from spaces.mergekit import to_yaml
+from spaces.search_space.space import Space
+from spaces.text.error_text import counted
+
+SHOWN = 10
+"""Rows of the leaderboard that a command prints."""
+
+DRY = "dry run: the scores are made up, no model was read"
+"""What every output of a dry run says first."""
+
+
+def make_report(store: Store, config: RunConfig) -> Report:
+    """The report of a study, finished or not."""
+    records = tuple(_without_home(record) for record in judged(store))
+    manifest = store.manifest
+    winner = best(records)
+    space = Space.from_dict(manifest.space)
+    places = places_for(config, store.folder)
+    study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
+    known = {record.id for record in records}  # a driver may have taken up more since
+    parts = (part for part in store.parts() if part[0] in known)
+    timeline = Timeline.of(parts, sessions=sessions(store))
+    verdict = judge_run(store, records)
+    return Report(
+        title=store.title,
+        frame=leaderboard(records, manifest.catalogue.tasks),
+        failures=failures(records),
+        tasks=manifest.catalogue.tasks,
+        verdict=verdict,
+        notice=DRY if manifest.dry_run else "",
+        facts=_facts(store, config, records, timeline),
+        best_yaml=None if winner is None else recipe_text(winner, manifest, places, verdict),
+        reproduce=(
+            "# in the run's folder, with config.yaml (below) saved there",
+            f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}",
+            f"search export {study}",
+            "search build best.yaml merged",
+        ),
+        config=_portable_config(store, config).to_yaml(),
+        learning=lessons(store, Budget.of(config.search), workers=timeline.most_at_once),
+        details=Details(
+            records=records,
+            timeline=timeline,
+            insights=insights(records, space),
+            layers=space.layers,
+            recipe=lambda record: recipe_text(record, manifest, places, verdict),
+            study=study,
+        ),
+    )
+
+
+def _without_home(record: Record) -> Record:
+    """The record with ``~`` for the user's home folder in what is said of failures."""
+    home = str(Path("~").expanduser())
+    if home == "/" or not any(home in one.failure_message for one in record.evaluations.values()):
+        return record
+    evaluations = {
+        split: replace(one, failure_message=one.failure_message.replace(home, "~"))
+        for split, one in record.evaluations.items()
+    }
+    return replace(record, evaluations=evaluations)
+
+
+def places_for(config: RunConfig, folder: Path, *, absolute: bool = False) -> dict[str, str]:
+    """Locations of the models as a file in a folder names them, relative where that can be."""
+    if absolute:
+        return config.locations
+    return {name: portable(place, folder) for name, place in config.locations.items()}
+
+
+def _portable_config(store: Store, config: RunConfig) -> RunConfig:
+    """The config that the run was made with, as a file in the run's folder can have it."""
+    made = RunConfig.from_text(store.manifest.config, name=store.name)
+    return made.replaced(portable_values(config.to_dict(), store.folder))
+
+
+def recipe_text(
+    record: Record,
+    manifest: Manifest,
+    places: Mapping[str, str],
+    verdict: Verdict | None = None,
+) -> str:
+    """A candidate's recipe as YAML, with its place in the run."""
+    return to_yaml(
+        record.recipe,
+        places,
+        meta=recipe_meta(record, verdict),
+        inputs_dtype=manifest.inputs_dtype,
+    )
+
+
+def write_recipe_of(
+    record: Record,
+    manifest: Manifest,
+    places: Mapping[str, str],
+    *,
+    path: Path,
+    verdict: Verdict | None,
+) -> None:
+    """Write a candidate's recipe as YAML, with its place in the run."""
+    write_recipe(
+        record.recipe,
+        places,
+        path=path,
+        meta=recipe_meta(record, verdict),
+        inputs_dtype=manifest.inputs_dtype,
+    )
+
+
+def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[Path], Report]:
+    """Reports and the best recipe, into the run's folder; the files, and what the reports hold."""
+    report = make_report(store, config)
+    written = write_report(report, folder)
+    winner = None if report.details is None else best(report.details.records)
+    if winner is not None:
+        path = folder / "best.yaml"
+        places = places_for(config, folder)
+        write_recipe_of(winner, store.manifest, places, path=path, verdict=report.verdict)
+        written.append(path)
+    return written, report
+
+
+def show_result(store: Store, report: Report, console: Console) -> None:
+    """The head of the leaderboard, what failed, and the verdict."""
+    records = () if report.details is None else report.details.records
+    _show_table(store, records, console)
+    failed = _failed(records)
+    if failed:
+        console.print(f"{failed.total()} failed: {_kinds(failed)}", markup=False)
+    attendances = attended(store)
+    if attendances:
+        console.print(f"Workers: {_attendance(attendances)}", markup=False)
+    if report.learning:
+        console.print(f"Learning: {cost_words(report.learning)}", markup=False)
+    if store.manifest.dry_run:
+        console.print(DRY)
+    if changed := _changed(store):
+        text = f"No verdict: the models changed during the run (seen {changed}); start a new one."
+        console.print(Text(text, style="bold"), soft_wrap=True)
+    if report.verdict is not None:
+        show_verdict(report.verdict, report.tasks, console)
+
+
+def show_status(store: Store, config: RunConfig, console: Console) -> None:
+    """Where a run stands, a line per fact."""
+    records = judged(store)
+    for name, value in _standing(store, config, records).items():
+        console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
+    _show_table(store, records, console)
+
+
+def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
+    search = [record.evaluations[Split.SEARCH] for record in records]
+    states = Counter(evaluation.state for evaluation in search)
+    budget, cost = Budget.of(config.search), cost_so_far(store, records)
+    holder = store.lock.holder()
+    lines = {"study": store.name, "created": store.manifest.created}
+    if holder is not None and holder.alive:
+        lines["driver"] = f"process {holder.pid} on {holder.host}"
+    elif states[State.RUNNING] or store.fact("ended") != budget.words(Cost()):
+        lines["driver"] = f"none; `search resume {store.name}` goes on"
+    else:
+        lines["driver"] = "none; the budget is spent"
+    done = states[State.COMPLETE] + states[State.FAILED]
+    lines["candidates"] = f"{done} done, {states[State.RUNNING]} under way"
+    lines["budget"] = budget.words(cost)
+    lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
+    lines["time"] = span(3600 * cost.hours)
+    workers = Timeline.of(store.parts()).most_at_once
+    if learned := lessons(store, budget, workers=workers):
+        each = "; ".join(f"{one.name.removeprefix(LEARNED)}: {one.words()}" for one in learned)
+        lines["learning"] = f"{each}; {cost_words(learned)}"
+    lines["best"] = lead(records).text()
+    held_out = sum(Split.HELD_OUT in record.evaluations for record in records)
+    lines["held-out"] = f"{counted(held_out, 'candidate')} asked"
+    failed = _failed(records)
+    if failed:
+        lines["failed"] = f"{failed.total()}: {_kinds(failed)}"
+    attendances = attended(store)
+    if attendances:
+        lines["workers"] = _attendance(attendances)
+    finished = [e.finished.timestamp() for e in search if e.finished is not None]
+    if finished:
+        lines["last result"] = f"{span(max(0.0, time.time() - max(finished)))} ago"
+    if held_out and not store.under_way():
+        verdict = judge_run(store, records)
+        lines |= {} if verdict is None else {"verdict": verdict.sentence}
+    if store.manifest.dry_run:
+        lines["notice"] = DRY
+    elif changed := _changed(store):
+        lines["notice"] = f"no verdict: the models changed during the run (seen {changed})"
+    return lines
+
+
+def _failed(records: tuple[Record, ...]) -> Counter[str]:
+    return Counter(
+        evaluation.failure_kind.value
+        for record in records
+        if (evaluation := record.evaluations[Split.SEARCH]).failure_kind is not None
+    )
+
+
+def _kinds(failed: Counter[str]) -> str:
+    """Counts by kind, such as ``3 out_of_memory (quarantined), 1 task``."""
+    return ", ".join(
+        f"{count} {kind}" + (" (quarantined)" if kind in QUARANTINED else "")
+        for kind, count in failed.most_common()
+    )
+
+
+def _attendance(attendances: Sequence[Attendance]) -> str:
+    """Such as ``8 on 2 nodes, busy 97.5 % of the time that they were there``."""
+    nodes = machines(attendances)
+    where = "" if nodes == 1 else f" on {nodes} nodes"
+    busy = busy_share(attendances)
+    share = "" if math.isnan(busy) else f", busy {100 * busy:.1f} % of the time they were there"
+    return f"{most_at_once(attendances)}{where}{share}"
+
+
+def _busy_shares(attendances: Sequence[Attendance]) -> dict[str, str | int | float | None]:
+    """How busy each worker was, in all sessions together; ``None`` where that is not known."""
+    by_name: dict[str, list[Attendance]] = {}
+    for one in attendances:
+        by_name.setdefault(one.worker, []).append(one)
+    return {
+        name: None if math.isnan(share := busy_share(known)) else round(share, 4)
+        for name, known in by_name.items()
+    }
+
+
+def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
+    """What a run has cost."""
+    seconds, gpus = (store.number(name) for name in ("seconds", "gpus"))
+    cost, learned = cost_of(records, seconds=seconds, gpus=gpus), spent(store)
+    return replace(
+        cost,
+        questions=cost.questions + learned.questions,
+        gpu_hours=cost.gpu_hours + learned.gpu_hours,
+    )
+
+
+def _saved(records: tuple[Record, ...]) -> int:
+    """Questions that candidates were not asked because they were clearly behind."""
+    return sum(
+        max(0, len(record.planned) - evaluation.questions)
+        for record in records
+        if (evaluation := record.evaluations[Split.SEARCH]).state is State.COMPLETE
+    )
+
+
+def _show_table(store: Store, records: tuple[Record, ...], console: Console) -> None:
+    """The head of the leaderboard, and why a higher score than the first one's is not the first."""
+    if ranked(records):
+        console.print(_table(store, records))
+    if why := why_first(records):
+        console.print(why, markup=False, soft_wrap=True)
+
+
+def _table(store: Store, records: tuple[Record, ...]) -> Group:
+    order = ranked(records)
+    shown = _shown(order)
+    places = {record.id: place for place, record in enumerate(order, start=1)}
+    table = Table(title=Text(f"{store.title}: {len(order)} scored"), title_justify="left")
+    for name in ("rank", "expected", "search", "held-out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task in store.manifest.catalogue.tasks:
+        table.add_column(Text(task.name), justify="right")
+    floors = bool(floored(store.manifest.catalogue.tasks))
+    if floors:
+        table.add_column("below floor")
+    for name in ("method", "origin", "key"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for record in shown:
+        values = {score.task: score.value for score in record.evaluations[Split.SEARCH].tasks}
+        table.add_row(
+            str(places[record.id]),
+            "" if record.posterior is None else _value(record.posterior),
+            _score(record, Split.SEARCH),
+            _score(record, Split.HELD_OUT),
+            *(_number(values.get(task.name)) for task in store.manifest.catalogue.tasks),
+            *(Text(broken_text(record)) for _ in range(floors)),
+            Text(record.recipe.title),
+            Text(record.origin),
+            record.recipe.key,
+        )
+    return Group(table)
+
+
+def _shown(order: Sequence[Record]) -> list[Record]:
+    """The best, and whom they are compared with."""
+    return [*order[:SHOWN], *(record for record in order[SHOWN:] if record.is_baseline)]
+
+
+def _score(record: Record, split: Split) -> str:
+    value = score_of(record, split)
+    if math.isnan(value):
+        return ""
+    return _value(Estimate(value=value, stderr=record.evaluations[split].stderr))
+
+
+def _value(one: Estimate) -> str:
+    return f"{one.value:.4f}" + ("" if math.isnan(one.stderr) else f" ± {one.stderr:.4f}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _facts(
+    store: Store, config: RunConfig, records: tuple[Record, ...], timeline: Timeline
+) -> dict[str, dict[str, str | int | float | None]]:
+    manifest, cost = store.manifest, cost_so_far(store, records)
+    changed = _changed(store)
+    return {
+        "run": {
+            "created": manifest.created,
+            **({MODELS_CHANGED: changed} if changed else {}),
+            "candidates": len(records),
+            "sampler": config.search.sampler,
+            "seed": config.search.seed,
+            "search questions": len(manifest.questions.search),
+            "held-out questions": len(manifest.questions.held_out),
+            "hours": round(cost.hours, 3),
+            "GPU-hours": round(cost.gpu_hours, 3),
+            "questions asked": int(cost.questions),
+            "questions saved by racing": _saved(records),
+            "workers": timeline.most_at_once,
+            "worker utilisation": _busy(store, timeline),
+        },
+        "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
+        "busy share by worker": _busy_shares(attended(store)),
+        "models": dict(places_for(config, store.folder)),
+        "inputs": dict(manifest.inputs),
+        "versions": dict(manifest.versions),
+    }
+
+
+def _changed(store: Store) -> str | None:
+    """When models were found changed during the run; ``None`` where they were not."""
+    noted = store.fact(MODELS_CHANGED)
+    if noted is None:
+        return None
+    try:
+        return str(json.loads(noted)["seen"])
+    except (ValueError, KeyError, TypeError):  # damaged: what it stands for holds all the same
+        return "at an unknown time"
+
+
+def _busy(store: Store, timeline: Timeline) -> str:
+    """Share of the workers' time in which they had a candidate."""
+    share = busy_share(attended(store))
+    return f"{100 * (timeline.utilisation if math.isnan(share) else share):.0f} %"

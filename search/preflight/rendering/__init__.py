@@ -1,0 +1,1 @@
+"""A pre-flight shown: tables in a terminal, an HTML page, heat maps."""

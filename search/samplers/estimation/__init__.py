@@ -1,0 +1,1 @@
+"""What to expect of every candidate, though no two were asked the same: ``posterior`` first."""

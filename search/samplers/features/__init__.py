@@ -1,0 +1,1 @@
+"""Recipes as numbers, which the surrogate compares them by: ``recipe_features`` first."""

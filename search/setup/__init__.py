@@ -1,0 +1,1 @@
+"""What is made before a run: a drafted config, seed recipes, translated configs, demo models."""

@@ -1,0 +1,1 @@
+"""Configs of mergekit-evolve as configs of ours: ``evolve_config`` first."""

@@ -1,0 +1,1 @@
+"""What merge methods there are: ``method_catalogue`` lists them, ``method`` describes one."""

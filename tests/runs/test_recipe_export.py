@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaluators.protocol import TaskScore
+from runs.export.recipe_export import model_card, recipe_meta, write_recipe
+from runs.ranking.finalists import Entry
+from runs.ranking.verdict import verdict
+from runs.records.record import Role, Split
+from runs.statistics.resampling import Resampling
+from spaces.mergekit import from_yaml
+from spaces.recipes.recipe import RecipeError
+
+LOCATIONS = {"base": "org/base@v1", "math": "org/math", "code": "/models/code", "text": "/models/t"}
+
+
+def without_recipe(card: str) -> str:
+    """The card with the recipe cut out, which a test of its own compares with the recipe."""
+    before, _, rest = card.partition("```yaml\n")
+    return f"{before}```yaml\n(recipe)\n```{rest.partition(chr(10) + '```')[2]}"
+
+
+def test_best_recipe_as_yaml(run_records, tmp_path: Path, golden) -> None:
+    winner = run_records[4]
+    path = tmp_path / "out" / "best.yaml"
+    write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner))
+    text = path.read_text(encoding="utf-8")
+    golden("best.yaml", text)
+    document = from_yaml(text)
+    assert document.recipe == winner.recipe
+    assert document.meta["fingerprint"] == "ab12cd34"
+    assert document.meta["score"] == {
+        "value": 0.5,
+        "stderr": 0.05,
+        "questions": 40,
+        "tasks": {"sort": 0.8, "loss": 0.1},
+    }
+    assert document.meta["held_out"]["value"] == 0.25
+
+
+def test_meta_of_what_has_no_score(run_records) -> None:
+    assert recipe_meta(run_records[3]) == {"candidate": 3, "origin": "tpe"}
+    assert set(recipe_meta(run_records[1])) == {"candidate", "origin", "fingerprint", "score"}
+
+
+def test_meta_has_no_nan(run_records) -> None:
+    search = dataclasses.replace(run_records[0].evaluations[Split.SEARCH], stderr=float("nan"))
+    record = dataclasses.replace(run_records[0], evaluations={Split.SEARCH: search})
+    assert recipe_meta(record)["score"]["stderr"] is None
+
+
+def test_a_model_without_location_writes_nothing(run_records, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="locations: expected one for every model"):
+        write_recipe(run_records[4].recipe, {"math": "x"}, path=tmp_path / "best.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_model_card(run_records, run_tasks, golden) -> None:
+    winner = run_records[4]
+    card = model_card(
+        winner.recipe,
+        LOCATIONS,
+        fingerprint="ab12cd34",
+        scores=winner.evaluations,
+        tasks=run_tasks,
+        name="Best of demo",
+    )
+    golden("model_card.md", without_recipe(card))
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == ["org/math", "org/base"]  # no path of this machine
+
+
+def test_model_card_of_a_tree_without_scores(run_records, golden) -> None:
+    card = model_card(run_records[5].recipe, LOCATIONS, fingerprint="ff00")
+    golden("model_card_tree.md", without_recipe(card))
+    assert "mergekit-multi" in card
+    assert "## Scores" not in card
+
+
+def test_model_card_of_a_random_method_says_so(run_records) -> None:
+    card = model_card(run_records[6].recipe, LOCATIONS, fingerprint="ff00")
+    assert "drops at random" in card
+    assert "arXiv:2311.03099" in card
+
+
+def test_the_recipe_in_the_card_is_the_recipe(run_records) -> None:
+    for number in (2, 4, 5):
+        recipe = run_records[number].recipe
+        card = model_card(recipe, LOCATIONS, fingerprint="x")
+        text = card.split("```yaml\n")[1].split("\n```")[0]
+        assert from_yaml(text).recipe == recipe
+
+
+def test_the_winner_s_file_and_card_hold_the_verdict_with_its_losses(
+    run_records, run_tasks, tmp_path: Path
+) -> None:
+    """What the card says of parents and base is what the recipe file noted."""
+
+    def asked(name: str, role: Role, sort: int, loss: int) -> Entry:
+        right = {"sort": sort, "loss": loss}
+        return Entry(
+            name=name,
+            role=role,
+            search=tuple(
+                TaskScore(task=t, value=n / 100, stderr=0.1, n=9) for t, n in right.items()
+            ),
+            outcomes={t: {f"{t}/{q}": float(q < n) for q in range(100)} for t, n in right.items()},
+        )
+
+    entries = [
+        asked("candidate 4", Role.SEARCHED, 90, 40),
+        asked("parent math", Role.PARENT, 40, 10),
+        asked("parent code", Role.PARENT, 30, 90),
+        asked("base", Role.BASE, 20, 50),
+    ]
+    found = verdict(entries, tasks=run_tasks, how=Resampling(resamples=500))
+    assert "but loses 30.0 points on 'loss'" in found.sentence
+    winner, path = run_records[4], tmp_path / "best.yaml"
+    write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner, found))
+    noted = from_yaml(path.read_text(encoding="utf-8")).meta
+    assert noted["verdict"] == found.sentence
+    assert noted["compared"]["base"]["tasks"] == {"sort": 0.2, "loss": 0.5}
+    card = model_card(winner.recipe, LOCATIONS, fingerprint="f", meta=noted)
+    assert f"**Verdict:** {found.sentence}." in card
+    assert (
+        "| task | search questions | held-out questions | held-out, parent 'math' | "
+        "held-out, parent 'code' | held-out, the base |"
+    ) in card
+    assert "| loss | 0.100 | 0.250 | 0.100 | 0.900 | 0.500 |" in card
+    assert "verdict" not in recipe_meta(run_records[5], found)

@@ -1,0 +1,334 @@
+"""Learning before the search: what is asked, what is kept, and what a crash repeats."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.protocol import Candidate
+from evaluators.workers.pool import Result, SerialPool
+from merging.checkpoints.checkpoint import Checkpoint
+from runs.config.budget import Budget
+from runs.config.config_sections import LearnSection
+from runs.config.run_config import RunConfig, load_config
+from runs.records.record import Role, Split, role_of
+from runs.report.html.page import figures
+from runs.storage.store import Store
+from search.engine.learning.adam_descent import Batches, Descent
+from search.engine.learning.coefficient_learning import (
+    BACKWARD,
+    Learning,
+    filters_of,
+    kept_aside,
+    plan_for,
+    starts,
+)
+from search.engine.learning.learning_progress import FACT, spent
+from search.engine.processes.stop_signals import Stop
+from search.engine.session import Session, prepare
+from search.inputs.given_config import Given
+from search.monitoring.live_view import Standing
+from search.monitoring.study_summary import make_report, show_result, show_status
+from search.monitoring.study_watcher import Watcher
+from spaces.recipes.coefficients import Coefficients
+
+LEARN = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}
+
+
+class Silent:
+    """A monitor that keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, standing: Standing, result: Result | None = None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+class Watched(SerialPool):
+    """A pool of one that remembers what it was given, and may stop a run after some answers."""
+
+    def __init__(self, config: RunConfig, *, stop: Stop | None = None, after: int = -1) -> None:
+        super().__init__(partial(HarnessEvaluator, config.harness_spec()))
+        self.given: list[Candidate] = []
+        self._stop, self._after = stop, after
+
+    def next(self, timeout: float | None = None) -> Result | None:
+        result = super().next(timeout)
+        if result is not None:
+            self.given.append(result.candidate)
+            if self._stop is not None and len(self.given) == self._after:
+                self._stop.requested = True
+        return result
+
+
+@pytest.fixture
+def config(project: Callable[..., Path]) -> RunConfig:
+    return load_config(project(search={"trials": 9, "seed": 1, "learn": LEARN}))
+
+
+@pytest.fixture
+def store(config: RunConfig, tmp_path: Path) -> Iterator[Store]:
+    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    made = Store.create(str(tmp_path / "study.db"), prepared.manifest)
+    made.hold()
+    yield made
+    made.close()
+
+
+def learning(store: Store, config: RunConfig, pool: Watched, stop: Stop) -> Learning:
+    assert isinstance(config.search.learn, LearnSection)
+    return Learning(
+        store=store,
+        space=config.space(4),
+        pool=pool,
+        monitor=Silent(),
+        stop=stop,
+        section=config.search.learn,
+        steps=config.search.learn.steps,
+        seed=1,
+    )
+
+
+def beginnings(config: RunConfig) -> dict[str, object]:
+    base = Checkpoint.open(config.locations["base"], name="base")
+    return starts(config.space(4), layers=4, filters=filters_of(base.layout.layers))  # type: ignore[return-value]
+
+
+def test_losses_fall_and_no_held_out_question_is_asked(config: RunConfig, store: Store) -> None:
+    pool = Watched(config)
+    seeds = learning(store, config, pool, Stop()).run(beginnings(config))  # type: ignore[arg-type]
+    assert [seed.name for seed in seeds] == ["learned by layer", "learned in the space"]
+    asked = {name for candidate in pool.given for name in candidate.questions}
+    assert asked <= set(store.manifest.questions.search)
+    assert not asked & set(store.manifest.questions.held_out)
+    aside = set(kept_aside(store.manifest.questions.search, store.manifest.catalogue.documents()))
+    weighed = {name for candidate in pool.given for name in candidate.weights or ()}
+    assert aside <= asked
+    assert not aside & weighed
+    for text in store.facts(FACT).values():
+        descent = Descent.from_json(json.loads(text)["descent"])
+        assert descent.steps == 12
+        assert min(loss for _, loss in descent.aside) < descent.aside[0][1]
+    counted = sum(
+        BACKWARD * len(one.weights or ()) + len(set(one.questions) - set(one.weights or ()))
+        for one in pool.given
+    )
+    assert spent(store).questions == counted
+
+
+def test_stopped_and_resumed_is_the_same_as_in_one_go(
+    config: RunConfig, store: Store, tmp_path: Path
+) -> None:
+    begun = beginnings(config)
+    stop = Stop()
+    first = Watched(config, stop=stop, after=7)
+    assert learning(store, config, first, stop).run(begun) == ()  # type: ignore[arg-type]
+    assert len(first.given) == 7
+    standing = Watcher(store).standing()
+    assert (standing.phase, standing.done, standing.total) == ("learning", 7, 24)
+    assert standing.best_text().startswith("loss on questions kept aside: by layer ")
+    shown = told(store, config)
+    assert "by layer: 4 of 12 steps, loss " in shown
+    assert f"{spent(store).questions:,.0f} questions (" in shown
+    second = Watched(config)
+    resumed = learning(store, config, second, Stop()).run(begun)  # type: ignore[arg-type]
+    manifest = store.manifest
+    other = Store.create(str(tmp_path / "other.db"), manifest)
+    other.hold()
+    whole = Watched(config)
+    assert learning(other, config, whole, Stop()).run(begun) == resumed  # type: ignore[arg-type]
+    assert len(first.given) + len(second.given) == len(whole.given)
+    other.close()
+
+
+def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
+    config: RunConfig, store: Store
+) -> None:
+    config = config.replaced({"search.trials": 20, "search.learn.steps": 10})  # pays for both
+    checkpoints = {name: Checkpoint.open(at, name=name) for name, at in config.locations.items()}
+    seen, pool = Silent(), Watched(config)
+    assert Session(store, config, pool=pool, monitor=seen, checkpoints=checkpoints).run()
+    origins = {record.origin: record for record in store.records()}
+    assert {"learned by layer", "learned in the space"} <= origins.keys()
+    assert origins["learned by layer"].trial is None
+    assert origins["learned in the space"].trial is not None
+    assert all(role_of(name) is Role.SEARCHED for name in origins if name.startswith("learned"))
+    assert any(note.startswith("learned by layer: ") for note in seen.notes)
+    layered = Coefficients(origins["learned by layer"].recipe)
+    assert len(layered.values) == 3 * (3 * 4 + 1)  # parents x ((two filters, the rest) x layers, 1)
+    report = make_report(store, config)
+    assert [one.chosen is None for one in report.learning] == [False, False]
+    cost = spent(store)
+    share = cost.questions / len(store.manifest.questions.search) / 20
+    assert sum(one.share for one in report.learning) == pytest.approx(share)
+    names = {figure.name for figure in figures(report)}
+    assert {"learning", "learned-by-layer", "learned-in-the-space"} <= names
+    text = io.StringIO()
+    show_result(store, report, Console(file=text, width=200))
+    assert f"Learning: {cost.questions:,} questions (" in text.getvalue()
+    again = Watched(config)
+    assert Session(store, config, pool=again, monitor=Silent(), checkpoints=checkpoints).run()
+    assert all(candidate.weights is None for candidate in again.given)
+
+
+def told(store: Store, config: RunConfig) -> str:
+    """What ``search status`` prints."""
+    text = io.StringIO()
+    show_status(store, config, Console(file=text, width=200))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"search": {"trials": 9, "learn": False}}, None),
+        ({"search": {"trials": 2, "learn": "auto"}}, "the budget pays for"),
+        ({"search": {"trials": 9, "learn": LEARN, "seeds": "none"}}, "search.seeds is none"),
+        (
+            {"space": {"methods": ["ties"]}, "search": {"trials": 9, "learn": LEARN}},
+            "it needs task",
+        ),
+    ],
+)
+def test_where_nothing_is_learned_it_says_why(
+    project: Callable[..., Path], tmp_path: Path, changes: dict[str, object], reason: str | None
+) -> None:
+    config = load_config(project(**changes))
+    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    store = Store.create(str(tmp_path / "study.db"), prepared.manifest)
+    store.hold()
+    seen = Silent()
+    Session(
+        store, config, pool=Watched(config), monitor=seen, checkpoints=prepared.checkpoints
+    ).run()
+    said = [note for note in seen.notes if note.startswith("learning is off: ")]
+    assert [reason in note for note in said] == ([] if reason is None else [True])  # type: ignore[operator]
+    assert not store.facts(FACT)
+    store.close()
+
+
+@pytest.mark.slow
+def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_path: Path) -> None:
+    path = project(search={"trials": 9, "seed": 1, "learn": {**LEARN, "steps": 60}})
+    command = [sys.executable, "-m", "search"]
+    process = subprocess.Popen(
+        [*command, "run", str(path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    study, steps = tmp_path / "mix" / "study.db", 0
+    try:
+        while steps < 5:
+            assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+            time.sleep(0.05)
+            steps = _steps(study)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()  # type: ignore[union-attr]
+    before = _steps(study)
+    assert before < 40
+    done = subprocess.run(
+        [*command, "resume", str(study)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    store = Store.open(str(study))
+    for text in store.facts(FACT).values():
+        descent = Descent.from_json(json.loads(text)["descent"])
+        assert descent.steps == len(descent.losses) == 40  # what the budget pays for
+        assert [step for step, _ in descent.aside] == list(range(0, 41, 5))
+    assert store.records()[-1].evaluations[Split.SEARCH].finished is not None
+    store.close()
+
+
+def _steps(study: Path) -> int:
+    """Steps in a study that another process writes to."""
+    if not study.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(study)) as connection:
+            rows = connection.execute(
+                "select value from merge_search_run where key like ?", (f"now:{FACT}%",)
+            ).fetchall()
+    except sqlite3.Error:  # it is being made
+        return 0
+    return sum(Descent.from_json(json.loads(text)["descent"]).steps for (text,) in rows)
+
+
+def test_batches_go_through_all_questions_and_come_again_the_same() -> None:
+    tasks = {"a": [f"a{n}" for n in range(10)], "b": [f"b{n}" for n in range(4)]}
+    batches = Batches(tasks=tasks, size=6, seed=3)
+    steps = [batches.of(step) for step in range(9)]
+    assert all(len(step["a"]) == len(step["b"]) == 3 for step in steps)
+    first = [name for step in steps[:3] for name in step["a"]]
+    assert len(set(first)) == 9
+    assert steps == [Batches(tasks=tasks, size=6, seed=3).of(step) for step in range(9)]
+    assert steps != [Batches(tasks=tasks, size=6, seed=4).of(step) for step in range(9)]
+
+
+def test_adam_finds_the_bottom_and_keeps_the_best() -> None:
+    descent = Descent(values=(2.0, -1.0))
+    for _ in range(150):
+        loss = sum(value**2 for value in descent.values)
+        descent = descent.look(loss).step(
+            [2 * value for value in descent.values], loss=loss, rate=0.05
+        )
+    assert max(map(abs, descent.best)) < 0.02
+    best = min(loss for _, loss in descent.aside)
+    assert sum(value**2 for value in descent.best) == pytest.approx(best)
+    assert Descent.from_json(descent.to_json()) == descent
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"values": 3, "nothing": 1}', "{"])
+def test_damaged_states_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"learning|JSON|Expecting"):
+        Descent.from_json(text)
+
+
+def test_documents_are_kept_aside_whole() -> None:
+    questions = [f"q{n}" for n in range(40)]
+    documents = {name: f"d{at // 4}" for at, name in enumerate(questions)}
+    aside = kept_aside(questions, documents)
+    assert len(aside) == 8
+    assert {documents[name] for name in aside} & {
+        documents[name] for name in questions if name not in aside
+    } == set()
+
+
+@pytest.mark.parametrize(
+    ("budget", "recipes", "steps"),
+    [
+        (Budget(trials=300), 2, 60),
+        (Budget(trials=40), 2, 41),
+        (Budget(trials=28), 1, 60),  # a quarter would not pay for 30 steps of both
+        (Budget(questions=1200 + 500), 1, 17),
+        (Budget(questions=400), 1, 0),  # all of it is for the final check
+        (Budget(trials=300, questions=1200 + 500), 1, 17),
+        (Budget(hours=8.0), 2, 60),
+    ],
+)
+def test_what_a_budget_pays_for(budget: Budget, recipes: int, steps: int) -> None:
+    found = plan_for(LearnSection(), budget, questions=400, reserved=500)
+    assert found == (recipes, steps)
