@@ -9,24 +9,31 @@ from contextlib import closing
 import torch
 
 from merging.building.build import build_into
-from merging.building.tensor_sources import Mapped, PinnedCarrier, Resident, Streamed, Supply, Want
+from merging.building.tensor_sources import (
+    MappedTensors,
+    PinnedCarrier,
+    ResidentTensors,
+    StreamedTensors,
+    TensorSource,
+    Want,
+)
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.native import native_library
 from merging.planning.memory_plan import Demand, Home, Weights
 from merging.planning.merge_plan import MergePlan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 
 
 def supply_of(
-    home: Home, checkpoints: Mapping[str, Checkpoint], device: torch.device, known: Statistics
-) -> Supply:
+    home: Home, checkpoints: Mapping[str, Checkpoint], device: torch.device, known: StatisticsCache
+) -> TensorSource:
     """Parents as a worker with such a plan has them; those that live on the device go there now."""
-    source = Mapped(known)
+    source = MappedTensors(known)
     if home is Home.MAPPED:
         return source
     if home is Home.PINNED:
-        return Streamed(source, PinnedCarrier())
-    return Resident(
+        return StreamedTensors(source, PinnedCarrier())
+    return ResidentTensors(
         source, {one: dict.fromkeys(one.tensors, device) for one in checkpoints.values()}
     )
 
@@ -60,12 +67,12 @@ class Build:
         self,
         made: MergePlan,
         checkpoints: Mapping[str, Checkpoint],
-        known: Statistics,
+        known: StatisticsCache,
         clock: Callable[[], float],
         *,
         device: torch.device,
         home: Home,
-        supply: Supply,
+        supply: TensorSource,
         chunk: int | None = None,
     ) -> None:
         self.names = list(made.recipe.models)

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.landscape import PARENTS, SPACE, Array, Landscape
 from benchmarks.populations import KINDS, Population
 from evaluators.protocol import combine
-from runs.ranking.finalists import Entry, Finalist, Standing
+from runs.ranking.finalists import Entry, Finalist, WinnerStanding
 from runs.ranking.verdict import Verdict, verdict
 from runs.records.record import Role, role_of
 from runs.statistics.comparisons import paired, score
@@ -186,7 +186,7 @@ def _best_parent(run: Run) -> float:
 def _beats(finalist: Finalist) -> bool:
     """Whether it is said, by itself, to beat every parent."""
     group = finalist.parents
-    return group is not None and group.standing(HOW.confidence) is Standing.BEATS
+    return group is not None and group.standing(HOW.confidence) is WinnerStanding.BEATS
 
 
 def _any_false_claim(run: Run) -> bool:

@@ -45,10 +45,10 @@ from search.engine.learning.coefficient_learning import (
 )
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import prepare
-from search.inputs.given_config import Given
+from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.demo_tasks import task_name, write_task
 from search.setup.demo_models.exercises import examination
-from search.setup.demo_models.model_family import QUESTIONS, Family, make_family
+from search.setup.demo_models.model_family import QUESTIONS, ModelFamily, make_family
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.seed_recipes import seeds
 
@@ -59,7 +59,7 @@ RATES = {ALL: (1e-4, 3e-4), LORA: (1e-3, 3e-3)}
 """Rates of which the better one, by held-out score, is shown: fine-tuning is given that much."""
 
 
-def examiner(home: Path, family: Family, seed: int) -> HarnessEvaluator:
+def examiner(home: Path, family: ModelFamily, seed: int) -> HarnessEvaluator:
     """An evaluator that knows the tasks of a family, and one more."""
     tasks = home / "tasks"
     shutil.copytree(family.tasks, tasks)
@@ -111,7 +111,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
 
 def learn(world: World, config: RunConfig, check: int) -> Recipe:
     """Coefficients for the price of some full evaluations, as a run learns them."""
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     base = Checkpoint.open(config.locations["base"], name="base")
     layers = base.layout.layers
     begun = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1)

@@ -27,7 +27,7 @@ from benchmarks.real import World  # first: it sets one thread
 import torch
 from torch import Tensor
 
-from evaluators.harness.answers.answer_gradients import Answers, backward
+from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
 from search.engine.learning.coefficient_learning import filters_of
 from spaces.sampling.layered_weights import layered
 
@@ -64,11 +64,11 @@ class Watch:
         self._thread.join()
 
 
-def questions(count: int, tokens: int, answer: int, *, vocabulary: int) -> list[Answers]:
+def questions(count: int, tokens: int, answer: int, *, vocabulary: int) -> list[AnswerTokens]:
     """Written answers after prompts, of random tokens."""
     source = random.Random(0)
     return [
-        Answers(
+        AnswerTokens(
             question=str(at),
             texts=(tuple(source.randrange(vocabulary) for _ in range(tokens)),),
             starts=(tokens - answer,),

@@ -37,7 +37,7 @@ from search.engine.learning.coefficient_learning import (
 from search.engine.learning.learning_progress import spent
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import prepare
-from search.inputs.given_config import Given
+from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.model_family import make_family
 
 CHECKS = (2, 5, 10)
@@ -69,7 +69,7 @@ def measure(folder: Path, seed: int) -> dict[str, list[float]]:
     """Held-out score and questions paid for, at each check."""
     world = World.of(folder, seed=seed, hard=True)
     config = load_config(make_family(folder, seed=seed, hard=True).config)
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     base = Checkpoint.open(config.locations["base"], name="base")
     begun = starts(
         world.space, layers=len(base.layout.layers), filters=filters_of(base.layout.layers)

@@ -31,15 +31,15 @@ from statistics import median
 import optuna
 
 from evaluators.protocol import Candidate, Outcome, Score, TaskScore
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, Result, SerialPool
 from runs.activity.worker_register import attended, busy_share
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
 from search.engine.session import Session, manifest_of
-from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.seed_book import read_book
-from search.monitoring.monitor import Standing
+from search.monitoring.monitor import PhaseStanding
 
 CONFIG = """
 base: ./base
@@ -58,7 +58,7 @@ QUESTIONS = 100
 class Silent:
     """A monitor that says nothing."""
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         del standing, result
 
     def note(self, text: str) -> None:
@@ -68,8 +68,8 @@ class Silent:
         """Nothing is open."""
 
 
-def spec(seconds: float = 0.0) -> FakeSpec:
-    return FakeSpec(
+def spec(seconds: float = 0.0) -> SyntheticSpec:
+    return SyntheticSpec(
         parents=("a", "b", "c"),
         tasks=(("one", 1.0), ("two", 1.0)),
         questions=QUESTIONS,
@@ -85,7 +85,7 @@ def settings(trials: int, sampler: str, asking: str) -> RunConfig:
 def make_study(folder: Path, config: RunConfig) -> Store:
     manifest, _ = manifest_of(
         config,
-        FakeEvaluator(spec()).catalogue(),
+        SyntheticEvaluator(spec()).catalogue(),
         config.space(4),
         book=read_book(config),
         checkpoints={},
@@ -102,7 +102,7 @@ class Stopwatch:
     ask: list[float] = field(default_factory=list)
     finish: list[float] = field(default_factory=list)
 
-    def watch(self, ledger: Ledger) -> None:
+    def watch(self, ledger: AskTell) -> None:
         """Have a ledger's steps timed."""
         for name, times in (("next", self.ask), ("finish", self.finish)):
             setattr(ledger, name, partial(_timed, getattr(ledger, name), times, self.clock))
@@ -116,7 +116,7 @@ def _timed(step, times, clock, *arguments):  # noqa: ANN001, ANN002, ANN202 - an
         times.append(clock() - started)
 
 
-class Quick(FakeEvaluator):
+class Quick(SyntheticEvaluator):
     """Made-up answers at the price of a few draws: what is timed is the driver."""
 
     def __init__(self) -> None:
@@ -211,7 +211,7 @@ def workers(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         store = make_study(Path(folder), config)
         started = time.perf_counter()
-        make = partial(FakeEvaluator, spec(options.seconds))
+        make = partial(SyntheticEvaluator, spec(options.seconds))
         pool = RayPool(make, workers=count, gpus=0.0, cpus=0.01)
         try:
             while sum(one.left is None for one in pool.attendance()) < count:

@@ -30,7 +30,7 @@ from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.native import native_library
 from merging.planning.memory_plan import Home
 from merging.planning.merge_plan import plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.recipes.recipe import Recipe
 
@@ -98,7 +98,7 @@ def main() -> None:
         place = asked.folder or Path(made)
         folders = make_family(place, asked.size, parents=asked.parents, device=asked.device)
         print(_heading(asked), "\n")
-        known = Statistics(place / "statistics")
+        known = StatisticsCache(place / "statistics")
         if asked.prepare:
             _prepare(folders, asked.methods, known, threads=asked.threads)
         clock = time.process_time if asked.cpu_time else time.perf_counter
@@ -141,7 +141,7 @@ def _heading(asked: argparse.Namespace) -> str:
 
 
 def _prepare(
-    folders: Mapping[str, Path], methods: Sequence[str], known: Statistics, *, threads: int
+    folders: Mapping[str, Path], methods: Sequence[str], known: StatisticsCache, *, threads: int
 ) -> None:
     """Compute what the methods need to know of the parents, as a run does before it begins."""
     opened = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
@@ -179,7 +179,7 @@ def in_memory(
     repeats: int,
     warmed: bool,
     against: Sequence[str],
-    known: Statistics,
+    known: StatisticsCache,
     clock: Callable[[], float],
     device: torch.device,
     homes: Sequence[Home],

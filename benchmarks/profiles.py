@@ -31,7 +31,7 @@ from runs.storage.store import Store
 from search.engine.learning.coefficient_learning import Learning, filters_of, starts
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import prepare
-from search.inputs.given_config import Given
+from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.model_family import make_family
 from spaces.recipes.coefficients import Coefficients
 
@@ -58,7 +58,7 @@ def learned(
 ) -> tuple[Coefficients, Sequence[Sequence[float]]]:
     """What was chosen, and the coefficients of all steps."""
     config = load_config(make_family(folder, seed=seed, hard=True).config)
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     layers = Checkpoint.open(config.locations["base"], name="base").layout.layers
     begun = starts(world.space, layers=len(layers), filters=filters_of(layers))
     pool = Recording(world)

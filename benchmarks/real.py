@@ -45,8 +45,8 @@ from runs.storage.store import Store
 from search.engine.driver import _quiet_libraries
 from search.engine.final_check import reserve
 from search.engine.learning.learning_progress import spent
-from search.engine.session import Prepared, Session, prepare
-from search.inputs.given_config import Given
+from search.engine.session import PreparedRun, Session, prepare
+from search.inputs.given_config import GivenConfig
 from search.monitoring.study_summary import write_outputs
 from search.samplers.estimation.posterior import judged
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
@@ -101,8 +101,8 @@ class World:
     checks: Sequence[int] = CHECKS
 
     @cached_property
-    def prepared(self) -> Prepared:
-        return prepare(Given(config=self.config, written=self.config), dry_run=False)
+    def prepared(self) -> PreparedRun:
+        return prepare(GivenConfig(config=self.config, written=self.config), dry_run=False)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -217,7 +217,7 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
         "search.validate": top,
     }
     config = config.replaced(budget)
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     folder = world.folder / "runs" / f"{check} learn {learn}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 
 from evaluators.protocol import Candidate
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
 from runs.records.question_split import divide
@@ -45,13 +45,13 @@ search: {sampler: random}
 def make(path: Path, count: int) -> None:
     """A study of so many candidates, every twentieth of which failed."""
     config = RunConfig.from_text(CONFIG)
-    spec = FakeSpec(
+    spec = SyntheticSpec(
         parents=("math", "code", "text"),
         tasks=(("one", 1.0), ("two", 1.0)),
         questions=200,
         fail_rate=0.05,
     )
-    evaluator, space = FakeEvaluator(spec), config.space(32)
+    evaluator, space = SyntheticEvaluator(spec), config.space(32)
     catalogue = evaluator.catalogue()
     manifest = Manifest(
         config=config.to_yaml(),

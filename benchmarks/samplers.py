@@ -24,10 +24,10 @@ import optuna
 
 from benchmarks.landscape import SPACE, Landscape
 from evaluators.protocol import Candidate, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from runs.records.record import Estimate
 from search.samplers.estimation.posterior import Posterior
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.proposals import Cube
 from search.samplers.sampler_choice import Sampler
@@ -55,8 +55,8 @@ class Plain:
 
     def __init__(self, seed: int) -> None:
         tasks = tuple((name, 1.0) for name in ("one", "two", "three"))
-        spec = FakeSpec(parents=PLAIN.parents, tasks=tasks, questions=100, seed=seed)
-        self._evaluator = FakeEvaluator(spec)
+        spec = SyntheticSpec(parents=PLAIN.parents, tasks=tasks, questions=100, seed=seed)
+        self._evaluator = SyntheticEvaluator(spec)
         self._ids = tuple(q.id for q in self._evaluator.catalogue().questions)
 
     def score(self, recipe: Recipe) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def compare(names: list[str], families: range, *, plain: bool, trials: int) -> N
 
 def speed(trials: int) -> None:
     """Processor time on this machine, one thread: a fit, and a proposal from ask to recipe."""
-    rng, cube, features = np.random.default_rng(0), Cube(SPACE), Features(SPACE)
+    rng, cube, features = np.random.default_rng(0), Cube(SPACE), RecipeFeatures(SPACE)
     study = optuna.create_study(direction="maximize")
     drawn = [optuna.trial.FixedTrial(cube.values(point)) for point in cube.random(rng, trials)]
     x = features.matrix([draw(SPACE, trial) for trial in drawn])

@@ -42,7 +42,7 @@ from merging.building.build import write_model
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import plan
 from search.setup.demo_models.exercises import THREE, exercise
-from search.setup.demo_models.family_training import Course, make_tokenizer, new_model
+from search.setup.demo_models.family_training import TrainingPlan, make_tokenizer, new_model
 from search.setup.demo_models.model_family import save_model
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -76,7 +76,7 @@ def make_models(root: Path, *, layers: int, hidden: int) -> dict[str, Path]:
     """A base and parents that differ from it a little; their folders."""
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = CONTEXT
-    base = new_model(Course(layers=layers, hidden=hidden), seed=0)
+    base = new_model(TrainingPlan(layers=layers, hidden=hidden), seed=0)
     base.config.max_position_embeddings = CONTEXT
     start = {name: value.clone() for name, value in base.state_dict().items()}
     folders = {}

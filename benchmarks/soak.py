@@ -36,7 +36,7 @@ from runs.storage.store import Store
 from search.engine.session import Session, prepare
 from search.inputs.given_config import read
 from search.inputs.overrides import Overrides
-from search.monitoring.monitor import Standing
+from search.monitoring.monitor import PhaseStanding
 from search.setup.demo_models.model_family import make_family
 
 CONFIG = """
@@ -133,7 +133,7 @@ class Memory:
     _answered: Counter[str] = field(default_factory=Counter)
     _done: int = 0
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         if result is None:
             return
         self._done = standing.done

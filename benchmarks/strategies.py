@@ -22,8 +22,8 @@ from runs.records.question_split import Questions
 from runs.storage.store import Store
 from search.engine.loop import Loop
 from search.engine.processes.stop_signals import Stop
-from search.engine.trials.ask_tell import Ledger
-from search.monitoring.monitor import Standing
+from search.engine.trials.ask_tell import AskTell
+from search.monitoring.monitor import PhaseStanding
 from search.samplers.estimation.posterior import judged
 from search.samplers.sampler_choice import Sampler, weighs_scores
 from spaces.recipes.recipe import Gradient, Merge, Model, Recipe, Source, parameters
@@ -61,7 +61,7 @@ class Problem:
 class _Quiet:
     """A monitor that shows nothing."""
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         """Nothing to do."""
 
     def note(self, text: str) -> None:
@@ -121,7 +121,7 @@ def product(
     with tempfile.TemporaryDirectory() as folder:
         store = _Quick.create(str(Path(folder) / "study.db"), manifest)
         store.lock.acquire()
-        ledger = Ledger(
+        ledger = AskTell(
             store,
             problem.space,
             sampler=Sampler(sampler, seed=problem.seed, space=problem.space),

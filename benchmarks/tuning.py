@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from evaluators.harness.answers.answer_gradients import Answers, backward
+from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import TaskScore
-from evaluators.resident_models.model_builder import Built
+from evaluators.resident_models.model_builder import BuiltModel
 from runs.records.question_split import Questions
 from search.engine.learning.adam_descent import Batches
 from search.engine.learning.coefficient_learning import kept_aside
@@ -77,7 +77,7 @@ class Bench:
 
     def tuned(
         self, way: str, rate: float, checks: Sequence[int], asked: Sequence[str]
-    ) -> Iterator[tuple[Scores, Built]]:
+    ) -> Iterator[tuple[Scores, BuiltModel]]:
         """Tune from the start; at each number of steps, the scores of all tasks, and the model.
 
         Args:
@@ -109,7 +109,7 @@ class Bench:
                     yield {one.task: one for one in scores}, built
         evaluator._builder.free()
 
-    def loss(self, built: Built, asked: Sequence[str]) -> float:
+    def loss(self, built: BuiltModel, asked: Sequence[str]) -> float:
         """Mean loss of right answers of the model as it is now: finer than counting them."""
         evaluator = self.evaluator
         answers = evaluator._answers(built, evaluator._asked(asked))
@@ -119,7 +119,7 @@ class Bench:
         return fmean(found.values())
 
     def _step(
-        self, model: Any, batch: Mapping[str, Sequence[str]], texts: Mapping[str, Answers]
+        self, model: Any, batch: Mapping[str, Sequence[str]], texts: Mapping[str, AnswerTokens]
     ) -> None:
         """Add the gradients of a batch, every task as important as any other."""
         weights = {
@@ -135,7 +135,7 @@ class Bench:
             )
 
 
-def _ended(answers: Answers, end: tuple[int, ...]) -> Answers:
+def _ended(answers: AnswerTokens, end: tuple[int, ...]) -> AnswerTokens:
     """A written answer with the end of its line."""
     if len(answers.texts) > 1:
         return answers

@@ -41,7 +41,7 @@ from evaluators.protocol import (
     TaskScore,
 )
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError, failure_from
-from evaluators.resident_models.model_builder import Builder, Built, Models
+from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
 from spaces.text.error_text import class_and_last_line
 
 
@@ -134,7 +134,7 @@ class ModelEvaluator(ABC):
         self.spec = spec
         self._items = {task: tuple(items) for task, items in self.questions().items()}
         self._catalogue = self._listed()
-        self._kept_builder: Builder | None = None
+        self._kept_builder: ModelBuilder | None = None
 
     @abstractmethod
     def questions(self) -> Mapping[str, Sequence[Any]]:
@@ -261,12 +261,12 @@ class ModelEvaluator(ABC):
                 found.setdefault(question.task, []).append(question)
         return found
 
-    def _builder(self) -> Builder:
+    def _builder(self) -> ModelBuilder:
         if self._kept_builder is None:
-            self._kept_builder = Builder(self.spec, Models.open(self.spec))
+            self._kept_builder = ModelBuilder(self.spec, Models.open(self.spec))
         return self._kept_builder
 
-    def _values(self, built: Built, task: str, asked: Sequence[Question]) -> dict[str, float]:
+    def _values(self, built: BuiltModel, task: str, asked: Sequence[Question]) -> dict[str, float]:
         items = copy.deepcopy([self._items[task][question.position] for question in asked])
         skeleton, tokenizer = built.skeleton, built.desk.tokenizer
         values = [_number(one) for one in self.answer(skeleton.model, tokenizer, task, items)]

@@ -55,7 +55,7 @@ REACH = (0.15, 1.15)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FakeSpec:
+class SyntheticSpec:
     """The landscape, and what goes wrong in it.
 
     Attributes:
@@ -106,14 +106,14 @@ class FakeSpec:
         return found
 
 
-class FakeEvaluator:
+class SyntheticEvaluator:
     """Scores recipes by the landscape of its spec; deterministic and instantaneous.
 
     Raises:
         EvaluatorError: If the spec cannot be.
     """
 
-    def __init__(self, spec: FakeSpec) -> None:
+    def __init__(self, spec: SyntheticSpec) -> None:
         problems = spec.problems()
         if problems:
             raise EvaluatorError(problems)
@@ -296,7 +296,7 @@ def _add(result: dict[str, float], shares: Mapping[str, float], factor: float) -
         result[name] = result.get(name, 0.0) + factor * share
 
 
-def _catalogue(spec: FakeSpec) -> Catalogue:
+def _catalogue(spec: SyntheticSpec) -> Catalogue:
     tasks = tuple(
         TaskInfo(
             name=name,

@@ -79,10 +79,10 @@ def check(
         UserError: With everything that a run would refuse.
     """
     from search.commands.check_command import preflight
-    from search.preflight.preflight_depth import Depth
+    from search.preflight.preflight_depth import PreflightDepth
 
     overrides = Overrides(allow_test_sets=allow_test_sets or None)
-    depth = Depth(weights=weights, smoke=smoke)
+    depth = PreflightDepth(weights=weights, smoke=smoke)
     return preflight(_given(config), overrides=overrides, depth=depth)
 
 

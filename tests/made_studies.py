@@ -5,7 +5,7 @@ import math
 from evaluators.protocol import Catalogue, Outcome, Question, Score, TaskInfo, TaskScore
 from runs.records.manifest import Manifest
 from runs.records.question_split import divide
-from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 
@@ -31,7 +31,7 @@ def manifest() -> Manifest:
         questions=divide(catalogue, 0.3, seed=0),
         versions={"torch": "2"},
         created="2026-01-01T00:00:00+00:00",
-        sizes=Sizes(outside=3, layers=(1, 2)),
+        sizes=ParameterCount(outside=3, layers=(1, 2)),
     )
 
 

@@ -13,7 +13,7 @@ import yaml
 from runs.config.run_config import RunConfig
 from search.cli.app import app
 from search.setup.config_draft import drafted
-from search.setup.config_request import Wanted, all_named
+from search.setup.config_request import ConfigRequest, all_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
@@ -74,7 +74,7 @@ def test_the_task_file_of_the_readme_is_one(tmp_path: Path, tiny_family: dict[st
     (tmp_path / "sums.yaml").write_text(text)
     lines = [line.replace("17", str(17 + n)) for n in range(67)]  # 67 questions, not one 67 times
     (tmp_path / "sums.jsonl").write_text("\n".join(lines))
-    wanted = Wanted(
+    wanted = ConfigRequest(
         models=(str(tiny_family["math"]), str(tiny_family["code"])),
         base=str(tiny_family["base"]),
         tasks=(str(tmp_path / "sums.yaml"),),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from evaluators.harness.answers.answer_gradients import Answers, answers_of, backward
+from evaluators.harness.answers.answer_gradients import AnswerTokens, answers_of, backward
 from evaluators.harness.answers.answer_losses import losses, right_answer
 from evaluators.harness.answers.prompts import requests_of
 from evaluators.harness.answers.requests import longest, mark, respond
@@ -37,9 +37,9 @@ from evaluators.resident_models.candidate_failures import (
 )
 from evaluators.resident_models.degeneracy import PROMPTS, check_hears
 from evaluators.resident_models.devices.batch_size import auto_batch_size
-from evaluators.resident_models.model_builder import Builder, Built, Models
+from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
 from evaluators.resident_models.resident_model import ResidentError, Skeleton
-from evaluators.resident_models.tokenizer_cache import Desk
+from evaluators.resident_models.tokenizer_cache import CachedTokenizer
 from merging.planning.merge_plan import PlanError
 from spaces.recipes.recipe import Recipe
 from spaces.text.error_text import class_and_last_line
@@ -79,7 +79,7 @@ class HarnessEvaluator:
             for question in task.questions
         }
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
-        self._builder = Builder(spec, models)
+        self._builder = ModelBuilder(spec, models)
         self._device = self._builder.device
         self._set_up(next(iter(models.checkpoints)))
 
@@ -197,7 +197,7 @@ class HarnessEvaluator:
     def close(self) -> None:
         self._builder.close()
 
-    def _answers(self, model: Built, asked: Mapping[str, Sequence[int]]) -> list[Answers]:
+    def _answers(self, model: BuiltModel, asked: Mapping[str, Sequence[int]]) -> list[AnswerTokens]:
         """What to judge the questions by; those without a known right answer are left out."""
         with isolated(self._device):
             lm = self._lm(model.skeleton, model.desk)
@@ -214,7 +214,7 @@ class HarnessEvaluator:
             ]
         return [one for one in found if one is not None]
 
-    def _built(self, recipe: Recipe) -> Built:
+    def _built(self, recipe: Recipe) -> BuiltModel:
         """A model with the weights of a recipe, and the requests in its donor's words."""
         built = self._builder.build(recipe)
         self._equip(built.skeleton, built.desk)
@@ -251,7 +251,7 @@ class HarnessEvaluator:
             if task.info.name in found
         }
 
-    def _equip(self, skeleton: Skeleton, desk: Desk) -> None:
+    def _equip(self, skeleton: Skeleton, desk: CachedTokenizer) -> None:
         """Make the requests for a tokenizer, and choose a batch size, where there is none yet."""
         if desk.requests and self._batch:
             return
@@ -268,7 +268,7 @@ class HarnessEvaluator:
                     tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
                 )
 
-    def _lm(self, skeleton: Skeleton, desk: Desk) -> LanguageModel:
+    def _lm(self, skeleton: Skeleton, desk: CachedTokenizer) -> LanguageModel:
         """lm-eval around a model."""
         return LanguageModel(
             known=desk.encodings,
@@ -279,7 +279,7 @@ class HarnessEvaluator:
             trust_remote_code=self._spec.trust_remote_code,
         )
 
-    def _look(self, recipe: Recipe, model: Built, asked: Mapping[str, Sequence[int]]) -> None:
+    def _look(self, recipe: Recipe, model: BuiltModel, asked: Mapping[str, Sequence[int]]) -> None:
         """Make sure that the model is worth asking; parents are always asked.
 
         Raises:
@@ -306,7 +306,7 @@ class HarnessEvaluator:
             raise NonFiniteScoreError(_BROKEN)
 
     def _answer(
-        self, model: Built, asked: Mapping[str, Sequence[int]]
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         """Ask the model as it is now."""
         # lm-eval draws a bar per batch there, whatever it is told.
@@ -333,7 +333,7 @@ class HarnessEvaluator:
             self._builder.free()
 
     def _ask_once(
-        self, model: Built, asked: Mapping[str, Sequence[int]]
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]]
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         tasks = [task for task in self._tasks if task.info.name in asked]
         chosen = {

@@ -25,8 +25,8 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from evaluators.harness.answers.generation_stopping import Settled
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.generation_stopping import GenerationStopping
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.process_isolation import quiet, seeded
 from evaluators.harness.questions.question_ids import questions_of
 from evaluators.harness.shared_documents import brought_together
@@ -37,7 +37,7 @@ from evaluators.harness.tasks.task_finder import TaskFinder
 from evaluators.harness.tasks.task_settings import configure, documents_of, reported
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import Catalogue, EvaluatorError, TaskInfo
-from evaluators.resident_models.encoding_cache import Encodings
+from evaluators.resident_models.encoding_cache import EncodingCache
 from spaces.paths import is_folder
 
 LOGGERS = ("lm_eval", "datasets", "transformers")
@@ -79,7 +79,7 @@ def survey(spec: HarnessSpec) -> Survey:
     return Survey(catalogue=catalogue_of(asked), tasks=facts)
 
 
-def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
+def load_tasks(spec: HarnessSpec) -> tuple[AskedTask, ...]:
     """The tasks of a spec, in its order.
 
     Raises:
@@ -88,7 +88,7 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
     problems = spec.problems()
     if not all(is_folder(folder) for folder in spec.include_path):
         raise EvaluatorError(problems)  # every task of theirs would be called unknown
-    asked: list[Asked] = []
+    asked: list[AskedTask] = []
     with isolated(CPU):
         finder = _finder(spec.include_path, spec.models[0][1] if spec.models else None)
         for task in {task.name: task for task in spec.tasks}.values():
@@ -107,7 +107,7 @@ def load_tasks(spec: HarnessSpec) -> tuple[Asked, ...]:
         return brought_together(asked)
 
 
-def catalogue_of(asked: Sequence[Asked]) -> Catalogue:
+def catalogue_of(asked: Sequence[AskedTask]) -> Catalogue:
     """Tasks and questions of what is asked."""
     return Catalogue(
         tasks=tuple(task.info for task in asked),
@@ -163,12 +163,12 @@ def _all_tasks(folders: tuple[str, ...]) -> TaskManager:
     return TaskManager(include_path=list(folders) or None)
 
 
-def _ask_all(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> list[Asked]:
+def _ask_all(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> list[AskedTask]:
     """A task, or the members of a group or tag with their shares of its weight."""
     found = finder.load(wanted.name)
     if not found.group:
         return [_ask(found.tasks[0], wanted, spec)]
-    asked: list[Asked] = []
+    asked: list[AskedTask] = []
     problems: list[str] = []
     for task in found.tasks:
         member = replace(wanted, name=task.task_name, metric=found.metric(wanted.metric))
@@ -185,7 +185,7 @@ def _ask_all(finder: TaskFinder, wanted: TaskSpec, spec: HarnessSpec) -> list[As
     ]
 
 
-def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
+def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> AskedTask:
     problems = configure(task, wanted, spec)
     if problems:
         raise EvaluatorError(problems)
@@ -205,7 +205,7 @@ def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
     lower = wanted.lower_is_better
     own_direction = bool(task.higher_is_better().get(metric, True))
     aggregate = task.aggregation().get(metric, lm_metrics.mean)
-    return Asked(
+    return AskedTask(
         spec=wanted,
         task=task,
         info=TaskInfo(
@@ -238,7 +238,7 @@ def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> Asked:
 class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
     """lm-eval's transformers model, which remembers how a text was tokenized."""
 
-    def __init__(self, *, known: Encodings, **options: Any) -> None:
+    def __init__(self, *, known: EncodingCache, **options: Any) -> None:
         self._known = known
         super().__init__(**options)
 
@@ -275,7 +275,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             written: Tensor = super()._model_generate(context, max_length, stop, **options)
             return written
         ends = self.model.generation_config.eos_token_id
-        criterion = Settled(
+        criterion = GenerationStopping(
             stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0]),
             tokenizer=self.tokenizer,
             stops=stop,

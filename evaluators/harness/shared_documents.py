@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.questions.question_ids import Documents, about
 from evaluators.protocol import EvaluatorError
 
 
-def brought_together(tasks: Sequence[Asked]) -> tuple[Asked, ...]:
+def brought_together(tasks: Sequence[AskedTask]) -> tuple[AskedTask, ...]:
     """The tasks of a run, with documents named alike and worked examples that nobody is asked.
 
     Raises:
@@ -58,7 +58,7 @@ def brought_together(tasks: Sequence[Asked]) -> tuple[Asked, ...]:
 
 
 def _take_examples(
-    task: Asked, known: Documents, asked: frozenset[str], *, contents: frozenset[str]
+    task: AskedTask, known: Documents, asked: frozenset[str], *, contents: frozenset[str]
 ) -> list[str]:
     """Let a task show no document that is asked; what a user should know of it.
 

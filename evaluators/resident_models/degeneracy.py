@@ -47,7 +47,7 @@ class DegenerateError(ArithmeticError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Degeneracy:
     """What was seen of a model.
 
     Attributes:
@@ -70,7 +70,7 @@ class Look:
         return self.spread < SPREAD or (self.one and self.spread < SPREAD_OF_ONE)
 
 
-def look(logits: Tensor) -> Look:
+def look(logits: Tensor) -> Degeneracy:
     """Measure logits.
 
     Args:
@@ -84,7 +84,7 @@ def look(logits: Tensor) -> Look:
     chances = logits.softmax(dim=-1)
     spread = 0.5 * (chances - chances.mean(dim=0)).abs().sum(dim=-1).mean()
     likeliest = logits.argmax(dim=-1)
-    return Look(
+    return Degeneracy(
         positions=len(logits),
         heard=float(moved / whole) if float(whole) > 0 else 0.0,
         spread=float(spread),

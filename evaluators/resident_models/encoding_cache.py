@@ -11,7 +11,7 @@ CACHED_TOKENS = 32_000_000
 """Most tokens kept per tokenizer, at 4 bytes each."""
 
 
-class Encodings:
+class EncodingCache:
     """Token ids of texts; takes no more when it is full.
 
     Args:

@@ -17,15 +17,15 @@ from evaluators.resident_models.devices.build_preparation import (
     spread_over,
 )
 from evaluators.resident_models.resident_model import (
-    Resident,
     ResidentError,
+    ResidentModel,
     Skeleton,
     choose_devices,
 )
-from evaluators.resident_models.tokenizer_cache import Desk, Desks
+from evaluators.resident_models.tokenizer_cache import CachedTokenizer, TokenizerCache
 from merging.building.build import build_into
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
-from merging.checkpoints.files.content_hashes import Contents
+from merging.checkpoints.files.content_hashes import ContentHashes
 from merging.gradients.coefficient_gradients import CoefficientGradients
 from merging.planning.merge_plan import MergePlan, plan
 from spaces.recipes.coefficients import Coefficients
@@ -55,7 +55,7 @@ class Models:
         problems: list[str] = []
         checkpoints: dict[str, Checkpoint] = {}
         devices: tuple[torch.device, ...] = ()
-        contents = Contents(None if spec.statistics is None else Path(spec.statistics))
+        contents = ContentHashes(None if spec.statistics is None else Path(spec.statistics))
         for name, location in spec.models:
             try:
                 checkpoints[name] = Checkpoint.open(location, name=name, contents=contents)
@@ -73,7 +73,7 @@ class Models:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Built:
+class BuiltModel:
     """A model with the weights of a recipe.
 
     Attributes:
@@ -84,12 +84,12 @@ class Built:
     """
 
     skeleton: Skeleton
-    desk: Desk
+    desk: CachedTokenizer
     fingerprint: str
     plan: MergePlan
 
 
-class Builder:
+class ModelBuilder:
     """Keeps a model on a worker's devices and fills it with recipes.
 
     Args:
@@ -114,20 +114,20 @@ class Builder:
         if on_gpu and memory.problems():
             raise EvaluatorError(memory.problems())
         self.notes = tuple(memory.lines()) if on_gpu else ()
-        self._resident = Resident(
+        self._resident = ResidentModel(
             device=self.device,
             spread=spread_over(memory, models.devices),
             trust_remote_code=spec.trust_remote_code,
         )
-        self._desks = Desks(
+        self._desks = TokenizerCache(
             template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
         )
         self._prepared = prepare_builds(
             spec, models.checkpoints, memory=memory, devices=models.devices
         )
-        self._kept: tuple[str, Built] | None = None
+        self._kept: tuple[str, BuiltModel] | None = None
 
-    def empty(self, name: str) -> tuple[Skeleton, Desk]:
+    def empty(self, name: str) -> tuple[Skeleton, CachedTokenizer]:
         """The empty model that one of the models would fill, so that what fails, fails now.
 
         Raises:
@@ -144,7 +144,7 @@ class Builder:
         """Whether ``build`` would find the recipe's weights in place."""
         return self._kept is not None and self._kept[0] == recipe.key
 
-    def build(self, recipe: Recipe) -> Built:
+    def build(self, recipe: Recipe) -> BuiltModel:
         """A model with the weights of a recipe; they are in place already if it was kept."""
         known, self._kept = self._kept, None  # should what comes next fail, nothing is certain
         if known is not None and known[0] == recipe.key:
@@ -163,9 +163,9 @@ class Builder:
         for device in self._devices:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        return Built(skeleton=skeleton, desk=desk, fingerprint=fingerprint, plan=planned)
+        return BuiltModel(skeleton=skeleton, desk=desk, fingerprint=fingerprint, plan=planned)
 
-    def gradients(self, built: Built) -> CoefficientGradients:
+    def gradients(self, built: BuiltModel) -> CoefficientGradients:
         """What collects the gradients by the coefficients of the recipe that was built.
 
         Raises:
@@ -180,7 +180,7 @@ class Builder:
             supply=self._prepared.supply,
         )
 
-    def keep(self, recipe: Recipe, built: Built) -> None:
+    def keep(self, recipe: Recipe, built: BuiltModel) -> None:
         """Answering went well: the next ``build`` of this recipe has nothing to do."""
         self._kept = recipe.key, built
 
@@ -206,6 +206,6 @@ class Builder:
         self._resident.close()
         self._desks.clear()
 
-    def _place(self, planned: MergePlan) -> tuple[Skeleton, Desk]:
+    def _place(self, planned: MergePlan) -> tuple[Skeleton, CachedTokenizer]:
         skeleton = self._resident.skeleton(planned, planned.folder)
         return skeleton, self._desks.of(planned.donor, planned.folder)

@@ -16,7 +16,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
 
-from evaluators.resident_models.devices.device_sharding import Fill, Spread, Wanted, empty
+from evaluators.resident_models.devices.device_sharding import DeviceSharding, Fill, Wanted, empty
 from evaluators.resident_models.devices.free_memory import free_bytes
 from merging.checkpoints.files.companion_files import GENERATION
 from merging.planning.merge_plan import MergePlan
@@ -40,7 +40,7 @@ class ResidentError(ValueError):
         self.problems = tuple(problems)
 
 
-class Job(Protocol):
+class OutputTensor(Protocol):
     """What is needed to know of an output tensor."""
 
     @property
@@ -66,7 +66,7 @@ class Skeleton:
         self._broken = torch.zeros((), dtype=torch.bool, device=model.device)
         model.register_forward_hook(self._look)
 
-    def targets(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+    def targets(self, jobs: Sequence[OutputTensor]) -> dict[str, Tensor]:
         """The tensors to build into, by their names in the checkpoint.
 
         Where the model holds a tensor in another dtype than the job has, or not at all
@@ -107,7 +107,7 @@ class Skeleton:
         self._apart = {}
         self._broken.zero_()
 
-    def parameters(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+    def parameters(self, jobs: Sequence[OutputTensor]) -> dict[str, Tensor]:
         """The model's own parameters by their names in the checkpoint, for taking gradients.
 
         Tensors that the model does not hold as parameters are left out. Call ``targets`` first.
@@ -147,7 +147,7 @@ class Skeleton:
                 )
         return problems[:3]
 
-    def _unfilled(self, jobs: Sequence[Job]) -> list[str]:
+    def _unfilled(self, jobs: Sequence[OutputTensor]) -> list[str]:
         filled = {
             self._state[inner].data_ptr()
             for job in jobs
@@ -160,7 +160,7 @@ class Skeleton:
         ][:3]
 
 
-class Resident:
+class ResidentModel:
     """Skeletons for the plans of a run: one for each config, all over the same weights.
 
     A model of other rotary frequencies, or of more layers, takes no memory for what it has in
@@ -176,7 +176,7 @@ class Resident:
         self,
         *,
         device: torch.device,
-        spread: Spread | None = None,
+        spread: DeviceSharding | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self.device = device
@@ -199,7 +199,7 @@ class Resident:
         key = json.dumps([code, generation, plan.config], sort_keys=True, default=str)
         found = self._kept.pop(key, None)
         if found is None:
-            spread = self._spread or Spread(devices=(self.device,), sizes=())
+            spread = self._spread or DeviceSharding(devices=(self.device,), sizes=())
             found = Skeleton(
                 _model(plan, folder, spread=spread, fill=self._fill, trust=self._trust)
             )
@@ -291,7 +291,7 @@ def _only_in(skeletons: Iterable[Skeleton], besides: Collection[int]) -> int:
 
 
 def _model(
-    plan: MergePlan, folder: Path, *, spread: Spread, fill: Fill, trust: bool
+    plan: MergePlan, folder: Path, *, spread: DeviceSharding, fill: Fill, trust: bool
 ) -> PreTrainedModel:
     """The model that ``from_pretrained`` would make of the plan's output, without its weights.
 
@@ -336,7 +336,7 @@ def _generation_config(folder: Path, config: Any) -> GenerationConfig:
         return GenerationConfig.from_model_config(config)
 
 
-def _widest(jobs: Sequence[Job]) -> torch.dtype:
+def _widest(jobs: Sequence[OutputTensor]) -> torch.dtype:
     dtypes = {job.dtype for job in jobs}
     result = dtypes.pop()
     for dtype in dtypes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from evaluators.resident_models.encoding_cache import Encodings
+from evaluators.resident_models.encoding_cache import EncodingCache
 from evaluators.resident_models.resident_model import ResidentError
 from spaces.text.error_text import class_and_last_line
 
@@ -19,11 +19,11 @@ TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merg
 
 
 @dataclass(kw_only=True, slots=True)
-class Desk:
+class CachedTokenizer:
     """A tokenizer and the requests made with it, by question id."""
 
     tokenizer: Any
-    encodings: Encodings
+    encodings: EncodingCache
     requests: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
@@ -31,7 +31,7 @@ class TemplateError(ValueError):
     """A tokenizer that lacks the chat template that is asked for."""
 
 
-class Desks:
+class TokenizerCache:
     """A desk for each tokenizer; models with the same tokenizer files share one.
 
     Args:
@@ -42,10 +42,10 @@ class Desks:
     def __init__(self, *, template: bool | str, trust_remote_code: bool) -> None:
         self._template = template
         self._trust = trust_remote_code
-        self._known: dict[str, Desk] = {}
+        self._known: dict[str, CachedTokenizer] = {}
         self._keys: dict[Path, str] = {}
 
-    def of(self, model: str, folder: Path) -> Desk:
+    def of(self, model: str, folder: Path) -> CachedTokenizer:
         """The desk of a model.
 
         Args:
@@ -66,7 +66,7 @@ class Desks:
                 raise ResidentError(
                     [f"model {model}: tokenizer: {class_and_last_line(error)}"]
                 ) from error
-            self._known[key] = Desk(tokenizer=tokenizer, encodings=Encodings())
+            self._known[key] = CachedTokenizer(tokenizer=tokenizer, encodings=EncodingCache())
         self._keys[folder] = key
         return self._known[key]
 

@@ -15,8 +15,8 @@ from evaluators.protocol import Candidate, Catalogue, EvaluatorError, EvaluatorF
 from evaluators.workers.cluster.ray_cluster import Cluster
 from evaluators.workers.pool import Attendance, Result
 from evaluators.workers.scheduling.capacity import Need, check_options, short
-from evaluators.workers.scheduling.scheduler import Dispatch
-from evaluators.workers.scheduling.worker_set import Crew, Inspection, MakeEvaluator
+from evaluators.workers.scheduling.scheduler import Scheduler
+from evaluators.workers.scheduling.worker_set import Inspection, MakeEvaluator, WorkerSet
 
 _CLOSED = "workers: expected a pool that is open, got a closed one"
 
@@ -77,7 +77,7 @@ class RayPool:
         try:
             need = self._needed(workers, gpus, cpus, memory)
             hire = partial(
-                Crew,
+                WorkerSet,
                 self._cluster,
                 need,
                 count=workers,
@@ -85,7 +85,7 @@ class RayPool:
                 inspect=inspect if self._cluster.elastic else None,
                 wait=wait,
             )
-            self._dispatch = Dispatch(
+            self._dispatch = Scheduler(
                 self._cluster, hire, timeout=timeout, retries=retries, straggler=straggler
             )
             self._dispatch.start()
@@ -184,7 +184,7 @@ class RayPool:
         self._cluster.close()
 
     @property
-    def _crew(self) -> Crew:
+    def _crew(self) -> WorkerSet:
         return self._dispatch.crew
 
 

@@ -29,7 +29,7 @@ THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Started:
+class WorkerStart:
     """What a worker says when it is set up, or why it cannot be.
 
     Attributes:
@@ -65,7 +65,7 @@ class Worker:
         if move:
             os.chdir(folder)
 
-    def start(self, make: EvaluatorFactory) -> Started:
+    def start(self, make: EvaluatorFactory) -> WorkerStart:
         """Build the evaluator; a set-up that fails is reported, not raised."""
         # Ctrl-C in the terminal reaches every process; it is the driver that decides what to do.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -75,14 +75,14 @@ class Worker:
         try:
             self._evaluator = make()
             made = self._evaluator
-            return Started(
+            return WorkerStart(
                 name=name, catalogue=made.catalogue(), notes=made.notes, vitals=Vitals.here()
             )
         except EvaluatorError as error:
-            return Started(name=name, catalogue=None, problems=error.problems)
+            return WorkerStart(name=name, catalogue=None, problems=error.problems)
         except BaseException as error:  # noqa: BLE001 - such as a user's code that exits
             text = plain_line(f"{type(error).__name__}: {said(error)}", MESSAGE)
-            return Started(name=name, catalogue=None, problems=(f"cannot be set up: {text}",))
+            return WorkerStart(name=name, catalogue=None, problems=(f"cannot be set up: {text}",))
 
     def evaluate(self, candidate: Candidate) -> Score | LossGradient | Failure:
         """Build one candidate, and score it or differentiate its losses."""

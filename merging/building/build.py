@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from merging.building.fingerprint import fingerprint
-from merging.building.model_writer import ModelWriter, WriteError
-from merging.building.output_checks import BuildError, NoSpaceError, Sealing
-from merging.building.tensor_sources import Key, Mapped, Supply, Want
+from merging.building.model_writer import ModelWriteError, ModelWriter
+from merging.building.output_checks import BuildError, NoSpaceError, OutputChecks
+from merging.building.tensor_sources import Key, MappedTensors, TensorSource, Want
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.files.model_layout import is_head
 from merging.methods.method_registry import Operands, combine
 from merging.planning.expressions import Combine, Expression, Leaf, leaves
 from merging.planning.merge_plan import MergePlan, TensorJob
 from merging.tensor_statistics import statistics_scope
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 
 Progress = Callable[[int, int], None]
 """Called after each tensor with the number done and the number of all."""
@@ -36,8 +36,8 @@ def build_into(
     *,
     chunk: int | None = None,
     progress: Progress | None = None,
-    statistics: Statistics | None = None,
-    supply: Supply | None = None,
+    statistics: StatisticsCache | None = None,
+    supply: TensorSource | None = None,
 ) -> str:
     """Overwrite the weights of a resident model.
 
@@ -61,7 +61,7 @@ def build_into(
         NonFiniteError: If a merged weight is NaN or infinite. The targets are then half written.
     """
     matched = _match(plan, targets)
-    sealing = Sealing(chunk)
+    sealing = OutputChecks(chunk)
     # tensors made in inference mode can be written to only there
     frozen = any(target.is_inference() for target in matched)
     wants = [
@@ -72,7 +72,7 @@ def build_into(
         torch.inference_mode(frozen),
         torch.no_grad(),
         statistics_scope.scope(statistics),
-        closing((supply or Mapped(statistics)).stream(wants)) as stream,
+        closing((supply or MappedTensors(statistics)).stream(wants)) as stream,
     ):
         made = zip(plan.jobs, wants, stream, matched, strict=True)
         for done, (job, want, stored, target) in enumerate(made, start=1):
@@ -92,14 +92,14 @@ def tensors(
     *,
     device: torch.device | str = "cpu",
     chunk: int | None = None,
-    statistics: Statistics | None = None,
+    statistics: StatisticsCache | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Make the output tensors one by one, in output order; arguments as for ``build_into``.
 
     Raises:
         NonFiniteError: If a merged weight is NaN or infinite.
     """
-    mapped = Mapped(statistics)
+    mapped = MappedTensors(statistics)
     for job in plan.jobs:
         out = torch.empty(job.shape, dtype=job.dtype, device=device)
         want = want_of(job, checkpoints, out.device)
@@ -119,7 +119,7 @@ def write_model(
     progress: Progress | None = None,
     extra_files: ExtraFiles | None = None,
     device: torch.device | str = "cpu",
-    statistics: Statistics | None = None,
+    statistics: StatisticsCache | None = None,
 ) -> str:
     """Write the merged model as a folder that transformers loads.
 
@@ -145,7 +145,7 @@ def write_model(
         NoSpaceError: If the disk is full; what was begun is removed.
         NonFiniteError: If a merged weight is NaN or infinite; what was begun is removed.
     """
-    lines, mapped = [], Mapped(statistics)
+    lines, mapped = [], MappedTensors(statistics)
     try:
         with (
             ModelWriter(plan, out, max_shard_bytes=max_shard_bytes) as writer,
@@ -170,7 +170,7 @@ def write_model(
                 writing.result()
             extra = extra_files(fingerprint(lines)) if callable(extra_files) else extra_files
             writer.finish(extra or {})
-    except WriteError as error:
+    except ModelWriteError as error:
         raise (NoSpaceError if error.full else BuildError)(str(error)) from error
     return fingerprint(lines)
 
@@ -180,7 +180,7 @@ def _run(
 ) -> str:
     """Make one tensor, check it, and describe it for the fingerprint."""
     _make(job, want, stored, out, chunk)
-    sealing = Sealing(chunk)
+    sealing = OutputChecks(chunk)
     sealing.add(job, want, out)
     sealing.finish()
     return sealing.lines[0]

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 import torch
 from torch import Tensor
 
-from merging.building.staged_folder import Draft
+from merging.building.staged_folder import StagedFolder
 from merging.checkpoints.files.companion_files import CODE, OTHERS, TOKENIZER, copy_files
 from merging.checkpoints.files.safetensors_header import DTYPE_CODES
 from merging.planning.merge_plan import MergePlan, TensorJob
@@ -23,7 +23,7 @@ from merging.planning.merge_plan import MergePlan, TensorJob
 _SPARE = 64 * 1024**2  # bytes for everything that is not weights
 
 
-class WriteError(RuntimeError):
+class ModelWriteError(RuntimeError):
     """A folder that cannot be written; the message says why.
 
     Attributes:
@@ -72,19 +72,19 @@ class ModelWriter:
         self._waiting = list(self._shards)
         self._left = 0
         self._stream: BinaryIO | None = None
-        self._place = Draft(out)
+        self._place = StagedFolder(out)
         self._draft = self._place.folder
 
     def __enter__(self) -> Self:
         out = self._out
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise WriteError(f"{out}: expected a folder that is new or empty, got one in use")
+            raise ModelWriteError(f"{out}: expected a folder that is new or empty, got one in use")
         try:
             self._place.begin()
             free = shutil.disk_usage(out.parent).free
             if free < self._plan.size + _SPARE:
                 self._place.discard()
-                raise WriteError(
+                raise ModelWriteError(
                     f"{out}: expected {_gigabytes(self._plan.size + _SPARE)} of free disk, "
                     f"got {_gigabytes(free)}",
                     full=True,
@@ -126,7 +126,7 @@ class ModelWriter:
         """Write all other files and put the folder in its place."""
         for name in extra_files:
             if Path(name).name != name or name in ("", ".", ".."):
-                raise WriteError(f"extra file: expected a plain file name, got {name!r}")
+                raise ModelWriteError(f"extra file: expected a plain file name, got {name!r}")
         try:
             if len(self._shards) > 1:
                 self._write_json("model.safetensors.index.json", self._index())
@@ -173,13 +173,13 @@ def _shards(jobs: Sequence[TensorJob], limit: int) -> list[_Shard]:
     ]
 
 
-def _translated(out: Path, error: OSError) -> WriteError:
+def _translated(out: Path, error: OSError) -> ModelWriteError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WriteError(f"{out}: the disk is full; nothing was kept", full=True)
+        return ModelWriteError(f"{out}: the disk is full; nothing was kept", full=True)
     if error.errno == errno.EFBIG:
         text = "a file would be larger than is allowed here; nothing was kept (smaller shards?)"
-        return WriteError(f"{out}: {text}", full=True)
-    return WriteError(f"{out}: cannot be written ({error.strerror or error})")
+        return ModelWriteError(f"{out}: {text}", full=True)
+    return ModelWriteError(f"{out}: cannot be written ({error.strerror or error})")
 
 
 def _gigabytes(size: int) -> str:

@@ -40,7 +40,7 @@ class NonFiniteError(BuildError):
         return type(self), (self.tensor, self.dtype, self.cause)
 
 
-class Sealing:
+class OutputChecks:
     """Checks what was made, and describes it for the fingerprint; small tensors some at a time."""
 
     def __init__(self, chunk: int | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merging.building.tensor_sources import Mapped
+from merging.building.tensor_sources import MappedTensors
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.blocked_sums import Series
 from merging.methods.linear_coefficients import COMBINATIONS
@@ -17,7 +17,7 @@ from merging.methods.sparsification import THINNERS
 from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.inner_products import gram
 from merging.tensor_statistics.order_statistics import known_magnitudes
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 
 _CHUNK = 1 << 17
@@ -65,7 +65,7 @@ class Needs:
 def prepare(
     parents: Sequence[Checkpoint],
     base: Checkpoint | None,
-    statistics: Statistics,
+    statistics: StatisticsCache,
     *,
     needs: Needs,
     threads: int = 1,
@@ -84,7 +84,7 @@ def prepare(
         threads: Pieces of work at a time: the products of a tensor, or its magnitudes in a parent.
         progress: Called after each piece of work with the number done and the number of all.
     """
-    first, source = parents[0].tensors, Mapped(statistics)
+    first, source = parents[0].tensors, MappedTensors(statistics)
     names = [n for n, info in first.items() if info.dtype.is_floating_point and info.numel]
 
     def work(name: str, part: int) -> None:

@@ -14,7 +14,7 @@ from spaces.atomic_files import hold, sync
 _MARK = ".merge-search-draft"  # locked as long as its writer lives
 
 
-class Draft:
+class StagedFolder:
     """A new folder beside ``out`` with a name that nobody looks for.
 
     Its mark is locked until it is done, so that what a killed writer left can be told from what

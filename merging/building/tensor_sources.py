@@ -13,7 +13,7 @@ from torch import Tensor
 
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.memory_plan import AHEAD
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 
 Key = tuple[str, str]
 """Model and tensor, by name."""
@@ -35,7 +35,7 @@ class Want:
     device: torch.device
 
 
-class Supply(Protocol):
+class TensorSource(Protocol):
     """Where a build gets stored tensors from."""
 
     def stream(self, wants: Sequence[Want]) -> Stream:
@@ -46,7 +46,7 @@ class Supply(Protocol):
         ...
 
 
-class Mapped:
+class MappedTensors:
     """Tensors where their files are mapped; those that an adapter changes are kept in a folder.
 
     Args:
@@ -54,7 +54,7 @@ class Mapped:
             folder, computes them on every read.
     """
 
-    def __init__(self, statistics: Statistics | None = None) -> None:
+    def __init__(self, statistics: StatisticsCache | None = None) -> None:
         self._statistics = statistics
 
     def stream(self, wants: Sequence[Want]) -> Stream:
@@ -76,7 +76,7 @@ class Mapped:
         )
 
 
-class Resident:
+class ResidentTensors:
     """Tensors kept on devices; passes on another device bring over what they read.
 
     Args:
@@ -85,7 +85,7 @@ class Resident:
     """
 
     def __init__(
-        self, source: Mapped, homes: Mapping[Checkpoint, Mapping[str, torch.device]]
+        self, source: MappedTensors, homes: Mapping[Checkpoint, Mapping[str, torch.device]]
     ) -> None:
         self._source = source
         self._kept = {
@@ -163,7 +163,7 @@ class CopyingCarrier:
         return lambda: copied
 
 
-class Streamed:
+class StreamedTensors:
     """Tensors on their way to a device while those before them are merged.
 
     Args:
@@ -172,7 +172,7 @@ class Streamed:
         ahead: Wants under way besides the one in use; bounds the memory.
     """
 
-    def __init__(self, source: Mapped, carrier: Carrier, *, ahead: int = AHEAD) -> None:
+    def __init__(self, source: MappedTensors, carrier: Carrier, *, ahead: int = AHEAD) -> None:
         self._source = source
         self._carrier = carrier
         self._ahead = ahead

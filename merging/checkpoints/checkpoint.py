@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from merging.checkpoints.embedding_rows import Rows
-from merging.checkpoints.files.content_hashes import Contents, Stamp
+from merging.checkpoints.embedding_rows import EmbeddingRows
+from merging.checkpoints.files.content_hashes import ContentHashes, Stamp
 from merging.checkpoints.files.lora_folder import AdapterError
 from merging.checkpoints.files.mapped_files import MappedFiles, MappingError
 from merging.checkpoints.files.model_folder import (
@@ -24,9 +24,9 @@ from merging.checkpoints.files.model_folder import (
     stated,
     stated_depth,
 )
-from merging.checkpoints.files.model_layout import LayerPattern, Layout, find_layers
+from merging.checkpoints.files.model_layout import LayerPattern, ModelLayout, find_layers
 from merging.checkpoints.files.safetensors_header import Header, TensorInfo
-from merging.checkpoints.lora_adapter import Adapter, Change
+from merging.checkpoints.lora_adapter import LoraAdapter, LoraChange
 from merging.checkpoints.model_location import LocationError, resolve
 from merging.problems import Problems
 from spaces.errors import UserError
@@ -69,14 +69,14 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     headers: Mapping[str, Header] = field(repr=False)
-    adapter: Adapter | None = field(default=None, repr=False)
-    changes: Mapping[str, Change] = field(default_factory=dict, repr=False)
-    contents: Contents = field(default_factory=Contents, repr=False)
+    adapter: LoraAdapter | None = field(default=None, repr=False)
+    changes: Mapping[str, LoraChange] = field(default_factory=dict, repr=False)
+    contents: ContentHashes = field(default_factory=ContentHashes, repr=False)
     _views: dict[str, _View] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def open(cls, location: str, *, name: str, contents: Contents | None = None) -> Checkpoint:
+    def open(cls, location: str, *, name: str, contents: ContentHashes | None = None) -> Checkpoint:
         """Read the config and the headers of a model; no weight is read.
 
         Args:
@@ -105,7 +105,7 @@ class Checkpoint:
             raise CheckpointError([f"model {name}: {problem}" for problem in problems])
         opened = cls(
             name=name, location=location, folder=folder,
-            config=config, tensors=tensors, headers=headers, contents=contents or Contents(),
+            config=config, tensors=tensors, headers=headers, contents=contents or ContentHashes(),
         )  # fmt: skip
         return opened if place.adapter is None else _adapted(opened, place.adapter)
 
@@ -122,9 +122,9 @@ class Checkpoint:
         return find_layers(self.tensors, stated_depth(self.config))
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> ModelLayout:
         """The tensors by place in the model."""
-        return Layout.of(self.tensors, self.layers)
+        return ModelLayout.of(self.tensors, self.layers)
 
     @cached_property
     def tied(self) -> bool:
@@ -217,7 +217,7 @@ class Checkpoint:
             raise CheckpointError([f"model {self.name}: {error}"]) from error
 
     def view(
-        self, name: str, rows: Rows, sources: Mapping[str, tuple[Checkpoint, str]]
+        self, name: str, rows: EmbeddingRows, sources: Mapping[str, tuple[Checkpoint, str]]
     ) -> tuple[str, TensorInfo]:
         """A tensor with other rows, made when it is asked for under the name that comes back.
 
@@ -293,7 +293,7 @@ class _View:
         stored: Dtype of what it is made of.
     """
 
-    rows: Rows
+    rows: EmbeddingRows
     sources: Mapping[str, tuple[Checkpoint, str]]
     info: TensorInfo
     stored: torch.dtype
@@ -314,7 +314,7 @@ def _adapted(model: Checkpoint, folder: Path) -> Checkpoint:
     head, embedding = model.layout.head, model.layout.embedding
     embedding = None if embedding is None else model.layout.outside[embedding]
     try:
-        adapter = Adapter(folder)
+        adapter = LoraAdapter(folder)
     except AdapterError as error:
         raise CheckpointError([f"model {model.name}: {line}" for line in error.problems]) from error
     stand_in = embedding if head is None and model.tied else None

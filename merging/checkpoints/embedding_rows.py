@@ -14,7 +14,7 @@ from merging.checkpoints.files.safetensors_header import TensorInfo
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
+class EmbeddingRows:
     """Where each row of a tensor comes from; what comes from nowhere is zero.
 
     Attributes:

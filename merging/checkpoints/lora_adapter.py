@@ -43,7 +43,7 @@ _ROLES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
+class LoraChange:
     """What an adapter makes of one tensor of a model.
 
     Attributes:
@@ -65,7 +65,7 @@ class Change:
     tokens: tuple[int, ...] = ()
 
 
-class Adapter:
+class LoraAdapter:
     """An adapter on disk: what its header and config say, and its tensors when asked for.
 
     Attributes:
@@ -90,7 +90,7 @@ class Adapter:
 
     def changes(
         self, tensors: Mapping[str, TensorInfo], *, stand_in: str | None, problems: Problems
-    ) -> dict[str, Change]:
+    ) -> dict[str, LoraChange]:
         """What becomes of a model's tensors, by name; those left alone are not in it.
 
         Args:
@@ -106,13 +106,13 @@ class Adapter:
                 continue
             like = tensors.get(found) or tensors[stand_in or ""]
             info = replace(self._header.tensors[name], dtype=like.dtype)
-            fit.changes[found] = Change(info=info, parts={"whole": name})
+            fit.changes[found] = LoraChange(info=info, parts={"whole": name})
         for module, parts in self._modules.items():
             (self._add_rows if "rows" in parts else self._add_low_rank)(module, parts, fit)
         self._untie(fit)
         return fit.changes
 
-    def apply(self, change: Change, stored: Tensor | None) -> Tensor:
+    def apply(self, change: LoraChange, stored: Tensor | None) -> Tensor:
         """The changed tensor: computed in float32, in the dtype of the stored one.
 
         Args:
@@ -173,7 +173,7 @@ class Adapter:
             flipped = not flipped  # an adapter may hold both kinds; the config tells the usual one
         scaling = self._scaling(module, first[0])
         weight = {role: part for role, part in parts.items() if role != "bias"}
-        fit.changes[found] = Change(
+        fit.changes[found] = LoraChange(
             info=info,
             parts={**fit.parts(found), **weight},
             scaling=scaling,
@@ -198,7 +198,7 @@ class Adapter:
             wanted = f"expected rows for the {len(tokens)} trainable_token_indices of {found}"
             self._note(fit, name, f"{wanted} {list(info.shape)}, got {list(shape)}")
             return
-        fit.changes[found] = Change(
+        fit.changes[found] = LoraChange(
             info=info,
             parts={**fit.parts(found), "rows": name},
             stand_in=None if found in fit.tensors else fit.stand_in,
@@ -217,7 +217,7 @@ class Adapter:
         stored, head = fit.tensors[fit.stand_in], _head_beside(fit.stand_in)
         if head in fit.changes or "rows" in change.parts or change.info.shape != stored.shape:
             return
-        fit.changes[head] = Change(info=stored, parts={}, stand_in=fit.stand_in)
+        fit.changes[head] = LoraChange(info=stored, parts={}, stand_in=fit.stand_in)
 
     def _add_bias(self, name: str, part: str, scaling: float, fit: _Fit) -> None:
         bias = fit.find(name)
@@ -225,7 +225,7 @@ class Adapter:
             self._note(fit, part, "expected a bias in the model, got none")
             return
         parts = {**fit.parts(bias), "bias": part}
-        fit.changes[bias] = Change(info=fit.tensors[bias], parts=parts, scaling=scaling)
+        fit.changes[bias] = LoraChange(info=fit.tensors[bias], parts=parts, scaling=scaling)
 
     def _scaling(self, module: str, rank: int) -> float:
         alpha = _by_pattern(self.config.get("alpha_pattern"), module)
@@ -253,7 +253,7 @@ class _Fit:
     tensors: Mapping[str, TensorInfo]
     stand_in: str | None
     problems: Problems
-    changes: dict[str, Change] = field(default_factory=dict)
+    changes: dict[str, LoraChange] = field(default_factory=dict)
 
     def parts(self, name: str) -> Mapping[str, str]:
         """What is known to change a tensor."""

@@ -19,7 +19,7 @@ class LocationError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class ModelLocation:
     """Where a model lies.
 
     Attributes:
@@ -31,7 +31,7 @@ class Place:
     adapter: Path | None = None
 
 
-def resolve(location: str) -> Place:
+def resolve(location: str) -> ModelLocation:
     """The folders of a model.
 
     Args:
@@ -42,7 +42,7 @@ def resolve(location: str) -> Place:
         LocationError: As ``locate`` does, for either part.
     """
     if "+" not in location or exists(expanded(location)):
-        return Place(folder=locate(location))
+        return ModelLocation(folder=locate(location))
     splits = [at for at, character in enumerate(location) if character == "+"]
     at = next((at for at in splits if _is_folder(location[:at])), splits[0])
     model, adapter = location[:at], location[at + 1 :]
@@ -53,7 +53,7 @@ def resolve(location: str) -> Place:
             f"{location}: expected one adapter, got {adapter.count('+') + 1}; merge the first with "
             "peft (merge_and_unload) and give that folder"
         )
-    return Place(folder=locate(model), adapter=locate(adapter))
+    return ModelLocation(folder=locate(model), adapter=locate(adapter))
 
 
 def locate(location: str) -> Path:

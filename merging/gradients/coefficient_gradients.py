@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from merging.building.build import named, operands_of, want_of
-from merging.building.tensor_sources import Key, Mapped, Supply
+from merging.building.tensor_sources import Key, MappedTensors, TensorSource
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.gradients.method_derivatives import DIFFERENTIABLE, slope
 from merging.methods.method_registry import flattened
 from merging.planning.expressions import Combine, Expression
 from merging.planning.merge_plan import MergePlan, TensorJob
 from merging.tensor_statistics import statistics_scope
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.recipes.coefficients import Coefficients
 
 
@@ -58,14 +58,14 @@ class CoefficientGradients:
         parameters: Mapping[str, Tensor],
         coefficients: Coefficients,
         *,
-        statistics: Statistics | None = None,
-        supply: Supply | None = None,
+        statistics: StatisticsCache | None = None,
+        supply: TensorSource | None = None,
     ) -> None:
         self.values = torch.zeros(len(coefficients.values), dtype=torch.float64)
         self._checkpoints = checkpoints
         self._coefficients = coefficients
         self._statistics = statistics
-        self._supply = supply or Mapped(statistics)
+        self._supply = supply or MappedTensors(statistics)
         self._jobs = [
             (job, parameters[job.name])
             for job in plan.jobs

@@ -11,7 +11,7 @@ import torch
 
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.compatibility import differ_by_padding
-from merging.checkpoints.embedding_rows import Rows
+from merging.checkpoints.embedding_rows import EmbeddingRows
 from merging.checkpoints.files.companion_files import (
     CODE,
     GENERATION,
@@ -19,15 +19,15 @@ from merging.checkpoints.files.companion_files import (
     TOKENIZER,
     copy_files,
 )
-from merging.checkpoints.files.model_layout import Layout, is_head_part
+from merging.checkpoints.files.model_layout import ModelLayout, is_head_part
 from merging.planning.expressions import Expression, Leaf
 from merging.problems import Problems
 from merging.tokenizers import chat_template_files
-from merging.tokenizers.vocabulary_alignment import Alignment
+from merging.tokenizers.vocabulary_alignment import VocabularyAlignment
 from spaces.recipes.recipe import Recipe
 
 
-class Aligner:
+class EmbeddingAlignment:
     """Replaces stored embeddings and heads by views with the rows of the output.
 
     Attributes:
@@ -50,11 +50,11 @@ class Aligner:
         self._template = None if recipe.chat_template is None else chat_template_files.chosen(
             recipe.chat_template, [checkpoints[name].tokenizer_folder for name in recipe.models]
         )  # fmt: skip
-        self.alignment: Alignment | None = None
+        self.alignment: VocabularyAlignment | None = None
         if recipe.vocabulary is not None:
             models = [f"{name} {checkpoints[name].location}" for name in recipe.needed]
             key = ("alignment", recipe.vocabulary, recipe.donor, *models)
-            self.alignment = self._donor.kept(key, lambda: Alignment(recipe, checkpoints))
+            self.alignment = self._donor.kept(key, lambda: VocabularyAlignment(recipe, checkpoints))
         self._plain = {
             name
             for name in recipe.models
@@ -94,7 +94,7 @@ class Aligner:
         ]
 
     def _check_tree(
-        self, alignment: Alignment, models: Sequence[str], *, inner: bool, mixed: bool
+        self, alignment: VocabularyAlignment, models: Sequence[str], *, inner: bool, mixed: bool
     ) -> None:
         """In a tree each merge must know all tokens: no row can be lent from one to another."""
         groups = [[model] for model in models] if mixed else [list(models)] if inner else []
@@ -123,7 +123,7 @@ class Aligner:
             more = torch.arange(own, rows)
             copies[donated.model] = (more, more)
         sources = {one.model: (self._checkpoints[one.model], one.tensor) for one in (leaf, donated)}
-        return self._view(leaf, Rows(count=rows, copies=copies, filled=rows), sources)
+        return self._view(leaf, EmbeddingRows(count=rows, copies=copies, filled=rows), sources)
 
     def _counterpart(self, leaf: Leaf) -> Leaf | None:
         """The donor's tensor in the same place."""
@@ -134,7 +134,9 @@ class Aligner:
             model=donor.name, tensor=name, info=donor.tensors[name]
         )  # fmt: skip
 
-    def _view(self, leaf: Leaf, rows: Rows, sources: Mapping[str, tuple[Checkpoint, str]]) -> Leaf:
+    def _view(
+        self, leaf: Leaf, rows: EmbeddingRows, sources: Mapping[str, tuple[Checkpoint, str]]
+    ) -> Leaf:
         view, info = self._checkpoints[leaf.model].view(leaf.tensor, rows, sources)
         return Leaf(model=leaf.model, tensor=view, info=info)
 
@@ -155,7 +157,7 @@ class Aligner:
 
 
 def _folder(
-    donor: Checkpoint, alignment: Alignment | None, checkpoints: Mapping[str, Checkpoint]
+    donor: Checkpoint, alignment: VocabularyAlignment | None, checkpoints: Mapping[str, Checkpoint]
 ) -> tempfile.TemporaryDirectory[str]:
     """The donor's files with another tokenizer; removed with the checkpoint it is kept by."""
     made = tempfile.TemporaryDirectory(prefix="merge-search-")
@@ -177,5 +179,5 @@ def _folder(
     return made
 
 
-def _embedding(layout: Layout) -> str | None:
+def _embedding(layout: ModelLayout) -> str | None:
     return None if layout.embedding is None else layout.outside[layout.embedding]

@@ -16,10 +16,10 @@ from merging.checkpoints.compatibility import (
     check_quantised,
     check_shape,
 )
-from merging.checkpoints.files.model_layout import DEPTH_KEYS, Layout, is_head, is_late
-from merging.planning.embedding_alignment import Aligner
+from merging.checkpoints.files.model_layout import DEPTH_KEYS, ModelLayout, is_head, is_late
+from merging.planning.embedding_alignment import EmbeddingAlignment
 from merging.planning.expressions import Combine, Expression, Leaf, leaves
-from merging.planning.tracer import Place, Tracer
+from merging.planning.tracer import TensorPlace, Tracer
 from merging.problems import Problems
 from merging.tokenizers.vocabulary_alignment import VocabularyError
 from spaces.errors import UserError
@@ -120,7 +120,7 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         check_quantised(checkpoints[name], problems)
         check_architecture(donor, checkpoints[name], problems)
     try:
-        aligner = Aligner(recipe, checkpoints, problems)
+        aligner = EmbeddingAlignment(recipe, checkpoints, problems)
     except VocabularyError as error:
         raise PlanError(error.problems) from error
     tracer = Tracer(recipe, checkpoints, problems, aligner)
@@ -180,13 +180,15 @@ def _check_donor(donor: Checkpoint, used: Sequence[Checkpoint], problems: Proble
             )
 
 
-def _places(recipe: Recipe, donor: Layout, tracer: Tracer, layers: int) -> Iterator[Place]:
+def _places(
+    recipe: Recipe, donor: ModelLayout, tracer: Tracer, layers: int
+) -> Iterator[TensorPlace]:
     late = [key for key in donor.outside if is_late(key)]
-    yield from (Place(None, key) for key in donor.outside if not is_late(key))
+    yield from (TensorPlace(None, key) for key in donor.outside if not is_late(key))
     for layer in range(layers):
         for suffix in sorted(tracer.suffixes(recipe.root, layer)):
-            yield Place(layer, suffix)
-    yield from (Place(None, key) for key in late)
+            yield TensorPlace(layer, suffix)
+    yield from (TensorPlace(None, key) for key in late)
 
 
 def _jobs(

@@ -10,7 +10,7 @@ import torch
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.files.model_layout import is_head, is_late
 from merging.kernels.random_masks import MaskKey
-from merging.planning.embedding_alignment import Aligner
+from merging.planning.embedding_alignment import EmbeddingAlignment
 from merging.planning.expressions import Combine, Expression, Leaf, Origin
 from merging.planning.parameter_resolution import (
     MissingValueError,
@@ -25,7 +25,7 @@ from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorPlace:
     """A tensor's place in a model.
 
     Attributes:
@@ -45,7 +45,7 @@ class Tracer:
         recipe: Recipe,
         checkpoints: Mapping[str, Checkpoint],
         problems: Problems,
-        aligner: Aligner,
+        aligner: EmbeddingAlignment,
     ) -> None:
         self._recipe = recipe
         self._checkpoints = checkpoints
@@ -53,7 +53,7 @@ class Tracer:
         self._aligner = aligner
         self._donor = checkpoints[recipe.donor].layout
         self._numbers: dict[int, int] = {}  # id of a node -> one number for equal nodes
-        self._made: dict[tuple[int, Place], Expression | None] = {}
+        self._made: dict[tuple[int, TensorPlace], Expression | None] = {}
         self._number(recipe.root, {})
 
     def _number(self, node: Model | Merge, known: dict[Model | Merge, int]) -> None:
@@ -110,7 +110,7 @@ class Tracer:
         source = (node.sources if part is None else part.sources)[0]
         return self.origin(source.of, _source_layer(source, offset))
 
-    def trace(self, node: Model | Merge, place: Place) -> Expression | None:
+    def trace(self, node: Model | Merge, place: TensorPlace) -> Expression | None:
         """How a node's tensor is made; ``None`` where no input has it (noted if one must)."""
         if isinstance(node, Model):
             return self._stored(node.name, place)
@@ -119,7 +119,7 @@ class Tracer:
             self._made[made_as] = self._merged(node, place)
         return self._made[made_as]
 
-    def name(self, node: Model | Merge, place: Place) -> str:
+    def name(self, node: Model | Merge, place: TensorPlace) -> str:
         """Name of the tensor within a node; merges are named as the donor is."""
         layout = self._donor
         if isinstance(node, Model):
@@ -128,7 +128,7 @@ class Tracer:
             return layout.layer_name(place.layer, place.key)
         return layout.outside.get(place.key) or self._donor.outside.get(place.key, place.key)
 
-    def _stored(self, model: str, place: Place) -> Leaf | None:
+    def _stored(self, model: str, place: TensorPlace) -> Leaf | None:
         checkpoint = self._checkpoints[model]
         layout = checkpoint.layout
         names = layout.outside if place.layer is None else layout.layers[place.layer]
@@ -153,16 +153,18 @@ class Tracer:
         layout = self._checkpoints[model].layout
         return (known and self._donor.is_required(key)) or layout.has_module(key)
 
-    def _merged(self, node: Merge, place: Place) -> Expression | None:
+    def _merged(self, node: Merge, place: TensorPlace) -> Expression | None:
         if place.layer is None and is_head(place.key) and not self._stores_head(node):
             embedding = self._donor.embedding
-            return None if embedding is None else self.trace(node, Place(None, embedding))
+            return None if embedding is None else self.trace(node, TensorPlace(None, embedding))
         part, offset, depth = self._position(node, place)
         inputs: list[tuple[Source, str, Expression]] = []
         base: Expression | None = None
         origin = node.base if METHODS[node.method].base.apart else None
         for source in node.sources if part is None else part.sources:
-            inner = Place(None if offset is None else _source_layer(source, offset), place.key)
+            inner = TensorPlace(
+                None if offset is None else _source_layer(source, offset), place.key
+            )
             expression = self.trace(source.of, inner)
             if origin is not None and source.of == origin:
                 base = expression
@@ -259,7 +261,7 @@ class Tracer:
                 )
         return whole[0]
 
-    def _position(self, node: Merge, place: Place) -> tuple[Slice | None, int | None, float]:
+    def _position(self, node: Merge, place: TensorPlace) -> tuple[Slice | None, int | None, float]:
         """Slice of the tensor, offset of its layer in that slice, and its depth there."""
         if place.layer is None:
             if not node.slices:

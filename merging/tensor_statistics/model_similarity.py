@@ -34,7 +34,7 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sums:
+class DeltaSums:
     """Sums over some of the elements, estimated for all of them; k parents.
 
     Attributes:
@@ -85,7 +85,7 @@ class Sums:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Affinity:
+class ModelSimilarity:
     """How a set of parents lies around its base.
 
     Attributes:
@@ -103,13 +103,13 @@ class Affinity:
     parents: tuple[str, ...]
     based: bool
     layers: int
-    groups: Mapping[tuple[int, str], Sums]
+    groups: Mapping[tuple[int, str], DeltaSums]
     covered: float
     skipped: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> Sums:
+    def whole(self) -> DeltaSums:
         """Over everything."""
         return _total(list(self.groups.values()), len(self.parents))
 
@@ -130,11 +130,11 @@ class Affinity:
             for other in range(one + 1, len(self.parents)):
                 yield one, other
 
-    def of_kind(self, kind: str) -> Sums:
+    def of_kind(self, kind: str) -> DeltaSums:
         """Over all depths."""
         return _total([s for (_, k), s in self.groups.items() if k == kind], len(self.parents))
 
-    def at_depth(self, depth: int) -> Sums:
+    def at_depth(self, depth: int) -> DeltaSums:
         """Over all kinds."""
         return _total([s for (d, _), s in self.groups.items() if d == depth], len(self.parents))
 
@@ -154,7 +154,7 @@ def survey(
     *,
     seconds: float = math.inf,
     progress: Callable[[int, int], None] | None = None,
-) -> Affinity:
+) -> ModelSimilarity:
     """Sample the tensors of models of one architecture.
 
     Args:
@@ -167,7 +167,7 @@ def survey(
     parents = tuple(name for name in checkpoints if name != base)
     places, skipped = _places(checkpoints, checkpoints[base or parents[0]])
     random.Random(0).shuffle(places)  # so that a part of them stands for all
-    found: dict[tuple[int, str], list[Sums]] = {}
+    found: dict[tuple[int, str], list[DeltaSums]] = {}
     broken: dict[str, None] = {}
     end, done = time.monotonic() + seconds, 0
     with torch.inference_mode():
@@ -187,7 +187,7 @@ def survey(
             if time.monotonic() > end:
                 break
     pattern = checkpoints[base or parents[0]].layers
-    return Affinity(
+    return ModelSimilarity(
         parents=parents,
         based=base is not None,
         layers=pattern.count if pattern is not None else 0,
@@ -263,7 +263,7 @@ def _sample(tensor: Tensor) -> Tensor:
     return torch.cat([flat[start : start + BLOCK] for start in starts]).float()
 
 
-def _sums(parents: Sequence[Tensor], base: Tensor | None, place: _Place) -> Sums:
+def _sums(parents: Sequence[Tensor], base: Tensor | None, place: _Place) -> DeltaSums:
     stacked = torch.stack([part.double() for part in parents])
     origin = stacked.mean(dim=0) if base is None else base.double()
     deltas = stacked - origin
@@ -271,7 +271,7 @@ def _sums(parents: Sequence[Tensor], base: Tensor | None, place: _Place) -> Sums
     changed = signs.abs()
     scale = place.elements / origin.numel()
     both, agree = changed @ changed.T, signs @ signs.T
-    return Sums(
+    return DeltaSums(
         elements=float(place.elements),
         origin=float(origin @ origin) * scale,
         along=tuple((deltas @ origin * scale).tolist()),
@@ -285,16 +285,16 @@ def _matrix(values: Tensor) -> Matrix:
     return tuple(tuple(row) for row in values.tolist())
 
 
-def _total(sums: Sequence[Sums], parents: int) -> Sums:
+def _total(sums: Sequence[DeltaSums], parents: int) -> DeltaSums:
     """All of them together."""
     numbers = range(parents)
 
-    def matrix(pick: Callable[[Sums], Matrix]) -> Matrix:
+    def matrix(pick: Callable[[DeltaSums], Matrix]) -> Matrix:
         return tuple(
             tuple(math.fsum(pick(one)[i][j] for one in sums) for j in numbers) for i in numbers
         )
 
-    return Sums(
+    return DeltaSums(
         elements=math.fsum(one.elements for one in sums),
         origin=math.fsum(one.origin for one in sums),
         along=tuple(math.fsum(one.along[i] for one in sums) for i in numbers),

@@ -15,7 +15,7 @@ from merging.kernels.blocked_sums import Series, total_of
 from merging.kernels.chunks import NATIVE_CHUNK, in_order, shares
 from merging.kernels.native.abi import FLOATS, readable
 from merging.kernels.native.native_library import library_on
-from merging.kernels.native.native_sums import Sums
+from merging.kernels.native.native_sums import NativeSums
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
 from merging.tensor_statistics.statistics_cache import PLACE_STEP, Magnitudes
 
@@ -140,7 +140,7 @@ def _over(series: Series, run: Callable[[int, int], list[float]]) -> Iterator[li
     return in_order(run, shares(series.tensor.numel(), NATIVE_CHUNK))
 
 
-def _library(series: Series) -> Sums | None:
+def _library(series: Series) -> NativeSums | None:
     found = library_on(series.device)
     return None if found is None else found.sums
 

@@ -112,7 +112,7 @@ class Magnitudes:
         return first
 
 
-class Statistics:
+class StatisticsCache:
     """A store of statistics.
 
     Args:

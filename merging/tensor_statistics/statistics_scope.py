@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 
 Address = tuple[int, int, torch.dtype, torch.device]
 
 
 @dataclass(kw_only=True, slots=True)
-class Known:
+class ParentTensors:
     """Stored tensors by where they lie in memory.
 
     Attributes:
@@ -29,7 +29,7 @@ class Known:
         held: Keeps the tensors alive, so that no other can take a place that has a name.
     """
 
-    statistics: Statistics
+    statistics: StatisticsCache
     names: dict[Address, str] = field(default_factory=dict)
     held: list[Tensor] = field(default_factory=list)
 
@@ -53,13 +53,13 @@ class Known:
         return None if second is None else f"{first} - {second}"
 
 
-_active: ContextVar[Known | None] = ContextVar("known", default=None)
+_active: ContextVar[ParentTensors | None] = ContextVar("known", default=None)
 
 
 @contextmanager
-def scope(statistics: Statistics | None) -> Iterator[Known | None]:
+def scope(statistics: StatisticsCache | None) -> Iterator[ParentTensors | None]:
     """Look statistics up, and keep new ones, until the end of the block."""
-    known = None if statistics is None else Known(statistics=statistics)
+    known = None if statistics is None else ParentTensors(statistics=statistics)
     token = _active.set(known)
     try:
         yield known
@@ -67,7 +67,7 @@ def scope(statistics: Statistics | None) -> Iterator[Known | None]:
         _active.reset(token)
 
 
-def active() -> Known | None:
+def active() -> ParentTensors | None:
     """The innermost scope."""
     return _active.get()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from merging.checkpoints.checkpoint import Checkpoint
-from merging.checkpoints.embedding_rows import Rows
+from merging.checkpoints.embedding_rows import EmbeddingRows
 from merging.tokenizers.joint_tokenizer import TokenizerError, load, united
 from spaces.recipes.recipe import Recipe
 from spaces.recipes.vocabulary import TokenRule
@@ -28,7 +28,7 @@ class VocabularyError(ValueError):
         self.problems = tuple(problems)
 
 
-class Alignment:
+class VocabularyAlignment:
     """The output's vocabulary, and the rows that each input gives to it.
 
     Attributes:
@@ -75,9 +75,9 @@ class Alignment:
         multiple = self._asked.pad_to_multiple_of or 1
         self.count = -(-self._size // multiple) * multiple
         self._own = {name: self._rows_of(name) for name in names}
-        self._known: dict[tuple[tuple[str, ...], str | None], dict[str, Rows]] = {}
+        self._known: dict[tuple[tuple[str, ...], str | None], dict[str, EmbeddingRows]] = {}
 
-    def rows(self, models: Sequence[str], lender: str | None) -> Mapping[str, Rows]:
+    def rows(self, models: Sequence[str], lender: str | None) -> Mapping[str, EmbeddingRows]:
         """Where the rows of every input of a merge come from.
 
         Args:
@@ -157,7 +157,7 @@ class Alignment:
             result[number] = own.get(token, _ABSENT)
         return result
 
-    def _align(self, models: tuple[str, ...], lender: str | None) -> dict[str, Rows]:
+    def _align(self, models: tuple[str, ...], lender: str | None) -> dict[str, EmbeddingRows]:
         table = torch.stack([self._own[model] for model in models])
         has = table != _ABSENT
         present = has.sum(dim=0)
@@ -186,7 +186,7 @@ class Alignment:
         giver: Tensor,
         rows: Tensor,
         keeps: Tensor,
-    ) -> Rows:
+    ) -> EmbeddingRows:
         """The rows of one input: its own where it keeps them, else those that are given."""
         giver = torch.where(keeps, at, giver)
         rows = torch.where(keeps, table[at], rows)
@@ -200,7 +200,7 @@ class Alignment:
             column = table[:, row].tolist()
             parts = [(m, r) for m, r in zip(models, column, strict=True) if r != _ABSENT]
             means.append((row, tuple(parts)))
-        return Rows(count=self.count, copies=copies, means=tuple(means), filled=self._size)
+        return EmbeddingRows(count=self.count, copies=copies, means=tuple(means), filled=self._size)
 
     def _ruled(self, rule: TokenRule, models: tuple[str, ...]) -> tuple[int, int]:
         """Number of the model and its row that a rule names; absent for zeros."""

@@ -15,7 +15,7 @@ from runs.storage.store import Store
 _PREFIX = "worker:"
 
 
-class Register:
+class WorkerRegister:
     """Keeps the attendance of a pool's workers in the study.
 
     Workers of earlier drivers stay in it.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runs.config.config_sections import one_of
-from runs.config.yaml_document import Place, Problem, path_text, shown
+from runs.config.yaml_document import Place, YamlProblem, path_text, shown
 from runs.records.record import MEASURES, PARAMETERS, SCORE
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 
@@ -44,7 +44,7 @@ _WORDS = {
 """What was expected, by pydantic's error type."""
 
 
-def typed_problems(error: ValidationError, schema: Mapping[str, Any]) -> list[Problem]:
+def typed_problems(error: ValidationError, schema: Mapping[str, Any]) -> list[YamlProblem]:
     """Errors of pydantic as problems, in our words.
 
     Args:
@@ -73,7 +73,7 @@ def typed_problems(error: ValidationError, schema: Mapping[str, Any]) -> list[Pr
             text = f"expected {words}, got {shown(found)}"
             if kind == "string_type" and isinstance(found, bool | int | float):
                 text += "; put it in quotes"
-        problems.append(Problem(text=text, place=place))
+        problems.append(YamlProblem(text=text, place=place))
     return problems
 
 
@@ -109,7 +109,7 @@ def key_paths(schema: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield from walk(schema, ())
 
 
-def cross_problems(data: Mapping[str, Any]) -> list[Problem]:
+def cross_problems(data: Mapping[str, Any]) -> list[YamlProblem]:
     """Faults that only show between keys, found even where other values are faulty.
 
     Args:
@@ -140,7 +140,7 @@ def _model_names(data: Mapping[str, Any]) -> list[str]:
     return list(models) if isinstance(models, Mapping) else []
 
 
-def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _model_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     seen: dict[str, str] = {}
     if isinstance(_at(data, "base"), str):
         seen[data["base"]] = "the base"
@@ -149,11 +149,11 @@ def _model_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         place: Place = ("models", name)
         if name == BASE:
             text = "expected another name: 'base' stands for the base model"
-            yield Problem(text=text, place=place)
+            yield YamlProblem(text=text, place=place)
         elif isinstance(location, str):
             if location in seen:
                 text = f"expected a model of its own, got the same as {seen[location]}"
-                yield Problem(text=text, place=place)
+                yield YamlProblem(text=text, place=place)
             seen.setdefault(location, path_text(place))
 
 
@@ -165,27 +165,27 @@ def _task_names(data: Mapping[str, Any]) -> list[str | None]:
     return [name if isinstance(name, str) else None for name in names]
 
 
-def _task_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _task_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     names = _task_names(data)
     for at, name in enumerate(names):
         if name is not None and name in names[:at]:
             text = f"expected each task once, got {shown(name)} again"
-            yield Problem(text=text, place=("tasks", at))
+            yield YamlProblem(text=text, place=("tasks", at))
 
 
-def _floor_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _floor_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     weights, held_out = _task_weights(data), _at(data, "held_out")
     for at, name in enumerate(_task_names(data)):
         floor = _at(data["tasks"][at], "floor")
         if weights[at] == 0 and floor is None:
             text = "expected a number above 0 without a floor, got 0; give the task a floor"
-            yield Problem(text=text, place=("tasks", at, "weight"))
+            yield YamlProblem(text=text, place=("tasks", at, "weight"))
         if floor is not None and isinstance(held_out, list | tuple) and name in held_out:
             text = "expected a floor for a task to search on only, got one for a held-out task"
-            yield Problem(text=text, place=("tasks", at, "floor"))
+            yield YamlProblem(text=text, place=("tasks", at, "floor"))
     if weights and not any(weights):
         text = "expected at least one task with a weight above 0, got none"
-        yield Problem(text=text, place=("tasks",))
+        yield YamlProblem(text=text, place=("tasks",))
 
 
 def _task_weights(data: Mapping[str, Any]) -> list[Any]:
@@ -194,23 +194,23 @@ def _task_weights(data: Mapping[str, Any]) -> list[Any]:
     return [1.0 if weight is None else weight for weight in found]
 
 
-def _held_out_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _held_out_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     held_out, tasks = _at(data, "held_out"), _task_names(data)
     if not isinstance(held_out, list | tuple) or not tasks or None in tasks:
         return
     known = [name for name in tasks if name is not None]
     for at, name in enumerate(held_out):
         if isinstance(name, str) and name and name not in known:
-            yield Problem(text=one_of(name, dict.fromkeys(known)), place=("held_out", at))
+            yield YamlProblem(text=one_of(name, dict.fromkeys(known)), place=("held_out", at))
         if name in held_out[:at]:
             text = f"expected each task once, got {shown(name)} again"
-            yield Problem(text=text, place=("held_out", at))
+            yield YamlProblem(text=text, place=("held_out", at))
     if set(known) <= {name for name in held_out if isinstance(name, str)}:
         text = "expected at least one task to be left for the search, got all of them held out"
-        yield Problem(text=text, place=("held_out",))
+        yield YamlProblem(text=text, place=("held_out",))
 
 
-def _method_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _method_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     methods = _at(data, "space", "methods")
     if _at(data, "base") is not None or not isinstance(methods, list | tuple):
         return
@@ -218,27 +218,27 @@ def _method_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         method = METHODS.get(name) if isinstance(name, str) else None
         if method is not None and method.base is BaseRule.REQUIRED:
             text = f"expected a base for {name}, got none; give 'base', or leave {name} out"
-            yield Problem(text=text, place=("space", "methods", at))
+            yield YamlProblem(text=text, place=("space", "methods", at))
 
 
-def _depth_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _depth_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     depth = _at(data, "space", "depth")
     if isinstance(depth, Mapping):
         given = [key for key in ("knots", "groups") if depth.get(key) is not None]
         if len(given) != 1:
             text = f"expected exactly one of knots and groups, got {'both' if given else 'none'}"
-            yield Problem(text=text, place=("space", "depth"))
+            yield YamlProblem(text=text, place=("space", "depth"))
 
 
-def _slice_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _slice_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     low = _at(data, "space", "slices", "min_layers")
     high = _at(data, "space", "slices", "max_layers")
     if type(low) is int and type(high) is int and low > high:
         text = f"expected min_layers <= max_layers, got {low} and {high}"
-        yield Problem(text=text, place=("space", "slices"))
+        yield YamlProblem(text=text, place=("space", "slices"))
 
 
-def _tokenizer_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _tokenizer_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     models = _model_names(data)
     known = models if _at(data, "base") is None else [BASE, *models]
     for key, others in (("tokenizer", []), ("vocabulary", [UNION])):
@@ -248,22 +248,22 @@ def _tokenizer_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         text = one_of(name, [*others, *known])
         if name == BASE:
             text = "expected a model's name, got 'base' where no base is given"
-        yield Problem(text=text, place=("output", key))
+        yield YamlProblem(text=text, place=("output", key))
 
 
-def _worker_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _worker_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     if _at(data, "workers", "ray") is not False:
         return
     if _at(data, "workers", "ray_address") is not None:
         text = "expected no address where ray is false, got one"
-        yield Problem(text=text, place=("workers", "ray_address"))
+        yield YamlProblem(text=text, place=("workers", "ray_address"))
     count = _at(data, "workers", "count")
     if type(count) is int and count > 1:
         text = f"expected 1 or auto where ray is false, got {count}"
-        yield Problem(text=text, place=("workers", "count"))
+        yield YamlProblem(text=text, place=("workers", "count"))
 
 
-def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _objective_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     small = _at(data, "search", "minimize") or ()
     pareto = _at(data, "search", "objective") == "pareto"
     if not isinstance(small, list | tuple) or not (pareto or small):
@@ -278,25 +278,27 @@ def _objective_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     ]
     if pareto and len(searched) < (1 if small else 2):
         text = f"expected two tasks or more to search on for pareto, got {len(searched)}; use sum"
-        yield Problem(text=text, place=("search", "objective"))
+        yield YamlProblem(text=text, place=("search", "objective"))
     sampler = _at(data, "search", "sampler")
     if sampler in ONE_OBJECTIVE:
         text = f"expected a sampler for several objectives, got {shown(sampler)}; use auto or nsga2"
-        yield Problem(text=text, place=("search", "sampler"))
+        yield YamlProblem(text=text, place=("search", "sampler"))
 
 
-def _measure_problems(data: Mapping[str, Any], small: Sequence[Any]) -> Iterator[Problem]:
+def _measure_problems(data: Mapping[str, Any], small: Sequence[Any]) -> Iterator[YamlProblem]:
     place: Place = ("search", "minimize")
     if len(set(map(str, small))) < len(small):
-        yield Problem(text="expected each measure once, got one twice", place=place)
+        yield YamlProblem(text="expected each measure once, got one twice", place=place)
     if PARAMETERS in small and not _at(data, "space", "slices"):
         text = (
             "expected parameters only with space.slices, without which all models are of one size"
         )
-        yield Problem(text=text, place=place)
+        yield YamlProblem(text=text, place=place)
     taken = [name for name in _task_names(data) if name in (SCORE, *MEASURES)]
     for name in taken:
-        yield Problem(text=f"expected no task named {name!r} with further objectives", place=place)
+        yield YamlProblem(
+            text=f"expected no task named {name!r} with further objectives", place=place
+        )
 
 
 _SPACE_KEYS: dict[str, Place] = {
@@ -311,11 +313,11 @@ _SPACE_KEYS: dict[str, Place] = {
 }
 
 
-def space_problem(text: str) -> Problem:
+def space_problem(text: str) -> YamlProblem:
     """A line of a SpaceError with the config key that it is about."""
     start = re.match(r"([a-z_]+)(?:\.([a-z_]+))?(?:\[\d+\])?: ", text)
     if start is None:
-        return Problem(text=text, place=("space",))
+        return YamlProblem(text=text, place=("space",))
     first, second = start.groups()
     place = _SPACE_KEYS.get(first, ("space", first))
-    return Problem(text=text[start.end() :], place=(*place, second) if second else place)
+    return YamlProblem(text=text[start.end() :], place=(*place, second) if second else place)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runs.config.yaml_document import Problem, shown
+from runs.config.yaml_document import YamlProblem, shown
 from spaces.paths import exists, expanded, is_folder
 
 DEFAULTS = ("defaults", "default")
@@ -153,11 +153,11 @@ def portable_values(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def missing_folders(data: Mapping[str, Any]) -> list[Problem]:
+def missing_folders(data: Mapping[str, Any]) -> list[YamlProblem]:
     """A problem for every ``include_path`` that is not a folder."""
     paths = data.get("include_path")
     return [
-        Problem(
+        YamlProblem(
             text=f"expected a folder with task files, got {shown(path)}, which is none",
             place=("include_path", at),
         )
@@ -166,12 +166,12 @@ def missing_folders(data: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def missing_seeds(data: Mapping[str, Any]) -> list[Problem]:
+def missing_seeds(data: Mapping[str, Any]) -> list[YamlProblem]:
     """A problem for every entry of ``search.seeds`` that is neither a file nor a folder."""
     search = data.get("search")
     seeds = search.get("seeds") if isinstance(search, Mapping) else None
     return [
-        Problem(
+        YamlProblem(
             text=f"expected a recipe file, a folder of them or a study.db, got {shown(entry)}, "
             "which does not exist",
             place=("search", "seeds", at),

@@ -27,7 +27,7 @@ from runs.config.config_sections import (
     as_range,
 )
 from runs.config.file_kinds import not_a_config
-from runs.config.yaml_document import Document, Problem
+from runs.config.yaml_document import YamlDocument, YamlProblem
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.errors import UserError
 from spaces.recipes.recipe import NAME, check_name
@@ -157,7 +157,7 @@ class RunConfig(Section):
         for dotted, value in values.items():
             section, key = _section(data, dotted)
             section[key] = value
-        return _validated(data, Document(name=name, data=data, lines={}), [])
+        return _validated(data, YamlDocument(name=name, data=data, lines={}), [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the keys of the file, defaults written out."""
@@ -356,7 +356,9 @@ def open_inputs(config: RunConfig) -> dict[str, Checkpoint]:
     return opened
 
 
-def _validated(data: dict[str, Any], source: Document, problems: list[Problem]) -> RunConfig:
+def _validated(
+    data: dict[str, Any], source: YamlDocument, problems: list[YamlProblem]
+) -> RunConfig:
     """The config of these values, or all problems: given ones, types, and across keys."""
     config: RunConfig | None = None
     try:
@@ -372,7 +374,7 @@ def _validated(data: dict[str, Any], source: Document, problems: list[Problem]) 
     return config
 
 
-def _space_problems(data: Mapping[str, Any]) -> list[Problem]:
+def _space_problems(data: Mapping[str, Any]) -> list[YamlProblem]:
     """What the space itself finds wrong with the bounds, whatever else is wrong in the config."""
     own = {key: data[key] for key in ("base", "models", "space", "output") if key in data}
     try:

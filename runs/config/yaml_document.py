@@ -20,7 +20,7 @@ _MOST_VALUES = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class YamlProblem:
     """One fault.
 
     Attributes:
@@ -35,7 +35,7 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class YamlDocument:
     """A parsed text.
 
     Attributes:
@@ -48,7 +48,7 @@ class Document:
     name: str
     data: Any
     lines: dict[Place, int]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[YamlProblem, ...] = ()
 
     def line(self, place: Place) -> int:
         """The line of a place, or of the nearest place around it."""
@@ -56,13 +56,13 @@ class Document:
             place = place[:-1]
         return self.lines.get(place, 1)
 
-    def message(self, problem: Problem) -> str:
+    def message(self, problem: YamlProblem) -> str:
         """The problem as one line: ``search.yaml:14: space.density: expected ...``."""
         line = self.line(problem.place) if problem.line is None else problem.line
         where = f"{path_text(problem.place)}: " if problem.place else ""
         return printable(f"{self.name}:{line}: {where}{problem.text}")
 
-    def messages(self, problems: list[Problem]) -> list[str]:
+    def messages(self, problems: list[YamlProblem]) -> list[str]:
         """Problems as lines, each once, in the order of the text."""
         ordered = sorted(problems, key=lambda p: self.line(p.place) if p.line is None else p.line)
         return list(dict.fromkeys(self.message(problem) for problem in ordered))
@@ -126,7 +126,7 @@ def dump(data: Any) -> str:
     return text
 
 
-def parse(text: str, name: str) -> Document:
+def parse(text: str, name: str) -> YamlDocument:
     """Read a YAML text whose top is meant to be a mapping.
 
     Args:
@@ -141,33 +141,33 @@ def parse(text: str, name: str) -> Document:
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            return _broken(name, Problem(text="expected a mapping of keys, got an empty file"))
+            return _broken(name, YamlProblem(text="expected a mapping of keys, got an empty file"))
         check_size(root, _MOST_VALUES)
         reading = _Reading(loader)
         data = reading.value(root, ())
     except yaml.YAMLError as error:
         return _broken(name, _syntax_problem(error))
     except RecursionError:
-        return _broken(name, Problem(text="expected a config, got one nested too deeply"))
+        return _broken(name, YamlProblem(text="expected a config, got one nested too deeply"))
     finally:
         if loader is not None:
             loader.dispose()
     problems = list(reading.problems)
     if not isinstance(data, dict) and not problems:
-        problems.append(Problem(text=f"expected a mapping of keys, got {shown(data)}"))
-    return Document(name=name, data=data, lines=reading.lines, problems=tuple(problems))
+        problems.append(YamlProblem(text=f"expected a mapping of keys, got {shown(data)}"))
+    return YamlDocument(name=name, data=data, lines=reading.lines, problems=tuple(problems))
 
 
-def _broken(name: str, problem: Problem) -> Document:
-    return Document(name=name, data=None, lines={}, problems=(problem,))
+def _broken(name: str, problem: YamlProblem) -> YamlDocument:
+    return YamlDocument(name=name, data=None, lines={}, problems=(problem,))
 
 
-def _syntax_problem(error: yaml.YAMLError) -> Problem:
+def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     text = fault(error)
     if mark is None:
-        return Problem(text=text)
-    return Problem(text=f"{text} (column {mark.column + 1})", line=mark.line + 1)
+        return YamlProblem(text=text)
+    return YamlProblem(text=f"{text} (column {mark.column + 1})", line=mark.line + 1)
 
 
 class _Reading:
@@ -175,7 +175,7 @@ class _Reading:
 
     def __init__(self, loader: _Loader) -> None:
         self.lines: dict[Place, int] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[YamlProblem] = []
         self._loader = loader
 
     def value(self, node: yaml.Node, place: Place) -> Any:
@@ -238,4 +238,4 @@ class _Reading:
             return None
 
     def _note(self, text: str, place: Place, line: int) -> None:
-        self.problems.append(Problem(text=text, place=place, line=line))
+        self.problems.append(YamlProblem(text=text, place=place, line=line))

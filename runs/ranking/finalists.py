@@ -35,7 +35,7 @@ BY_HAND = (Role.AVERAGE, Role.DEFAULT, Role.OWN)
 """What is tried by hand: a group to be better than, besides the parents."""
 
 
-class Standing(StrEnum):
+class WinnerStanding(StrEnum):
     """How the winner compares with the parents and with the recipes tried by hand."""
 
     BEATS = "beats"  # better than each beyond doubt
@@ -86,18 +86,18 @@ class Against:
     p_value: float
     adjusted: float
 
-    def standing(self, confidence: float) -> Standing:
+    def standing(self, confidence: float) -> WinnerStanding:
         """How the finalist, by itself, compares with the group."""
         found = self.comparisons.values()
         if any(not item.difference.value > 0 for item in found):
-            return Standing.NOT_BETTER
+            return WinnerStanding.NOT_BETTER
         if all(item.clear(confidence) for item in found):
-            return Standing.BEATS
-        return Standing.AHEAD
+            return WinnerStanding.BEATS
+        return WinnerStanding.AHEAD
 
     def beats_after_correction(self, confidence: float) -> bool:
         """Whether it beats the group also as one of several finalists."""
-        beats = self.standing(confidence) is Standing.BEATS
+        beats = self.standing(confidence) is WinnerStanding.BEATS
         return beats and self.adjusted < (1 - confidence) / 2
 
 

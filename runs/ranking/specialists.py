@@ -20,7 +20,7 @@ from runs.statistics.intervals import Interval
 from runs.statistics.resampling import DEFAULT, Resampling
 
 
-class Change(StrEnum):
+class TaskChange(StrEnum):
     """What became of a task."""
 
     GAINS = "gains"  # better than its specialist beyond doubt
@@ -47,7 +47,7 @@ class OnTask:
     task: str
     specialist: str
     difference: Interval
-    change: Change
+    change: TaskChange
     kept: float
     points: bool
 
@@ -92,7 +92,7 @@ def on_tasks(
 
 
 def _worst_first(one: OnTask) -> tuple[bool, float]:
-    return one.change is not Change.LOSES, one.difference.value
+    return one.change is not TaskChange.LOSES, one.difference.value
 
 
 def _rivals(task: TaskInfo, parents: Sequence[Entry]) -> list[Entry]:
@@ -125,13 +125,13 @@ def _on_task(
     ours, theirs = ({task.name: one.outcomes.get(task.name, {})} for one in (winner, rival))
     found = paired(ours, theirs, [task], documents=documents, how=how)
     if found.clear(how.confidence):
-        change = Change.GAINS
+        change = TaskChange.GAINS
     elif found.difference.high < 0 and (
         lead(theirs, ours, [task], documents=documents, how=how)[1] < (1 - how.confidence) / 2
     ):
-        change = Change.LOSES
+        change = TaskChange.LOSES
     else:
-        change = Change.KEEPS
+        change = TaskChange.KEEPS
     pairs = [
         (value, theirs[task.name][name])
         for name, value in ours[task.name].items()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators.protocol import Catalogue, Outcome, TaskInfo
-from runs.ranking.finalists import Against, Entry, Finalist, Standing, finalists
+from runs.ranking.finalists import Against, Entry, Finalist, WinnerStanding, finalists
 from runs.ranking.floor_verdict import FloorFound, floors_found, keeping_words, unkept
 from runs.ranking.floors import broken_text
 from runs.ranking.leaderboard import ranked, unmarked
@@ -20,7 +20,7 @@ from runs.records.record import Record, Role, Split, role_of
 from runs.statistics.comparisons import ALONE, Comparison, Documents, by_task, paired
 from runs.statistics.resampling import DEFAULT, Resampling
 
-_WORST_FIRST = (Standing.NOT_BETTER, Standing.AHEAD, Standing.BEATS)
+_WORST_FIRST = (WinnerStanding.NOT_BETTER, WinnerStanding.AHEAD, WinnerStanding.BEATS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Verdict:
         floors: The winner at every floor.
     """
 
-    standing: Standing
+    standing: WinnerStanding
     sentence: str
     notes: tuple[str, ...]
     winner: str
@@ -258,8 +258,10 @@ def _groups(winner: Finalist) -> list[Against]:
     return [group for group in (winner.parents, winner.defaults) if group is not None]
 
 
-def _standing(winner: Finalist, confidence: float) -> Standing:
+def _standing(winner: Finalist, confidence: float) -> WinnerStanding:
     if winner.role is not Role.SEARCHED:
-        return Standing.BASELINE
+        return WinnerStanding.BASELINE
     found = {group.standing(confidence) for group in _groups(winner)}
-    return next((standing for standing in _WORST_FIRST if standing in found), Standing.UNKNOWN)
+    return next(
+        (standing for standing in _WORST_FIRST if standing in found), WinnerStanding.UNKNOWN
+    )

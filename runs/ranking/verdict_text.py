@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from runs.ranking.finalists import BY_HAND, Against, Entry, Finalist, Standing
-from runs.ranking.specialists import Change, OnTask
+from runs.ranking.finalists import BY_HAND, Against, Entry, Finalist, WinnerStanding
+from runs.ranking.specialists import OnTask, TaskChange
 from runs.records.record import AVERAGE, OWN, PARENT, Role, role_of
 from runs.statistics.intervals import Interval
 from spaces.text.error_text import counted
@@ -39,13 +39,13 @@ class Story:
     def _winner(self) -> Finalist:
         return self.finalists[0]
 
-    def sentence(self, standing: Standing) -> str:
+    def sentence(self, standing: WinnerStanding) -> str:
         """The verdict; starts in lower case, no full stop."""
-        if standing is Standing.BASELINE:
+        if standing is WinnerStanding.BASELINE:
             return self._not_searched()
-        if standing is Standing.UNKNOWN and not self._winner.held_out.tasks:
+        if standing is WinnerStanding.UNKNOWN and not self._winner.held_out.tasks:
             return f"not compared: the winner was not scored on {self.questions} questions"
-        if standing is Standing.UNKNOWN:
+        if standing is WinnerStanding.UNKNOWN:
             return (
                 "not compared: neither a parent nor a default recipe was scored on "
                 f"{self.questions} questions"
@@ -72,9 +72,9 @@ class Story:
         if parents is None or any(self._others()):
             return ""
         match parents.standing(self.confidence):
-            case Standing.NOT_BETTER:
+            case WinnerStanding.NOT_BETTER:
                 return "nothing beats the best parent: "
-            case Standing.AHEAD:
+            case WinnerStanding.AHEAD:
                 return "nothing beats the best parent beyond doubt: "
             case _:
                 return ""
@@ -96,11 +96,11 @@ class Story:
         if word == "parent" and _several(group):
             every += " on average"
             found = self.on_tasks[self._winner.name]
-            by_task = told(found, contrast=standing is Standing.BEATS)
+            by_task = told(found, contrast=standing is WinnerStanding.BEATS)
         match standing:
-            case Standing.BEATS:
+            case WinnerStanding.BEATS:
                 return f"beats {every}: {margin} {numbers}{by_task}"
-            case Standing.AHEAD:
+            case WinnerStanding.AHEAD:
                 return f"is ahead of {every}, but not beyond doubt: {margin} {numbers}{by_task}"
             case _:
                 over = f"{title(group.best)}: {margin.split()[0]} {numbers}{by_task}"
@@ -129,7 +129,7 @@ class Story:
     def _others(self) -> Iterator[str]:
         """Finalists that beat every parent where the winner does not."""
         mine = self._winner.parents
-        if mine is not None and mine.standing(self.confidence) is Standing.BEATS:
+        if mine is not None and mine.standing(self.confidence) is WinnerStanding.BEATS:
             return
         count = sum(finalist.parents is not None for finalist in self.finalists)
         for finalist in self.finalists[1:]:
@@ -196,9 +196,9 @@ def told(found: Sequence[OnTask], *, contrast: bool) -> str:
         found: The winner against the specialist of each task.
         contrast: Whether something good was said before.
     """
-    lost = [_named(one) for one in found if one.change is Change.LOSES]
-    others = [one for one in found if one.change is not Change.LOSES]
-    others.sort(key=lambda one: one.change is Change.KEEPS)
+    lost = [_named(one) for one in found if one.change is TaskChange.LOSES]
+    others = [one for one in found if one.change is not TaskChange.LOSES]
+    others.sort(key=lambda one: one.change is TaskChange.KEEPS)
     parts = lost + (list(map(_named, others)) if len(found) <= MOST_TASKS else _counted(others))
     if not parts:
         return ""
@@ -211,25 +211,25 @@ def losses(found: Sequence[OnTask]) -> str:
         [
             f"loses {_amount(one)} on {one.task!r} to {title(one.specialist)}"
             for one in found
-            if one.change is Change.LOSES
+            if one.change is TaskChange.LOSES
         ]
     )
 
 
 def _named(one: OnTask) -> str:
     over = title(one.specialist)
-    if one.change is Change.KEEPS:
+    if one.change is TaskChange.KEEPS:
         share = f"{100 * one.kept:.0f} % of " if one.kept <= 1 else ""
         return f"keeps {share}{one.task!r} ({_points(one)} against {over}, within the noise)"
     low, high = one.difference.low, one.difference.high
     ends = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.points else ""
     ends = ends or f"{signed(low)} to {signed(high)}"
-    word = "against" if one.change is Change.LOSES else "over"
+    word = "against" if one.change is TaskChange.LOSES else "over"
     return f"{one.change.value} {_amount(one)} on {one.task!r} ({ends}) {word} {over}"
 
 
 def _counted(found: Sequence[OnTask]) -> list[str]:
-    words = {Change.GAINS: "gains on {}", Change.KEEPS: "is within the noise on {}"}
+    words = {TaskChange.GAINS: "gains on {}", TaskChange.KEEPS: "is within the noise on {}"}
     counts = {change: sum(one.change is change for one in found) for change in words}
     return [
         words[change].format(f"{count} task{'' if count == 1 else 's'}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluators.protocol import Catalogue, Floor, Question, TaskInfo
 from runs.records.question_split import Questions
-from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.sampling.seed_recipes import Seed
 
 FORMAT = 2
@@ -50,7 +50,7 @@ class Manifest:
     dry_run: bool = False
     objectives: tuple[str, ...] = ()
     seeds: tuple[Seed, ...] = ()
-    sizes: Sizes | None = None
+    sizes: ParameterCount | None = None
 
     def to_rows(self) -> dict[str, str]:
         """The manifest as texts by key; ``from_rows`` is the inverse."""
@@ -100,7 +100,7 @@ class Manifest:
             dry_run=json.loads(rows["dry_run"]),
             objectives=tuple(json.loads(rows.get("objectives", "[]"))),
             seeds=tuple(Seed.from_dict(seed) for seed in json.loads(rows["seeds"])),
-            sizes=Sizes.from_dict(sizes)
+            sizes=ParameterCount.from_dict(sizes)
             if (sizes := json.loads(rows.get("sizes", "null")))
             else None,
         )

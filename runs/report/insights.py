@@ -22,7 +22,7 @@ class Importance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dials:
+class ParentShares:
     """How one recipe mixes its parents, over all layers and tensors.
 
     Attributes:
@@ -48,4 +48,4 @@ class Insights:
 
     importance: tuple[Importance, ...] = ()
     explained: float = float("nan")
-    dials: Mapping[int, Dials] = field(default_factory=dict)
+    dials: Mapping[int, ParentShares] = field(default_factory=dict)

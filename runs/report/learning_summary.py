@@ -10,7 +10,7 @@ from spaces.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lesson:
+class LearningSummary:
     """How the coefficients of one recipe were learned.
 
     Attributes:
@@ -53,7 +53,7 @@ class Lesson:
         return text + (f"; ended early: {self.failed}" if self.failed else "")
 
 
-def cost_words(lessons: Sequence[Lesson]) -> str:
+def cost_words(lessons: Sequence[LearningSummary]) -> str:
     """What learning has cost, such as ``4,320 questions (12 % of the budget), 41 s of work``."""
     share = sum(one.share for one in lessons)
     part = "" if math.isnan(share) else f" ({100 * share:.0f} % of the budget)"

@@ -13,7 +13,7 @@ from runs.ranking.lead import why_first
 from runs.ranking.verdict import Verdict
 from runs.records.record import Record
 from runs.report.insights import Insights
-from runs.report.learning_summary import Lesson
+from runs.report.learning_summary import LearningSummary
 
 Facts = Mapping[str, Mapping[str, str | int | float | None]]
 """Sections of facts about a run, such as ``versions``, each with names and values."""
@@ -69,7 +69,7 @@ class Report:
     best_yaml: str | None = None
     reproduce: tuple[str, ...] = ()
     config: str = ""
-    learning: tuple[Lesson, ...] = ()
+    learning: tuple[LearningSummary, ...] = ()
     details: Details | None = None
 
     @property

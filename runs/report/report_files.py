@@ -19,7 +19,7 @@ from runs.ranking.verdict import Verdict
 from runs.report import report_markdown
 from runs.report.figure_images import IMAGES, images
 from runs.report.html.page import page
-from runs.report.learning_summary import Lesson
+from runs.report.learning_summary import LearningSummary
 from runs.report.report_content import Details, Report
 from spaces.errors import UserError
 from spaces.recipes.contributions import contributions
@@ -211,7 +211,7 @@ def _insights(details: Details | None) -> dict[str, Any] | None:
     }
 
 
-def _lesson(lesson: Lesson, details: Details | None) -> dict[str, Any]:
+def _lesson(lesson: LearningSummary, details: Details | None) -> dict[str, Any]:
     """How one recipe was learned, and its weights over depth."""
     layers = 0 if details is None else details.layers
     found = contributions(lesson.recipe, layers) if layers else ()

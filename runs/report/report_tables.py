@@ -14,7 +14,7 @@ from runs.ranking.finalists import Against, Finalist
 from runs.ranking.floors import floor_text, floored
 from runs.ranking.verdict_text import p_text, signed, title
 from runs.records.record import Role, is_baseline
-from runs.report.learning_summary import Lesson
+from runs.report.learning_summary import LearningSummary
 from runs.statistics.intervals import Interval
 
 
@@ -186,7 +186,7 @@ _LEARNING = (
 )
 
 
-def learning_table(lessons: Sequence[Lesson]) -> Table:
+def learning_table(lessons: Sequence[LearningSummary]) -> Table:
     """What was learned before the search, and what that cost."""
     rows = [
         (

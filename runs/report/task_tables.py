@@ -9,7 +9,7 @@ import pandas as pd
 
 from evaluators.protocol import TaskInfo
 from runs.ranking.finalists import Finalist
-from runs.ranking.specialists import Change
+from runs.ranking.specialists import TaskChange
 from runs.ranking.verdict import Verdict
 from runs.ranking.verdict_text import title
 from runs.records.record import Role
@@ -35,9 +35,9 @@ FRAME = {
 """Columns of ``by_task_frame`` with their dtypes."""
 
 _WORDS = {
-    Change.GAINS: "gains over {}",
-    Change.KEEPS: "within the noise of {}",
-    Change.LOSES: "loses to {}",
+    TaskChange.GAINS: "gains over {}",
+    TaskChange.KEEPS: "within the noise of {}",
+    TaskChange.LOSES: "loses to {}",
 }
 
 

@@ -21,7 +21,7 @@ from runs.output_files import replacing
 from runs.records.manifest import FORMAT
 from runs.records.record import State
 from runs.storage.database.connection import StoreError
-from runs.storage.database.study_lock import Lock
+from runs.storage.database.study_lock import StudyLock
 from runs.storage.tables import CANDIDATES, EVALUATIONS, FACTS, pack
 from spaces.sampling.seed_recipes import seeds
 from spaces.search_space.space import Space
@@ -32,7 +32,7 @@ Rows = dict[str, list[Row]]
 
 
 def migrated(
-    engine: Engine, lock: Lock, version: str | None, *, path: Path | None, name: str
+    engine: Engine, lock: StudyLock, version: str | None, *, path: Path | None, name: str
 ) -> None:
     """Bring a study of an earlier format to the present one.
 

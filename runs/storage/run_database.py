@@ -27,7 +27,7 @@ from runs.storage.database.connection import (
     shown,
     url_of,
 )
-from runs.storage.database.durability import Checkpoints, begin_writing, end_writing
+from runs.storage.database.durability import LogCheckpoints, begin_writing, end_writing
 from runs.storage.database.reconnection import SERVER_SECONDS, patiently
 from runs.storage.database.study_copies import identity, lacks_log, made_its_own, missing_log
 from runs.storage.migration import migrated
@@ -138,7 +138,7 @@ class RunDatabase(Transactions):
             if self._path is not None:
                 notes += begin_writing(self._engine, self._path, self.name)
                 self.set_fact(FILE, identity(self._path))
-                self._checkpoints = Checkpoints(self._engine, self.name)
+                self._checkpoints = LogCheckpoints(self._engine, self.name)
         except SQLAlchemyError as error:
             if is_spent(error):
                 raise self._write_error(error) from error

@@ -17,14 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from runs.storage.database.connection import (
     DATABASE_ERRORS,
     StoreError,
-    WriteError,
+    StudyWriteError,
     file_of,
     reason,
     shown,
 )
-from runs.storage.database.durability import Checkpoints
+from runs.storage.database.durability import LogCheckpoints
 from runs.storage.database.reconnection import patiently
-from runs.storage.database.study_lock import Holder, Lock
+from runs.storage.database.study_lock import Holder, StudyLock
 from runs.storage.tables import FACTS, LOCK
 from runs.storage.trial_book import TrialBook
 from spaces.errors import RunFailed, UserError
@@ -55,9 +55,9 @@ class Transactions:
         self._engine = engine
         self._path = file_of(name)
         self._book: TrialBook | None = None
-        self._checkpoints: Checkpoints | None = None
+        self._checkpoints: LogCheckpoints | None = None
         self._snapshot: sa.Connection | None = None
-        self.lock = Lock(engine, LOCK)
+        self.lock = StudyLock(engine, LOCK)
         self.patience = 0.0
 
     # Facts that change during a run.
@@ -162,7 +162,7 @@ class Transactions:
                 self._snapshot = None
 
     def holder(self) -> Holder | None:
-        """Who holds the study, dead or alive; see ``Lock.holder``."""
+        """Who holds the study, dead or alive; see ``StudyLock.holder``."""
         return self._read(self.lock.holder)
 
     def rest(self) -> None:
@@ -248,12 +248,12 @@ class Transactions:
             self._checkpoints.note()
         return done[0]
 
-    def failure(self, error: BaseException) -> StoreError | WriteError:
+    def failure(self, error: BaseException) -> StoreError | StudyWriteError:
         """What to tell the user of a database that failed, in one line."""
         return self._write_error(error) if self.lock.held else self._damaged(reason(error))
 
-    def _write_error(self, error: BaseException) -> WriteError:
-        return WriteError(
+    def _write_error(self, error: BaseException) -> StudyWriteError:
+        return StudyWriteError(
             f"{self.name}: cannot be written: {reason(error)}; what was recorded before is safe: "
             f"mend that, then `search resume {self.name}` goes on"
         )

@@ -42,7 +42,7 @@ def init(
     from search.commands.init_command import asks
     from search.commands.init_command import init as write
     from search.setup.config_files import check_free
-    from search.setup.config_request import Wanted
+    from search.setup.config_request import ConfigRequest
 
     check_free(out, force=force)
     if asks():  # only for what cannot do without, and only where there is somebody
@@ -53,7 +53,7 @@ def init(
             base = base or typer.prompt("Their base (empty if unknown)", default="") or None
         if not task:
             task = typer.prompt("lm-eval tasks (names or files, separated by spaces)").split()
-    wanted = Wanted(
+    wanted = ConfigRequest(
         models=tuple(models or ()),
         base=base,
         tasks=tuple(task or ()),
@@ -121,10 +121,10 @@ def check(
 ) -> None:
     """Check a config before a run: problems, time, memory, and whether the models will merge."""
     from search.commands.check_command import check as run_check
-    from search.preflight.preflight_depth import Depth
+    from search.preflight.preflight_depth import PreflightDepth
 
     overrides = replace(overrides, allow_test_sets=allow_test_sets or None)
-    depth = Depth(
+    depth = PreflightDepth(
         weights=not quick, smoke=smoke and not quick, seconds=seconds, gpu_memory=gpu_memory
     )
     run_check(config, overrides=overrides, depth=depth, html=html, as_json=json)

@@ -19,7 +19,7 @@ from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
 from search.monitoring.console import console, say_written
-from search.preflight.preflight_depth import Depth
+from search.preflight.preflight_depth import PreflightDepth
 from search.preflight.preflight_depth import Progress as Told
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    config: Path, *, overrides: Overrides, depth: Depth, html: Path | None, as_json: bool
+    config: Path, *, overrides: Overrides, depth: PreflightDepth, html: Path | None, as_json: bool
 ) -> None:
     """Check a config and show what was found; see ``search check --help``."""
     if html is not None and html.is_dir():
@@ -53,7 +53,9 @@ def check(
             say_written(screen, [html])
 
 
-def preflight(config: Path | RunConfig, *, overrides: Overrides, depth: Depth) -> Preflight:
+def preflight(
+    config: Path | RunConfig, *, overrides: Overrides, depth: PreflightDepth
+) -> Preflight:
     """The pre-flight of a config, with progress on stderr where that is a terminal."""
     given = read(config, overrides)
     from search.preflight.inspection import check as look

@@ -15,7 +15,7 @@ from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_path import STUDY
 from search.monitoring.console import console as terminal
-from search.setup.demo_models.model_family import Family, make_family
+from search.setup.demo_models.model_family import ModelFamily, make_family
 
 MERGED = "merged"
 """Name of the built model's folder."""
@@ -47,7 +47,7 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
     )
 
 
-def _family(folder: Path, *, seed: int, console: Console) -> Family:
+def _family(folder: Path, *, seed: int, console: Console) -> ModelFamily:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("making a model family", total=1.0)

@@ -13,7 +13,7 @@ from runs.config.file_kinds import not_of_mergekit
 from runs.config.run_config import ConfigError, RunConfig
 from search.inputs.input_error import InputError
 from search.monitoring.console import console, say_written
-from search.setup.commented_yaml import Draft, text_of
+from search.setup.commented_yaml import CommentedYaml, text_of
 from search.setup.config_files import check_free, write_config
 from search.setup.mergekit_evolve.evolve_config import evolve_draft
 from spaces.mergekit import from_yaml
@@ -79,7 +79,7 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _check_draft(draft: Draft, path: Path) -> None:
+def _check_draft(draft: CommentedYaml, path: Path) -> None:
     """Make sure that what is written can be read.
 
     Raises:

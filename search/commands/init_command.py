@@ -10,10 +10,10 @@ from pathlib import Path
 
 from search.monitoring.console import console, say_written
 from search.setup.config_files import check_free, write_config
-from search.setup.config_request import Wanted, all_named
+from search.setup.config_request import ConfigRequest, all_named
 
 
-def init(wanted: Wanted, out: Path, *, force: bool) -> None:
+def init(wanted: ConfigRequest, out: Path, *, force: bool) -> None:
     """Write a config; see ``search init --help``."""
     check_free(out, force=force)
     asked = all_named(wanted)

@@ -14,7 +14,7 @@ from evaluators.workers.attempt import attempt
 from runs.config.run_config import RunConfig
 from search.engine.processes.worker_setup import evaluator_factory
 from search.engine.session import prepare
-from search.inputs.given_config import Given
+from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed
 from search.inputs.recipe_files import read_recipe
 from search.inputs.recipe_models import open_models
@@ -63,7 +63,7 @@ class Scored:
 
 
 def score(
-    given: Given,
+    given: GivenConfig,
     what: str | Path | Recipe,
     *,
     questions: Part = "held-out",

@@ -17,14 +17,14 @@ from evaluators.resident_models.devices.half_precision import slow_note
 from evaluators.workers.pool import Pool
 from merging.checkpoints.checkpoint import widest_dtype
 from runs.config.run_config import RunConfig
-from runs.storage.database.connection import WriteError
+from runs.storage.database.connection import StudyWriteError
 from runs.storage.database.study_lock import LockLostError
 from runs.storage.store import Store
 from search.commands.study_commands import config_of, new_budget, opened
 from search.engine.processes.model_changes import read_whole
 from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
-from search.engine.session import Prepared, Session, check_unchanged, prepare
-from search.inputs.given_config import Given
+from search.engine.session import PreparedRun, Session, check_unchanged, prepare
+from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import KEYS
 from search.inputs.overrides import Overrides
@@ -39,7 +39,7 @@ from spaces.search_space.space import Space
 
 
 def run(
-    given: Given, study: str, *, folder: Path, dry_run: bool, callbacks: Sequence[Callback]
+    given: GivenConfig, study: str, *, folder: Path, dry_run: bool, callbacks: Sequence[Callback]
 ) -> None:
     """Check models and tasks, make the study, and search.
 
@@ -78,7 +78,7 @@ def run(
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
 
 
-def _notes(prepared: Prepared) -> tuple[str, ...]:
+def _notes(prepared: PreparedRun) -> tuple[str, ...]:
     """What the user should know of the seeds, and of models whose configs differ."""
     if prepared.manifest.dry_run:
         return prepared.notes
@@ -182,7 +182,7 @@ def _drive(
         say_written(screen, written)
         why = "; ".join(error.problems)
         raise RunFailed(f"{why}; `search resume {store.name}` goes on") from error
-    except (WriteError, LockLostError):
+    except (StudyWriteError, LockLostError):
         raise  # there is nothing to read from, or another driver's study
     except RunFailed:
         view.close()

@@ -18,7 +18,7 @@ from runs.records.record import BASE, MEASURES, PARENT, SCORE, Record, Split, St
 from runs.storage.store import Store
 from search.engine.loop import Asker, Loop
 from search.engine.processes.stop_signals import Stop
-from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.held_out_looks import note_look
 from search.samplers.estimation.posterior import judged
 from search.samplers.sampler_choice import weighs_scores
@@ -27,7 +27,7 @@ FINALISTS = "finalists"
 """The fact that says whom the check at the end has chosen so far."""
 
 
-def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:
+def final_check(store: Store, ledger: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
     """Ask the best recipes what they have not been asked, then the held-out questions.
 
     Args:
@@ -47,7 +47,7 @@ def final_check(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Sto
         note_look(store)
 
 
-def _finals(store: Store, ledger: Ledger, loop: Loop, *, top: int, stop: Stop) -> None:
+def _finals(store: Store, ledger: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
     """Ask the best all search questions; with the answers others may turn out to be the best.
 
     Who was chosen is remembered: after a crash the choice goes on, and is not made anew with the

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from evaluators.protocol import Candidate, FailureKind, Score
 from evaluators.workers import clock
 from evaluators.workers.pool import Pool, Result
-from runs.activity.worker_register import Register
+from runs.activity.worker_register import WorkerRegister
 from runs.config.budget import Budget, Cost
 from runs.ranking.leaderboard import score_of
 from runs.records.record import Split, State
@@ -16,11 +16,11 @@ from runs.storage.store import Store
 from search.engine.learning.learning_progress import spent
 from search.engine.processes.stop_signals import Stop
 from search.engine.spending import Spending, Watch
-from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.leading import Leading
-from search.engine.trials.prefetch import Ahead
+from search.engine.trials.prefetch import Prefetch
 from search.inputs.input_error import RunFailed
-from search.monitoring.monitor import Active, Monitor, Standing
+from search.monitoring.monitor import Active, Monitor, PhaseStanding
 
 Asker = Callable[[], Candidate | None]
 """Begins an asking just before it is handed out; ``None`` if there is nothing to ask."""
@@ -39,7 +39,7 @@ class Loop:
     """Keeps every worker of a pool busy with the next questions until the budget is spent."""
 
     def __init__(
-        self, store: Store, ledger: Ledger, *, pool: Pool, monitor: Monitor, stop: Stop
+        self, store: Store, ledger: AskTell, *, pool: Pool, monitor: Monitor, stop: Stop
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -47,8 +47,8 @@ class Loop:
         self._monitor = monitor
         self._stop = stop
         self._watch = Watch(store)
-        self._register = Register(store)
-        self._ahead = Ahead()
+        self._register = WorkerRegister(store)
+        self._ahead = Prefetch()
         self._leading = Leading(store, share=LOOKING_SHARE)
         self._results = 0
         self._active: dict[int, Active] = {}
@@ -112,7 +112,7 @@ class Loop:
                 self._check_hope(result)
         self._end(standing)
 
-    def _take_all(self, standing: Standing, *, last: bool) -> Iterator[Result]:
+    def _take_all(self, standing: PhaseStanding, *, last: bool) -> Iterator[Result]:
         """Wait a moment for a result, and take those with it that are there already.
 
         What is asked next then goes by all of them, and several proposals by the same process.
@@ -175,7 +175,7 @@ class Loop:
             since=clock.now(),
         )
 
-    def _take(self, standing: Standing, *, last: bool, patient: bool = True) -> Result | None:
+    def _take(self, standing: PhaseStanding, *, last: bool, patient: bool = True) -> Result | None:
         """Take a result, record it, and ask on where there is reason to.
 
         Args:
@@ -218,14 +218,14 @@ class Loop:
         self._watch.save()
         self._register.save(self._pool.attendance())
 
-    def _end(self, standing: Standing) -> None:
+    def _end(self, standing: PhaseStanding) -> None:
         """Keep what was spent in a phase that has ended, and show how it ended."""
         self._save()
         standing.lead = self._leading.look(self._results, at_once=True)
         standing.seconds = self._watch.seconds
         self._monitor.update(standing)
 
-    def _count(self, standing: Standing, result: Result) -> None:
+    def _count(self, standing: PhaseStanding, result: Result) -> None:
         standing.running = min(self._pool.pending, self._pool.size)
         standing.active = dict(self._active)
         if isinstance(result.scored, Score):
@@ -239,8 +239,8 @@ class Loop:
         self._results += 1
         standing.lead = self._leading.look(self._results)
 
-    def _standing(self, phase: str, total: int | None) -> Standing:
-        return Standing(
+    def _standing(self, phase: str, total: int | None) -> PhaseStanding:
+        return PhaseStanding(
             phase=phase,
             total=total,
             title=self._store.title,

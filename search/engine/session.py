@@ -45,9 +45,9 @@ from search.engine.processes.driver_process import settled
 from search.engine.processes.model_changes import look_again, same_models
 from search.engine.processes.stop_signals import Stop, on_signals
 from search.engine.task_survey import survey_of, template_problems, test_set_problems
-from search.engine.trials.ask_tell import Ledger
-from search.engine.trials.seed_book import Book, read_book, resolve_book
-from search.inputs.given_config import Given
+from search.engine.trials.ask_tell import AskTell
+from search.engine.trials.seed_book import SeedBook, read_book, resolve_book
+from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed
 from search.monitoring.monitor import Monitor
 from search.samplers.cma_state import check_state
@@ -59,7 +59,7 @@ from spaces.search_space.space import Space, SpaceError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
+class PreparedRun:
     """A run that passed every check and has written nothing yet.
 
     Attributes:
@@ -79,7 +79,7 @@ class Prepared:
     tasks: tuple[TaskFacts, ...] = ()
 
 
-def prepare(given: Given, *, dry_run: bool) -> Prepared:
+def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
     """Check a config's models (headers only) and tasks.
 
     Args:
@@ -118,7 +118,7 @@ def prepare(given: Given, *, dry_run: bool) -> Prepared:
         raise InputError([f"{path}: space: {problem}" for problem in error.problems]) from error
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
-    return Prepared(
+    return PreparedRun(
         config=config,
         space=space,
         manifest=manifest,
@@ -137,7 +137,7 @@ def manifest_of(
     catalogue: Catalogue,
     space: Space,
     *,
-    book: Book,
+    book: SeedBook,
     checkpoints: Mapping[str, Checkpoint],
     dry_run: bool,
 ) -> tuple[Manifest, tuple[str, ...]]:
@@ -273,7 +273,7 @@ class Session:
             space=self._space,
             fits=fits,
         )
-        self._ledger = Ledger(
+        self._ledger = AskTell(
             store,
             self._space,
             sampler=sampler,

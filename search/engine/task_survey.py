@@ -52,9 +52,9 @@ def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) 
     if wanted is False or config.evaluator is not None:
         return []
     from evaluators.resident_models.resident_model import ResidentError
-    from evaluators.resident_models.tokenizer_cache import Desks
+    from evaluators.resident_models.tokenizer_cache import TokenizerCache
 
-    desks = Desks(template=wanted, trust_remote_code=config.harness.trust_remote_code)
+    desks = TokenizerCache(template=wanted, trust_remote_code=config.harness.trust_remote_code)
     donor = config.output.tokenizer or (BASE if config.base is not None else None)
     problems: list[str] = []
     for name in checkpoints if donor is None else [donor]:

@@ -14,7 +14,7 @@ from search.inputs.overrides import Overrides
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
+class GivenConfig:
     """A config that can be read, with the command line's values.
 
     Attributes:
@@ -33,7 +33,7 @@ class Given:
         return "config" if self.path is None else str(self.path)
 
 
-def read(given: Path | RunConfig, overrides: Overrides) -> Given:
+def read(given: Path | RunConfig, overrides: Overrides) -> GivenConfig:
     """Read a config and put the command line's values in place of its own.
 
     Args:
@@ -49,4 +49,4 @@ def read(given: Path | RunConfig, overrides: Overrides) -> Given:
     except ConfigError as error:
         raise InputError(error.problems) from error
     path = given if isinstance(given, Path) else None
-    return Given(config=config, written=written, path=path)
+    return GivenConfig(config=config, written=written, path=path)

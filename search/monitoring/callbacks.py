@@ -13,7 +13,7 @@ from evaluators.workers.pool import Result
 from runs.config.run_config import RunConfig
 from runs.records.record import State
 from runs.storage.store import Store
-from search.monitoring.monitor import Monitor, Standing
+from search.monitoring.monitor import Monitor, PhaseStanding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +132,7 @@ class Telling:
         event = Finished(complete=complete, verdict=verdict, files=tuple(files))
         self._tell("on_finish", event)
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         self._monitor.update(standing, result)
         if result is None:
             return

@@ -41,7 +41,7 @@ class Active:
 
 
 @dataclass(kw_only=True, slots=True)
-class Standing:
+class PhaseStanding:
     """Where a phase of a run stands.
 
     Attributes:
@@ -109,7 +109,7 @@ class Standing:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
 
-class Pace:
+class PhasePace:
     """Time to go and questions a second, from the last minutes of the phase.
 
     Args:
@@ -121,13 +121,13 @@ class Pace:
         self._phase = ""
         self._seen: deque[tuple[float, float, int]] = deque()
 
-    def since(self, standing: Standing, seconds: float) -> None:
+    def since(self, standing: PhaseStanding, seconds: float) -> None:
         """Count a phase from its beginning so many seconds ago, with nothing done by then."""
         self._phase = standing.phase
         self._seen.clear()
         self._seen.append((self._clock() - seconds, 0.0, 0))
 
-    def see(self, standing: Standing, now: float | None = None) -> None:
+    def see(self, standing: PhaseStanding, now: float | None = None) -> None:
         """Take note of how far the phase is; a new phase has a pace of its own."""
         now = self._clock() if now is None else now
         if standing.phase != self._phase:
@@ -139,7 +139,7 @@ class Pace:
         while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
             self._seen.popleft()
 
-    def left(self, standing: Standing) -> float:
+    def left(self, standing: PhaseStanding) -> float:
         """Seconds to go at the present pace; NaN where nothing tells."""
         if not self._seen or math.isnan(standing.progress):
             return math.nan
@@ -155,7 +155,7 @@ class Pace:
         (first, _, before), (last, _, after) = self._seen[0], self._seen[-1]
         return (after - before) / (last - first) if last > first and after > before else math.nan
 
-    def text(self, standing: Standing) -> str:
+    def text(self, standing: PhaseStanding) -> str:
         """Time used by the run, and the estimate of what is left where there is one."""
         text, left = span(standing.seconds), self.left(standing)
         return text if math.isnan(left) else f"{text}, about {span(left)} to go"
@@ -166,7 +166,7 @@ class Pace:
         return "" if math.isnan(rate) else f"{rate:,.{0 if rate >= 100 else 1}f} questions/s"
 
 
-def line(standing: Standing, pace: Pace, *, last: str = "") -> str:
+def line(standing: PhaseStanding, pace: PhasePace, *, last: str = "") -> str:
     """The standing as one line."""
     total = "" if standing.total is None else f"/{standing.total}"
     spent = f" ({standing.budget})" if standing.budget else ""
@@ -183,7 +183,7 @@ def line(standing: Standing, pace: Pace, *, last: str = "") -> str:
     return "  ".join(part for part in parts if part)
 
 
-def view(standing: Standing, pace: Pace) -> RenderableType:
+def view(standing: PhaseStanding, pace: PhasePace) -> RenderableType:
     """The standing as a panel that fits a terminal of 80 columns."""
     far = 0.0 if math.isnan(standing.progress) else standing.progress
     bar = Table.grid(expand=True, padding=(0, 1))
@@ -202,7 +202,7 @@ def view(standing: Standing, pace: Pace) -> RenderableType:
     return Panel(Group(*parts), title=Text(title), title_align="left", padding=(0, 1))
 
 
-def _facts(standing: Standing, pace: Pace) -> Iterator[tuple[str, Text]]:
+def _facts(standing: PhaseStanding, pace: PhasePace) -> Iterator[tuple[str, Text]]:
     yield "done", Text(standing.amount())
     yield "time", Text(pace.text(standing))
     margin = standing.lead.margin
@@ -217,7 +217,7 @@ def _facts(standing: Standing, pace: Pace) -> Iterator[tuple[str, Text]]:
         yield "notice", Text(standing.notice, style="yellow")
 
 
-def _active(standing: Standing) -> Table:
+def _active(standing: PhaseStanding) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     table.add_column("under way", no_wrap=True, min_width=16)
     table.add_column("recipe", no_wrap=True, overflow="ellipsis")

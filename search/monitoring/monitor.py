@@ -11,9 +11,9 @@ from rich.live import Live
 
 from evaluators.protocol import Failure, Score
 from evaluators.workers.pool import Result
-from search.monitoring.live_view import Active, Pace, Standing, line, view
+from search.monitoring.live_view import Active, PhasePace, PhaseStanding, line, view
 
-__all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "Standing", "monitor"]
+__all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "PhaseStanding", "monitor"]
 
 LOG_SECONDS = 5.0
 """Shortest time between two log lines of plain progress; news is always logged."""
@@ -25,7 +25,7 @@ REFRESHES = 2
 class Monitor(Protocol):
     """Is told what happens; never decides anything."""
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         """Something changed; ``result`` is what just came back, if that was it."""
         ...
 
@@ -43,12 +43,12 @@ class LogMonitor:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._pace = Pace()
+        self._pace = PhasePace()
         self._last = -math.inf
         self._told: tuple[int | None, str] = (None, "")
         self._done = 0
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         self._pace.see(standing)
         if result is None and (not standing.words or standing.done == self._done):
             return
@@ -74,14 +74,14 @@ class LiveMonitor:
     """A view that is redrawn in place, with notes scrolling above it."""
 
     def __init__(self, console: Console) -> None:
-        self._pace = Pace()
-        self._standing: Standing | None = None
+        self._pace = PhasePace()
+        self._standing: PhaseStanding | None = None
         self._live = Live(console=console, get_renderable=self._view, refresh_per_second=REFRESHES)
 
     def _view(self) -> RenderableType:
         return "" if self._standing is None else view(self._standing, self._pace)
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         self._pace.see(standing)
         first, self._standing = self._standing is None, standing
         if first:

@@ -19,13 +19,13 @@ from runs.storage.database.connection import file_of, shown
 from runs.storage.database.reconnection import SERVER_SECONDS
 from runs.storage.store import Store
 from runs.storage.study_creation import exists
-from search.engine.learning.learning_progress import Track, standing_of, tracks
+from search.engine.learning.learning_progress import LearningProgress, standing_of, tracks
 from search.engine.spending import SAVE_SECONDS
 from search.engine.trials.leading import Leading
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import STUDY
-from search.monitoring.live_view import Active, Pace, Standing, line, view
+from search.monitoring.live_view import Active, PhasePace, PhaseStanding, line, view
 from search.monitoring.study_summary import cost_so_far
 
 LOOKING_SHARE = 0.1
@@ -56,7 +56,7 @@ class _Seen:
     seconds: float
     driven: bool
     complete: bool
-    learned: Mapping[str, Track]
+    learned: Mapping[str, LearningProgress]
     over: bool
 
     @classmethod
@@ -96,7 +96,7 @@ class Watcher:
         self._saved_at = 0.0
         self._shown = 0.0
 
-    def standing(self) -> Standing:
+    def standing(self) -> PhaseStanding:
         """As it is now."""
         seen = self.store.at_once(lambda: _Seen.of(self.store))
         self.driven, self.over = seen.driven, seen.over
@@ -114,7 +114,7 @@ class Watcher:
         self._shown = max(self._shown, self._seconds + min(since, SAVE_SECONDS))
         return self._shown
 
-    def _standing(self, seen: _Seen) -> Standing:
+    def _standing(self, seen: _Seen) -> PhaseStanding:
         records, parts, budget = seen.records, seen.parts, Budget.of(seen.config.search)
         by_id = {record.id: record for record in records}
         searching = [r for r in records if r.evaluations[Split.SEARCH].state is State.RUNNING]
@@ -126,7 +126,7 @@ class Watcher:
             learning.seconds = self.seconds()
             learning.notice = self._notice(seen)
             return learning
-        found = Standing(
+        found = PhaseStanding(
             phase=phase,
             title=self.store.title,
             total=len(held_out) if phase == "held-out" else budget.trials,
@@ -212,7 +212,7 @@ def watch(
         sleep: Waits so many seconds.
     """
     watcher = Watcher(store)
-    standing, pace = watcher.standing(), Pace(watcher.seconds)
+    standing, pace = watcher.standing(), PhasePace(watcher.seconds)
     if standing.phase == "search":
         pace.since(standing, watcher.seconds())
     pace.see(standing)

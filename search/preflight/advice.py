@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from merging.tensor_statistics.model_similarity import Affinity, Sums
-from search.preflight.smoke_test import AVERAGE, Smoke
+from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity
+from search.preflight.smoke_test import AVERAGE, SmokeTest
 
 UNRELATED = 0.7
 """Cosine between a model's weights and the base's below which it does not descend from it.
@@ -78,7 +78,7 @@ class Advice:
     reasons: tuple[str, ...]
 
 
-def advise(affinity: Affinity, smoke: Smoke | None = None) -> Advice:
+def advise(affinity: ModelSimilarity, smoke: SmokeTest | None = None) -> Advice:
     """What the numbers say.
 
     Args:
@@ -101,7 +101,7 @@ def advise(affinity: Affinity, smoke: Smoke | None = None) -> Advice:
     )
 
 
-def _verdict(affinity: Affinity, smoke: Smoke | None, warnings: Sequence[str]) -> str:
+def _verdict(affinity: ModelSimilarity, smoke: SmokeTest | None, warnings: Sequence[str]) -> str:
     points = {point.name: point for point in smoke.points} if smoke is not None else {}
     ends = [points[name].loss for name in affinity.parents if name in points]
     whole = tuple(affinity.parents)
@@ -115,12 +115,12 @@ def _verdict(affinity: Affinity, smoke: Smoke | None, warnings: Sequence[str]) -
     return "Nothing in their weights stands against merging these models."
 
 
-def _broken(affinity: Affinity) -> Iterator[str]:
+def _broken(affinity: ModelSimilarity) -> Iterator[str]:
     for name in affinity.broken:
         yield f"{name} has NaN or infinity among its weights: no merge with it can be built."
 
 
-def _from_base(affinity: Affinity) -> Iterator[str]:
+def _from_base(affinity: ModelSimilarity) -> Iterator[str]:
     whole = affinity.whole
     for at, name in enumerate(affinity.parents):
         size, like = whole.size(at), whole.likeness(at)
@@ -150,7 +150,7 @@ def _from_base(affinity: Affinity) -> Iterator[str]:
         )
 
 
-def _between(affinity: Affinity) -> Iterator[str]:
+def _between(affinity: ModelSimilarity) -> Iterator[str]:
     whole = affinity.whole
     for one, other in affinity.pairs():
         distance = whole.distance(one, other)
@@ -166,7 +166,7 @@ def _between(affinity: Affinity) -> Iterator[str]:
             yield f"{names} are far apart: they differ by {distance:.0%} of their mean's norm."
 
 
-def _pairs(affinity: Affinity) -> Iterator[str]:
+def _pairs(affinity: ModelSimilarity) -> Iterator[str]:
     whole, broken = affinity.whole, set(affinity.broken)
     for one, other in affinity.pairs():
         cosine, conflict = whole.cosine(one, other), whole.conflict(one, other)
@@ -194,7 +194,7 @@ def _pairs(affinity: Affinity) -> Iterator[str]:
             )
 
 
-def _worst(affinity: Affinity, one: int, other: int) -> str:
+def _worst(affinity: ModelSimilarity, one: int, other: int) -> str:
     """Where the conflict is greatest, by kind of tensor and depth, if it stands out there."""
     least = affinity.whole.conflict(one, other) + ABOVE
     kinds = {kind: affinity.of_kind(kind).conflict(one, other) for kind in affinity.kinds}
@@ -215,7 +215,7 @@ def _worst(affinity: Affinity, one: int, other: int) -> str:
     return f", most {' and '.join(parts)}" if parts else ""
 
 
-def _worse(affinity: Affinity, smoke: Smoke) -> Iterator[str]:
+def _worse(affinity: ModelSimilarity, smoke: SmokeTest) -> Iterator[str]:
     """Models that have lost to the base in every task."""
     points = {point.name: point for point in smoke.points}
     base = next((point for point in smoke.points if not point.ends and point.losses), None)
@@ -233,7 +233,7 @@ def _worse(affinity: Affinity, smoke: Smoke) -> Iterator[str]:
             )
 
 
-def _barriers(smoke: Smoke | None) -> Iterator[str]:
+def _barriers(smoke: SmokeTest | None) -> Iterator[str]:
     if smoke is None:
         return
     alone = {point.name: point.loss for point in smoke.points if point.ends == (point.name,)}
@@ -253,7 +253,7 @@ def _barriers(smoke: Smoke | None) -> Iterator[str]:
             yield f"{point.name} could not be scored: {point.failure}"
 
 
-def _methods(affinity: Affinity) -> tuple[list[str], list[str]]:
+def _methods(affinity: ModelSimilarity) -> tuple[list[str], list[str]]:
     """Methods worth searching and why."""
     whole = affinity.whole
     if not affinity.based:
@@ -302,7 +302,7 @@ def _methods(affinity: Affinity) -> tuple[list[str], list[str]]:
     return methods, reasons
 
 
-def _apart(whole: Sums, at: int) -> bool:
+def _apart(whole: DeltaSums, at: int) -> bool:
     return whole.size(at) > FAR or whole.likeness(at) < UNRELATED
 
 

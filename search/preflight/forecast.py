@@ -18,15 +18,15 @@ from runs.config.run_config import RunConfig
 from runs.records.question_split import Questions
 from search.engine.final_check import asks_all, baselines, moving_floors, reserve
 from search.engine.processes.worker_setup import worker_memory
-from search.engine.trials.question_schedule import Rotation
-from search.preflight.smoke_test import Pace
+from search.engine.trials.question_schedule import QuestionSchedule
+from search.preflight.smoke_test import CandidatePace
 
 MOST = 100_000
 """Candidates after which a forecast stops counting."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Crew:
+class Workforce:
     """Who works.
 
     Attributes:
@@ -66,7 +66,7 @@ class Forecast:
     hours: float
     limit: str
     seconds: float
-    crew: Crew
+    crew: Workforce
 
     def sentence(self, now: datetime) -> str:
         """``about 620 candidates by 07:00 on 8 GPUs``."""
@@ -77,7 +77,7 @@ class Forecast:
         return f"{more}{count} by {end:%H:%M}{day} on {self.crew.words}"
 
 
-def crew_of(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Crew:
+def crew_of(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Workforce:
     """The workers that a run would get, as far as this machine can tell."""
     workers, here = config.workers, torch.cuda.device_count()
     if isinstance(workers.gpus, str):
@@ -85,18 +85,18 @@ def crew_of(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Crew:
     else:
         gpus = float(workers.gpus)
     if not workers.ray:
-        return Crew(workers=1, gpus=min(1.0, gpus))
+        return Workforce(workers=1, gpus=min(1.0, gpus))
     if isinstance(workers.count, int):
-        return Crew(workers=workers.count, gpus=gpus)
+        return Workforce(workers=workers.count, gpus=gpus)
     if workers.ray_address is not None:
-        return Crew(workers=1, gpus=gpus, assumed="the cluster's size; say it with --workers")
+        return Workforce(workers=1, gpus=gpus, assumed="the cluster's size; say it with --workers")
     if gpus:
         count = max(1, int(here / gpus)) if here else 1
         why = "" if here else "this machine has no GPU; say their number with --workers"
-        return Crew(workers=count, gpus=gpus, assumed=why)
+        return Workforce(workers=count, gpus=gpus, assumed=why)
     cores = int((os.cpu_count() or 1) / workers.cpus)
     loads = free_bytes(torch.device("cpu")) // worker_memory(config, checkpoints)
-    return Crew(workers=max(1, min(cores, int(loads))), gpus=0.0)
+    return Workforce(workers=max(1, min(cores, int(loads))), gpus=0.0)
 
 
 def forecast(
@@ -104,8 +104,8 @@ def forecast(
     catalogue: Catalogue,
     questions: Questions,
     *,
-    pace: Pace,
-    crew: Crew,
+    pace: CandidatePace,
+    crew: Workforce,
     seeds: int,
 ) -> Forecast:
     """Count candidates until one of the budget's limits is reached.
@@ -127,7 +127,7 @@ def forecast(
     last = reserve(
         questions, top=top, others=others, all_at_once=at_once, moving=moving_floors(config)
     )
-    rotation = Rotation(catalogue, questions.search, all_at_once=at_once)
+    rotation = QuestionSchedule(catalogue, questions.search, all_at_once=at_once)
     check = last * pace.question + (2 * top + others) * pace.build
     candidates = asked = 0
     busy = 0.0  # seconds of all workers

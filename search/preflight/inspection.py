@@ -15,23 +15,23 @@ from evaluators.resident_models.devices.build_preparation import plan_gpus, plan
 from evaluators.resident_models.devices.free_memory import free_bytes
 from evaluators.resident_models.resident_model import choose_devices
 from merging.planning.memory_plan import Capacity, Weights
-from merging.tensor_statistics.model_similarity import Affinity, survey
+from merging.tensor_statistics.model_similarity import ModelSimilarity, survey
 from runs.config.config_checks import BASE
 from runs.ranking.floors import floor_text
 from search.engine.processes.worker_setup import Setting, evaluator_factory, worker_memory
-from search.engine.session import Prepared, prepare
-from search.inputs.given_config import Given
+from search.engine.session import PreparedRun, prepare
+from search.inputs.given_config import GivenConfig
 from search.preflight.advice import advise
 from search.preflight.forecast import Forecast, crew_of, forecast
 from search.preflight.model_facts import ModelFacts, differences
-from search.preflight.preflight_depth import Depth, Progress
+from search.preflight.preflight_depth import PreflightDepth, Progress
 from search.preflight.preflight_result import Preflight, Room, SpaceSize, TaskRow, gigabytes
 from search.preflight.rendering.preflight_html import fragment
-from search.preflight.smoke_test import Smoke, try_out
+from search.preflight.smoke_test import SmokeTest, try_out
 from search.setup.config_draft import card_base
 
 
-def check(given: Given, *, depth: Depth, progress: Progress) -> Preflight:
+def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> Preflight:
     """Look at a config's models and tasks; nothing is written.
 
     Args:
@@ -70,7 +70,7 @@ def check(given: Given, *, depth: Depth, progress: Progress) -> Preflight:
     )
 
 
-def _base_notes(prepared: Prepared) -> tuple[str, ...]:
+def _base_notes(prepared: PreparedRun) -> tuple[str, ...]:
     """What a config without a base cannot search, and how it could."""
     lacking = prepared.config.lacking
     if not lacking:
@@ -83,7 +83,7 @@ def _base_notes(prepared: Prepared) -> tuple[str, ...]:
     )
 
 
-def _affinity(prepared: Prepared, depth: Depth, progress: Progress) -> Affinity:
+def _affinity(prepared: PreparedRun, depth: PreflightDepth, progress: Progress) -> ModelSimilarity:
     base = BASE if prepared.config.base is not None else None
     return survey(
         prepared.checkpoints,
@@ -93,7 +93,9 @@ def _affinity(prepared: Prepared, depth: Depth, progress: Progress) -> Affinity:
     )
 
 
-def _smoke(prepared: Prepared, setting: Setting, depth: Depth, progress: Progress) -> Smoke:
+def _smoke(
+    prepared: PreparedRun, setting: Setting, depth: PreflightDepth, progress: Progress
+) -> SmokeTest:
     # What is computed of the models is not kept: a check writes nothing.
     spec = replace(setting.harness_spec(), statistics=None)
     return try_out(
@@ -109,7 +111,7 @@ def _smoke(prepared: Prepared, setting: Setting, depth: Depth, progress: Progres
     )
 
 
-def _forecast(prepared: Prepared, smoke: Smoke | None) -> Forecast | None:
+def _forecast(prepared: PreparedRun, smoke: SmokeTest | None) -> Forecast | None:
     if smoke is None or math.isnan(smoke.pace.build):
         return None
     return forecast(
@@ -122,7 +124,7 @@ def _forecast(prepared: Prepared, smoke: Smoke | None) -> Forecast | None:
     )
 
 
-def _rows(prepared: Prepared) -> tuple[TaskRow, ...]:
+def _rows(prepared: PreparedRun) -> tuple[TaskRow, ...]:
     questions, catalogue = prepared.manifest.questions, prepared.manifest.catalogue
     search, held_out = set(questions.search), set(questions.held_out)
     facts, about = {one.name: one for one in prepared.tasks}, catalogue.documents()
@@ -146,7 +148,7 @@ def _rows(prepared: Prepared) -> tuple[TaskRow, ...]:
     return tuple(rows)
 
 
-def _room(setting: Setting, depth: Depth) -> Room:
+def _room(setting: Setting, depth: PreflightDepth) -> Room:
     config, checkpoints = setting.config, setting.checkpoints
     spec = setting.harness_spec()
     gpus = config.workers.gpus
@@ -199,7 +201,7 @@ def _free_disk(folder: Path) -> int:
 
 
 def _warnings(
-    prepared: Prepared, facts: Mapping[str, ModelFacts], room: Room, smoke: Smoke | None
+    prepared: PreparedRun, facts: Mapping[str, ModelFacts], room: Room, smoke: SmokeTest | None
 ) -> list[str]:
     found = [
         f"{task.name} is a well-known test set ({task.known}, split {task.split!r}): a score that "

@@ -10,7 +10,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Depth:
+class PreflightDepth:
     """How deep to look.
 
     Attributes:

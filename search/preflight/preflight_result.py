@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from evaluators.harness.tasks.task_facts import TaskFacts
-from merging.tensor_statistics.model_similarity import Affinity
+from merging.tensor_statistics.model_similarity import ModelSimilarity
 from search.preflight.advice import Advice
 from search.preflight.forecast import Forecast
 from search.preflight.model_facts import ModelFacts
-from search.preflight.smoke_test import Smoke
+from search.preflight.smoke_test import SmokeTest
 from spaces.sampling.distributions import Choices
 from spaces.sampling.draw import parameters
 from spaces.search_space.merge_trees import count as orders
@@ -127,8 +127,8 @@ class Preflight:
     tasks: tuple[TaskRow, ...]
     space: SpaceSize
     room: Room
-    affinity: Affinity | None = None
-    smoke: Smoke | None = None
+    affinity: ModelSimilarity | None = None
+    smoke: SmokeTest | None = None
     forecast: Forecast | None = None
     advice: Advice | None = None
     warnings: tuple[str, ...] = ()
@@ -177,7 +177,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def affinity_dict(affinity: Affinity) -> dict[str, Any]:
+def affinity_dict(affinity: ModelSimilarity) -> dict[str, Any]:
     """What an affinity says, by depth and kind, under the parents' names."""
 
     def rows(groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def affinity_dict(affinity: Affinity) -> dict[str, Any]:
     }
 
 
-def _smoke_dict(smoke: Smoke) -> dict[str, Any]:
+def _smoke_dict(smoke: SmokeTest) -> dict[str, Any]:
     return {
         "pace": asdict(smoke.pace),
         "questions": smoke.questions,

@@ -71,7 +71,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class CandidatePace:
     """How long a candidate takes on the machine it was tried on.
 
     Attributes:
@@ -94,7 +94,7 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Smoke:
+class SmokeTest:
     """What the try gave.
 
     Attributes:
@@ -104,7 +104,7 @@ class Smoke:
         levels: Scores of the models in tasks where the candidate's said little.
     """
 
-    pace: Pace
+    pace: CandidatePace
     points: tuple[Point, ...] = ()
     questions: int = 0
     levels: tuple[Level, ...] = ()
@@ -133,7 +133,7 @@ def try_out(
     seconds: float,
     chances: Mapping[str, float],
     progress: Progress,
-) -> Smoke:
+) -> SmokeTest:
     """Set up an evaluator in this process and try candidates.
 
     Args:
@@ -171,21 +171,23 @@ def try_out(
         asked = _first_of_each(evaluator.catalogue(), search, per_task)
         if asked and not pace.failure and isinstance(evaluator, Loser):
             points = tuple(_points(evaluator, seeds, base=base, asked=asked, progress=progress))
-        return Smoke(pace=pace, points=points, questions=per_task if points else 0, levels=found)
+        return SmokeTest(
+            pace=pace, points=points, questions=per_task if points else 0, levels=found
+        )
     finally:
         evaluator.close()
 
 
 def _pace(
     evaluator: Evaluator, seeds: Sequence[Seed], search: tuple[str, ...], seconds: float
-) -> tuple[Pace, Score | None]:
+) -> tuple[CandidatePace, Score | None]:
     """Time one candidate after another that warms everything up, and what it scored."""
     first = scored(
         attempt(evaluator, Candidate(id=0, recipe=seeds[0].recipe, questions=search[:FIRST]))
     )
     if isinstance(first, Failure):
         failure = f"{seeds[0].name}: {first.kind}: {first.message}"
-        return Pace(build=math.nan, question=math.nan, questions=0, failure=failure), None
+        return CandidatePace(build=math.nan, question=math.nan, questions=0, failure=failure), None
     each = first.score_seconds / len(first.outcomes)
     room = max(FIRST, int(seconds / each)) if each > 0 else len(search)
     merged = [seed for seed in seeds if seed.name != BASE]
@@ -195,11 +197,11 @@ def _pace(
     if isinstance(found, Failure):
         failure = f"{chosen.name}: {found.kind}: {found.message}"
         asked = len(first.outcomes)
-        return Pace(
+        return CandidatePace(
             build=first.build_seconds, question=each, questions=asked, failure=failure
         ), None
     asked = len(questions)
-    pace = Pace(
+    pace = CandidatePace(
         recipe=chosen.name,
         build=found.build_seconds,
         question=found.score_seconds / asked,

@@ -29,8 +29,8 @@ from runs.ranking.floors import shortfalls
 from runs.ranking.pareto_front import front
 from runs.records.record import Estimate
 from search.samplers.estimation.estimates import Estimates
-from search.samplers.features.batch_features import Sketches
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.batch_features import BatchFeatures
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.proposals import Cube
 from search.samplers.surrogate.gaussian_process import (
     FEWEST,
@@ -42,7 +42,7 @@ from search.samplers.surrogate.gaussian_process import (
     representative,
 )
 from search.samplers.surrogate.hyperparameters import Fits
-from search.samplers.trial_history import History, HistoryReader, Known
+from search.samplers.trial_history import HistoryReader, KnownRecipes, TrialHistory
 from spaces.sampling.draw import Choices, Domain, Floats, parameters
 from spaces.search_space.space import Space
 
@@ -209,9 +209,9 @@ class GaussianProcessSampler(BaseSampler):
         self._seed = seed
         self._estimates = Estimates.of({})
         self._floors = np.zeros(0)
-        self._features = Features(space)
+        self._features = RecipeFeatures(space)
         self._cube = Cube(space)
-        self._sketches = Sketches(space, self._cube, self._features)
+        self._sketches = BatchFeatures(space, self._cube, self._features)
         self._domains = {name: _distribution(d) for name, d in parameters(space).items()}
         self._history = HistoryReader(space, self._features)
         self._fits = list(fits or ())
@@ -271,7 +271,7 @@ class GaussianProcessSampler(BaseSampler):
         return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
     def _best(
-        self, history: History, rng: np.random.Generator, whither: np.random.Generator
+        self, history: TrialHistory, rng: np.random.Generator, whither: np.random.Generator
     ) -> Array:
         """The point with the largest merit in a random direction, from two rounds of options."""
         keep, cube = best_first(history.y, representative(history.y, MAX_POINTS)), self._cube
@@ -301,7 +301,7 @@ class GaussianProcessSampler(BaseSampler):
             chosen = first[best[0]]
         return chosen
 
-    def _new(self, options: _Options, known: Known, *, count: int) -> NDArray[np.intp]:
+    def _new(self, options: _Options, known: KnownRecipes, *, count: int) -> NDArray[np.intp]:
         """Which options have the largest merits and recipes that are not known, best first."""
         new: dict[int, bool] = {}
         for enough in options.looks():
@@ -321,14 +321,14 @@ class GaussianProcessSampler(BaseSampler):
         (option,) = self._cube.options(point[None])
         return option.recipe.key
 
-    def _models(self, history: History, keep: NDArray[np.intp]) -> list[Surrogate]:
+    def _models(self, history: TrialHistory, keep: NDArray[np.intp]) -> list[Surrogate]:
         """A model for each objective and floor, of the trials to keep and what failed."""
         objectives = history.y.shape[1]
         while len(self._fits) < objectives:
             self._fits.append(Fits(self._features.groups))
         return [self._model(history, keep, at) for at in range(objectives)]
 
-    def _model(self, history: History, keep: NDArray[np.intp], objective: int) -> Surrogate:
+    def _model(self, history: TrialHistory, keep: NDArray[np.intp], objective: int) -> Surrogate:
         y, noise = history.y[:, objective], history.noise[:, objective]
         hyper = self._fits[objective].of(Data(x=history.x, y=y, noise=noise))
         scored = Data(x=history.x[keep], y=y[keep], noise=noise[keep])

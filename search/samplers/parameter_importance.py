@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runs.records.record import Record
-from runs.report.insights import Dials, Importance, Insights
-from search.samplers.features.batch_features import Sketches
-from search.samplers.features.recipe_features import Features, Group
+from runs.report.insights import Importance, Insights, ParentShares
+from search.samplers.features.batch_features import BatchFeatures
+from search.samplers.features.recipe_features import Group, RecipeFeatures
 from search.samplers.proposals import Cube
 from search.samplers.surrogate.gaussian_process import FEWEST, Data, Surrogate, variances
 from search.samplers.surrogate.hyperparameters import Fits
@@ -70,7 +70,7 @@ def insights(records: Sequence[Record], space: Space) -> Insights:
         return Insights()
     even = np.linspace(0, len(known) - 1, min(len(known), MOST_DIALS)).astype(int)
     known = [known[at] for at in even]
-    features = Features(space)
+    features = RecipeFeatures(space)
     x = features.matrix([record.recipe for record in known])
     blocks = _Blocks(features=features, space=space, groups={g.name: g for g in features.groups})
     dials = dict(zip((r.id for r in known), blocks.dials(x, known), strict=True))
@@ -96,17 +96,17 @@ def insights(records: Sequence[Record], space: Space) -> Insights:
 class _Blocks:
     """The columns of a space's features by what they say to people."""
 
-    features: Features
+    features: RecipeFeatures
     space: Space
     groups: Mapping[str, Group]
 
-    def dials(self, x: Array, records: Sequence[Record]) -> Iterator[Dials]:
+    def dials(self, x: Array, records: Sequence[Record]) -> Iterator[ParentShares]:
         """Mean weights and densities of recipes with these features."""
         weights, densities = (self._means(x, name) for name in ("share", "density"))
         for at, record in enumerate(records):
             parents = self.space.parents
             given = densities is not None and _has_density(record.recipe)
-            yield Dials(
+            yield ParentShares(
                 weights={} if weights is None else dict(zip(parents, weights[at], strict=True)),
                 densities=dict(zip(parents, densities[at], strict=True))
                 if given and densities is not None
@@ -129,12 +129,12 @@ def _has_density(recipe: Recipe) -> bool:
     return any("density" in DRAWN[node.method] for node in merges(recipe.root))
 
 
-def _importance(model: Surrogate, space: Space, features: Features) -> Iterator[Importance]:
+def _importance(model: Surrogate, space: Space, features: RecipeFeatures) -> Iterator[Importance]:
     """Total index of every part of the recipes that the space draws."""
     cube, random = Cube(space), np.random.default_rng(0)
     if not cube.size:
         return
-    sketches = Sketches(space, cube, features)
+    sketches = BatchFeatures(space, cube, features)
 
     def expected(points: Array) -> Array:
         return model.predict(sketches.matrix(points))[0]

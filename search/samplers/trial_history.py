@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.samplers.estimation.estimates import Estimates
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.surrogate.gaussian_process import variances
 from spaces.sampling.draw import Fixed, NotInSpace, draw
 from spaces.search_space.space import Space
@@ -31,7 +31,7 @@ ALIKE = 1e-9
 """Squared distance, as a share of the features' own size, that may come of rounding."""
 
 
-class Rows:
+class GrowingTable:
     """A table that grows by a row at a time.
 
     Args:
@@ -59,7 +59,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class History:
+class TrialHistory:
     """Trials in the order they finished, each recipe once.
 
     Attributes:
@@ -81,11 +81,11 @@ class History:
     noise: Array
     failed: Array
     pending: Array
-    known: Known
+    known: KnownRecipes
     repeats: int
 
 
-class Known:
+class KnownRecipes:
     """Recipes that were scored or failed, or are under way.
 
     Args:
@@ -148,7 +148,7 @@ class HistoryReader:
         features: Of that space.
     """
 
-    def __init__(self, space: Space, features: Features) -> None:
+    def __init__(self, space: Space, features: RecipeFeatures) -> None:
         self._space, self._features = space, features
         self._recipes: dict[int, tuple[str, Array]] = {}  # key and features by trial
         self._params: dict[int, Mapping[str, Any]] = {}
@@ -159,8 +159,8 @@ class HistoryReader:
 
     def _forget(self) -> None:
         """Begin the tables of what is done anew."""
-        self._x = Rows(self._features.columns)
-        self._told: Rows | None = None  # how many objectives there are, the study knows
+        self._x = GrowingTable(self._features.columns)
+        self._told: GrowingTable | None = None  # how many objectives there are, the study knows
         self._numbers: list[int] = []
         self._failed: list[bool] = []
         self._places: dict[str, list[int]] = {}
@@ -168,7 +168,7 @@ class HistoryReader:
 
     def read(
         self, study: optuna.Study, number: int, estimates: Estimates, *, floors: int = 0
-    ) -> History:
+    ) -> TrialHistory:
         """The history that the trial of a number is proposed from.
 
         Args:
@@ -189,11 +189,11 @@ class HistoryReader:
         signs += [1.0] * floors
         scored = np.isfinite(value).all(axis=1) & ~failed
         everything = np.vstack([self._x.table, *(row[None] for _, row in pending)])
-        known = Known(self._places, scored | failed, [key for key, _ in pending], everything)
+        known = KnownRecipes(self._places, scored | failed, [key for key, _ in pending], everything)
         self._once(scored, failed)
         rows, x = np.flatnonzero(scored), self._x.table
         waiting = {key: row for key, row in pending if not self._any(key, scored)}
-        return History(
+        return TrialHistory(
             trials=numbers[rows],
             params=self._params,
             x=x if len(rows) == len(x) else x[rows],
@@ -257,7 +257,7 @@ class HistoryReader:
         places.append(len(self._x))
         self._x.append(done.x)
         if self._told is None:
-            self._told = Rows(len(done.told))
+            self._told = GrowingTable(len(done.told))
         self._told.append(done.told)
         self._numbers.append(done.when[1])
         self._failed.append(done.failed)
@@ -293,7 +293,7 @@ class HistoryReader:
     def _any(self, key: str, which: NDArray[np.bool_]) -> bool:
         return any(which[place] for place in self._places.get(key, ()))
 
-    def _repeats(self, known: Known, pending: Sequence[str]) -> int:
+    def _repeats(self, known: KnownRecipes, pending: Sequence[str]) -> int:
         """How many of the latest trials, those under way last, had recipes known before."""
         done = len(self._done)
         for count in range(done + len(pending)):

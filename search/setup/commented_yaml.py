@@ -47,7 +47,7 @@ _EXAMPLES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
+class CommentedYaml:
     """A config to be written.
 
     Attributes:
@@ -62,7 +62,7 @@ class Draft:
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def text_of(draft: Draft) -> str:
+def text_of(draft: CommentedYaml) -> str:
     """The draft as YAML; what ``runs.config.run_config`` reads from it are its values."""
     lines = [f"# yaml-language-server: $schema=./{SCHEMA_FILE}"]
     lines += [f"# {line}".rstrip() for line in draft.head]
@@ -90,7 +90,7 @@ def _relative(part: str, folder: Path) -> str:
     return found if found == "." or found.startswith("..") else f"./{found}"
 
 
-def _block(draft: Draft, key: str) -> Iterator[str]:
+def _block(draft: CommentedYaml, key: str) -> Iterator[str]:
     """The lines of one key at the top."""
     yield from _comments(draft, key)
     value = draft.values.get(key)
@@ -112,7 +112,7 @@ def _block(draft: Draft, key: str) -> Iterator[str]:
         yield f"{key}: {flow(value)}"
 
 
-def _section(draft: Draft, key: str, values: Mapping[str, Any]) -> Iterator[str]:
+def _section(draft: CommentedYaml, key: str, values: Mapping[str, Any]) -> Iterator[str]:
     """A section: what is set, and what could be, commented out with its meaning."""
     known = _properties(key)
     yield f"{key}:"
@@ -129,7 +129,7 @@ def _section(draft: Draft, key: str, values: Mapping[str, Any]) -> Iterator[str]
         yield f"  # {name}: {flow(shown)}  # {meaning}"
 
 
-def _comments(draft: Draft, key: str, *, indent: int = 0) -> Iterator[str]:
+def _comments(draft: CommentedYaml, key: str, *, indent: int = 0) -> Iterator[str]:
     for line in draft.notes.get(key, ()):
         yield f"{' ' * indent}# {printable(line)}".rstrip()
 

@@ -17,15 +17,15 @@ from runs.records.question_split import divide, held_out_problems
 from search.inputs.input_error import InputError
 from search.preflight.model_facts import ModelFacts, differences
 from search.preflight.preflight_result import gigabytes
-from search.setup.commented_yaml import Draft, located
-from search.setup.config_request import Named
+from search.setup.commented_yaml import CommentedYaml, located
+from search.setup.config_request import NamedRequest
 from spaces.text.plain_yaml import plain
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
 """Shares of questions to hold out, the first that leaves enough of every task."""
 
 
-def drafted(asked: Named, out: Path) -> tuple[Draft, list[str]]:
+def drafted(asked: NamedRequest, out: Path) -> tuple[CommentedYaml, list[str]]:
     """Look at models and tasks, and write down what was found.
 
     Args:
@@ -144,14 +144,14 @@ def _config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _draft(
-    asked: Named,
+    asked: NamedRequest,
     config: RunConfig,
     facts: Mapping[str, ModelFacts],
     survey: Survey,
     *,
     out: Path,
     remarks: list[str],
-) -> Draft:
+) -> CommentedYaml:
     wanted, folder = asked.wanted, out.parent
     share = _share(survey, remarks)
     values: dict[str, Any] = {
@@ -190,7 +190,7 @@ def _draft(
         f"Written by `search init`. Next: `search check {out}`, then `search run {out}`.",
         "Lines that are commented out show further keys with their defaults or an example.",
     ]
-    return Draft(values=values, head=head, notes=notes)
+    return CommentedYaml(values=values, head=head, notes=notes)
 
 
 def _share(survey: Survey, remarks: list[str]) -> float:

@@ -9,7 +9,7 @@ from runs.config.run_config import SCHEMA_ID, json_schema
 from runs.output_files import write_text
 from search.inputs.input_error import InputError
 from search.monitoring.console import console, say_written
-from search.setup.commented_yaml import SCHEMA_FILE, Draft, text_of
+from search.setup.commented_yaml import SCHEMA_FILE, CommentedYaml, text_of
 
 
 def check_free(out: Path, *, force: bool) -> None:
@@ -27,7 +27,7 @@ def check_free(out: Path, *, force: bool) -> None:
         )
 
 
-def write_config(draft: Draft, out: Path) -> list[Path]:
+def write_config(draft: CommentedYaml, out: Path) -> list[Path]:
     """Write a config, and the schema for editors beside it if there is none of another kind."""
     schema = out.parent / SCHEMA_FILE
     try:

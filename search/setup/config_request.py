@@ -15,7 +15,7 @@ from spaces.paths import exists, is_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class ConfigRequest:
     """What a user wants a config for.
 
     Attributes:
@@ -36,7 +36,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Named:
+class NamedRequest:
     """The same with names: every model has one, and so has every task.
 
     Attributes:
@@ -46,13 +46,13 @@ class Named:
         folders: Folders that have their files.
     """
 
-    wanted: Wanted
+    wanted: ConfigRequest
     models: Mapping[str, str]
     tasks: tuple[str, ...]
     folders: tuple[str, ...]
 
 
-def all_named(wanted: Wanted) -> Named:
+def all_named(wanted: ConfigRequest) -> NamedRequest:
     """Find names for models and tasks.
 
     Raises:
@@ -67,7 +67,7 @@ def all_named(wanted: Wanted) -> Named:
         problems.append("--task: expected at least one task's name or file, got none")
     if problems:
         raise InputError(problems)
-    return Named(wanted=wanted, models=models, tasks=tuple(tasks), folders=tuple(folders))
+    return NamedRequest(wanted=wanted, models=models, tasks=tuple(tasks), folders=tuple(folders))
 
 
 def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
@@ -88,7 +88,7 @@ def named(locations: Sequence[str], problems: list[str]) -> dict[str, str]:
     return found
 
 
-def _tasks(wanted: Wanted, problems: list[str]) -> tuple[list[str], list[str]]:
+def _tasks(wanted: ConfigRequest, problems: list[str]) -> tuple[list[str], list[str]]:
     """Names of the tasks, and the folders that their files are in."""
     names: list[str] = []
     folders = list(wanted.include_path)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from spaces.catalogue.method_catalogue import METHODS
-from spaces.mergekit.merge_section import Layout, Notes, read_merge
+from spaces.mergekit.merge_section import MergeSection, Notes, read_merge
 from spaces.mergekit.plain_values import reference
 from spaces.mergekit.tokenizer_section import read_vocabulary, source_of
 from spaces.mergekit.writer import BLOCK
@@ -23,12 +23,12 @@ _KEYS = frozenset(
 class Finder(Protocol):
     """Finds what a reference stands for: a model, or another document."""
 
-    def __call__(self, location: str, notes: Notes, key: str, /) -> Model | Page | None:
+    def __call__(self, location: str, notes: Notes, key: str, /) -> Model | MergekitDocument | None:
         """``None`` if it stands for nothing; the problem is then noted under the key."""
         ...
 
 
-class Page:
+class MergekitDocument:
     """One document.
 
     Args:
@@ -56,7 +56,9 @@ class Page:
         self._declared = declared
         self._state = "new"  # then "open" while it is read, then "done"
         self._merge: Merge | None = None
-        self._base: Model | Page | None = None  # as the document has it, whatever its use
+        self._base: Model | MergekitDocument | None = (
+            None  # as the document has it, whatever its use
+        )
 
     def merge(self) -> Merge | None:
         """The merge of this document; ``None`` where it, or an input of it, has problems."""
@@ -116,7 +118,7 @@ class Page:
         given = self._given(self._base)
         return given if given or self._merge is None else Recipe(root=self._merge).donor
 
-    def note_inner(self, final: Page) -> None:
+    def note_inner(self, final: MergekitDocument) -> None:
         """Note what this document says that has no effect where its result is merged further."""
         key, source = source_of(self.data, self.notes)
         if source is not None and source != source_of(final.data, self.notes)[1]:
@@ -126,7 +128,7 @@ class Page:
         if (dtype := self.dtype()) not in (None, "float32"):
             self.notes.ignore("dtype", f"{dtype}: intermediate results stay in float32")
 
-    def _given(self, node: Model | Page | None) -> str | None:
+    def _given(self, node: Model | MergekitDocument | None) -> str | None:
         return node.name if isinstance(node, Model) else node.donor() if node is not None else None
 
     def _read(self) -> Merge | None:
@@ -156,9 +158,9 @@ class Page:
     def _node(self, location: str, key: str) -> Model | Merge | None:
         """A model, or the merge of another document."""
         found = self._find(location, self.notes, key)
-        return found.merge() if isinstance(found, Page) else found
+        return found.merge() if isinstance(found, MergekitDocument) else found
 
-    def _layout(self, base: str | None) -> Layout | None:
+    def _layout(self, base: str | None) -> MergeSection | None:
         """Which of models, slices and modules there is."""
         kinds = [key for key in ("models", "slices", "modules") if self.data.get(key)]
         if len(kinds) != 1:
@@ -187,4 +189,4 @@ class Page:
             text = f"expected a list of keys and values, got {entries!r}"
             self.notes.problem(f"{prefix}{kind}", text)
             return None
-        return Layout(key=f"{prefix}{kind}", entries=entries, tables=tables, base=base)
+        return MergeSection(key=f"{prefix}{kind}", entries=entries, tables=tables, base=base)

@@ -69,7 +69,7 @@ class Notes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class MergeSection:
     """Where a document says what is merged.
 
     Attributes:
@@ -90,13 +90,13 @@ class Layout:
         return self.key.endswith("slices")
 
 
-def read_merge(layout: Layout, method: Method, *, notes: Notes, node: Node) -> Merge | None:
+def read_merge(layout: MergeSection, method: Method, *, notes: Notes, node: Node) -> Merge | None:
     """The merge that a document describes; ``None`` where problems were noted."""
     return _Reading(layout, method, notes, node).merge()
 
 
 class _Reading:
-    def __init__(self, layout: Layout, method: Method, notes: Notes, node: Node) -> None:
+    def __init__(self, layout: MergeSection, method: Method, notes: Notes, node: Node) -> None:
         self._layout = layout
         self._method = method
         self._notes = notes

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from spaces.mergekit.document import Page
+from spaces.mergekit.document import MergekitDocument
 from spaces.mergekit.merge_section import Notes
 from spaces.mergekit.plain_values import path_of, short_name
 from spaces.mergekit.writer import BLOCK, OWN
@@ -94,8 +94,8 @@ class _File:
         self._names: dict[str, str] = {}  # short name by location
         self._declared: set[str] = set()  # short names of our own facts
         self._used: set[str] = set()  # titles that another document refers to
-        self._titled: dict[str, Page] = {}
-        self._pages: list[Page] = []
+        self._titled: dict[str, MergekitDocument] = {}
+        self._pages: list[MergekitDocument] = []
         for number, data in enumerate(documents, start=1):
             self._add(number, data, several=len(documents) > 1)
 
@@ -103,7 +103,7 @@ class _File:
         title = data.get("name") if isinstance(data, Mapping) else None
         label = f" ({title})" if title is not None else ""
         where = f"{self._name}: document {number}{label}: " if several else f"{self._name}: "
-        page = Page(
+        page = MergekitDocument(
             data if isinstance(data, Mapping) else {},
             where=where,
             node=self._node,
@@ -145,7 +145,9 @@ class _File:
             ignored=tuple(self._ignored),
         )
 
-    def _recipe(self, final: Page, root: Merge, block: Mapping[str, Any]) -> Recipe | None:
+    def _recipe(
+        self, final: MergekitDocument, root: Merge, block: Mapping[str, Any]
+    ) -> Recipe | None:
         tokenizer = block.get("tokenizer")
         if tokenizer is None and "key" not in block:  # ours only repeats the default there
             tokenizer = final.tokenizer()
@@ -168,7 +170,7 @@ class _File:
             final.notes.problem(BLOCK, str(error))
             return None
 
-    def _final(self) -> Page | None:
+    def _final(self) -> MergekitDocument | None:
         """The document that is the result: the one without a name, or that no other one uses."""
         nameless = [page for page in self._pages if page not in self._titled.values()]
         for page in nameless[1:]:
@@ -209,7 +211,7 @@ class _File:
                 self._declared.add(str(name))
         return block
 
-    def _node(self, location: str, notes: Notes, key: str) -> Model | Page | None:
+    def _node(self, location: str, notes: Notes, key: str) -> Model | MergekitDocument | None:
         """What a reference in a document stands for: another document's merge, or a model."""
         title = path_of(location)
         if title not in self._titled:

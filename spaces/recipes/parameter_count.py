@@ -10,7 +10,7 @@ from spaces.recipes.recipe import Merge, Model, Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sizes:
+class ParameterCount:
     """Parameters of the models of a run, which all have the same shape.
 
     Attributes:
@@ -42,6 +42,6 @@ class Sizes:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sizes:
+    def from_dict(cls, data: Mapping[str, Any]) -> ParameterCount:
         """What ``to_dict`` gave."""
         return cls(outside=data["outside"], layers=tuple(data["layers"]))

@@ -35,7 +35,7 @@ from spaces.sampling.inverse_draw import difference, values_of
 from spaces.sampling.search_parameters import (
     DRAWN,
     PER_INPUT,
-    Dial,
+    SearchParameter,
     depths,
     dials,
     filters,
@@ -52,7 +52,7 @@ from spaces.search_space.space import Space
 __all__ = [
     "SMALLEST_SUM",
     "Choices",
-    "Dial",
+    "SearchParameter",
     "Domain",
     "Fixed",
     "Floats",
@@ -133,7 +133,7 @@ class _Drawing:
     def __init__(self, space: Space, trial: Trial, *, check: bool) -> None:
         self._space = space
         self._trial = trial
-        self._dials: Mapping[str, Dial] = dials(space)
+        self._dials: Mapping[str, SearchParameter] = dials(space)
         self._layouts = _layouts(space)
         self._make = _checked if check else unchecked
 

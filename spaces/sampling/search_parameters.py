@@ -80,7 +80,7 @@ _IN_RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dial:
+class SearchParameter:
     """One thing a space can draw.
 
     Attributes:
@@ -97,7 +97,7 @@ class Dial:
 
 
 @lru_cache(maxsize=64)
-def dials(space: Space) -> Mapping[str, Dial]:
+def dials(space: Space) -> Mapping[str, SearchParameter]:
     """Every dial of a space by name, in a fixed order, those with a single value included."""
     found = (*_structure(space), *_stacking(space), *_inputs(space), *_merges(space))
     return {dial.name: dial for dial in found}
@@ -174,35 +174,37 @@ def _varies_as(parameter: str) -> str:
     return "density" if parameter == "della_density" else parameter
 
 
-def _values(space: Space, parameter: str, stem: str, of: str) -> Iterator[Dial]:
+def _values(space: Space, parameter: str, stem: str, of: str) -> Iterator[SearchParameter]:
     bounds = range_of(space, parameter)
     log = parameter in RANGES and RANGES[parameter].log
     domain = Floats(low=float(bounds.low) + 0.0, high=float(bounds.high) + 0.0, log=log)
     for name in value_names(space, parameter, stem):
-        yield Dial(name=name, domain=domain, parameter=parameter, of=of)
+        yield SearchParameter(name=name, domain=domain, parameter=parameter, of=of)
 
 
-def _structure(space: Space) -> Iterator[Dial]:
-    yield Dial(name="order", domain=Choices(orders(space)), parameter="order")
+def _structure(space: Space) -> Iterator[SearchParameter]:
+    yield SearchParameter(name="order", domain=Choices(orders(space)), parameter="order")
     if space.all_at_once:
-        yield Dial(name="method", domain=Choices(space.all_at_once), parameter="method")
+        yield SearchParameter(name="method", domain=Choices(space.all_at_once), parameter="method")
     if "passthrough" in space.all_at_once:
-        yield Dial(name="parent", domain=Choices(space.parents), parameter="parent")
+        yield SearchParameter(name="parent", domain=Choices(space.parents), parameter="parent")
     if not space.pairwise:
         return
     for leaf, _ in enumerate(radices(len(space.parents)), start=2):
         words = Choices(joinable(space, leaf))
-        yield Dial(name=f"tree.{leaf + 1}", domain=words, parameter="tree", of=space.parents[leaf])
+        yield SearchParameter(
+            name=f"tree.{leaf + 1}", domain=words, parameter="tree", of=space.parents[leaf]
+        )
     for node in nodes(space):
         domain = Choices(space.pairwise)
-        yield Dial(name=f"{node}.method", domain=domain, parameter="method", of=node)
+        yield SearchParameter(name=f"{node}.method", domain=domain, parameter="method", of=node)
 
 
-def _stacking(space: Space) -> Iterator[Dial]:
+def _stacking(space: Space) -> Iterator[SearchParameter]:
     if space.stacking is None:
         return
     fewest, most = space.stacking.slices(space.layers)
-    yield Dial(name="slices", domain=Integers(low=fewest, high=most), parameter="slices")
+    yield SearchParameter(name="slices", domain=Integers(low=fewest, high=most), parameter="slices")
     starts = Integers(low=0, high=space.layers - 1)
     ends = Integers(low=1, high=space.layers)
     in_order = space.stacking.in_order
@@ -210,14 +212,16 @@ def _stacking(space: Space) -> Iterator[Dial]:
     for number in range(1, most + 1):
         of = f"slice{number}"
         if not in_order:
-            yield Dial(name=f"{of}.start", domain=starts, parameter="start", of=of)
+            yield SearchParameter(name=f"{of}.start", domain=starts, parameter="start", of=of)
         elif number > 1:
             shifts = Integers(low=back, high=ahead)
-            yield Dial(name=f"{of}.shift", domain=shifts, parameter="shift", of=of)
+            yield SearchParameter(name=f"{of}.shift", domain=shifts, parameter="shift", of=of)
         if not in_order or number < most:
-            yield Dial(name=f"{of}.end", domain=ends, parameter="end", of=of)
+            yield SearchParameter(name=f"{of}.end", domain=ends, parameter="end", of=of)
         if space.stacking.sources != "merged":
-            yield Dial(name=f"{of}.source", domain=sources(space), parameter="source", of=of)
+            yield SearchParameter(
+                name=f"{of}.source", domain=sources(space), parameter="source", of=of
+            )
 
 
 def sources(space: Space) -> Choices:
@@ -227,7 +231,7 @@ def sources(space: Space) -> Choices:
     return Choices((*parents, MERGED) if kind != "parents" else parents)
 
 
-def _inputs(space: Space) -> Iterator[Dial]:
+def _inputs(space: Space) -> Iterator[SearchParameter]:
     for parameter in PER_INPUT:
         at_once = any(parameter in DRAWN[method] for method in space.all_at_once)
         paired = any(parameter in DRAWN[method] for method in space.pairwise)
@@ -236,7 +240,7 @@ def _inputs(space: Space) -> Iterator[Dial]:
                 yield from _values(space, parameter, f"{parameter}.{name}", name)
 
 
-def _merges(space: Space) -> Iterator[Dial]:
+def _merges(space: Space) -> Iterator[SearchParameter]:
     for parameter in PER_MERGE:
         if any(parameter in DRAWN[method] for method in space.all_at_once):
             yield from _values(space, parameter, parameter, "")

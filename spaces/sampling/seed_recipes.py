@@ -13,7 +13,7 @@ from spaces.sampling.distributions import Fixed, NotInSpace, Value
 from spaces.sampling.draw import SMALLEST_SUM, draw, params
 from spaces.sampling.inverse_draw import values_of
 from spaces.sampling.projection import adopt, fit
-from spaces.sampling.search_parameters import Dial, dials, orders
+from spaces.sampling.search_parameters import SearchParameter, dials, orders
 from spaces.search_space.space import Space
 
 SPECIALIST = 0.65
@@ -184,7 +184,9 @@ def _mixture(
     return None
 
 
-def _answer(space: Space, dial: Dial, shares: Sequence[float], scale: float) -> Value | None:
+def _answer(
+    space: Space, dial: SearchParameter, shares: Sequence[float], scale: float
+) -> Value | None:
     """What a dial is set to for a linear merge with these shares."""
     match dial.parameter:
         case "order":

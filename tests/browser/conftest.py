@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import SerialPool
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
@@ -25,7 +25,7 @@ from runs.storage.store import Store
 from search.commands.study_commands import config_of
 from search.engine.learning.adam_descent import Descent
 from search.engine.learning.coefficient_learning import starts
-from search.engine.learning.learning_progress import FACT, Track
+from search.engine.learning.learning_progress import FACT, LearningProgress
 from search.engine.session import Session, objectives, versions
 from search.engine.trials.seed_book import read_book, resolve_book
 from search.inputs.overrides import Overrides
@@ -61,10 +61,10 @@ def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
     """A finished run over three parents and two tasks, one of them named to do harm."""
     config = RunConfig.from_text(CONFIG.replace("NASTY", NASTY).replace("TRIALS", str(trials)))
     settings = {"questions": 60, "fail_rate": 0.15, **changes}
-    spec = FakeSpec(
+    spec = SyntheticSpec(
         parents=("math", "code", "text"), tasks=(("one", 1.0), (NASTY, 1.0)), **settings
     )
-    catalogue = FakeEvaluator(spec).catalogue()
+    catalogue = SyntheticEvaluator(spec).catalogue()
     space, split = config.space(6), divide(catalogue, config.held_out, seed=1)
     manifest = Manifest(
         config=config.to_yaml(),
@@ -81,7 +81,7 @@ def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
     path = folder / "study.db"
     store = Store.create(str(path), manifest)
     store.lock.acquire()
-    pool = SerialPool(partial(FakeEvaluator, spec))
+    pool = SerialPool(partial(SyntheticEvaluator, spec))
     Session(store, config, pool=pool, monitor=Quiet()).run()
     for name, recipe in starts(space, layers=6, filters=("self_attn", "mlp")).items():
         store.set_fact(f"{FACT}{name}", learned(recipe).to_json())
@@ -89,14 +89,16 @@ def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
     return path
 
 
-def learned(recipe: Recipe) -> Track:
+def learned(recipe: Recipe) -> LearningProgress:
     """A recipe as if it had been learned in 12 steps, best after the tenth."""
     descent = Descent(values=Coefficients(recipe).values)
     for step in range(12):
         if step % 5 == 0:
             descent = descent.look(1.0 - 0.08 * step)
         descent = descent.step([-1.0] * len(descent.values), loss=1.1 - 0.07 * step, rate=0.05)
-    return Track(recipe=recipe, descent=replace(descent.look(0.3), questions=700), planned=12)
+    return LearningProgress(
+        recipe=recipe, descent=replace(descent.look(0.3), questions=700), planned=12
+    )
 
 
 @pytest.fixture(scope="session")

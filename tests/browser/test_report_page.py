@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 
-from runs.ranking.finalists import Entry, Standing
+from runs.ranking.finalists import Entry, WinnerStanding
 from runs.ranking.leaderboard import ranked
 from runs.ranking.verdict import verdict
 from runs.records.record import Role
@@ -185,7 +185,7 @@ def test_views_and_theme(page) -> None:
 
 
 def test_a_run_in_which_nothing_beats_the_best_parent_says_so(browser, pages, report) -> None:
-    standing = replace(report.verdict, standing=Standing.BASELINE)
+    standing = replace(report.verdict, standing=WinnerStanding.BASELINE)
     parent = next(one for one in standing.finalists if one.name == "parent code")
     verdict = replace(
         standing,

@@ -25,7 +25,7 @@ from evaluators.protocol import (
     Score,
     combine,
 )
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from merging.building.build import build_into
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -106,8 +106,8 @@ class EvaluatorContract:
 class TestFake(EvaluatorContract):
     @pytest.fixture(scope="class")
     def evaluator(self) -> Iterator[Evaluator]:
-        made = FakeEvaluator(
-            FakeSpec(
+        made = SyntheticEvaluator(
+            SyntheticSpec(
                 parents=("math", "code"),
                 tasks=(("a", 1.0), ("b", 3.0)),
                 questions=20,

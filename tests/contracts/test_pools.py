@@ -33,7 +33,7 @@ from evaluators.protocol import (
     FailureKind,
     Score,
 )
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, Result, SerialPool
 from evaluators.workers.ray_pool import RayPool
 from search.engine.processes.stop_signals import on_signals
@@ -50,9 +50,9 @@ def recipe(weight: float) -> Recipe:
     return Recipe(root=Merge(method="linear", sources=sources))
 
 
-def spec(**changes: Any) -> FakeSpec:
+def spec(**changes: Any) -> SyntheticSpec:
     fields = {"parents": ("math", "code"), "tasks": (("a", 1.0),), "questions": 10}
-    return FakeSpec(**{**fields, **changes})
+    return SyntheticSpec(**{**fields, **changes})
 
 
 def candidates(pool: Pool, count: int) -> list[Candidate]:
@@ -82,7 +82,7 @@ class PoolContract:
         for candidate in candidates(pool, 7):
             pool.submit(candidate)
         assert pool.pending == 7
-        alone = FakeEvaluator(spec())
+        alone = SyntheticEvaluator(spec())
         found = drain(pool)
         assert sorted(found) == list(range(7))
         for result in found.values():
@@ -102,7 +102,7 @@ class PoolContract:
         assert pool.size >= 1
 
     def test_catalogue(self, open_pool: MakePool) -> None:
-        assert open_pool(spec()).catalogue() == FakeEvaluator(spec()).catalogue()
+        assert open_pool(spec()).catalogue() == SyntheticEvaluator(spec()).catalogue()
 
     def test_failures_are_values(self, open_pool: MakePool) -> None:
         pool = open_pool(spec(fail_when=_even_key, failure=FailureKind.TASK))
@@ -210,10 +210,10 @@ def _even_key(made: Recipe) -> bool:
     return int(made.key, 16) % 2 == 0
 
 
-class Gated(FakeEvaluator):
+class Gated(SyntheticEvaluator):
     """Comes back from no candidate before a file is there."""
 
-    def __init__(self, wanted: FakeSpec, gate: str) -> None:
+    def __init__(self, wanted: SyntheticSpec, gate: str) -> None:
         super().__init__(wanted)
         self._gate = gate
 
@@ -223,10 +223,10 @@ class Gated(FakeEvaluator):
         return super().evaluate(candidate)
 
 
-class Sticking(FakeEvaluator):
+class Sticking(SyntheticEvaluator):
     """Never comes back from the first candidate that any worker has, or from all without a file."""
 
-    def __init__(self, wanted: FakeSpec, first: str) -> None:
+    def __init__(self, wanted: SyntheticSpec, first: str) -> None:
         super().__init__(wanted)
         self._first = first
 
@@ -283,7 +283,7 @@ def _of_task(score: Score, name: str) -> Score:
     return replace(score, tasks=tuple(replace(one, task=name) for one in score.tasks))
 
 
-class Misbehaving(FakeEvaluator):
+class Misbehaving(SyntheticEvaluator):
     """Does what ``DEEDS`` say."""
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
@@ -301,7 +301,9 @@ class TestSerialPool(PoolContract):
         with ExitStack() as stack:
 
             def make(
-                wanted: FakeSpec, kind: type[FakeEvaluator] = FakeEvaluator, **options: Any
+                wanted: SyntheticSpec,
+                kind: type[SyntheticEvaluator] = SyntheticEvaluator,
+                **options: Any,
             ) -> Pool:
                 pool = SerialPool(partial(kind, wanted), **options)
                 stack.callback(pool.close)
@@ -312,10 +314,10 @@ class TestSerialPool(PoolContract):
     @pytest.mark.parametrize("number", range(4))
     def test_a_candidate_that_takes_too_long(self, open_pool: MakePool, number: int) -> None:
         deed = (partial(time.sleep, 60), _spin, Event().wait, _deaf)[number]
-        made: list[FakeEvaluator] = []
+        made: list[SyntheticEvaluator] = []
 
-        class Slow(FakeEvaluator):
-            def __init__(self, wanted: FakeSpec) -> None:
+        class Slow(SyntheticEvaluator):
+            def __init__(self, wanted: SyntheticSpec) -> None:
                 super().__init__(wanted)
                 made.append(self)
 
@@ -339,7 +341,7 @@ class TestSerialPool(PoolContract):
         assert len(made) == 2  # the one that was cut short may be half done with anything
 
     def test_a_user_who_stops_at_once_is_no_failure(self, open_pool: MakePool) -> None:
-        class Interrupted(FakeEvaluator):
+        class Interrupted(SyntheticEvaluator):
             def evaluate(self, candidate: Candidate) -> Score | Failure:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)
@@ -392,7 +394,9 @@ class TestRayPool(PoolContract):
         with ExitStack() as stack:
 
             def make(
-                wanted: FakeSpec, kind: type[FakeEvaluator] = FakeEvaluator, **options: Any
+                wanted: SyntheticSpec,
+                kind: type[SyntheticEvaluator] = SyntheticEvaluator,
+                **options: Any,
             ) -> RayPool:
                 options = {"workers": 2, "gpus": 0.0, "cpus": 0.5, **options}
                 pool = RayPool(partial(kind, wanted), **options)
@@ -521,7 +525,12 @@ class TestRayPool(PoolContract):
     def test_impossible_options(self) -> None:
         with pytest.raises(EvaluatorError) as caught:
             RayPool(
-                partial(FakeEvaluator, spec()), workers=0, gpus=1.5, cpus=0, timeout=0, retries=-1
+                partial(SyntheticEvaluator, spec()),
+                workers=0,
+                gpus=1.5,
+                cpus=0,
+                timeout=0,
+                retries=-1,
             )
         assert len(caught.value.problems) == 5
 
@@ -538,12 +547,12 @@ SCRIPT = """
 import os, signal, time
 from functools import partial
 from evaluators.protocol import Candidate, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.ray_pool import RayPool
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 stopped = []
-spec = FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, seconds=1.5)
-pool = RayPool(partial(FakeEvaluator, spec), workers=1, gpus=0.0)
+spec = SyntheticSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, seconds=1.5)
+pool = RayPool(partial(SyntheticEvaluator, spec), workers=1, gpus=0.0)
 signal.signal(signal.SIGINT, lambda *_: stopped.append(1))
 ids = tuple(question.id for question in pool.catalogue().questions)
 source = Source(of=Model("math"), parameters=parameters(weight=1.0))
@@ -575,11 +584,11 @@ import os, signal
 from functools import partial
 import ray
 from evaluators.protocol import Candidate, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.ray_pool import RayPool
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
-class Threads(FakeEvaluator):
+class Threads(SyntheticEvaluator):
     @property
     def notes(self):
         return (os.environ["OMP_NUM_THREADS"],)
@@ -588,7 +597,7 @@ class Other:
     def there(self):
         return True
 
-spec = FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, exit_on=(0,))
+spec = SyntheticSpec(parents=("math",), tasks=(("a", 1.0),), questions=5, exit_on=(0,))
 pool = RayPool(partial(Threads, spec), workers=1, gpus=0.0, cpus=2.0)
 assert pool.notes == ("2",), pool.notes
 other = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(Other).remote()

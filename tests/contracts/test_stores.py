@@ -17,7 +17,7 @@ from evaluators.protocol import Failure, FailureKind
 from runs.records.manifest import FORMAT
 from runs.records.record import Split, State
 from runs.storage.database import study_lock
-from runs.storage.database.connection import WriteError, optuna_storage, url_of
+from runs.storage.database.connection import StudyWriteError, optuna_storage, url_of
 from runs.storage.database.study_lock import LockedError, LockLostError
 from runs.storage.store import NotUnderWayError, Store, StoreError
 from runs.storage.study_creation import STUDY_NAME
@@ -93,7 +93,7 @@ def test_a_failure_comes_back_whatever_is_in_its_text(store: Store) -> None:
 
 def test_ids_count_up_and_recipes_are_distinct(store: Store) -> None:
     assert [store.add(recipe(w), origin="tpe", trial=None) for w in (0.1, 0.2, 0.3)] == [0, 1, 2]
-    with pytest.raises(WriteError, match=r"(?i)unique"):
+    with pytest.raises(StudyWriteError, match=r"(?i)unique"):
         store.add(recipe(0.1), origin="tpe", trial=None)
     assert len(store.records()) == 3
 

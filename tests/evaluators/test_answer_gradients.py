@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evaluators.harness.answers.answer_gradients import Answers, backward
+from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import Candidate, Failure, LossGradient, scored
@@ -155,8 +155,8 @@ class Table:
 
 def test_choices_of_one_token_are_read_off_one_prompt() -> None:
     model, said = Table(), Table().logits.log_softmax(-1)
-    short = Answers(question="short", texts=((1, 2, 3), (1, 2, 4)), starts=(2, 2), right=1)
-    long = Answers(question="long", texts=((1, 2, 3), (1, 2, 4, 5)), starts=(2, 2), right=1)
+    short = AnswerTokens(question="short", texts=((1, 2, 3), (1, 2, 4)), starts=(2, 2), right=1)
+    long = AnswerTokens(question="long", texts=((1, 2, 3), (1, 2, 4, 5)), starts=(2, 2), right=1)
     found = backward(model, [short, long], {}, batch=4, device=torch.device("cpu"))
     assert model.read == [(2, 3)]  # the prompt, and the prompt with a token of the long choice
     first, second, third = said[2, 3], said[2, 4], said[2, 4] + said[4, 5]

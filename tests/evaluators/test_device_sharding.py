@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators.resident_models.devices.device_sharding import Spread, device_map, layer_list
-from evaluators.resident_models.resident_model import Resident
+from evaluators.resident_models.devices.device_sharding import (
+    DeviceSharding,
+    device_map,
+    layer_list,
+)
+from evaluators.resident_models.resident_model import ResidentModel
 from merging.building.build import build_into
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import plan
@@ -33,8 +37,8 @@ def test_same_answers_as_on_one_device(tiny_model: Any, family: str, tied: bool)
     checkpoints = {name: Checkpoint.open(str(at), name=name) for name, at in folders.items()}
     planned = plan(mean("one", "two"), checkpoints)
     answers = []
-    for spread in (None, Spread(devices=(CPU, CPU), sizes=(1, 1))):
-        resident = Resident(device=CPU, spread=spread)
+    for spread in (None, DeviceSharding(devices=(CPU, CPU), sizes=(1, 1))):
+        resident = ResidentModel(device=CPU, spread=spread)
         skeleton = resident.skeleton(planned, one)
         build_into(planned, checkpoints, skeleton.targets(planned.jobs))
         skeleton.settle()
@@ -54,7 +58,7 @@ def test_same_answers_as_on_one_device(tiny_model: Any, family: str, tied: bool)
 def test_each_part_has_its_place(tiny_model: Any, tied: bool) -> None:
     one = tiny_model(tied=tied, layers=3)
     planned = plan(mean("one"), {"one": Checkpoint.open(str(one), name="one")})
-    model = Resident(device=CPU).skeleton(planned, one).model
+    model = ResidentModel(device=CPU).skeleton(planned, one).model
     layers = layer_list(model, "layers.", 3)
     assert layers == "model.layers"
     assert device_map(model, layers, (0, 0, 1), (FIRST, SECOND)) == {

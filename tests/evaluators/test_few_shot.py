@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from evaluators.harness.answers.prompts import requests_of
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.lm_eval_adapter import catalogue_of, load_tasks
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import EvaluatorError
@@ -27,7 +27,7 @@ generation_kwargs: {{until: ["\\n"], max_gen_toks: 3}}
 metric_list: [{{metric: exact_match}}]
 """
 
-Load = Callable[..., tuple[Asked, ...]]
+Load = Callable[..., tuple[AskedTask, ...]]
 
 
 def rows(first: int, count: int) -> list[dict[str, str]]:
@@ -42,7 +42,7 @@ def load(tmp_path: Path) -> Load:
         data: dict[str, list[dict[str, Any]]],
         specs: dict[str, TaskSpec] | None = None,
         **tasks: str,
-    ) -> tuple[Asked, ...]:
+    ) -> tuple[AskedTask, ...]:
         for name, items in data.items():
             (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, items)))
         files = ", ".join(f"{name}: {name}.jsonl" for name in data)
@@ -55,14 +55,14 @@ def load(tmp_path: Path) -> Load:
     return write
 
 
-def prompts(tasks: tuple[Asked, ...], **fields: Any) -> dict[str, str]:
+def prompts(tasks: tuple[AskedTask, ...], **fields: Any) -> dict[str, str]:
     """The prompt of every question by its id; no chat template, so no model is needed."""
     spec = HarnessSpec(models=(), tasks=(), **fields)
     made = requests_of(tasks, cast(Any, None), spec)
     return {name: requests[0].args[0] for name, requests in made.items()}
 
 
-def shown(tasks: tuple[Asked, ...], **fields: Any) -> dict[str, list[str]]:
+def shown(tasks: tuple[AskedTask, ...], **fields: Any) -> dict[str, list[str]]:
     """The questions shown solved, by the id of the question asked."""
     return {
         name: [line.split("=")[0] for line in prompt.split("\n")[:-1]]
@@ -70,7 +70,7 @@ def shown(tasks: tuple[Asked, ...], **fields: Any) -> dict[str, list[str]]:
     }
 
 
-def asked(tasks: tuple[Asked, ...]) -> set[str]:
+def asked(tasks: tuple[AskedTask, ...]) -> set[str]:
     return {task.documents[q.position]["q"] for task in tasks for q in task.asked()}
 
 

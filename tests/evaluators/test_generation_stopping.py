@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.harness.answers.generation_stopping import settled
 from evaluators.harness.lm_eval_adapter import LanguageModel
-from evaluators.resident_models.encoding_cache import Encodings
+from evaluators.resident_models.encoding_cache import EncodingCache
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_answers_are_those_of_lm_eval(
     answers, took = [], []
     for lm in (
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
-        LanguageModel(known=Encodings(), pretrained=model, tokenizer=tokenizer, batch_size=8),
+        LanguageModel(known=EncodingCache(), pretrained=model, tokenizer=tokenizer, batch_size=8),
     ):
         torch.manual_seed(0)
         before = calls

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.cluster.ray_cluster import Answer, Node
 from evaluators.workers.pool import Result
 from evaluators.workers.scheduling import worker_set
 from evaluators.workers.scheduling.capacity import Need
-from evaluators.workers.scheduling.scheduler import NODE_LOSSES, Dispatch
-from evaluators.workers.scheduling.worker_set import Crew
-from evaluators.workers.worker import Started
+from evaluators.workers.scheduling.scheduler import NODE_LOSSES, Scheduler
+from evaluators.workers.scheduling.worker_set import WorkerSet
+from evaluators.workers.worker import WorkerStart
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
-EVALUATOR = FakeEvaluator(FakeSpec(parents=("a",), tasks=(("one", 1.0),), questions=10))
+EVALUATOR = SyntheticEvaluator(SyntheticSpec(parents=("a",), tasks=(("one", 1.0),), questions=10))
 SOURCE = Source(of=Model("a"), parameters=parameters(weight=1.0))
 RECIPE = Recipe(root=Merge(method="linear", sources=(SOURCE,)))
 CANDIDATE = Candidate(
@@ -59,7 +59,7 @@ class Nodes:
         self, worker: Node, method: str, argument: Any, listener: Callable[[Answer], None]
     ) -> None:
         if method == "start":
-            started = Started(name=f"{worker.id}/1", catalogue=EVALUATOR.catalogue())
+            started = WorkerStart(name=f"{worker.id}/1", catalogue=EVALUATOR.catalogue())
             listener(Answer(value=started))
             return
         self.given += worker.id
@@ -73,22 +73,22 @@ class Nodes:
         """It has no process."""
 
 
-Open = Callable[[Nodes], Dispatch]
+Open = Callable[[Nodes], Scheduler]
 
 
 def hire(nodes: Nodes, **options: Any) -> Any:
     """Sets up a crew of one worker a node."""
     chosen = {"count": None, "inspect": None, "wait": 60.0, **options}
     need = Need(cpus=1.0, gpus=0.0)
-    return partial(Crew, nodes, need, make=lambda gpus: lambda: EVALUATOR, **chosen)
+    return partial(WorkerSet, nodes, need, make=lambda gpus: lambda: EVALUATOR, **chosen)
 
 
 @pytest.fixture
 def opened() -> Iterator[Open]:
     begun = []
 
-    def open_on(nodes: Nodes) -> Dispatch:
-        begun.append(Dispatch(nodes, hire(nodes), timeout=0.2, retries=0, straggler=60.0))
+    def open_on(nodes: Nodes) -> Scheduler:
+        begun.append(Scheduler(nodes, hire(nodes), timeout=0.2, retries=0, straggler=60.0))
         return begun[-1]
 
     yield open_on
@@ -96,7 +96,7 @@ def opened() -> Iterator[Open]:
         one.close()
 
 
-def result_of(dispatch: Dispatch) -> Result:
+def result_of(dispatch: Scheduler) -> Result:
     dispatch.start()
     dispatch.take(CANDIDATE, near="", keep=False)
     found = dispatch.result(60.0)

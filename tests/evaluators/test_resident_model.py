@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evaluators.resident_models.resident_model import (
-    Resident,
     ResidentError,
+    ResidentModel,
     Skeleton,
     choose_device,
 )
@@ -36,7 +36,9 @@ def opened(**folders: Path) -> dict[str, Checkpoint]:
     return {name: Checkpoint.open(str(folder), name=name) for name, folder in folders.items()}
 
 
-def fill(resident: Resident, planned: MergePlan, checkpoints: dict[str, Checkpoint]) -> Skeleton:
+def fill(
+    resident: ResidentModel, planned: MergePlan, checkpoints: dict[str, Checkpoint]
+) -> Skeleton:
     skeleton = resident.skeleton(planned, checkpoints[planned.donor].folder)
     build_into(planned, checkpoints, skeleton.targets(planned.jobs))
     skeleton.settle()
@@ -66,7 +68,7 @@ def test_same_as_from_pretrained(
     write_model(planned, checkpoints, tmp_path / "out")
     expected = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     before = torch.get_rng_state()
-    model = fill(Resident(device=CPU), planned, checkpoints).model
+    model = fill(ResidentModel(device=CPU), planned, checkpoints).model
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(logits(model), logits(expected))
     assert model.dtype == expected.dtype == getattr(torch, dtype)
@@ -87,7 +89,7 @@ def test_depth_and_dtype_get_skeletons_of_their_own(tiny_model: Any, tmp_path: P
         for name, layers in (("one", (0, 3)), ("two", (1, 4)))
     )
     deep = Recipe(root=Merge(method="passthrough", slices=slices))
-    resident = Resident(device=CPU)
+    resident = ResidentModel(device=CPU)
     plans = [plan(recipe, checkpoints) for recipe in (mixed(), deep, mixed("float16"))]
     skeletons = [fill(resident, planned, checkpoints) for planned in plans]
     assert len({id(skeleton) for skeleton in skeletons}) == 3
@@ -107,7 +109,7 @@ def test_other_configs_share_the_weights(tiny_model: Any) -> None:
     config["rope_parameters"]["rope_theta"] = 5.0
     (two / "config.json").write_text(json.dumps(config))
     checkpoints = opened(one=one, two=two)
-    resident = Resident(device=CPU)
+    resident = ResidentModel(device=CPU)
 
     def alone(name: str) -> Skeleton:
         sources = (Source(of=Model(name), parameters=parameters(weight=1.0)),)
@@ -130,7 +132,7 @@ def test_other_configs_share_the_weights(tiny_model: Any) -> None:
 def test_only_a_few_are_kept(tiny_model: Any) -> None:
     one = tiny_model(layers=6)
     checkpoints = opened(one=one)
-    resident = Resident(device=CPU)
+    resident = ResidentModel(device=CPU)
 
     def layers(count: int) -> MergePlan:
         part = Slice(sources=(Source(of=Model("one"), layers=(0, count)),))
@@ -161,7 +163,7 @@ def test_checkpoint_with_other_dtypes_inside(tiny_model: Any, tmp_path: Path) ->
     planned = plan(mixed(), checkpoints)
     write_model(planned, checkpoints, tmp_path / "out")
     expected = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
-    model = fill(Resident(device=CPU), planned, checkpoints).model
+    model = fill(ResidentModel(device=CPU), planned, checkpoints).model
     assert torch.equal(logits(model), logits(expected))
 
 
@@ -169,7 +171,7 @@ def test_broken_logits_are_noticed(tiny_model: Any) -> None:
     one = tiny_model()
     checkpoints = opened(one=one, two=one)
     planned = plan(mixed(), checkpoints)
-    resident = Resident(device=CPU)
+    resident = ResidentModel(device=CPU)
     skeleton = fill(resident, planned, checkpoints)
     logits(skeleton.model)
     assert not skeleton.broken
@@ -190,7 +192,7 @@ def test_rearranged_tensors_are_refused(tmp_path: Path) -> None:
     checkpoints = opened(one=tmp_path)
     sources = (Source(of=Model("one"), parameters=parameters(weight=1.0)),)
     planned = plan(Recipe(root=Merge(method="linear", sources=sources)), checkpoints)
-    skeleton = Resident(device=CPU).skeleton(planned, tmp_path)
+    skeleton = ResidentModel(device=CPU).skeleton(planned, tmp_path)
     with pytest.raises(ResidentError, match=r"experts.*rearranges on load \(MixtralForCausalLM\)"):
         skeleton.targets(planned.jobs)
 
@@ -201,7 +203,7 @@ def test_config_that_does_not_match_the_tensors(tiny_model: Any) -> None:
     (one / "config.json").write_text(json.dumps(config | {"n_inner": 24}))
     checkpoints = opened(one=one, two=one)
     planned = plan(mixed(), checkpoints)
-    skeleton = Resident(device=CPU).skeleton(planned, one)
+    skeleton = ResidentModel(device=CPU).skeleton(planned, one)
     with pytest.raises(ResidentError, match=r"mlp\.c_fc\.weight: expected the shape \(32, 24\)"):
         skeleton.targets(planned.jobs)
 
@@ -212,7 +214,7 @@ def test_unknown_architecture(tiny_model: Any) -> None:
     (one / "config.json").write_text(json.dumps(config | {"model_type": "abacus"}))
     checkpoints = opened(one=one, two=one)
     with pytest.raises(ResidentError, match=r"model one: transformers cannot make it: .*abacus"):
-        Resident(device=CPU).skeleton(plan(mixed(), checkpoints), one)
+        ResidentModel(device=CPU).skeleton(plan(mixed(), checkpoints), one)
 
 
 def test_devices() -> None:
@@ -256,7 +258,7 @@ def test_depths_in_turn_read_no_weights_and_generate_as_if_loaded(
         raise AssertionError("a model was loaded from disk")
 
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", refused)
-    resident = Resident(device=CPU)
+    resident = ResidentModel(device=CPU)
     for number in (0, 1, 2, 1, 0, 2):
         skeleton = fill(resident, plans[number], checkpoints)
         assert torch.equal(skeleton.model.generate(ids, **settings), expected[number])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.protocol import Candidate, EvaluatorError, Failure, FailureKind, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec, contributions
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec, contributions
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.recipes.recipe import (
     ByFilter,
@@ -25,7 +25,7 @@ from spaces.recipes.recipe import (
     parameters,
 )
 
-SPEC = FakeSpec(parents=("math", "code", "text"), tasks=(("sums", 1.0), ("lists", 2.0)))
+SPEC = SyntheticSpec(parents=("math", "code", "text"), tasks=(("sums", 1.0), ("lists", 2.0)))
 
 
 def arithmetic(**weights: Any) -> Recipe:
@@ -44,8 +44,8 @@ def linear(**weights: float) -> Merge:
     return Merge(method="linear", sources=sources)
 
 
-def score(recipe: Recipe, spec: FakeSpec = SPEC) -> Score:
-    evaluator = FakeEvaluator(spec)
+def score(recipe: Recipe, spec: SyntheticSpec = SPEC) -> Score:
+    evaluator = SyntheticEvaluator(spec)
     asked = tuple(question.id for question in evaluator.catalogue().questions)
     result = evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=asked))
     assert isinstance(result, Score)
@@ -53,7 +53,7 @@ def score(recipe: Recipe, spec: FakeSpec = SPEC) -> Score:
 
 
 def test_mixing_beats_every_parent_and_there_is_an_optimum_inside() -> None:
-    spec = FakeSpec(parents=SPEC.parents, tasks=(("a", 1.0), ("b", 1.0), ("c", 1.0)))
+    spec = SyntheticSpec(parents=SPEC.parents, tasks=(("a", 1.0), ("b", 1.0), ("c", 1.0)))
 
     def value(**weights: float) -> float:
         return score(arithmetic(**weights), spec).value
@@ -148,11 +148,11 @@ def test_every_number_counts(
 
 
 def test_lower_is_better_counts_the_wrong_answers() -> None:
-    other = FakeSpec(parents=SPEC.parents, tasks=SPEC.tasks, lower_is_better=("sums",))
+    other = SyntheticSpec(parents=SPEC.parents, tasks=SPEC.tasks, lower_is_better=("sums",))
     recipe = arithmetic(math=0.4)
     right, wrong = score(recipe).tasks[0], score(recipe, other).tasks[0]
     assert right.value + wrong.value == pytest.approx(1.0)
-    assert not FakeEvaluator(other).catalogue().tasks[0].higher_is_better
+    assert not SyntheticEvaluator(other).catalogue().tasks[0].higher_is_better
 
 
 def _heavy(recipe: Recipe) -> bool:
@@ -160,10 +160,10 @@ def _heavy(recipe: Recipe) -> bool:
 
 
 def test_failures_by_order() -> None:
-    spec = FakeSpec(
+    spec = SyntheticSpec(
         parents=SPEC.parents, tasks=SPEC.tasks, fail_when=_heavy, failure=FailureKind.OUT_OF_MEMORY
     )
-    evaluator = FakeEvaluator(spec)
+    evaluator = SyntheticEvaluator(spec)
     asked = tuple(question.id for question in evaluator.catalogue().questions)
     bad = evaluator.evaluate(Candidate(id=0, recipe=arithmetic(math=1.0), questions=asked))
     good = evaluator.evaluate(Candidate(id=1, recipe=arithmetic(code=1.0), questions=asked))
@@ -173,8 +173,8 @@ def test_failures_by_order() -> None:
 
 
 def test_a_share_of_recipes_fails() -> None:
-    spec = FakeSpec(parents=SPEC.parents, tasks=SPEC.tasks, questions=2, fail_rate=0.3)
-    evaluator = FakeEvaluator(spec)
+    spec = SyntheticSpec(parents=SPEC.parents, tasks=SPEC.tasks, questions=2, fail_rate=0.3)
+    evaluator = SyntheticEvaluator(spec)
     asked = tuple(question.id for question in evaluator.catalogue().questions)
     results = [
         evaluator.evaluate(Candidate(id=n, recipe=arithmetic(math=n / 200), questions=asked))
@@ -184,14 +184,14 @@ def test_a_share_of_recipes_fails() -> None:
 
 
 def test_travels_to_workers() -> None:
-    make = pickle.loads(pickle.dumps(partial(FakeEvaluator, SPEC)))
-    assert make().catalogue() == FakeEvaluator(SPEC).catalogue()
+    make = pickle.loads(pickle.dumps(partial(SyntheticEvaluator, SPEC)))
+    assert make().catalogue() == SyntheticEvaluator(SPEC).catalogue()
 
 
 def test_impossible_specs() -> None:
-    spec = FakeSpec(parents=(), tasks=(("a", 0.0), ("a", 1.0)), questions=0, fail_rate=2.0)
+    spec = SyntheticSpec(parents=(), tasks=(("a", 0.0), ("a", 1.0)), questions=0, fail_rate=2.0)
     with pytest.raises(EvaluatorError) as caught:
-        FakeEvaluator(spec)
+        SyntheticEvaluator(spec)
     assert len(caught.value.problems) == 5
     with pytest.raises(EvaluatorError, match="tasks: expected at least one"):
-        FakeEvaluator(FakeSpec(parents=("a",), tasks=()))
+        SyntheticEvaluator(SyntheticSpec(parents=("a",), tasks=()))

@@ -31,7 +31,7 @@ from evaluators.resident_models.devices.batch_size import (
     sequence_bytes,
 )
 from evaluators.resident_models.devices.free_memory import free_bytes, left_in_cgroups
-from evaluators.resident_models.encoding_cache import Encodings
+from evaluators.resident_models.encoding_cache import EncodingCache
 from merging.building.output_checks import NonFiniteError
 from merging.planning.merge_plan import PlanError
 
@@ -217,7 +217,7 @@ def test_encodings_are_made_once_and_bounded() -> None:
     def encode(text: str) -> Any:
         return lambda: made.append(text) or [ord(letter) for letter in text]
 
-    known = Encodings(room=5)
+    known = EncodingCache(room=5)
     for text in ("abc", "abc", "de", "xyz", "xyz"):
         assert known.get(text, None, encode(text)) == [ord(letter) for letter in text]
     assert made == ["abc", "de", "xyz", "xyz"]

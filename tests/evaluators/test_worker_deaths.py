@@ -6,9 +6,9 @@ import pytest
 
 from evaluators.protocol import Candidate, EvaluatorError, FailureKind
 from evaluators.workers.cluster.cluster_access import asks_for_token, knock, no_token
-from evaluators.workers.cluster.node_census import Census
+from evaluators.workers.cluster.node_census import NodeCensus
 from evaluators.workers.cluster.ray_cluster import Answer, Trouble
-from evaluators.workers.scheduling.worker_slots import Job, loss_of
+from evaluators.workers.scheduling.worker_slots import SubmittedCandidate, loss_of
 from evaluators.workers.worker_deaths import Death, Vitals, death_of, ending_of
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -64,7 +64,9 @@ def test_what_is_said_of_a_loss(
     trouble: Trouble, node: str, death: Death, kind: str, words: str
 ) -> None:
     made = Candidate(id=1, recipe=RECIPE, questions=("q",))
-    found = loss_of(Job(candidate=made, posts=[], losses=1), Answer(trouble=trouble), node, death)
+    found = loss_of(
+        SubmittedCandidate(candidate=made, posts=[], losses=1), Answer(trouble=trouble), node, death
+    )
     assert found.kind is FailureKind(kind)
     assert words in found.message
 
@@ -79,7 +81,7 @@ def test_a_census_whose_answer_never_comes(monkeypatch: pytest.MonkeyPatch) -> N
             raise OSError("gone")
         return len(asked)
 
-    census = Census(ask)
+    census = NodeCensus(ask)
     assert census.latest() in (1, 2)
     for _ in range(100):
         if census.latest() > 3:  # it is asked again after an error

@@ -13,14 +13,14 @@ import pytest
 
 from evaluators.harness.lm_eval_adapter import check
 from evaluators.protocol import EvaluatorError
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.cluster.node_check import NodeCheck
 from evaluators.workers.cluster.ray_cluster import Answer, Listener, Node
 from evaluators.workers.scheduling import worker_set
 from evaluators.workers.scheduling.capacity import Need, rooms, short
-from evaluators.workers.scheduling.stragglers import Pace
-from evaluators.workers.scheduling.worker_set import Crew
-from evaluators.workers.worker import Started
+from evaluators.workers.scheduling.stragglers import RecentTimes
+from evaluators.workers.scheduling.worker_set import WorkerSet
+from evaluators.workers.worker import WorkerStart
 from merging.checkpoints.checkpoint import Checkpoint
 
 
@@ -60,7 +60,7 @@ def test_what_is_short() -> None:
 
 
 def test_stragglers_by_time_and_by_questions() -> None:
-    pace = Pace(least=10.0)
+    pace = RecentTimes(least=10.0)
     assert pace.limit(questions=100) == 10.0
     for seconds in (20.0, 20.0, 20.0, 500.0):
         pace.note(seconds, questions=100)
@@ -96,9 +96,11 @@ class Asked:
 
     def call(self, worker: int, method: str, argument: Any, listener: Listener) -> None:
         if worker > self.silent:
-            made = FakeEvaluator(FakeSpec(parents=("math",), tasks=(("a", 1.0),), questions=2))
+            made = SyntheticEvaluator(
+                SyntheticSpec(parents=("math",), tasks=(("a", 1.0),), questions=2)
+            )
             catalogue = None if self.problems else made.catalogue()
-            started = Started(name=f"w{worker}", catalogue=catalogue, problems=self.problems)
+            started = WorkerStart(name=f"w{worker}", catalogue=catalogue, problems=self.problems)
             self.answers.append(partial(listener, Answer(value=started)))
 
     def kill(self, worker: int) -> None:
@@ -109,8 +111,8 @@ class Asked:
             self.answers.pop(0)()
 
 
-def hired(cluster: Any, *, wait: float) -> Crew:
-    return Crew(
+def hired(cluster: Any, *, wait: float) -> WorkerSet:
+    return WorkerSet(
         cluster, Need(cpus=1.0, gpus=0.0), count=1, make=lambda _: lambda: None,  # type: ignore[arg-type, return-value]
         inspect=None, wait=wait, enqueue=lambda act: act(), orphaned=lambda *_: None,
     )  # fmt: skip
@@ -199,11 +201,13 @@ def test_another_program_on_a_node(looked: NodeCheck) -> None:
 def test_a_node_asks_an_evaluator_of_a_users_own(looked: NodeCheck, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
-        "from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec\n"
+        "from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec\n"
         "def make(spec):\n"
         "    return FakeEvaluator(FakeSpec(parents=('math',), tasks=(('one', 1.0),)))\n"
     )
-    expected = FakeEvaluator(FakeSpec(parents=("math",), tasks=(("one", 1.0),))).catalogue()
+    expected = SyntheticEvaluator(
+        SyntheticSpec(parents=("math",), tasks=(("one", 1.0),))
+    ).catalogue()
     there = replace(looked, evaluator=f"{own}:make", catalogue=expected)
     assert pickle.loads(pickle.dumps(there))() == ()
     other = replace(there, catalogue=looked.catalogue)

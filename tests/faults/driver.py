@@ -9,7 +9,7 @@ from functools import partial
 import optuna
 from rich.console import Console
 
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, SerialPool
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
@@ -23,7 +23,7 @@ from tests.faults.witness import witness
 # What Optuna loads late, loaded before drivers are forked.
 optuna.create_study(storage="sqlite:///:memory:").ask()
 
-SPEC = FakeSpec(
+SPEC = SyntheticSpec(
     parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), questions=120, seconds=0.004
 )
 
@@ -33,7 +33,7 @@ def make_study(location: str, config: str) -> Store:
     settings = RunConfig.from_text(config)
     manifest, _ = manifest_of(
         settings,
-        FakeEvaluator(SPEC).catalogue(),
+        SyntheticEvaluator(SPEC).catalogue(),
         settings.space(4),
         book=read_book(settings),
         checkpoints={},
@@ -69,7 +69,7 @@ search: {{trials: {trials}, sampler: random, seed: 1, validate: 2}}
 """
     with opened(make_study(location, config)) as store:
         store.hold()
-        pool = SerialPool(partial(FakeEvaluator, replace(SPEC, seconds=0.0)))
+        pool = SerialPool(partial(SyntheticEvaluator, replace(SPEC, seconds=0.0)))
         quiet = LogMonitor(Console(quiet=True))
         Session(store, config_of(store, Overrides()), pool=pool, monitor=quiet).run()
 

@@ -33,9 +33,9 @@ PAGE = blocks(ROOT / "docs" / "cluster.md")
 EVALUATOR = """
 import socket, time
 from pathlib import Path
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 
-class Slow(FakeEvaluator):
+class Slow(SyntheticEvaluator):
     def evaluate(self, candidate):
         here, host = Path(__file__).parent, socket.gethostname()
         with open(here / f"begun-{host}", "a") as file:
@@ -47,7 +47,7 @@ class Slow(FakeEvaluator):
         return super().evaluate(candidate)
 
 def make(spec):
-    return Slow(FakeSpec(parents=("math", "code"), tasks=(("one", 1.0),), questions=100))
+    return Slow(SyntheticSpec(parents=("math", "code"), tasks=(("one", 1.0),), questions=100))
 """
 
 

@@ -18,9 +18,9 @@ from runs.storage.store import Store
 
 EVALUATOR = """
 import os, signal, sys, time
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 
-class Slow(FakeEvaluator):
+class Slow(SyntheticEvaluator):
     def evaluate(self, candidate):
         time.sleep(0.1)
         if os.path.exists("death"):
@@ -28,7 +28,7 @@ class Slow(FakeEvaluator):
         return super().evaluate(candidate)
 
 def make(spec):
-    return Slow(FakeSpec(parents=("math", "code"), tasks=(("one", 1.0),), questions=100))
+    return Slow(SyntheticSpec(parents=("math", "code"), tasks=(("one", 1.0),), questions=100))
 """
 
 pytestmark = pytest.mark.timeout(900)

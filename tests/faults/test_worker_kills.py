@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from evaluators.protocol import Candidate, EvaluatorError, EvaluatorFactory, Failure, FailureKind
-from evaluators.synthetic_evaluator import FakeEvaluator
+from evaluators.synthetic_evaluator import SyntheticEvaluator
 from evaluators.workers.ray_pool import RayPool
 from evaluators.workers.scheduling import scheduler
 from runs.activity.worker_register import attended
@@ -229,7 +229,7 @@ def test_a_candidate_whose_nodes_go_away_is_given_up(cluster: Cluster) -> None:
 
 def loses_its_node(address: str, process: int) -> None:
     scheduler.NODE_LOSSES = 0  # the first counts
-    make = partial(FakeEvaluator, replace(SPEC, seconds=1000.0))
+    make = partial(SyntheticEvaluator, replace(SPEC, seconds=1000.0))
     pool = RayPool(make, gpus=0.0, address=address, retries=5)
     questions = tuple(question.id for question in pool.catalogue().questions)
     sources = (Source(of=Model("a"), parameters=parameters(weight=1.0)),)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.protocol import Candidate, Catalogue, Evaluator, Failure, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 
 
 class Witness:
@@ -61,9 +61,9 @@ class Witness:
             os.close(handle)
 
 
-def witness(spec: FakeSpec, log: str) -> Witness:
+def witness(spec: SyntheticSpec, log: str) -> Witness:
     """What a worker makes for itself."""
-    return Witness(FakeEvaluator(spec), Path(log))
+    return Witness(SyntheticEvaluator(spec), Path(log))
 
 
 class Slow:
@@ -95,9 +95,9 @@ class Slow:
         """Nothing to give back."""
 
 
-def slow_witness(spec: FakeSpec, log: str, gate: str, seconds: float) -> Witness:
+def slow_witness(spec: SyntheticSpec, log: str, gate: str, seconds: float) -> Witness:
     """What a worker makes for itself where there has to be time for something to happen."""
-    return Witness(Slow(FakeEvaluator(spec), Path(gate), seconds), Path(log))
+    return Witness(Slow(SyntheticEvaluator(spec), Path(gate), seconds), Path(log))
 
 
 def looked_at(note: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ import torch
 
 from merging.building.build import tensors
 from merging.checkpoints.checkpoint import WHOLE, Checkpoint
-from merging.checkpoints.files.content_hashes import Contents
+from merging.checkpoints.files.content_hashes import ContentHashes
 from merging.planning.merge_plan import plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 LONG_AGO = 1_500_000_000_000_000_000  # ns
@@ -52,12 +52,12 @@ def test_every_byte_counts_and_nothing_is_read_twice(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a", "b", "c")]
     for number, file in enumerate(files):
         file.write_bytes(bytes([number]) * 9_000_000)
-    kept = Contents(tmp_path / "kept")
+    kept = ContentHashes(tmp_path / "kept")
     reading = Reading()
     first = kept.hashes(files, progress=reading)
     assert len(set(first)) == 3
     assert reading.told[-1] == (27_000_000, 27_000_000)
-    later, again = Contents(tmp_path / "kept"), Reading()
+    later, again = ContentHashes(tmp_path / "kept"), Reading()
     assert later.hashes(files, progress=again) == first
     assert kept.hashes(files, progress=again) == first
     assert again.told == []
@@ -70,7 +70,7 @@ def test_every_byte_counts_and_nothing_is_read_twice(tmp_path: Path) -> None:
 def test_what_changed_just_now_is_not_taken_for_known(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"1" * 1000)
-    kept, reading = Contents(tmp_path / "kept"), Reading()
+    kept, reading = ContentHashes(tmp_path / "kept"), Reading()
     assert kept.hashes([file], progress=reading) == kept.hashes([file], progress=reading)
     assert len(reading.told) == 2  # the clock of a disk is coarse
     assert not (tmp_path / "kept").exists()
@@ -81,17 +81,17 @@ def test_what_changed_just_now_is_not_taken_for_known(tmp_path: Path) -> None:
 def test_a_damaged_note_is_read_over(tmp_path: Path, text: str) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"1" * 1000)
-    expected = Contents(tmp_path / "kept").hashes([file])
+    expected = ContentHashes(tmp_path / "kept").hashes([file])
     (note,) = (tmp_path / "kept").iterdir()
     note.write_text(text)
-    assert Contents(tmp_path / "kept").hashes([file]) == expected
+    assert ContentHashes(tmp_path / "kept").hashes([file]) == expected
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"1" * 1000)
     os.utime(file, ns=(LONG_AGO, LONG_AGO))
-    assert Contents(file / "below").hashes([file]) == Contents().hashes([file])
+    assert ContentHashes(file / "below").hashes([file]) == ContentHashes().hashes([file])
 
 
 def retrain_row(folder: Path) -> None:
@@ -127,13 +127,13 @@ def test_statistics_of_a_changed_model_are_not_used(
     base = tiny_model(tmp_path / "base")
     tuned = tiny_model(tmp_path / "tuned", base=base, seed=1)
     folder = tmp_path / "statistics" if kept else None
-    statistics = Statistics(folder)
+    statistics = StatisticsCache(folder)
     source = Source(of=Model("tuned"), parameters=parameters(weight=1.0, density=0.3))
     recipe = Recipe(root=Merge(method="ties", sources=(source,), base=Model("base")))
 
-    def made(used: Statistics | None) -> dict[str, torch.Tensor]:
+    def made(used: StatisticsCache | None) -> dict[str, torch.Tensor]:
         models = {
-            name: Checkpoint.open(str(at), name=name, contents=Contents(folder))
+            name: Checkpoint.open(str(at), name=name, contents=ContentHashes(folder))
             for name, at in (("base", base), ("tuned", tuned))
         }
         return dict(tensors(plan(recipe, models), models, statistics=used))
@@ -145,6 +145,6 @@ def test_statistics_of_a_changed_model_are_not_used(
         stream.seek(info.start + 3 * info.shape[1] * 4)
         stream.write(torch.full((info.shape[1],), 9.0).numpy().tobytes())
     expected = made(None)
-    for used in (statistics, Statistics(folder)):
+    for used in (statistics, StatisticsCache(folder)):
         found = made(used)
         assert all(torch.equal(found[one], expected[one]) for one in expected)

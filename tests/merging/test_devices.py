@@ -21,18 +21,18 @@ from merging.building.build import build_into, tensors, write_model
 from merging.building.output_checks import NonFiniteError
 from merging.building.tensor_sources import (
     CopyingCarrier,
-    Mapped,
+    MappedTensors,
     PinnedCarrier,
-    Resident,
-    Streamed,
-    Supply,
+    ResidentTensors,
+    StreamedTensors,
+    TensorSource,
 )
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.random_masks import MaskKey, keep
 from merging.kernels.torch_kernels.merge_kernels import MERGES
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
 from merging.planning.merge_plan import MergePlan, plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit import from_yaml
 from spaces.recipes.recipe import Recipe
@@ -102,15 +102,15 @@ def test_every_method_with_every_feature(
     assert not differences(found, expected)
 
 
-def supplies(checkpoints: Checkpoints, device: torch.device) -> dict[str, Supply]:
+def supplies(checkpoints: Checkpoints, device: torch.device) -> dict[str, TensorSource]:
     """Ways for parents to come to a device."""
-    source = Mapped()
+    source = MappedTensors()
     places = {one: dict.fromkeys(one.tensors, device) for one in checkpoints.values()}
     carrier = PinnedCarrier() if device.type == "cuda" else CopyingCarrier()
     return {
         "mapped": source,
-        "resident": Resident(source, places),
-        "streamed": Streamed(source, carrier),
+        "resident": ResidentTensors(source, places),
+        "streamed": StreamedTensors(source, carrier),
     }
 
 
@@ -128,7 +128,7 @@ def test_every_way_and_every_chunk(
             assert not differences(found, expected), (way, chunk)
             assert seen == fingerprint
     for kept in (None, tmp_path / "kept", tmp_path / "kept"):
-        found, seen = built(made, checkpoints, device, statistics=Statistics(kept))
+        found, seen = built(made, checkpoints, device, statistics=StatisticsCache(kept))
         assert not differences(found, expected), kept
         assert seen == fingerprint
     assert write_model(made, checkpoints, tmp_path / "out", device=device) == fingerprint
@@ -140,7 +140,7 @@ def test_statistics_are_the_same(
 ) -> None:
     """So that a run may begin on one kind of machine and go on on another."""
     for place, folder in ((CPU, tmp_path / "cpu"), (device, tmp_path / "device")):
-        known = Statistics(folder)
+        known = StatisticsCache(folder)
         for method in METHODS.values():
             made, checkpoints = planned(document(method, "none", wide[dtype]))
             built(made, checkpoints, place, statistics=known)
@@ -196,7 +196,7 @@ def test_other_recipes(
     made = plan(Recipe.from_dict({"merge": merge, "dtype": dtype}), checkpoints)
     expected, fingerprint = built(made, checkpoints, CPU)
     for supply in supplies(checkpoints, device).values():
-        for statistics in (None, Statistics(), Statistics(tmp_path / "kept")):
+        for statistics in (None, StatisticsCache(), StatisticsCache(tmp_path / "kept")):
             found, seen = built(
                 made, checkpoints, device, supply=supply, statistics=statistics, chunk=1
             )

@@ -22,7 +22,7 @@ from merging.kernels.torch_kernels.merge_kernels import AT_ONCE, MERGES
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
 from merging.planning.merge_plan import plan
 from merging.tensor_statistics import statistics_scope
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -211,7 +211,7 @@ def test_one_fingerprint_natively_or_not(
             torch.set_num_threads(count)
             for chunk in (None, 2 * BLOCK, 1 << 20):
                 assert built(chunk=chunk) == expected
-            assert built(statistics=Statistics(tmp_path / "statistics")) == expected
+            assert built(statistics=StatisticsCache(tmp_path / "statistics")) == expected
             out = tmp_path / f"out{count}"
             assert write_model(made, family, out) == expected
             assert fingerprint_checkpoint(Checkpoint.open(str(out), name="out")) == expected
@@ -241,7 +241,7 @@ def test_shared_sub_trees_are_computed_once(
 def test_scope_names_only_what_it_was_given() -> None:
     tensor, base = torch.ones(4), torch.zeros(4)
     assert statistics_scope.active() is None
-    with statistics_scope.scope(Statistics()) as scope:
+    with statistics_scope.scope(StatisticsCache()) as scope:
         assert scope is not None
         scope.add(tensor, "a")
         assert scope.name(tensor, None) == "a"

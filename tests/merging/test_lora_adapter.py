@@ -18,7 +18,7 @@ from merging.building.build import tensors, write_model
 from merging.building.fingerprint import fingerprint_checkpoint
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
 from merging.planning.merge_plan import plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipes.recipe import Recipe
 
@@ -384,7 +384,7 @@ def test_changed_tensors_are_kept_in_the_folder(tiny_model: Any, tmp_path: Path)
     planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
     expected = dict(tensors(planned, checkpoints))
     for again in (False, True):
-        store = Statistics(tmp_path / "statistics")
+        store = StatisticsCache(tmp_path / "statistics")
         found = dict(tensors(planned, checkpoints, statistics=store))
         assert store.computed == (0 if again else len(checkpoints["tuned"].changes))
         for name, tensor in expected.items():

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from merging.building.build import build_into
 from merging.building.output_checks import NonFiniteError
-from merging.building.tensor_sources import CopyingCarrier, Mapped, Resident, Streamed, Supply, Want
+from merging.building.tensor_sources import (
+    CopyingCarrier,
+    MappedTensors,
+    ResidentTensors,
+    StreamedTensors,
+    TensorSource,
+    Want,
+)
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.memory_plan import (
     Capacity,
@@ -26,7 +33,7 @@ from merging.planning.memory_plan import (
     split,
 )
 from merging.planning.merge_plan import plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -156,13 +163,13 @@ TIES = {
 }
 
 
-def supplies(checkpoints: dict[str, Checkpoint]) -> list[Supply]:
-    source = Mapped()
+def supplies(checkpoints: dict[str, Checkpoint]) -> list[TensorSource]:
+    source = MappedTensors()
     places = {one: dict.fromkeys(one.tensors, CPU) for one in checkpoints.values()}
     return [
         source,
-        Resident(source, places),
-        *(Streamed(source, CopyingCarrier(), ahead=ahead) for ahead in (0, 1, 1000)),
+        ResidentTensors(source, places),
+        *(StreamedTensors(source, CopyingCarrier(), ahead=ahead) for ahead in (0, 1, 1000)),
     ]
 
 
@@ -172,7 +179,7 @@ def test_every_way_gives_the_same_bits(tiny_family: dict[str, Path]) -> None:
     found = set()
     for supply in supplies(checkpoints):
         targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in planned.jobs}
-        for statistics in (None, Statistics()):
+        for statistics in (None, StatisticsCache()):
             found.add(
                 build_into(planned, checkpoints, targets, statistics=statistics, supply=supply)
             )
@@ -183,14 +190,14 @@ def test_streams_run_ahead_no_further_than_asked(tiny_family: dict[str, Path]) -
     checkpoint = Checkpoint.open(str(tiny_family["base"]), name="base")
     begun: list[str] = []
 
-    class Noting(Mapped):
+    class Noting(MappedTensors):
         def read(self, checkpoint: Checkpoint, name: str) -> torch.Tensor:
             begun.append(name)
             return super().read(checkpoint, name)
 
     names = list(checkpoint.tensors)
     wants = [Want(stored={("base", name): (checkpoint, name)}, device=CPU) for name in names]
-    stream = Streamed(Noting(), CopyingCarrier(), ahead=2).stream(wants)
+    stream = StreamedTensors(Noting(), CopyingCarrier(), ahead=2).stream(wants)
     for at, name in enumerate(names):
         assert torch.equal(next(stream)["base", name], checkpoint.tensor(name))
         assert len(begun) <= at + 3

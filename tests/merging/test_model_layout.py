@@ -9,7 +9,7 @@ import torch
 
 from merging.checkpoints.files.model_layout import (
     LayerPattern,
-    Layout,
+    ModelLayout,
     find_layers,
     is_buffer,
     is_head,
@@ -116,9 +116,9 @@ def test_head_or_not() -> None:
     assert not is_head("lm_head.bias")
 
 
-def layout(names: list[str]) -> Layout:
+def layout(names: list[str]) -> ModelLayout:
     info = TensorInfo(dtype=torch.float32, shape=(2,), file=Path("x"), start=0, end=8)
-    return Layout.of(dict.fromkeys(names, info), find_layers(names))
+    return ModelLayout.of(dict.fromkeys(names, info), find_layers(names))
 
 
 def test_names_with_and_without_root_match() -> None:

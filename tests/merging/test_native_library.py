@@ -27,7 +27,7 @@ from merging.planning.merge_plan import plan
 from merging.tensor_statistics import series_sums, statistics_scope
 from merging.tensor_statistics.inner_products import _norm_and_largest, gram
 from merging.tensor_statistics.order_statistics import count_magnitudes, trim
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.recipes.recipe import Merge, Recipe, merges
 from spaces.sampling.draw import draw
@@ -200,7 +200,7 @@ def test_thresholds_are_the_same(dtype: torch.dtype, delta: bool) -> None:
             expected = [trim(one, count, chunk=BLOCK) for count in counts]
             native_library.warm_up()
             assert [trim(one, count, chunk=BLOCK) for count in counts] == expected
-            statistics = Statistics()  # of known tensors: within a bin of magnitudes
+            statistics = StatisticsCache()  # of known tensors: within a bin of magnitudes
             for _ in range(2):
                 with statistics_scope.scope(statistics) as scope:
                     assert scope is not None
@@ -262,10 +262,10 @@ def test_candidates_of_a_search_have_the_same_fingerprints(tiny_model: Any) -> N
     drawn = [draw(space, study.ask()) for _ in range(60)]
 
     def fingerprints() -> list[str]:
-        statistics = Statistics()
+        statistics = StatisticsCache()
         return [built(one, statistics) for one in drawn]
 
-    def built(recipe: Recipe, statistics: Statistics) -> str:
+    def built(recipe: Recipe, statistics: StatisticsCache) -> str:
         made = plan(recipe, checkpoints)
         targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
         return build_into(made, checkpoints, targets, statistics=statistics)

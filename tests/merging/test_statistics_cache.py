@@ -23,7 +23,7 @@ from merging.planning.merge_plan import plan
 from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.inner_products import gram, norm_ratios
 from merging.tensor_statistics.order_statistics import count_magnitudes, trim
-from merging.tensor_statistics.statistics_cache import PLACE_STEP, Magnitudes, Statistics
+from merging.tensor_statistics.statistics_cache import PLACE_STEP, Magnitudes, StatisticsCache
 from spaces.recipes.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_thresholds_are_the_same_known_or_not(dtype: torch.dtype) -> None:
     total = series.tensor.numel()
     counts = (1, 2, BLOCK, total // 3, total // 2, total - 1, total)
     expected = [trim(series, count, chunk=BLOCK) for count in counts]
-    with statistics_scope.scope(Statistics()) as scope:
+    with statistics_scope.scope(StatisticsCache()) as scope:
         assert scope is not None
         scope.add(series.tensor, "math")
         assert series.minus is not None
@@ -100,7 +100,7 @@ def test_norms_and_products_are_the_same_known_or_not() -> None:
     series = delta(torch.bfloat16)
     drop = Dropped(key=MaskKey(seed=0, model="a", tensor="x"), density=0.3)
     expected = norm_ratios([series], [drop], chunk=BLOCK), gram([series, series], chunk=BLOCK)
-    with statistics_scope.scope(Statistics()) as scope:
+    with statistics_scope.scope(StatisticsCache()) as scope:
         assert scope is not None
         assert series.minus is not None
         scope.add(series.tensor, "math")
@@ -112,11 +112,11 @@ def test_norms_and_products_are_the_same_known_or_not() -> None:
 
 
 def test_kept_in_a_folder(tmp_path: Path) -> None:
-    first = Statistics(tmp_path / "deep" / "folder")
+    first = StatisticsCache(tmp_path / "deep" / "folder")
     first.magnitudes("a", lambda: made(1.5))
     first.number("products", "a * b", lambda: 0.1)
     first.flush()
-    second = Statistics(tmp_path / "deep" / "folder")
+    second = StatisticsCache(tmp_path / "deep" / "folder")
     found = second.magnitudes("a", never)
     assert (found.bits.tolist(), found.counts.tolist(), found.norm) == ([9, 5], [1, 4], 1.5)
     assert second.number("products", "a * b", never) == 0.1
@@ -162,39 +162,39 @@ def emptied(file: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncated, altered, emptied])
 def test_broken_files_are_computed_anew(harm: Any, tmp_path: Path) -> None:
-    first = Statistics(tmp_path)
+    first = StatisticsCache(tmp_path)
     first.magnitudes("a", lambda: made(1.5))
     first.number("products", "x", lambda: 0.1)
     first.flush()
     for file in tmp_path.iterdir():
         harm(file)
-    second = Statistics(tmp_path)
+    second = StatisticsCache(tmp_path)
     assert second.magnitudes("a", lambda: made(1.5)).norm == 1.5
     assert second.number("products", "x", lambda: 0.1) == 0.1
     assert second.computed == 2
     second.flush()
-    third = Statistics(tmp_path)
+    third = StatisticsCache(tmp_path)
     third.magnitudes("a", never)
     assert third.number("products", "x", never) == 0.1
 
 
 def test_a_file_under_the_name_of_another_is_not_taken(tmp_path: Path) -> None:
-    store = Statistics(tmp_path)
+    store = StatisticsCache(tmp_path)
     store.magnitudes("a", lambda: made(1.0))
     (first,) = tmp_path.iterdir()
     store.magnitudes("b", lambda: made(2.0))
     (second,) = set(tmp_path.iterdir()) - {first}
     second.write_bytes(first.read_bytes())
-    assert Statistics(tmp_path).magnitudes("b", lambda: made(3.0)).norm == 3.0
+    assert StatisticsCache(tmp_path).magnitudes("b", lambda: made(3.0)).norm == 3.0
 
 
 def test_numbers_of_two_processes_are_joined(tmp_path: Path) -> None:
-    stores = [Statistics(tmp_path), Statistics(tmp_path)]
+    stores = [StatisticsCache(tmp_path), StatisticsCache(tmp_path)]
     for number, store in enumerate(stores):
         store.number("products", f"pair {number}", lambda: 0.5)
     for store in stores:
         store.flush()
-    third = Statistics(tmp_path)
+    third = StatisticsCache(tmp_path)
     assert third.number("products", "pair 0", never) == third.number("products", "pair 1", never)
     (file,) = tmp_path.glob("*.json")
     assert json.loads(file.read_text().splitlines()[1])["pair 0"] == (0.5).hex()
@@ -204,7 +204,7 @@ def build(models: dict[str, str], folder: str) -> str:
     checkpoints = {name: Checkpoint.open(at, name=name) for name, at in models.items()}
     made = plan(Recipe.from_dict({"merge": TIES}), checkpoints)
     targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
-    return build_into(made, checkpoints, targets, statistics=Statistics(Path(folder)))
+    return build_into(made, checkpoints, targets, statistics=StatisticsCache(Path(folder)))
 
 
 BUILD = """
@@ -212,7 +212,7 @@ import json, sys
 from pathlib import Path
 import torch
 from merging.building.build import build_into
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import plan
 from spaces.recipes.recipe import Recipe
@@ -221,7 +221,7 @@ models, merge, folder = json.loads(sys.argv[1])
 checkpoints = {name: Checkpoint.open(at, name=name) for name, at in models.items()}
 made = plan(Recipe.from_dict({"merge": merge}), checkpoints)
 targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in made.jobs}
-print(build_into(made, checkpoints, targets, statistics=Statistics(Path(folder))))
+print(build_into(made, checkpoints, targets, statistics=StatisticsCache(Path(folder))))
 """
 
 
@@ -247,8 +247,10 @@ def test_builds_with_and_without(merge: Any, tiny_family: dict[str, Path], tmp_p
     planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
     targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in planned.jobs}
     expected = build_into(planned, checkpoints, targets)
-    assert build_into(planned, checkpoints, targets, statistics=Statistics(tmp_path)) == expected
-    again = Statistics(tmp_path)
+    assert (
+        build_into(planned, checkpoints, targets, statistics=StatisticsCache(tmp_path)) == expected
+    )
+    again = StatisticsCache(tmp_path)
     assert build_into(planned, checkpoints, targets, statistics=again) == expected
     assert again.computed == 0
 
@@ -265,7 +267,7 @@ def test_a_changed_model_finds_nothing(tiny_model: Any, tmp_path: Path) -> None:
         merge = TIES | {"sources": [{"of": "math"}]}
         planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
         targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in planned.jobs}
-        store = Statistics(tmp_path)
+        store = StatisticsCache(tmp_path)
         build_into(planned, checkpoints, targets, statistics=store)
         assert store.computed == computed * len(planned.jobs)
 
@@ -274,7 +276,7 @@ def test_a_folder_that_cannot_be_made_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    store = Statistics(tmp_path / "file" / "statistics")
+    store = StatisticsCache(tmp_path / "file" / "statistics")
     assert store.magnitudes("a", lambda: made(1.0)).norm == 1.0
     assert store.mapped("ranks", "a", lambda: torch.ones(3)).tolist() == [1, 1, 1]
     store.number("products", "x", lambda: 0.1)
@@ -285,7 +287,7 @@ def test_a_folder_that_cannot_be_made_is_said_once(
 
 def test_a_full_disk_gets_no_large_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("merging.tensor_statistics.statistics_cache.SPARE_DISK", 1 << 62)
-    store = Statistics(tmp_path)
+    store = StatisticsCache(tmp_path)
     assert store.mapped("ranks", "a", lambda: torch.ones(3)).tolist() == [1, 1, 1]
     assert not list(tmp_path.iterdir())
     assert store.mapped("ranks", "a", lambda: torch.zeros(3)).tolist() == [0, 0, 0]
@@ -293,20 +295,20 @@ def test_a_full_disk_gets_no_large_tensors(tmp_path: Path, monkeypatch: pytest.M
 
 def test_ranks_are_kept_and_checked(tmp_path: Path) -> None:
     ranks = torch.tensor([2, 0, 1], dtype=torch.int16)
-    assert Statistics(tmp_path).mapped("ranks", "a", lambda: ranks).tolist() == [2, 0, 1]
-    assert Statistics(tmp_path).mapped("ranks", "a", never).tolist() == [2, 0, 1]
+    assert StatisticsCache(tmp_path).mapped("ranks", "a", lambda: ranks).tolist() == [2, 0, 1]
+    assert StatisticsCache(tmp_path).mapped("ranks", "a", never).tolist() == [2, 0, 1]
     (file,) = tmp_path.iterdir()
     truncated(file)
-    assert Statistics(tmp_path).mapped("ranks", "a", lambda: ranks + 1).tolist() == [3, 1, 2]
-    assert Statistics(tmp_path).mapped("ranks", "a", never).tolist() == [3, 1, 2]
-    assert Statistics().mapped("ranks", "a", lambda: ranks) is ranks
+    assert StatisticsCache(tmp_path).mapped("ranks", "a", lambda: ranks + 1).tolist() == [3, 1, 2]
+    assert StatisticsCache(tmp_path).mapped("ranks", "a", never).tolist() == [3, 1, 2]
+    assert StatisticsCache().mapped("ranks", "a", lambda: ranks) is ranks
 
 
 def test_prepared_builds_compute_nothing(tiny_family: dict[str, Path], tmp_path: Path) -> None:
     checkpoints = {n: Checkpoint.open(str(at), name=n) for n, at in tiny_family.items()}
     parents = [checkpoints[name] for name in ("math", "code", "text")]
     seen: list[tuple[int, int]] = []
-    first = Statistics(tmp_path)
+    first = StatisticsCache(tmp_path)
     needs = Needs.of(["ties", "slerp", "nuslerp"], base=True)
     note = lambda *at: seen.append(at)  # noqa: E731
     prepare(parents, checkpoints["base"], first, needs=needs, threads=3, progress=note)
@@ -314,7 +316,7 @@ def test_prepared_builds_compute_nothing(tiny_family: dict[str, Path], tmp_path:
     total = count * (1 + 3)  # its products, and its magnitudes in each parent
     assert seen == [(number, total) for number in range(1, total + 1)]
     assert first.computed == count * (6 + 6 + 3)  # products of parents and deltas; magnitudes
-    second = Statistics(tmp_path)
+    second = StatisticsCache(tmp_path)
     prepare(parents, checkpoints["base"], second, needs=needs)
     for merge in (TIES, SLERP):
         planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
@@ -339,7 +341,7 @@ def test_nan_in_a_parent_names_file_and_tensor(tiny_model: Any) -> None:
     merge = TIES | {"sources": [{"of": "math"}]}
     planned = plan(Recipe.from_dict({"merge": merge}), checkpoints)
     targets = {job.name: torch.empty(job.shape, dtype=job.dtype) for job in planned.jobs}
-    for statistics in (None, Statistics()):
+    for statistics in (None, StatisticsCache()):
         message = f"{name}: expected finite weights.*model math: .*model.safetensors: {name} has"
         with pytest.raises(NonFiniteError, match=message):
             build_into(planned, checkpoints, targets, statistics=statistics)

@@ -11,7 +11,7 @@ from evaluators.protocol import FailureKind, Floor, TaskInfo
 from runs.config.config_checks import key_paths
 from runs.config.config_sections import SAMPLERS
 from runs.config.run_config import RunConfig, json_schema
-from runs.ranking.finalists import Standing
+from runs.ranking.finalists import WinnerStanding
 from runs.ranking.leaderboard import FAILURE_COLUMNS, columns
 from runs.records.record import MEASURES
 from runs.report.report_files import FORMATS
@@ -132,7 +132,7 @@ def test_report_page_has_every_column_with_its_dtype() -> None:
         assert list(found) == list(expected)
 
 
-@pytest.mark.parametrize("name", [*FORMATS, *Standing, *FailureKind])
+@pytest.mark.parametrize("name", [*FORMATS, *WinnerStanding, *FailureKind])
 def test_report_page_names_everything(name: str) -> None:
     assert f"`{name}`" in REPORT
 

@@ -15,13 +15,13 @@ from markdown_it import MarkdownIt
 
 from evaluators.protocol import TaskInfo, TaskScore
 from runs.output_files import replacing
-from runs.ranking.finalists import Against, Entry, Standing
+from runs.ranking.finalists import Against, Entry, WinnerStanding
 from runs.ranking.leaderboard import failures, leaderboard
 from runs.ranking.verdict import verdict
 from runs.records.record import Role
 from runs.report import report_content as content
 from runs.report.html.headline import headline
-from runs.report.learning_summary import Lesson, cost_words
+from runs.report.learning_summary import LearningSummary, cost_words
 from runs.report.report_files import (
     FORMATS,
     FormatError,
@@ -83,10 +83,10 @@ def report(run_records, run_tasks) -> Report:
 
 
 @pytest.fixture
-def lesson() -> Lesson:
+def lesson() -> LearningSummary:
     sources = tuple(source(Model(name), weight=0.25) for name in ("math", "code"))
     merge = Merge(method="task_arithmetic", sources=sources, base=Model("base"))
-    return Lesson(
+    return LearningSummary(
         name="learned by layer",
         recipe=Recipe(root=merge),
         coefficients=2,
@@ -102,7 +102,7 @@ def lesson() -> Lesson:
 
 
 def test_learning_is_in_every_report_for_people_and_programs(
-    report: Report, lesson: Lesson
+    report: Report, lesson: LearningSummary
 ) -> None:
     learned = replace(report, learning=(lesson,))
     row = "| learned by layer | 2 | 12 of 12 | 0.900 | 0.400 | 10 | 1,234 | 12 % | 42 |  |"
@@ -309,27 +309,31 @@ def test_the_headline_names_the_outcome(report: Report) -> None:
 @pytest.mark.parametrize(
     ("parents", "average", "said"),
     [
-        (Standing.BEATS, Standing.AHEAD,
+        (WinnerStanding.BEATS, WinnerStanding.AHEAD,
          "beats every parent; it is ahead of the plain average too, but not beyond doubt"),
-        (Standing.AHEAD, Standing.BEATS,
+        (WinnerStanding.AHEAD, WinnerStanding.BEATS,
          "beats the plain average; it is ahead of every parent too, but not beyond doubt"),
-        (Standing.AHEAD, Standing.AHEAD,
+        (WinnerStanding.AHEAD, WinnerStanding.AHEAD,
          "is ahead of every parent and the plain average, but not beyond doubt"),
-        (Standing.BEATS, Standing.NOT_BETTER,
+        (WinnerStanding.BEATS, WinnerStanding.NOT_BETTER,
          "beats every parent, but is not better than the plain average"),
-        (Standing.AHEAD, Standing.NOT_BETTER, "is not better than the plain average"),
-        (Standing.NOT_BETTER, Standing.NOT_BETTER,
+        (WinnerStanding.AHEAD, WinnerStanding.NOT_BETTER, "is not better than the plain average"),
+        (WinnerStanding.NOT_BETTER, WinnerStanding.NOT_BETTER,
          "is not better than parent 'math' and the plain average"),
     ],
 )  # fmt: skip
 def test_the_headline_says_of_each_group_what_is_so(
-    report: Report, monkeypatch: pytest.MonkeyPatch, parents: Standing, average: Standing, said: str
+    report: Report,
+    monkeypatch: pytest.MonkeyPatch,
+    parents: WinnerStanding,
+    average: WinnerStanding,
+    said: str,
 ) -> None:
     verdict = report.verdict
     assert verdict is not None
     first = verdict.finalists[0].parents
     monkeypatch.setattr(Against, "standing", lambda self, _: parents if self is first else average)
-    judged = replace(verdict, standing=Standing.AHEAD, missing=())
+    judged = replace(verdict, standing=WinnerStanding.AHEAD, missing=())
     assert headline(replace(report, verdict=judged)).text == f"Candidate 4 {said}"
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from evaluators.protocol import TaskInfo, TaskScore
-from runs.ranking.finalists import Entry, Standing
-from runs.ranking.specialists import Change, on_tasks
+from runs.ranking.finalists import Entry, WinnerStanding
+from runs.ranking.specialists import TaskChange, on_tasks
 from runs.ranking.verdict import Verdict, verdict
 from runs.records.record import Role
 from runs.report.html.headline import headline
@@ -61,7 +61,7 @@ def judged(entries: list[Entry]) -> Verdict:
 
 def test_a_win_on_average_names_what_it_loses() -> None:
     found = judged(run({"reverse": 190, "largest": 120}))
-    assert found.standing is Standing.BEATS
+    assert found.standing is WinnerStanding.BEATS
     gained, lost = found.on_tasks
     assert (gained.task, gained.specialist, gained.change) == ("reverse", "parent rev", "gains")
     assert (lost.task, lost.specialist, lost.change) == ("largest", "parent big", "loses")
@@ -82,16 +82,16 @@ def test_another_finalist_that_beats_the_parents_names_its_losses_too() -> None:
         {"reverse": 190, "largest": 110}, {"reverse": 0.8, "largest": 0.6},
     )  # fmt: skip
     found = judged([first, second, rev, big])
-    assert found.standing is Standing.NOT_BETTER
+    assert found.standing is WinnerStanding.NOT_BETTER
     note = found.notes[0]
     assert note.startswith("Candidate 3 beats every parent on average: +0.")
     assert ", corrected for 2 finalists), but loses 15.0 points on 'largest' (-" in note
-    assert [one.change for one in found.on_tasks] == [Change.LOSES, Change.LOSES]
+    assert [one.change for one in found.on_tasks] == [TaskChange.LOSES, TaskChange.LOSES]
 
 
 def test_a_loss_that_may_be_chance_is_not_called_one() -> None:
     found = judged(run({"reverse": 195, "largest": 138}))
-    assert [one.change for one in found.on_tasks] == [Change.GAINS, Change.KEEPS]
+    assert [one.change for one in found.on_tasks] == [TaskChange.GAINS, TaskChange.KEEPS]
     assert "lose" not in found.sentence
     assert (
         "keeps 99 % of 'largest' (-1.0 points against parent 'big', within the noise)"
@@ -113,17 +113,23 @@ def test_the_specialist_is_chosen_by_search_questions() -> None:
     lucky = replace(rev, outcomes={**rev.outcomes, "largest": big.outcomes["largest"]})
     poor = replace(big, outcomes={**big.outcomes, "largest": rev.outcomes["largest"]})
     found = on_tasks([first, lucky, poor], tasks=(LARGEST,), how=HOW)
-    assert [(one.specialist, one.change) for one in found] == [("parent big", Change.GAINS)]
+    assert [(one.specialist, one.change) for one in found] == [("parent big", TaskChange.GAINS)]
     comparable = replace(lucky, expected={"largest": 0.9})
     found = on_tasks([first, comparable, poor], tasks=(LARGEST,), how=HOW)
-    assert [(one.specialist, one.change) for one in found] == [("parent rev", Change.LOSES)]
+    assert [(one.specialist, one.change) for one in found] == [("parent rev", TaskChange.LOSES)]
 
 
 def test_a_task_that_was_not_searched_on_is_compared_with_every_parent() -> None:
     entries = [replace(one, search=()) for one in run({"reverse": 190, "largest": 120})]
     found = {one.task: one for one in on_tasks(entries, tasks=(REVERSE, LARGEST), how=HOW)}
-    assert (found["largest"].specialist, found["largest"].change) == ("parent big", Change.LOSES)
-    assert (found["reverse"].specialist, found["reverse"].change) == ("parent rev", Change.GAINS)
+    assert (found["largest"].specialist, found["largest"].change) == (
+        "parent big",
+        TaskChange.LOSES,
+    )
+    assert (found["reverse"].specialist, found["reverse"].change) == (
+        "parent rev",
+        TaskChange.GAINS,
+    )
     named = on_tasks(run({"reverse": 190, "largest": 120}), tasks=(REVERSE, LARGEST), how=HOW)
     wide, narrow = (found["largest"].difference, named[1].difference)
     assert wide.high - wide.low > narrow.high - narrow.low  # four comparisons instead of two
@@ -141,7 +147,7 @@ def test_less_may_be_better_and_a_unit_stays_its_own() -> None:
 
     parents = [graded(f"parent {at}", Role.PARENT, float(at)) for at in range(2)]
     (one,) = on_tasks([graded("candidate 1", Role.SEARCHED, 0.25), *parents], tasks=(loss,))
-    assert (one.specialist, one.change, one.points) == ("parent 0", Change.LOSES, False)
+    assert (one.specialist, one.change, one.points) == ("parent 0", TaskChange.LOSES, False)
     assert one.difference.value == pytest.approx(-0.25)
     assert math.isnan(one.kept)
 
@@ -189,7 +195,9 @@ def test_losses_are_seldom_said_where_there_are_none() -> None:
                 [("candidate 1", Role.SEARCHED), ("parent a", Role.PARENT)], right, strict=True
             )
         ]
-        said += any(one.change is Change.LOSES for one in on_tasks(entries, tasks=tasks, how=how))
+        said += any(
+            one.change is TaskChange.LOSES for one in on_tasks(entries, tasks=tasks, how=how)
+        )
     assert said / runs <= 0.05
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluators.protocol import Catalogue, Outcome, Question, TaskInfo, TaskScore
-from runs.ranking.finalists import Entry, Standing
+from runs.ranking.finalists import Entry, WinnerStanding
 from runs.ranking.verdict import Verdict, judge, verdict
 from runs.records.record import AVERAGE, Role, Split, role_of
 from runs.statistics.comparisons import Outcomes
@@ -51,7 +51,7 @@ def decide(*, tasks=TASKS, of: int = 100, **counts: int | None) -> Verdict:
 
 def test_beats_everyone() -> None:
     found = decide(winner=90, average=70, code=30, math=60)
-    assert found.standing is Standing.BEATS
+    assert found.standing is WinnerStanding.BEATS
     assert found.best_parent == "parent math"
     assert list(found.comparisons) == ["parent code", "parent math", AVERAGE]
     assert found.missing == ()
@@ -68,7 +68,7 @@ def test_beats_everyone() -> None:
 
 def test_ahead_is_not_beyond_doubt() -> None:
     found = decide(winner=62, math=60, code=30, average=40)
-    assert found.standing is Standing.AHEAD
+    assert found.standing is WinnerStanding.AHEAD
     assert found.sentence.startswith(
         "nothing beats the best parent beyond doubt: the winner is ahead of every parent, but not "
         "beyond doubt: +0.020 over the best, parent 'math' (95 % interval -0."
@@ -78,7 +78,7 @@ def test_ahead_is_not_beyond_doubt() -> None:
 
 def test_nothing_beats_the_best_parent() -> None:
     found = decide(winner=60, second=61, math=60, code=30, average=70)
-    assert found.standing is Standing.NOT_BETTER
+    assert found.standing is WinnerStanding.NOT_BETTER
     assert found.sentence.startswith(
         "nothing beats the best parent: the winner is not better than parent 'math': +0.000 (95 % "
     )
@@ -88,7 +88,7 @@ def test_nothing_beats_the_best_parent() -> None:
 
 def test_another_finalist_that_beats_the_parents_is_named() -> None:
     found = decide(winner=60, second=95, math=60, code=30)
-    assert found.standing is Standing.NOT_BETTER
+    assert found.standing is WinnerStanding.NOT_BETTER
     assert found.sentence.startswith("the winner is not better than parent 'math': +0.000 (")
     (note, _) = found.notes
     assert note.startswith("Candidate 3 beats every parent: +0.350 over the best, parent 'math' (")
@@ -104,7 +104,7 @@ def test_p_values_of_finalists_are_corrected_and_the_winners_is_there_as_it_is()
     assert parent.parents is parent.defaults is None
     assert second.parents.adjusted == 2 * second.parents.p_value < 0.025
     assert winner.parents.adjusted == winner.parents.p_value
-    assert found.standing is Standing.BEATS
+    assert found.standing is WinnerStanding.BEATS
 
 
 def test_recipes_of_the_users_are_called_theirs() -> None:
@@ -133,7 +133,7 @@ def test_recipes_of_the_users_are_called_theirs() -> None:
 
 def test_the_default_recipes_are_a_group_of_their_own() -> None:
     found = decide(winner=90, ties=88, average=70, math=60)
-    assert found.standing is Standing.AHEAD
+    assert found.standing is WinnerStanding.AHEAD
     assert found.sentence.startswith("the winner beats every parent: +0.300 over the best, parent")
     assert (
         "; it is ahead of every default recipe, but not beyond doubt: +0.020 over the best, "
@@ -170,7 +170,7 @@ def test_missing_baselines_are_named() -> None:
 )
 def test_nothing_to_compare(scores: dict[str, int | None], expected: str) -> None:
     found = decide(**scores)
-    assert found.standing is Standing.UNKNOWN
+    assert found.standing is WinnerStanding.UNKNOWN
     assert found.sentence.startswith(expected)
 
 
@@ -194,7 +194,7 @@ def test_tasks_that_were_not_asked_are_not_mentioned() -> None:
 
 def test_one_question_has_no_interval() -> None:
     found = decide(of=1, winner=1, math=0)
-    assert found.standing is Standing.AHEAD
+    assert found.standing is WinnerStanding.AHEAD
     assert "+1.000 over the best, parent 'math' (too few questions for an int" in found.sentence
     assert found.sentence.endswith("on 1 held-out question")
     assert math.isnan(found.comparisons["parent math"].difference.low)
@@ -250,7 +250,7 @@ def test_parents_that_cannot_be_beaten_are_hardly_ever_said_to_be() -> None:
         ]
         parent = Entry(name="parent math", role=Role.PARENT, outcomes=outcomes[3])
         found = verdict([*entries, parent], tasks=TASKS, how=how)
-        wins += found.standing is Standing.BEATS
+        wins += found.standing is WinnerStanding.BEATS
         groups = [one.parents for one in found.finalists if one.parents is not None]
         assert len(groups) == 3
         claims += any(group.beats_after_correction(0.95) for group in groups)
@@ -290,7 +290,7 @@ def test_judge_takes_the_winner_of_the_search(run_records, catalogue) -> None:
     found = judge(run_records, outcomes, catalogue, how=HOW)
     assert found is not None
     assert found.winner == "candidate 4"
-    assert found.standing is Standing.BEATS
+    assert found.standing is WinnerStanding.BEATS
     assert found.best_parent == "parent code"
     assert found.comparisons[AVERAGE].difference.value == pytest.approx(1 / 3)
     assert found.comparisons[AVERAGE].tasks["loss"].value == pytest.approx(1 / 3)
@@ -300,7 +300,7 @@ def test_judge_of_a_baseline_that_wins(run_records, catalogue) -> None:
     baselines = run_records[:3]
     found = judge(baselines, {2: answered(catalogue, 30)}, catalogue, how=HOW)
     assert found is not None
-    assert found.standing is Standing.BASELINE
+    assert found.standing is WinnerStanding.BASELINE
     assert found.sentence == "no other recipe did better in the search than the plain average"
     outcomes = {2: answered(catalogue, 60), 1: answered(catalogue, 20)}
     found = judge(baselines, outcomes, catalogue, how=HOW)
@@ -315,7 +315,7 @@ def test_judge_of_a_parent_that_wins(run_records, catalogue) -> None:
     outcomes = {0: answered(catalogue, 30), 1: answered(catalogue, 20)}
     found = judge(run_records[:2], outcomes, catalogue, how=HOW)
     assert found is not None
-    assert found.standing is Standing.BASELINE
+    assert found.standing is WinnerStanding.BASELINE
     assert found.best_parent is None
     assert found.sentence == (
         "nothing beats the best parent: no other recipe did better in the search than parent 'code'"

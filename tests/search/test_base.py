@@ -16,8 +16,8 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from evaluators.harness_spec import HarnessSpec, TaskSpec
-from evaluators.resident_models.model_builder import Builder, Models
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.resident_models.model_builder import ModelBuilder, Models
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import SerialPool
 from runs.config.run_config import RunConfig, load_config
 from runs.ranking.verdict import Verdict
@@ -50,15 +50,15 @@ class Quiet:
     def close(self) -> None: ...
 
 
-def landscape() -> FakeSpec:
-    return FakeSpec(parents=("a", "b"), tasks=(("one", 1.0), ("two", 1.0)), questions=80)
+def landscape() -> SyntheticSpec:
+    return SyntheticSpec(parents=("a", "b"), tasks=(("one", 1.0), ("two", 1.0)), questions=80)
 
 
 def made(folder: Path, config: RunConfig, *, before: bool = False) -> Store:
     """A study that nobody drove yet; or one of a version that did not score the base."""
     manifest, _ = manifest_of(
         config,
-        FakeEvaluator(landscape()).catalogue(),
+        SyntheticEvaluator(landscape()).catalogue(),
         config.space(4),
         book=read_book(config),
         checkpoints={},
@@ -72,7 +72,7 @@ def made(folder: Path, config: RunConfig, *, before: bool = False) -> Store:
 
 def drive(store: Store, config: RunConfig) -> tuple[tuple[Record, ...], Verdict]:
     store.lock.acquire()
-    pool = SerialPool(partial(FakeEvaluator, landscape()))
+    pool = SerialPool(partial(SyntheticEvaluator, landscape()))
     Session(store, config, pool=pool, monitor=Quiet()).run()
     store.lock.release()
     records = judged(store)
@@ -201,7 +201,7 @@ def test_it_is_what_it_is_on_disk(
     spec = HarnessSpec(
         models=tuple(config.locations.items()), tasks=(TaskSpec(name="any"),), device="cpu"
     )
-    model = Builder(spec, Models.open(spec)).build(recipe).skeleton.model
+    model = ModelBuilder(spec, Models.open(spec)).build(recipe).skeleton.model
     own = AutoModelForCausalLM.from_pretrained(places["base"])
     tokens = torch.arange(4, 20)[None]
     with torch.no_grad():

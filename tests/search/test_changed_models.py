@@ -113,11 +113,11 @@ def test_a_touched_model_is_the_same(config: Path, models: dict[str, Path], tmp_
 def test_a_check_reads_no_model_in_full(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from search.inputs.given_config import read
     from search.preflight.inspection import check as look
-    from search.preflight.preflight_depth import Depth
+    from search.preflight.preflight_depth import PreflightDepth
 
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("read in full")
 
-    monkeypatch.setattr("merging.checkpoints.files.content_hashes.Contents.hashes", fail)
-    depth = Depth(weights=False, smoke=False)
+    monkeypatch.setattr("merging.checkpoints.files.content_hashes.ContentHashes.hashes", fail)
+    depth = PreflightDepth(weights=False, smoke=False)
     assert look(read(config, Overrides()), depth=depth, progress=lambda what, done, total: None)

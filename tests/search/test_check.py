@@ -25,19 +25,19 @@ from evaluators.protocol import (  # fmt: skip
     TaskScore,
 )
 from merging.checkpoints.checkpoint import Checkpoint
-from merging.tensor_statistics.model_similarity import Affinity, Sums, survey
+from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity, survey
 from search.engine.session import prepare
 from search.inputs.given_config import read
 from search.inputs.overrides import Overrides
 from search.preflight.advice import advise
-from search.preflight.forecast import Crew, Forecast, forecast
+from search.preflight.forecast import Forecast, Workforce, forecast
 from search.preflight.inspection import check as look
-from search.preflight.preflight_depth import Depth
+from search.preflight.preflight_depth import PreflightDepth
 from search.preflight.preflight_result import Preflight
 from search.preflight.rendering.heat_map import heat_map
 from search.preflight.rendering.preflight_html import fragment, page
 from search.preflight.rendering.preflight_tables import sparkline
-from search.preflight.smoke_test import Pace, Point, Smoke
+from search.preflight.smoke_test import CandidatePace, Point, SmokeTest
 from search.preflight.task_levels import Level, levels
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -45,10 +45,10 @@ Project = Callable[..., Path]
 Command = Callable[..., Any]
 
 
-def checked(config: Path, depth: Depth | None = None, **overrides: object) -> Preflight:
+def checked(config: Path, depth: PreflightDepth | None = None, **overrides: object) -> Preflight:
     return look(
         read(config, Overrides(**overrides)),  # type: ignore[arg-type]
-        depth=depth or Depth(seconds=2.0, questions=4),
+        depth=depth or PreflightDepth(seconds=2.0, questions=4),
         progress=lambda what, done, total: None,
     )
 
@@ -127,9 +127,9 @@ def test_the_loss_is_the_likelihood_of_the_right_answer(project: Project) -> Non
 
 
 def test_flags_leave_out_the_costly_parts(project: Project) -> None:
-    quick = checked(project(), Depth(weights=False, smoke=False))
+    quick = checked(project(), PreflightDepth(weights=False, smoke=False))
     assert (quick.affinity, quick.smoke, quick.forecast, quick.advice) == (None,) * 4
-    weights = checked(project(), Depth(smoke=False, gpu_memory=24.0))
+    weights = checked(project(), PreflightDepth(smoke=False, gpu_memory=24.0))
     assert weights.affinity is not None
     assert weights.smoke is None
     assert any("GPU 0: model" in line and "24.0 GB" in line for line in weights.room.lines)
@@ -138,7 +138,8 @@ def test_flags_leave_out_the_costly_parts(project: Project) -> None:
 
 def test_worked_examples_and_documents_are_told(project: Project) -> None:
     found = checked(
-        project(tasks=[{"name": "pick", "num_fewshot": 2}]), Depth(weights=False, smoke=False)
+        project(tasks=[{"name": "pick", "num_fewshot": 2}]),
+        PreflightDepth(weights=False, smoke=False),
     )
     (pick,) = found.tasks
     aside = 70 - pick.questions
@@ -167,7 +168,7 @@ def test_the_command_shows_tables_json_and_a_page(
 
 
 def test_names_are_escaped(project: Project) -> None:
-    found = checked(project(), Depth(weights=False, smoke=False))
+    found = checked(project(), PreflightDepth(weights=False, smoke=False))
     bad = replace(found, title="<script>alert(1)</script>", warnings=("<b>bold</b>",))
     assert "<script>" not in page(bad)
     assert "<b>bold</b>" not in fragment(bad)
@@ -219,7 +220,7 @@ def test_test_sets_must_be_confirmed(
         assert "gsm8k: expected a train or dev split" in line
         assert "--allow-test-sets" in line
     assert not (tmp_path / "mix").exists()
-    quick = Depth(weights=False, smoke=False)
+    quick = PreflightDepth(weights=False, smoke=False)
     found = checked(config, quick, allow_test_sets=True)
     assert "well-known test set (GSM8K" in found.warnings[0]
     search_section = {"trials": 8, "allow_test_sets": True}
@@ -228,11 +229,11 @@ def test_test_sets_must_be_confirmed(
     prepare(read(benchmark(held_out=["gsm8k"]), Overrides()), dry_run=False)
 
 
-def sums(products: list[list[float]], along: list[float], *, conflict: float = 0.5) -> Sums:
+def sums(products: list[list[float]], along: list[float], *, conflict: float = 0.5) -> DeltaSums:
     k = len(products)
     both = tuple(tuple(100.0 for _ in range(k)) for _ in range(k))
     against = tuple(tuple(0.0 if i == j else 100.0 * conflict for j in range(k)) for i in range(k))
-    return Sums(
+    return DeltaSums(
         elements=100.0, origin=1.0, along=tuple(along),
         products=tuple(map(tuple, products)), both=both, against=against,
     )  # fmt: skip
@@ -240,11 +241,13 @@ def sums(products: list[list[float]], along: list[float], *, conflict: float = 0
 
 def affinity(
     products: list[list[float]], along: list[float] | None = None, **more: object
-) -> Affinity:
+) -> ModelSimilarity:
     names = ("a", "b", "c")[: len(products)]
     based = bool(more.pop("based", True))
     whole = sums(products, along or [0.0] * len(products), **more)  # type: ignore[arg-type]
-    return Affinity(parents=names, based=based, layers=1, groups={(0, "mlp"): whole}, covered=1.0)
+    return ModelSimilarity(
+        parents=names, based=based, layers=1, groups={(0, "mlp"): whole}, covered=1.0
+    )
 
 
 SMALL = 4e-4  # the square of a delta of two per cent
@@ -271,7 +274,7 @@ SMALL = 4e-4  # the square of a delta of two per cent
         (affinity([[SMALL, -SMALL], [-SMALL, SMALL]], based=False), None, "linear"),
     ],
 )  # fmt: skip
-def test_advice(found: Affinity, warning: str | None, method: str) -> None:
+def test_advice(found: ModelSimilarity, warning: str | None, method: str) -> None:
     advice = advise(found)
     if warning is None:
         assert not advice.warnings
@@ -347,13 +350,13 @@ def test_families_made_to_be_bad(
 
 
 def test_a_parent_that_is_far_worse_than_the_base_everywhere_is_named() -> None:
-    def smoke(first: float, second: float) -> Smoke:
+    def smoke(first: float, second: float) -> SmokeTest:
         points = (
             Point(name="base", ends=(), losses={"t": 1.0, "u": 2.0}),
             Point(name="a", ends=("a",), losses={"t": first, "u": second}),
             Point(name="b", ends=("b",), losses={"t": 0.5, "u": 2.5}),
         )
-        return Smoke(pace=Pace(build=1.0, question=0.1, questions=4), points=points)
+        return SmokeTest(pace=CandidatePace(build=1.0, question=0.1, questions=4), points=points)
 
     found = affinity([[SMALL, 0.0], [0.0, SMALL]])
     (warning,) = advise(found, smoke(2.5, 4.5)).warnings
@@ -379,20 +382,20 @@ def test_a_barrier_is_a_rise_between_the_ends(middle: float, verdict: str, barri
         Point(name="b", ends=("b",), losses={"t": 1.0}),
         Point(name="a + b", ends=("a", "b"), losses={"t": middle}),
     )
-    smoke = Smoke(pace=Pace(build=1.0, question=0.1, questions=4), points=points)
+    smoke = SmokeTest(pace=CandidatePace(build=1.0, question=0.1, questions=4), points=points)
     assert smoke.barriers() == {("a", "b"): pytest.approx(middle - 1.0)}
     advice = advise(affinity([[SMALL, 0.0], [0.0, SMALL]]), smoke)
     assert verdict in advice.verdict
     assert any("barrier between a and b" in text for text in advice.warnings) is barrier
 
 
-def forecast_of(config: Path, crew: Crew, **overrides: object) -> Forecast:
+def forecast_of(config: Path, crew: Workforce, **overrides: object) -> Forecast:
     prepared = prepare(read(config, Overrides(**overrides)), dry_run=False)  # type: ignore[arg-type]
     return forecast(
         prepared.config,
         prepared.manifest.catalogue,
         prepared.manifest.questions,
-        pace=Pace(build=1.0, question=0.01, questions=98, setup=10.0),
+        pace=CandidatePace(build=1.0, question=0.01, questions=98, setup=10.0),
         crew=crew,
         seeds=len(prepared.manifest.seeds),
     )
@@ -400,20 +403,22 @@ def forecast_of(config: Path, crew: Crew, **overrides: object) -> Forecast:
 
 def test_the_forecast_is_the_arithmetic_of_the_budget(project: Project) -> None:
     config = project(search={"trials": 100, "asking": "all"})
-    one = forecast_of(config, Crew(workers=1, gpus=0.0))
+    one = forecast_of(config, Workforce(workers=1, gpus=0.0))
     assert (one.candidates, one.limit) == (100, "search.trials")
     assert one.seconds == pytest.approx(1.0 + 98 * 0.01)  # 70 % of 140 questions
-    eight = forecast_of(config, Crew(workers=8, gpus=1.0))
+    eight = forecast_of(config, Workforce(workers=8, gpus=1.0))
     assert one.hours > 6 * eight.hours
-    timed = forecast_of(project(search={"hours": 1.0, "asking": "all"}), Crew(workers=8, gpus=1.0))
+    timed = forecast_of(
+        project(search={"hours": 1.0, "asking": "all"}), Workforce(workers=8, gpus=1.0)
+    )
     assert timed.limit == "search.hours"
     assert timed.hours <= 1.0
     assert timed.candidates == pytest.approx(8 * 3600 / one.seconds, rel=0.02)
     dear = forecast_of(
-        project(search={"gpu_hours": 0.5, "asking": "all"}), Crew(workers=8, gpus=1.0)
+        project(search={"gpu_hours": 0.5, "asking": "all"}), Workforce(workers=8, gpus=1.0)
     )
     assert dear.candidates == pytest.approx(0.5 * 3600 / one.seconds, rel=0.05)
-    few = forecast_of(project(search={"questions": 5000}), Crew(workers=1, gpus=0.0))
+    few = forecast_of(project(search={"questions": 5000}), Workforce(workers=1, gpus=0.0))
     assert few.questions <= 5000
     assert few.limit == "search.questions"
 
@@ -514,14 +519,14 @@ def test_models_are_asked_only_where_the_candidate_says_little(share: float, ask
         (
             617,
             8.0,
-            Crew(workers=8, gpus=1.0),
+            Workforce(workers=8, gpus=1.0),
             "about 620 candidates by 07:00 on 26 November on 8 GPUs",
         ),
-        (60, 0.5, Crew(workers=2, gpus=0.0), "about 60 candidates by 23:30 on 2 workers"),
-        (1, 0.1, Crew(workers=1, gpus=0.5), "about 1 candidate by 23:06 on 0.5 GPUs"),
+        (60, 0.5, Workforce(workers=2, gpus=0.0), "about 60 candidates by 23:30 on 2 workers"),
+        (1, 0.1, Workforce(workers=1, gpus=0.5), "about 1 candidate by 23:06 on 0.5 GPUs"),
     ],
 )  # fmt: skip
-def test_the_sentence(count: int, hours: float, crew: Crew, words: str) -> None:
+def test_the_sentence(count: int, hours: float, crew: Workforce, words: str) -> None:
     found = Forecast(
         candidates=count, questions=1, hours=hours, limit="search.trials", seconds=1.0, crew=crew
     )

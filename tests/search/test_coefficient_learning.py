@@ -40,8 +40,8 @@ from search.engine.learning.coefficient_learning import (
 from search.engine.learning.learning_progress import FACT, spent
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import Session, prepare
-from search.inputs.given_config import Given
-from search.monitoring.live_view import Standing
+from search.inputs.given_config import GivenConfig
+from search.monitoring.live_view import PhaseStanding
 from search.monitoring.study_summary import make_report, show_result, show_status
 from search.monitoring.study_watcher import Watcher
 from spaces.recipes.coefficients import Coefficients
@@ -55,7 +55,7 @@ class Silent:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -89,7 +89,7 @@ def config(project: Callable[..., Path]) -> RunConfig:
 
 @pytest.fixture
 def store(config: RunConfig, tmp_path: Path) -> Iterator[Store]:
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     made = Store.create(str(tmp_path / "study.db"), prepared.manifest)
     made.hold()
     yield made
@@ -215,7 +215,7 @@ def test_where_nothing_is_learned_it_says_why(
     project: Callable[..., Path], tmp_path: Path, changes: dict[str, object], reason: str | None
 ) -> None:
     config = load_config(project(**changes))
-    prepared = prepare(Given(config=config, written=config), dry_run=False)
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     store = Store.create(str(tmp_path / "study.db"), prepared.manifest)
     store.hold()
     seen = Silent()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.protocol import Catalogue, Outcome, Question, TaskInfo, TaskScore, least_stderr
-from search.samplers.estimation.comparable_scores import Answers
+from search.samplers.estimation.comparable_scores import ComparableScores
 from search.samplers.estimation.task_answers import IMAGINED
 
 
@@ -50,7 +50,7 @@ def test_estimates_are_those_of_the_formula(
     asked = rng.random((rows, columns)) < 0.6
     asked[np.arange(rows), rng.integers(0, columns, rows)] = True
     known = catalogue({"t": columns})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(rows):
         answers.add(row, outcomes("t", {n: values[row, n] for n in np.flatnonzero(asked[row])}))
     for row, estimate in answers.estimates().items():
@@ -64,7 +64,7 @@ def test_estimates_are_those_of_the_formula(
 
 def test_a_full_answer_is_its_own_estimate() -> None:
     known = catalogue({"a": 4, "b": 5})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(
         0, [*outcomes("a", {0: 1, 1: 0, 2: 1, 3: 1}), *outcomes("b", dict.fromkeys(range(5), 1))]
     )
@@ -77,7 +77,7 @@ def test_hard_questions_are_no_disadvantage() -> None:
     rng = np.random.default_rng(0)
     hardness = np.linspace(-2, 2, 200)
     known = catalogue({"t": 200})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
 
     def right(n: int, skill: float = 0.0) -> float:
         return float(rng.random() < 1 / (1 + math.exp(hardness[n] - skill)))
@@ -95,7 +95,7 @@ def test_hard_questions_are_no_disadvantage() -> None:
 def test_more_answers_make_an_estimate_surer() -> None:
     rng = np.random.default_rng(1)
     known = catalogue({"t": 100})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     for row, count in enumerate((10, 40, 90)):
         answers.add(row, outcomes("t", {n: float(rng.integers(2)) for n in range(count)}))
     few, some, many = (answers.estimates()[row].stderr for row in range(3))
@@ -105,7 +105,7 @@ def test_more_answers_make_an_estimate_surer() -> None:
 
 def test_answers_add_up() -> None:
     known = catalogue({"t": 6})
-    once, twice = (Answers(known, [q.id for q in known.questions]) for _ in range(2))
+    once, twice = (ComparableScores(known, [q.id for q in known.questions]) for _ in range(2))
     once.add(7, outcomes("t", {0: 1, 1: 0, 4: 1}))
     twice.add(7, outcomes("t", {0: 1}))
     twice.add(7, outcomes("t", {1: 0, 4: 1}))
@@ -116,7 +116,7 @@ def test_answers_add_up() -> None:
 
 def test_metrics_of_a_whole_task_and_metrics_to_keep_small() -> None:
     known = catalogue({"loss": 3, "f1": 2}, lower=("loss",), whole=("f1",))
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(
         0,
         [*outcomes("loss", {0: 2.0, 1: 3.0, 2: 4.0}), *outcomes("f1", {0: math.nan, 1: math.nan})],
@@ -128,7 +128,7 @@ def test_metrics_of_a_whole_task_and_metrics_to_keep_small() -> None:
 
 def test_a_task_without_answers_leaves_no_estimate() -> None:
     known = catalogue({"a": 2, "b": 2})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(0, outcomes("a", {0: 1.0}))
     assert answers.estimates() == {}
     assert 0 in answers
@@ -137,7 +137,9 @@ def test_a_task_without_answers_leaves_no_estimate() -> None:
 
 def test_what_is_set_apart_counts_for_nothing_until_it_is_let_in() -> None:
     known = catalogue({"t": 6})
-    without, apart, all_in = (Answers(known, [q.id for q in known.questions]) for _ in range(3))
+    without, apart, all_in = (
+        ComparableScores(known, [q.id for q in known.questions]) for _ in range(3)
+    )
     for answers in (without, apart, all_in):
         answers.add(1, outcomes("t", {0: 1, 1: 0, 4: 1}))
         answers.add(2, outcomes("t", {0: 0, 1: 0, 2: 1}))
@@ -159,7 +161,7 @@ def test_what_is_set_apart_does_not_change_how_sums_are_rounded(
 ) -> None:
     """Estimates that are equal stay so, and who leads does not depend on when somebody looks."""
     known = catalogue({"t": columns, "u": columns})
-    answers = Answers(known, [q.id for q in known.questions])
+    answers = ComparableScores(known, [q.id for q in known.questions])
 
     def answer(number: int) -> None:
         for task in ("t", "u"):
@@ -181,7 +183,7 @@ def test_what_is_set_apart_does_not_change_how_sums_are_rounded(
 
 def test_all_right_is_no_certainty() -> None:
     known = catalogue({"t": 280})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(5):
         answers.add(row, outcomes("t", dict.fromkeys(range(280), 1.0)))
     for estimate in answers.estimates().values():
@@ -199,7 +201,7 @@ def test_all_right_on_few_documents_is_less_certain_still() -> None:
             for question in plain.questions
         ),
     )
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(0, outcomes("t", dict.fromkeys(range(280), 1.0)))
     answers.add(1, outcomes("t", dict.fromkeys(range(0, 280, 4), 1.0)))
     for estimate in answers.estimates().values():
@@ -208,7 +210,7 @@ def test_all_right_on_few_documents_is_less_certain_still() -> None:
 
 def test_all_of_a_graded_metric_alike_is_left_as_it_is() -> None:
     known = catalogue({"t": 20})
-    answers = Answers(known, [question.id for question in known.questions])
+    answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(3):
         answers.add(row, outcomes("t", dict.fromkeys(range(20), 0.25)))
     assert all(estimate.stderr == 0.0 for estimate in answers.estimates().values())

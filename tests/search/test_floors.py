@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from evaluators.protocol import Candidate, Floor, Outcome, Score, TaskScore
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Result, SerialPool
 from runs.config.run_config import RunConfig
 from runs.ranking.leaderboard import ranked
@@ -23,10 +23,10 @@ from runs.storage.store import Store
 from search.engine.final_check import budget_problems
 from search.engine.processes.worker_setup import fake_factory
 from search.engine.session import Session, manifest_of
-from search.engine.trials.ask_tell import Ledger
-from search.engine.trials.question_schedule import Rotation
+from search.engine.trials.ask_tell import AskTell
+from search.engine.trials.question_schedule import QuestionSchedule
 from search.engine.trials.seed_book import read_book
-from search.monitoring.monitor import Standing
+from search.monitoring.monitor import PhaseStanding
 from search.monitoring.study_summary import judge_run
 from search.samplers.estimation.posterior import judged
 from search.samplers.gp_sampler import _Direction, _Merit
@@ -47,7 +47,7 @@ workers: {ray: false}
 
 
 class Silent:
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         """Nobody looks."""
 
     def note(self, text: str) -> None:
@@ -62,14 +62,14 @@ def settings(floor: str = "0.9", **changes: object) -> RunConfig:
     return config.replaced({f"search.{key}": value for key, value in changes.items()})
 
 
-def spec(config: RunConfig, *, questions: int = 100) -> FakeSpec:
-    made: FakeSpec = fake_factory(config).args[0]  # type: ignore[attr-defined]
+def spec(config: RunConfig, *, questions: int = 100) -> SyntheticSpec:
+    made: SyntheticSpec = fake_factory(config).args[0]  # type: ignore[attr-defined]
     return replace(made, questions=questions)
 
 
 def make(folder: Path, config: RunConfig, *, questions: int = 100) -> Store:
     manifest, _ = manifest_of(
-        config, FakeEvaluator(spec(config, questions=questions)).catalogue(), config.space(4),
+        config, SyntheticEvaluator(spec(config, questions=questions)).catalogue(), config.space(4),
         book=read_book(config), checkpoints={}, dry_run=True,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def make(folder: Path, config: RunConfig, *, questions: int = 100) -> Store:
 def drive(store: Store, config: RunConfig, *, questions: int = 100) -> None:
     store.hold()
     try:
-        pool = SerialPool(partial(FakeEvaluator, spec(config, questions=questions)))
+        pool = SerialPool(partial(SyntheticEvaluator, spec(config, questions=questions)))
         Session(store, config, pool=pool, monitor=Silent()).run()
     finally:
         store.lock.release()
@@ -237,7 +237,7 @@ def raced(
     store = make(tmp_path, config, questions=400)
     store.hold()
     answer, space = Scripted(store), config.space(4)
-    ledger = Ledger(
+    ledger = AskTell(
         store, space, sampler=Sampler("random", seed=1, space=space), seeds=seeds(space)[:3],
         all_at_once=False,
     )  # fmt: skip
@@ -290,7 +290,7 @@ def test_blocks_hold_the_task_to_keep(tmp_path: Path) -> None:
     config = settings()
     store = make(tmp_path, config, questions=400)
     questions = store.manifest.questions.search
-    block = Rotation(store.manifest.catalogue, questions, all_at_once=False).block()
+    block = QuestionSchedule(store.manifest.catalogue, questions, all_at_once=False).block()
     count = sum(name.startswith("two/") for name in block)
     assert count == len(block) - count
     store.close()

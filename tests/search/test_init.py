@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from runs.config.run_config import load_config
-from search.setup.commented_yaml import Draft, flow, located, text_of
+from search.setup.commented_yaml import CommentedYaml, flow, located, text_of
 from search.setup.config_request import named
 
 Command = Callable[..., Any]
@@ -173,5 +173,5 @@ def test_locations_are_relative_to_the_config(
 @pytest.mark.parametrize("value", ["no", "a: b", "#", "1e-3", "x,y", True, 3, [1.5, 2], {"k": "v"}])
 def test_values_are_read_back(value: object) -> None:
     assert yaml.safe_load(f"key: {flow(value)}")["key"] == value
-    text = text_of(Draft(values={"models": {"a": "./a"}, "tasks": ["t"]}, head=["one", ""]))
+    text = text_of(CommentedYaml(values={"models": {"a": "./a"}, "tasks": ["t"]}, head=["one", ""]))
     assert yaml.safe_load(text)["models"] == {"a": "./a"}

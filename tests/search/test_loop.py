@@ -14,14 +14,14 @@ from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from evaluators.protocol import Candidate
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Result, SerialPool
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
 from runs.storage.study_creation import STUDY_NAME
 from search.engine.session import Session, manifest_of
 from search.engine.trials.seed_book import read_book
-from search.monitoring.monitor import Standing
+from search.monitoring.monitor import PhaseStanding
 
 CONFIG = """
 base: ./base
@@ -32,14 +32,14 @@ space: {methods: [task_arithmetic, ties]}
 search: {trials: 40, sampler: random, seed: 1, seeds: none}
 workers: {ray: false}
 """
-SPEC = FakeSpec(parents=("a", "b"), tasks=(("one", 1.0),), questions=20)
+SPEC = SyntheticSpec(parents=("a", "b"), tasks=(("one", 1.0),), questions=20)
 
 
 class Crowd(SerialPool):
     """Four workers that are done at once; notes who was handed out, and what was taken."""
 
     def __init__(self) -> None:
-        super().__init__(partial(FakeEvaluator, SPEC))
+        super().__init__(partial(SyntheticEvaluator, SPEC))
         self.events: list[str] = []
         self._begun: list[int] = []
 
@@ -78,7 +78,7 @@ class Frozen(Crowd):
 
 
 class Silent:
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         """Nobody looks."""
 
     def note(self, text: str) -> None:
@@ -91,7 +91,7 @@ class Silent:
 def drive(folder: Path, pool: SerialPool) -> Store:
     settings = RunConfig.from_text(CONFIG)
     manifest, _ = manifest_of(
-        settings, FakeEvaluator(SPEC).catalogue(), settings.space(4),
+        settings, SyntheticEvaluator(SPEC).catalogue(), settings.space(4),
         book=read_book(settings), checkpoints={}, dry_run=True,
     )  # fmt: skip
     store = Store.create(str(folder / "study.db"), manifest)

@@ -33,8 +33,13 @@ from search.setup.demo_models.exercises import (
     examination,
     exercise,
 )
-from search.setup.demo_models.family_training import QUICK, Course, make_tokenizer, train_family
-from search.setup.demo_models.model_family import MARKER, QUICK_QUESTIONS, Family, make_family
+from search.setup.demo_models.family_training import (
+    QUICK,
+    TrainingPlan,
+    make_tokenizer,
+    train_family,
+)
+from search.setup.demo_models.model_family import MARKER, QUICK_QUESTIONS, ModelFamily, make_family
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
 ANSWERS: dict[str, Callable[[str], str]] = {
@@ -52,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def family(home: Path) -> Family:
+def family(home: Path) -> ModelFamily:
     return make_family(home, quick=True)
 
 
@@ -61,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def questions(family: Family, skill: str) -> list[dict[str, Any]]:
+def questions(family: ModelFamily, skill: str) -> list[dict[str, Any]]:
     text = (family.tasks / f"demo_{skill}.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -76,7 +81,7 @@ def linear(**weights: float) -> Recipe:
 
 class TestModels:
     @pytest.mark.parametrize("name", ["base", *TARGETS])
-    def test_load(self, family: Family, name: str) -> None:
+    def test_load(self, family: ModelFamily, name: str) -> None:
         folder = {"base": family.base, **family.models}[name]
         model = AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -91,12 +96,12 @@ class TestModels:
         out = model.generate(**prompts, max_new_tokens=8)
         assert 8 < out.shape[1] <= 16
 
-    def test_specialists_differ(self, family: Family) -> None:
+    def test_specialists_differ(self, family: ModelFamily) -> None:
         folders = (family.base, *family.models.values())
         assert len({(at / "model.safetensors").read_bytes() for at in folders}) == 4
         assert tuple(family.models) == TARGETS
 
-    def test_search_accepts_them(self, family: Family) -> None:
+    def test_search_accepts_them(self, family: ModelFamily) -> None:
         config = load_config(family.config)
         assert set(open_inputs(config)) == {"base", *TARGETS}
         assert config.space(QUICK.layers).parents == TARGETS
@@ -122,7 +127,7 @@ class TestTokenizer:
 
 class TestTasks:
     @pytest.mark.parametrize("skill", TARGETS)
-    def test_answers_are_right(self, family: Family, skill: str) -> None:
+    def test_answers_are_right(self, family: ModelFamily, skill: str) -> None:
         asked = questions(family, skill)
         assert len(asked) == len({item["question"] for item in asked}) == QUICK_QUESTIONS
         for item in asked:
@@ -131,14 +136,14 @@ class TestTasks:
             assert len(set(digits)) == len(digits) == 6
             assert item["answer"] == ANSWERS[skill](digits)
 
-    def test_choices(self, family: Family) -> None:
+    def test_choices(self, family: ModelFamily) -> None:
         asked = questions(family, "largest")
         for item in asked:
             assert sorted(item["choices"]) == sorted(item["question"][1:-1])
             assert item["choices"][item["gold"]] == item["answer"]
         assert {item["gold"] for item in asked} == set(range(6))
 
-    def test_lm_eval_reads_them(self, family: Family) -> None:
+    def test_lm_eval_reads_them(self, family: ModelFamily) -> None:
         catalogue = check(load_config(family.config).harness_spec())
         assert [(task.name, task.metric) for task in catalogue.tasks] == [
             ("demo_sort", "exact_match,none"),
@@ -149,7 +154,7 @@ class TestTasks:
         ids = [question.id for question in catalogue.questions]
         assert len(set(ids)) == len(ids) == 3 * QUICK_QUESTIONS
 
-    def test_merge_can_be_scored(self, family: Family) -> None:
+    def test_merge_can_be_scored(self, family: ModelFamily) -> None:
         evaluator = HarnessEvaluator(load_config(family.config).harness_spec())
         asked = tuple(question.id for question in evaluator.catalogue().questions)
         recipe = linear(sort=1.0, reverse=1.0, largest=1.0)
@@ -161,7 +166,7 @@ class TestTasks:
 
 
 class TestFolder:
-    def test_used_again(self, family: Family, home: Path) -> None:
+    def test_used_again(self, family: ModelFamily, home: Path) -> None:
         def refuse(label: str, share: float) -> None:
             raise AssertionError((label, share))
 
@@ -173,7 +178,7 @@ class TestFolder:
         ("options", "words"),
         [({"seed": 1, "quick": True}, "seed 0"), ({"quick": False}, "quick true")],
     )
-    def test_other_kind(self, family: Family, home: Path, options: Any, words: str) -> None:
+    def test_other_kind(self, family: ModelFamily, home: Path, options: Any, words: str) -> None:
         with pytest.raises(
             InputError, match=rf"expected a demo family with .*got one with .*{words}"
         ):
@@ -212,7 +217,7 @@ class TestFolder:
             make_family(tmp_path / "family", quick=True, progress=interrupt)
         assert [path.name for path in tmp_path.rglob("*")] == ["family"]
 
-    def test_moved(self, family: Family, home: Path, tmp_path: Path) -> None:
+    def test_moved(self, family: ModelFamily, home: Path, tmp_path: Path) -> None:
         copied = shutil.copytree(home, tmp_path / "copied")
         for file in (copied / "tasks").glob("*.yaml"):  # as if the old place were gone
             file.write_text(file.read_text().replace(str(home), str(tmp_path / "gone")))
@@ -222,14 +227,16 @@ class TestFolder:
             assert Path(data) == file.with_suffix(".jsonl")
         assert len(check(load_config(moved.config).harness_spec()).questions) == 3 * QUICK_QUESTIONS
 
-    def test_folder_is_for_everyone(self, family: Family, home: Path) -> None:
+    def test_folder_is_for_everyone(self, family: ModelFamily, home: Path) -> None:
         plain = home.parent / "plain"
         plain.mkdir()
         assert stat.S_IMODE(home.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 class TestSeeds:
-    def test_same_again_without_a_trace(self, family: Family, home: Path, tmp_path: Path) -> None:
+    def test_same_again_without_a_trace(
+        self, family: ModelFamily, home: Path, tmp_path: Path
+    ) -> None:
         random.seed(5)
         torch.manual_seed(5)
         np.random.seed(5)
@@ -269,7 +276,7 @@ class TestSeeds:
 
 
 def test_another_curriculum(tmp_path: Path) -> None:
-    course = Course(
+    course = TrainingPlan(
         curriculum=FOUR, layers=1, hidden=16, least=1, most=2, habit_steps=1, special_steps=1
     )
     models = train_family(course, seed=0, avoid=frozenset(), progress=lambda *_: None)

@@ -9,7 +9,7 @@ from rich.console import Console
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
 from evaluators.workers.pool import Result
 from runs.ranking.lead import Lead
-from search.monitoring.live_view import Active, Pace, Standing, view
+from search.monitoring.live_view import Active, PhasePace, PhaseStanding, view
 from search.monitoring.monitor import LiveMonitor, LogMonitor, monitor
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
@@ -59,7 +59,7 @@ def test_a_terminal_gets_a_live_view_and_a_pipe_gets_lines() -> None:
 
 def test_lines_say_progress_best_and_lead() -> None:
     console, text = lines(terminal=False)
-    standing = Standing(
+    standing = PhaseStanding(
         phase="search", total=60, done=7, lead=ahead(0.61, best_parent=0.5), seconds=4 * 60 + 38
     )
     LogMonitor(console).update(standing, result(0.61))
@@ -74,7 +74,7 @@ def test_lines_say_progress_best_and_lead() -> None:
 def test_lines_are_rare_but_news_is_told() -> None:
     console, text = lines(terminal=False)
     view = LogMonitor(console)
-    standing = Standing(phase="search", total=60, lead=ahead(0.5))
+    standing = PhaseStanding(phase="search", total=60, lead=ahead(0.5))
     for done in range(1, 6):
         standing.done = done
         view.update(standing, result(0.4))
@@ -94,12 +94,14 @@ def test_learning_is_followed_by_its_losses() -> None:
     log = LogMonitor(console)
     words = "loss on questions kept aside: by layer 0.900 -> 0.400"
     for done in (0, 1, 1, 2):
-        log.update(Standing(phase="learning", total=24, done=done, words="loss: not known yet"))
-    log.update(Standing(phase="learning", total=24, done=5, words=words))
+        log.update(
+            PhaseStanding(phase="learning", total=24, done=done, words="loss: not known yet")
+        )
+    log.update(PhaseStanding(phase="learning", total=24, done=5, words=words))
     assert text.getvalue().count("\n") == 2
     assert f"learning 5/24  {words}" in text.getvalue()
     console, text = lines(terminal=True)
-    console.print(view(Standing(phase="learning", total=24, done=6, words=words), Pace()))
+    console.print(view(PhaseStanding(phase="learning", total=24, done=6, words=words), PhasePace()))
     assert words in text.getvalue()
     assert "25 %" in text.getvalue()
 
@@ -107,7 +109,7 @@ def test_learning_is_followed_by_its_losses() -> None:
 def test_the_live_view_shows_the_standing() -> None:
     console, text = lines(terminal=True)
     view = LiveMonitor(console)
-    standing = Standing(phase="search", total=10, title="mix", done=4, running=2, workers=2)
+    standing = PhaseStanding(phase="search", total=10, title="mix", done=4, running=2, workers=2)
     standing.fail("timeout")
     standing.active = {7: Active(candidate=7, what="dare_ties", questions=840, since=0.0)}
     view.update(standing)
@@ -125,18 +127,18 @@ def test_the_live_view_shows_the_standing() -> None:
 
 
 def test_it_fits_a_terminal_of_80_columns() -> None:
-    standing = Standing(phase="search", total=None, title="a" * 200, budget="b " * 100)
+    standing = PhaseStanding(phase="search", total=None, title="a" * 200, budget="b " * 100)
     standing.active = {
         n: Active(candidate=n, what="linear+" * 20, questions=10**6, since=0.0) for n in range(30)
     }
     console = Console(file=(text := io.StringIO()), width=80)
-    console.print(view(standing, Pace()))
+    console.print(view(standing, PhasePace()))
     assert max(len(line) for line in text.getvalue().splitlines()) == 80
     assert "and 22 more" in text.getvalue()
 
 
 def test_the_pace_is_that_of_the_last_minutes() -> None:
-    pace, standing = Pace(), Standing(phase="search", total=100)
+    pace, standing = PhasePace(), PhaseStanding(phase="search", total=100)
     for minute in range(20):
         # one a minute at first, then ten a minute
         standing.done += 1 if minute < 12 else 10

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from search.engine.trials.prefetch import Ahead
+from search.engine.trials.prefetch import Prefetch
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_ahead(
     monkeypatch: pytest.MonkeyPatch,
     thinking: float, working: float, workers: int, expected: int,
 ) -> None:  # fmt: skip
-    ahead, clock = Ahead(), [0.0]
+    ahead, clock = Prefetch(), [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert ahead.wanted(workers) == 0
     for _ in range(5):

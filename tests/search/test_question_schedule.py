@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluators.protocol import Catalogue, Question, TaskInfo
-from search.engine.trials.question_schedule import FEWEST, SMALLEST, Rotation
+from search.engine.trials.question_schedule import FEWEST, SMALLEST, QuestionSchedule
 from search.engine.trials.racing import ERROR, behind, chosen_p_value, looks, next_step
 
 
@@ -24,10 +24,10 @@ def catalogue(sizes: dict[str, tuple[int, float]], *, whole: str = "") -> Catalo
     )
 
 
-def rotation(sizes: dict[str, tuple[int, float]], **options: object) -> Rotation:
+def rotation(sizes: dict[str, tuple[int, float]], **options: object) -> QuestionSchedule:
     known = catalogue(sizes, whole=str(options.pop("whole", "")))
     ids = [question.id for question in known.questions]
-    return Rotation(known, ids, **{"all_at_once": False, **options})
+    return QuestionSchedule(known, ids, **{"all_at_once": False, **options})
 
 
 def tasks(block: tuple[str, ...]) -> Counter[str]:

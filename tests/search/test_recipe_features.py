@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.samplers.features.batch_features import Sketches
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.batch_features import BatchFeatures
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.proposals import Cube
 from spaces.sampling.draw import Choices, Fixed, draw, parameters, params
 from spaces.search_space.space import Depth, Order, Range, Space, Stacking
@@ -22,7 +22,7 @@ THREE = Space(
 
 
 def part(space: Space, values: dict[str, object], name: str) -> np.ndarray:
-    features = Features(space)
+    features = RecipeFeatures(space)
     (group,) = [group for group in features.groups if group.name == name]
     return features.vector(draw(space, Fixed(values)))[group.start : group.end]
 
@@ -65,7 +65,7 @@ def test_a_pairwise_order_is_multiplied_out() -> None:
 
 
 def test_recipes_that_mix_alike_lie_together() -> None:
-    features = Features(THREE)
+    features = RecipeFeatures(THREE)
     doubled = {
         f"weight.{name}": 1.4 * value for name, value in (("a", 1.0), ("b", 0.5), ("c", 0.5))
     }
@@ -151,14 +151,14 @@ def test_what_only_some_methods_have_is_seen() -> None:
 @pytest.mark.parametrize("order", list(Order))
 def test_groups_that_say_nothing_are_left_out(order: Order) -> None:
     space = Space(parents=("a", "b", "c"), base=None, layers=3, methods=("linear",), order=order)
-    names = [group.name for group in Features(space).groups]
+    names = [group.name for group in RecipeFeatures(space).groups]
     assert names == ["share", "scale", *(["tree"] if order is not Order.ALL_AT_ONCE else [])]
 
 
 @settings(max_examples=60)
 @given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
 def test_every_recipe_of_every_space_has_features(space: Space, seed: int) -> None:
-    cube, features, rng = Cube(space), Features(space), np.random.default_rng(seed)
+    cube, features, rng = Cube(space), RecipeFeatures(space), np.random.default_rng(seed)
     options = cube.options(cube.random(rng, 3))
     x = features.matrix([option.recipe for option in options])
     assert x.shape == (3, features.columns)
@@ -199,17 +199,17 @@ def test_negative_weights_at_once(low: float) -> None:
     """Weights of a sketch are divided by their sum where those of its recipes are."""
     weight = Range(low=low, high=0.0)
     space = Space(parents=("a",), base="base", layers=2, methods=("linear",), weight=weight)
-    cube, features = Cube(space), Features(space)
+    cube, features = Cube(space), RecipeFeatures(space)
     points = cube.random(np.random.default_rng(0), 8)
     one_by_one = features.matrix([option.recipe for option in cube.options(points)])
-    np.testing.assert_allclose(Sketches(space, cube, features).matrix(points), one_by_one)
+    np.testing.assert_allclose(BatchFeatures(space, cube, features).matrix(points), one_by_one)
 
 
 @settings(max_examples=100)
 @given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
 def test_many_at_once_have_the_features_of_each(space: Space, seed: int) -> None:
-    cube, features, rng = Cube(space), Features(space), np.random.default_rng(seed)
-    sketches = Sketches(space, cube, features)
+    cube, features, rng = Cube(space), RecipeFeatures(space), np.random.default_rng(seed)
+    sketches = BatchFeatures(space, cube, features)
     points = cube.random(rng, 4)
     points = np.vstack([points, cube.near(list(points[:2]), rng, scales=(0.1,), each=3)])
     one_by_one = features.matrix([option.recipe for option in cube.options(points)])

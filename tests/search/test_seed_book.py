@@ -10,7 +10,7 @@ import yaml
 
 from runs.storage.store import Store
 from search.commands import run_command
-from search.engine.session import Prepared, prepare
+from search.engine.session import PreparedRun, prepare
 from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
@@ -18,7 +18,7 @@ from search.inputs.overrides import Overrides
 Project = Callable[..., Path]
 
 
-def checked(config: Path) -> Prepared:
+def checked(config: Path) -> PreparedRun:
     return prepare(read(config, Overrides()), dry_run=True)
 
 

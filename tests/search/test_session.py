@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, Result, SerialPool
 from runs.config.run_config import RunConfig
 from runs.ranking.leaderboard import failures, fronts, leaderboard, ranked
@@ -36,16 +36,16 @@ from search.engine.final_check import to_validate
 from search.engine.session import Session, manifest_of
 from search.engine.trials import ask_tell as ledger
 from search.engine.trials import racing
-from search.engine.trials.ask_tell import Ledger
+from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.held_out_looks import looks
 from search.engine.trials.seed_book import read_book
 from search.inputs.input_error import RunFailed
-from search.monitoring.monitor import Standing
+from search.monitoring.monitor import PhaseStanding
 from search.monitoring.run_verdict import judge_run
 from search.monitoring.study_summary import make_report, show_status
 from search.samplers.estimation.posterior import judged
 from search.samplers.sampler_choice import Sampler
-from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.sampling.seed_recipes import seeds
 from spaces.search_space.space import Space
 
@@ -65,9 +65,9 @@ class Silent:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.standings: list[Standing] = []
+        self.standings: list[PhaseStanding] = []
 
-    def update(self, standing: Standing, result: Result | None = None) -> None:
+    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
         self.standings.append(standing)
 
     def note(self, text: str) -> None:
@@ -81,12 +81,12 @@ def config(trials: int = 20, sampler: str = "tpe") -> RunConfig:
     return RunConfig.from_text(CONFIG.replace("TRIALS", str(trials)).replace("SAMPLER", sampler))
 
 
-def spec(**changes: object) -> FakeSpec:
+def spec(**changes: object) -> SyntheticSpec:
     settings = {"questions": 20, **changes}
-    return FakeSpec(parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), **settings)
+    return SyntheticSpec(parents=("a", "b", "c"), tasks=(("one", 1.0), ("two", 1.0)), **settings)
 
 
-SIZES = Sizes(outside=100, layers=(10, 20, 30, 40))
+SIZES = ParameterCount(outside=100, layers=(10, 20, 30, 40))
 
 
 def make_store(
@@ -94,7 +94,7 @@ def make_store(
 ) -> Store:
     manifest, _ = manifest_of(
         settings,
-        FakeEvaluator(spec(questions=questions)).catalogue(),
+        SyntheticEvaluator(spec(questions=questions)).catalogue(),
         space or settings.space(4),
         book=read_book(settings),
         checkpoints={},
@@ -107,7 +107,7 @@ def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes
     seen = Silent()
     store.lock.acquire()
     try:
-        pool = pool or SerialPool(partial(FakeEvaluator, spec(**changes)))
+        pool = pool or SerialPool(partial(SyntheticEvaluator, spec(**changes)))
         Session(store, settings, pool=pool, monitor=seen).run()
     finally:
         store.lock.release()
@@ -302,16 +302,16 @@ def test_the_sampler_hears_how_sure_each_score_is(tmp_path: Path) -> None:
     settings = config(9)
     store = make_store(tmp_path, settings)
     store.hold()
-    space, evaluator = settings.space(4), FakeEvaluator(spec(fail_rate=0.2))
+    space, evaluator = settings.space(4), SyntheticEvaluator(spec(fail_rate=0.2))
     live, later = Listening(settings), Listening(settings)
-    ledger = Ledger(store, space, sampler=live, seeds=seeds(space))
+    ledger = AskTell(store, space, sampler=live, seeds=seeds(space))
     for _ in range(9):
         candidate = ledger.next()
         ledger.finish(
             Result(candidate=candidate, outcome=evaluator.evaluate(candidate), worker="w")
         )
     ledger.next()
-    Ledger(store, space, sampler=later, seeds=()).next()
+    AskTell(store, space, sampler=later, seeds=()).next()
     assert live.heard == later.heard
     scored = {
         record.trial: record.evaluations[Split.SEARCH].value
@@ -419,10 +419,10 @@ def test_held_out_answers_change_nothing_before_the_final_check(tmp_path: Path) 
     assert runs[0] == runs[1]
 
 
-class Turned(FakeEvaluator):
+class Turned(SyntheticEvaluator):
     """Right for wrong on some questions."""
 
-    def __init__(self, landscape: FakeSpec, *, turned: Collection[str]) -> None:
+    def __init__(self, landscape: SyntheticSpec, *, turned: Collection[str]) -> None:
         super().__init__(landscape)
         self._turned = frozenset(turned)
 
@@ -440,10 +440,10 @@ def test_other_weights_under_the_same_recipe_are_a_failure(tmp_path: Path) -> No
     settings, store = growing(tmp_path)
     store.hold()
     space = settings.space(4)
-    ledger = Ledger(
+    ledger = AskTell(
         store, space, sampler=Sampler("random", seed=1), seeds=(), all_at_once=False
     )  # fmt: skip
-    evaluator = FakeEvaluator(spec(questions=300))
+    evaluator = SyntheticEvaluator(spec(questions=300))
     candidate = ledger.next()
     outcome = evaluator.evaluate(candidate)
     ledger.finish(Result(candidate=candidate, outcome=outcome, worker="w"))
@@ -461,7 +461,7 @@ DRIVER = textwrap.dedent(
     """
     import sys, time
     from functools import partial
-    from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+    from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
     from evaluators.workers.pool import SerialPool
     from rich.console import Console
     from runs.config.run_config import RunConfig
@@ -471,14 +471,14 @@ DRIVER = textwrap.dedent(
 
     store = Store.open(sys.argv[1])
     store.lock.acquire()
-    spec = FakeSpec(
+    spec = SyntheticSpec(
         parents=("a", "b", "c"),
         tasks=(("one", 1.0), ("two", 1.0)),
         questions=int(sys.argv[2]),
         seconds=0.02,
     )
 
-    class Still(FakeEvaluator):
+    class Still(SyntheticEvaluator):
         def evaluate(self, candidate):
             while candidate.id >= int(sys.argv[3]):
                 time.sleep(1.0)
@@ -585,7 +585,7 @@ def test_what_a_soft_stop_left_unbegun_is_handed_out_by_resume(tmp_path: Path) -
 
     settings = config(6, "random")
     store = make_store(tmp_path, settings)
-    drive(store, settings, Interrupted(partial(FakeEvaluator, spec())))
+    drive(store, settings, Interrupted(partial(SyntheticEvaluator, spec())))
     *done, last = (record.evaluations[Split.SEARCH] for record in store.records())
     assert [(one.state, one.attempts) for one in done] == [(State.COMPLETE, 1)] * 3
     assert (last.state, last.attempts) == (State.RUNNING, 0)
@@ -602,10 +602,10 @@ def test_recovery_of_every_moment_of_a_crash(tmp_path: Path) -> None:
     drive(store, settings.replaced({"search.trials": 6, "search.validate": 1}))
     store.lock.acquire()
     asked = store.study.ask()  # died before the recipe became a candidate
-    ledger = Ledger(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
+    ledger = AskTell(store, settings.space(4), sampler=Sampler("random", seed=9), seeds=())
     committed, running, ready = ledger.next(), ledger.next(), ledger.next()
     store.began([committed.id, running.id])
-    outcome = FakeEvaluator(spec()).evaluate(committed)
+    outcome = SyntheticEvaluator(spec()).evaluate(committed)
     store.finish(committed.id, Split.SEARCH, outcome, worker="w")  # died before telling
     store.lock.release()
     drive(store, settings)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from runs.records.record import Estimate
 from search.samplers.estimation.estimates import Estimates
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.surrogate.gaussian_process import variances
 from search.samplers.surrogate.hyperparameters import Fits
@@ -77,7 +77,7 @@ class Run:
             self.learn()
 
 
-def plainly(run: Run, number: int, features: Features) -> dict[str, object]:
+def plainly(run: Run, number: int, features: RecipeFeatures) -> dict[str, object]:
     """The history, by looking at one trial after the other."""
     scored: dict[str, tuple[int, tuple[Estimate, ...]]] = {}
     failed: dict[str, np.ndarray] = {}
@@ -126,7 +126,7 @@ def plainly(run: Run, number: int, features: Features) -> dict[str, object]:
 @given(seed=st.integers(0, 2**32 - 1), objectives=st.sampled_from([1, 2]))
 def test_a_history_is_the_same_however_often_it_was_read(seed: int, objectives: int) -> None:
     run = Run(seed, optuna.samplers.RandomSampler(seed=seed), objectives)
-    features = Features(TWO)
+    features = RecipeFeatures(TWO)
     reader, keys = HistoryReader(TWO, features), set()
     for _ in range(14):
         run.step()
@@ -146,7 +146,7 @@ def test_a_history_is_the_same_however_often_it_was_read(seed: int, objectives: 
 @pytest.mark.parametrize(("seed", "objectives"), [(0, 1), (1, 1), (2, 2)])
 def test_a_new_sampler_proposes_what_one_that_was_kept_does(seed: int, objectives: int) -> None:
     """With estimates that change, failures, recipes under way, and the clock set back."""
-    fits = [Fits(Features(TWO).groups) for _ in range(objectives)]
+    fits = [Fits(RecipeFeatures(TWO).groups) for _ in range(objectives)]
     kept = GaussianProcessSampler(TWO, seed=seed, fits=fits)
     run, compared = Run(seed, kept, objectives), 0
     while compared < 12:
@@ -182,7 +182,7 @@ def test_recipes_with_other_features_are_told_apart_without_drawing_them() -> No
     for value in (0.5, 0.6):
         study.tell(study_trial(study, value), value)
     study_trial(study, 0.7)
-    features = Features(TWO)
+    features = RecipeFeatures(TWO)
     history = HistoryReader(TWO, features).read(study, -1, Estimates.of({}))
     for value, known in ((0.5, True), (0.6, True), (0.7, True), (0.5001, False), (0.8, False)):
         trial = Fixed({**study.trials[0].params, "weight.a": value})

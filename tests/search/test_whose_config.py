@@ -14,14 +14,14 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from evaluators.harness_spec import HarnessSpec, TaskSpec
-from evaluators.resident_models.model_builder import Builder, Models
+from evaluators.resident_models.model_builder import ModelBuilder, Models
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import plan
 from runs.config.run_config import RunConfig, load_config
 from search.inputs.given_config import read
 from search.inputs.overrides import Overrides
 from search.preflight.inspection import check as look
-from search.preflight.preflight_depth import Depth
+from search.preflight.preflight_depth import PreflightDepth
 from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.draw import draw
@@ -71,7 +71,7 @@ def test_parents_are_themselves_and_merges_have_the_base_s_config(unlike: Path) 
     spec = HarnessSpec(
         models=tuple(config.locations.items()), tasks=(TaskSpec(name="any"),), device="cpu"
     )
-    builder = Builder(spec, Models.open(spec))
+    builder = ModelBuilder(spec, Models.open(spec))
     tried: dict[str, Recipe] = {seed.name: seed.recipe for seed in seeds(config.space(4))}
     for name in ("math", "code", "text"):
         recipe = tried[f"parent {name}"]
@@ -135,7 +135,7 @@ def test_an_earlier_study_goes_on_by_its_own_rule(unlike: Path) -> None:
 def test_check_says_what_differs(unlike: Path) -> None:
     found = look(
         read(unlike, Overrides()),
-        depth=Depth(weights=False, smoke=False),
+        depth=PreflightDepth(weights=False, smoke=False),
         progress=lambda what, done, total: None,
     )
     text = "\n".join(found.warnings)

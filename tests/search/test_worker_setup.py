@@ -13,7 +13,7 @@ from rich.console import Console
 from merging.building.build import tensors
 from merging.kernels.native import native_library
 from merging.planning.merge_plan import plan
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from runs.config.run_config import load_config, open_inputs
 from search.engine.processes import worker_setup
 from search.engine.processes.worker_setup import (
@@ -80,7 +80,7 @@ def test_statistics_of_large_models_are_there_before_the_first_candidate(
     native_library.cool_down()
     assert prepared(setting)
     assert native_library.library() is not None
-    known = Statistics(setting.statistics)
+    known = StatisticsCache(setting.statistics)
     planned = plan(Recipe.from_dict({"merge": TIES}), setting.checkpoints)
     list(tensors(planned, setting.checkpoints, statistics=known))
     assert known.computed == 0

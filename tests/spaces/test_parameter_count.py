@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source, parameters
 
-SIZES = Sizes(outside=1000, layers=(1, 10, 100))
+SIZES = ParameterCount(outside=1000, layers=(1, 10, 100))
 
 
 def linear(*of: Model | Merge) -> Merge:
@@ -27,4 +27,4 @@ def test_only_stacked_layers_change_it() -> None:
     assert SIZES.of(Recipe(root=stacked(whole, (1, 2)))) == 1010
     again = stacked(stacked(Model("a"), (2, 3), (0, 1)), (1, 2), (0, 2))
     assert SIZES.of(Recipe(root=again)) == 1000 + 1 + 100 + 1
-    assert Sizes.from_dict(SIZES.to_dict()) == SIZES
+    assert ParameterCount.from_dict(SIZES.to_dict()) == SIZES

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from evaluators.harness.answers.answer_losses import right_answer
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError
 
 Encode = Callable[[str, str], tuple[list[int], list[int]]]
@@ -26,7 +26,7 @@ Encode = Callable[[str, str], tuple[list[int], list[int]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answers:
+class AnswerTokens:
     """What a model reads to be judged on one question.
 
     Attributes:
@@ -56,8 +56,8 @@ class Answers:
 
 
 def answers_of(
-    task: Asked, position: int, requests: Sequence[Any], *, encode: Encode, most: int
-) -> Answers | None:
+    task: AskedTask, position: int, requests: Sequence[Any], *, encode: Encode, most: int
+) -> AnswerTokens | None:
     """What to judge a question by; ``None`` where no right answer is known.
 
     Args:
@@ -86,12 +86,12 @@ def answers_of(
             return None
         texts.append(tuple(text))
         starts.append(len(text) - len(answer))
-    return Answers(
+    return AnswerTokens(
         question=task.questions[position].id, texts=tuple(texts), starts=tuple(starts), right=at
     )
 
 
-def _is_marked_right(task: Asked, position: int, requests: Sequence[Any]) -> bool:
+def _is_marked_right(task: AskedTask, position: int, requests: Sequence[Any]) -> bool:
     """Whether the reference would be marked right as a written answer, without a word before it.
 
     It would not where the task looks for the answer in a longer text: learning to write the bare
@@ -111,7 +111,7 @@ def _is_marked_right(task: Asked, position: int, requests: Sequence[Any]) -> boo
 
 def backward(
     model: Any,
-    answers: Sequence[Answers],
+    answers: Sequence[AnswerTokens],
     weights: Mapping[str, float],
     *,
     batch: int,
@@ -151,9 +151,9 @@ def backward(
     return found
 
 
-def _batches(answers: Sequence[Answers], batch: int) -> Iterator[list[Answers]]:
+def _batches(answers: Sequence[AnswerTokens], batch: int) -> Iterator[list[AnswerTokens]]:
     """Questions of like length together, longest first, so many sequences at a time."""
-    some: list[Answers] = []
+    some: list[AnswerTokens] = []
     for one in sorted(answers, key=lambda item: -item.length):
         if some and sum(len(item.read) for item in some) + len(one.read) > batch:
             yield some
@@ -163,7 +163,7 @@ def _batches(answers: Sequence[Answers], batch: int) -> Iterator[list[Answers]]:
         yield some
 
 
-def _losses(model: Any, some: Sequence[Answers], device: torch.device) -> Tensor:
+def _losses(model: Any, some: Sequence[AnswerTokens], device: torch.device) -> Tensor:
     """``(questions,)`` float32, with a graph."""
     rows: dict[tuple[int, ...], int] = {}
     for read in (read for one in some for read in one.read):

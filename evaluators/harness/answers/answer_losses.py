@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError
 
 
-def right_answer(task: Asked, position: int, requests: Sequence[Any]) -> Any | None:
+def right_answer(task: AskedTask, position: int, requests: Sequence[Any]) -> Any | None:
     """The request for the likelihood of a question's right answer; ``None`` where none is known.
 
     Args:

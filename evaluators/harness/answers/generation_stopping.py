@@ -19,7 +19,7 @@ LOOKBACK = 2
 """Tokens looked at beyond as many as a stop sequence has, as in lm-eval."""
 
 
-class Settled(StoppingCriteria):
+class GenerationStopping(StoppingCriteria):
     """Ends a batch when lm-eval would, or when every answer in it is settled before.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness_spec import HarnessSpec
 
 
-def requests_of(tasks: Sequence[Asked], lm: Any, spec: HarnessSpec) -> dict[str, list[Any]]:
+def requests_of(tasks: Sequence[AskedTask], lm: Any, spec: HarnessSpec) -> dict[str, list[Any]]:
     """Every request of every task, by question id, in the words of a model's tokenizer."""
     chat = bool(spec.apply_chat_template)
     result: dict[str, list[Any]] = {}

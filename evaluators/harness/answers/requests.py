@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluators.harness.answers.task_scores import outcome, task_score
-from evaluators.harness.questions.few_shot import Pool
+from evaluators.harness.questions.few_shot import FewShotPool
 from evaluators.harness.questions.question_ids import Keys
 from evaluators.harness_spec import TaskSpec
 from evaluators.protocol import Outcome, Question, TaskInfo, TaskScore
@@ -17,7 +17,7 @@ from evaluators.resident_models.candidate_failures import NonFiniteScoreError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class AskedTask:
     """A task as it is asked.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asked:
     documents: tuple[Any, ...]
     questions: tuple[Question, ...]
     keys: tuple[Keys, ...] = ()
-    pool: Pool | None = None
+    pool: FewShotPool | None = None
     aside: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ def respond(lm: Any, requests: Sequence[Any]) -> None:
 
 
 def mark(
-    task: Asked, positions: Sequence[int], chosen: Mapping[str, list[Any]]
+    task: AskedTask, positions: Sequence[int], chosen: Mapping[str, list[Any]]
 ) -> tuple[TaskScore, list[Outcome]]:
     """The task's own marks for the answers.
 

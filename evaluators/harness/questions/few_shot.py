@@ -18,7 +18,7 @@ from evaluators.protocol import EvaluatorError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pool:
+class FewShotPool:
     """The documents that a task's examples are drawn from.
 
     Attributes:
@@ -93,7 +93,7 @@ class Pool:
 
 def pool_of(
     task: Any, keys: Callable[[Sequence[Any], str | None], tuple[Keys, ...]]
-) -> Pool | None:
+) -> FewShotPool | None:
     """The documents that a task's examples come from; ``None`` where it shows none.
 
     Args:
@@ -122,7 +122,7 @@ def pool_of(
                 f"take worked examples from), got {shots}"
             ]
         )
-    return Pool(
+    return FewShotPool(
         source=source,
         shots=shots,
         needed=needed,
@@ -132,7 +132,7 @@ def pool_of(
     )
 
 
-class Examples:
+class FewShotExamples:
     """lm-eval's sampler of examples, which hands out copies: tasks may change what they are given.
 
     Attributes:

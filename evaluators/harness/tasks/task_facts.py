@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evaluators.harness.answers.requests import Asked
+from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.questions.few_shot import asked_split
 from evaluators.harness.tasks.known_benchmarks import known_set
 from evaluators.harness.tasks.task_settings import reported
@@ -60,7 +60,7 @@ class Survey:
     tasks: tuple[TaskFacts, ...] = ()
 
 
-def facts_of(asked: Asked) -> TaskFacts:
+def facts_of(asked: AskedTask) -> TaskFacts:
     """Those of a task that was loaded."""
     task = asked.task
     split = asked_split(task) or ""
@@ -84,7 +84,7 @@ def facts_of(asked: Asked) -> TaskFacts:
     )
 
 
-def _chance(asked: Asked) -> float | None:
+def _chance(asked: AskedTask) -> float | None:
     """Mean of one over the number of choices, of the first questions."""
     guessing = asked.task.OUTPUT_TYPE == "multiple_choice" and asked.metric in ACCURACIES
     if not guessing or asked.task.get_config("doc_to_choice") is None:

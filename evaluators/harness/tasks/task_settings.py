@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluators.harness.questions.document_keys import asking, keys_of, rows_of
-from evaluators.harness.questions.few_shot import Examples, Pool, asked_split, pool_of
+from evaluators.harness.questions.few_shot import FewShotExamples, FewShotPool, asked_split, pool_of
 from evaluators.harness.questions.question_ids import Keys
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import EvaluatorError
@@ -44,13 +44,13 @@ def configure(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> list[str]:
         task.set_config(key="num_fewshot", value=wanted.num_fewshot or 0)
     task.set_fewshot_seed(seed=spec.seed)
     if hasattr(task, "sampler"):
-        task.sampler = Examples(task.sampler)
+        task.sampler = FewShotExamples(task.sampler)
     return problems
 
 
 def documents_of(
     task: Any, wanted: TaskSpec
-) -> tuple[tuple[Any, ...], tuple[Keys, ...], Pool | None]:
+) -> tuple[tuple[Any, ...], tuple[Keys, ...], FewShotPool | None]:
     """The documents that a task asks, their keys, and where its worked examples are from.
 
     Raises:

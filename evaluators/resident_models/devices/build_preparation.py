@@ -13,9 +13,15 @@ from transformers import AutoConfig
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import EvaluatorError
 from evaluators.resident_models.devices.batch_size import sequence_bytes
-from evaluators.resident_models.devices.device_sharding import Spread
+from evaluators.resident_models.devices.device_sharding import DeviceSharding
 from evaluators.resident_models.devices.free_memory import free_bytes
-from merging.building.tensor_sources import Mapped, PinnedCarrier, Resident, Streamed, Supply
+from merging.building.tensor_sources import (
+    MappedTensors,
+    PinnedCarrier,
+    ResidentTensors,
+    StreamedTensors,
+    TensorSource,
+)
 from merging.checkpoints.checkpoint import Checkpoint, widest_dtype
 from merging.kernels.native.native_library import try_warm_up
 from merging.planning.memory_plan import (
@@ -28,7 +34,7 @@ from merging.planning.memory_plan import (
     mapped,
     place,
 )
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS
 
 PLANNED_TOKENS = 2048
@@ -38,7 +44,7 @@ _RANKED = frozenset({"della", "della_linear"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
+class BuildPreparation:
     """What builds of this worker use.
 
     Attributes:
@@ -46,8 +52,8 @@ class Prepared:
         supply: Where their tensors come from.
     """
 
-    statistics: Statistics
-    supply: Supply
+    statistics: StatisticsCache
+    supply: TensorSource
 
 
 def prepare_builds(
@@ -56,7 +62,7 @@ def prepare_builds(
     *,
     memory: MemoryPlan,
     devices: Sequence[torch.device],
-) -> Prepared:
+) -> BuildPreparation:
     """Load the passes, compiled for this machine if need be, and open parents and statistics.
 
     On other devices than a CPU passes run eagerly: their compilers contract multiplications and
@@ -70,9 +76,9 @@ def prepare_builds(
     """
     if memory.home is Home.MAPPED:
         try_warm_up()
-    statistics = Statistics(None if spec.statistics is None else Path(spec.statistics))
-    supply = _supply(memory, devices, checkpoints, Mapped(statistics))
-    return Prepared(statistics=statistics, supply=supply)
+    statistics = StatisticsCache(None if spec.statistics is None else Path(spec.statistics))
+    supply = _supply(memory, devices, checkpoints, MappedTensors(statistics))
+    return BuildPreparation(statistics=statistics, supply=supply)
 
 
 def plan_memory(
@@ -104,12 +110,12 @@ def plan_gpus(
     return place(_demand(spec, checkpoints), capacities, parents_share=spec.parents_on_device)
 
 
-def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> Spread | None:
+def spread_over(memory: MemoryPlan, devices: Sequence[torch.device]) -> DeviceSharding | None:
     """How models are spread over the devices of a plan; ``None`` where there is only one."""
     if len(devices) == 1:
         return None
     sizes = tuple(share.capacity.nbytes for share in memory.shares)
-    return Spread(devices=tuple(devices), sizes=sizes)
+    return DeviceSharding(devices=tuple(devices), sizes=sizes)
 
 
 def read_config(checkpoint: Checkpoint, *, trust: bool) -> Any:
@@ -169,16 +175,16 @@ def _supply(
     memory: MemoryPlan,
     devices: Sequence[torch.device],
     checkpoints: Mapping[str, Checkpoint],
-    source: Mapped,
-) -> Supply:
+    source: MappedTensors,
+) -> TensorSource:
     """Where builds get parents from; those that stay on devices are brought there now."""
     if memory.home is Home.RESIDENT:
         sizes = [share.capacity.nbytes for share in memory.shares]
-        return Resident(
+        return ResidentTensors(
             source,
             {
                 one: {name: devices[at] for name, at in homes(one, sizes).items()}
                 for one in checkpoints.values()
             },
         )
-    return Streamed(source, PinnedCarrier()) if memory.home is Home.PINNED else source
+    return StreamedTensors(source, PinnedCarrier()) if memory.home is Home.PINNED else source

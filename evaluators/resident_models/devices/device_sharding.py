@@ -34,7 +34,7 @@ def empty(wanted: Sequence[Wanted]) -> list[nn.Parameter]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class DeviceSharding:
     """Devices that models are spread over, layer by layer.
 
     Attributes:

@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
 
 
-class Census(Generic[Answer]):
+class NodeCensus(Generic[Answer]):
     """Asks in a thread of its own, so that whoever wants to know never waits for long.
 
     Args:

@@ -90,10 +90,10 @@ class NodeCheck:
 
     def _models(self, spec: HarnessSpec) -> list[str]:
         from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
-        from merging.checkpoints.files.content_hashes import Contents
+        from merging.checkpoints.files.content_hashes import ContentHashes
 
         problems: list[str] = []
-        contents = Contents(None if spec.statistics is None else Path(spec.statistics))
+        contents = ContentHashes(None if spec.statistics is None else Path(spec.statistics))
         for name, location in spec.models:
             try:
                 found = Checkpoint.open(location, name=name, contents=contents)

@@ -35,7 +35,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.protocol import DETAIL, EvaluatorError
 from evaluators.workers.cluster.cluster_access import asks_for_token, knock, no_token, reach
-from evaluators.workers.cluster.node_census import Census
+from evaluators.workers.cluster.node_census import NodeCensus
 from evaluators.workers.cluster.ray_start import check_folder, told
 from evaluators.workers.cluster.shadowed_imports import HOME
 from evaluators.workers.worker import THREADS, Worker
@@ -141,7 +141,7 @@ class Cluster:
             _connect(address, cores, dict(runtime_env or {}))
         self._where = "of this machine" if address is None else f"at {address}"
         self._home = ray.get_runtime_context().get_node_id()
-        self._census = Census(ray.nodes)
+        self._census = NodeCensus(ray.nodes)
         self._worker = ray.remote(Worker)
         self._caller = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_call)
 

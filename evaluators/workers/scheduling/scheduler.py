@@ -19,9 +19,9 @@ from evaluators.protocol import Candidate, Failure, FailureKind, LossGradient, S
 from evaluators.workers import clock
 from evaluators.workers.cluster.ray_cluster import Answer, Cluster, Trouble
 from evaluators.workers.pool import Result
-from evaluators.workers.scheduling.stragglers import Pace
-from evaluators.workers.scheduling.worker_set import Crew, Enqueue, Orphaned
-from evaluators.workers.scheduling.worker_slots import Job, Post, loss_of
+from evaluators.workers.scheduling.stragglers import RecentTimes
+from evaluators.workers.scheduling.worker_set import Enqueue, Orphaned, WorkerSet
+from evaluators.workers.scheduling.worker_slots import SubmittedCandidate, WorkerSlot, loss_of
 from evaluators.workers.worker_deaths import Death, death_of
 
 NODE_LOSSES = 3
@@ -31,13 +31,13 @@ TICK_SECONDS = 1.0
 """Longest time between two looks at the clock."""
 
 
-class Hire(Protocol):
-    """Sets up a crew; ``functools.partial`` of ``Crew`` but for what the dispatch has itself."""
+class MakeWorkerSet(Protocol):
+    """Sets up workers: ``functools.partial`` of ``WorkerSet``, but for what the scheduler has."""
 
-    def __call__(self, *, enqueue: Enqueue, orphaned: Orphaned) -> Crew: ...
+    def __call__(self, *, enqueue: Enqueue, orphaned: Orphaned) -> WorkerSet: ...
 
 
-class Dispatch:
+class Scheduler:
     """Whoever is free takes the next candidate.
 
     Public methods may be called in any thread, all others run in the dispatch's own.
@@ -58,15 +58,15 @@ class Dispatch:
     def __init__(
         self,
         cluster: Cluster,
-        hire: Hire,
+        hire: MakeWorkerSet,
         *,
         timeout: float | None,
         retries: int,
         straggler: float,
     ) -> None:
         self._cluster, self._timeout, self._retries = cluster, timeout, retries
-        self._pace = Pace(least=straggler)
-        self._waiting: deque[Job] = deque()
+        self._pace = RecentTimes(least=straggler)
+        self._waiting: deque[SubmittedCandidate] = deque()
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._results: SimpleQueue[Result | BaseException] = SimpleQueue()
         self._opened: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -88,7 +88,7 @@ class Dispatch:
 
     def take(self, candidate: Candidate, *, near: str, keep: bool) -> None:
         """Take in a candidate; see ``Pool.submit``."""
-        job = Job(candidate=candidate, keep=keep, posts=[])
+        job = SubmittedCandidate(candidate=candidate, keep=keep, posts=[])
         self._events.put(partial(self._take_in, job, near))
 
     def result(self, timeout: float | None) -> Result | None:
@@ -160,7 +160,7 @@ class Dispatch:
         left = [p.since + self._timeout - now for p in self.crew.posts if p.job is not None]
         return max(0.0, min([TICK_SECONDS, *left]))
 
-    def _take_in(self, job: Job, near: str) -> None:
+    def _take_in(self, job: SubmittedCandidate, near: str) -> None:
         post = next((p for p in self.crew.posts if near and p.name == near and p.free), None)
         if post is not None:
             self._give(post, job)
@@ -184,7 +184,7 @@ class Dispatch:
                 return
             self._give(post, self._waiting.popleft())
 
-    def _give(self, post: Post, job: Job) -> None:
+    def _give(self, post: WorkerSlot, job: SubmittedCandidate) -> None:
         post.job, post.kept = job, False
         post.since, post.began = time.monotonic(), clock.now()
         post.call += 1
@@ -195,11 +195,11 @@ class Dispatch:
         heard = partial(self._hear, post, post.call)
         self._cluster.call(post.actor, "evaluate", job.candidate, heard)
 
-    def _hear(self, post: Post, call: int, answer: Answer) -> None:
+    def _hear(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         # In a thread of Ray's.
         self._events.put(partial(self._answered, post, call, answer))
 
-    def _answered(self, post: Post, call: int, answer: Answer) -> None:
+    def _answered(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         job = post.job
         if post.call != call or job is None:
             return  # it was given up before
@@ -215,13 +215,17 @@ class Dispatch:
         else:
             self._lost(job, post, name, answer)
 
-    def _count(self, post: Post) -> None:
+    def _count(self, post: WorkerSlot) -> None:
         if post.attendance is not None:
             post.attendance.busy += clock.now() - post.began
             post.attendance.candidates += 1
 
     def _finished(
-        self, job: Job, post: Post, worker: str, outcome: Score | LossGradient | Failure
+        self,
+        job: SubmittedCandidate,
+        post: WorkerSlot,
+        worker: str,
+        outcome: Score | LossGradient | Failure,
     ) -> None:
         if job.done:
             return  # a straggler that was overtaken
@@ -232,7 +236,11 @@ class Dispatch:
         self._tell(job, worker, post.began, outcome)
 
     def _tell(
-        self, job: Job, worker: str, began: float, outcome: Score | LossGradient | Failure
+        self,
+        job: SubmittedCandidate,
+        worker: str,
+        began: float,
+        outcome: Score | LossGradient | Failure,
     ) -> None:
         self._results.put(
             Result(
@@ -244,7 +252,7 @@ class Dispatch:
             )
         )
 
-    def _lost(self, job: Job, post: Post, worker: str, answer: Answer) -> None:
+    def _lost(self, job: SubmittedCandidate, post: WorkerSlot, worker: str, answer: Answer) -> None:
         node, vitals, began = post.node, post.vitals, post.began
         gone = self.crew.lost(post, answer)
         if job.done or job.posts:
@@ -287,7 +295,7 @@ class Dispatch:
             answer = Answer(trouble=Trouble.NODE, message=f"node {node.name} cannot be reached")
             self._answered(post, post.call, answer)
 
-    def _give_up(self, post: Post, message: str) -> None:
+    def _give_up(self, post: WorkerSlot, message: str) -> None:
         """Wait no longer for what a worker is at; a new worker takes its place."""
         job, worker = post.job, post.name
         self.crew.renew(post)

@@ -12,7 +12,7 @@ RECENT = 50
 """Number of results that say what is usual."""
 
 
-class Pace:
+class RecentTimes:
     """The times of recent candidates.
 
     Args:

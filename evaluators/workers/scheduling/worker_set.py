@@ -17,8 +17,8 @@ from evaluators.workers import clock
 from evaluators.workers.cluster.ray_cluster import Answer, Cluster, Node, Trouble
 from evaluators.workers.pool import Attendance
 from evaluators.workers.scheduling.capacity import Need, rooms, short
-from evaluators.workers.scheduling.worker_slots import Post
-from evaluators.workers.worker import Started
+from evaluators.workers.scheduling.worker_slots import WorkerSlot
+from evaluators.workers.worker import WorkerStart
 from spaces.text.error_text import counted
 
 START_ATTEMPTS = 3
@@ -43,13 +43,13 @@ MakeEvaluator = Callable[[float], EvaluatorFactory]
 Enqueue = Callable[[Callable[[], None]], None]
 """Has something called in the thread that owns the crew."""
 
-Orphaned = Callable[[Post, int, Answer], None]
+Orphaned = Callable[[WorkerSlot, int, Answer], None]
 """Hears of a call, by its post and number, whose node went away before Ray finds out."""
 
 _log = logging.getLogger(__name__)
 
 
-class Crew:
+class WorkerSet:
     """The posts of a pool; belongs to one thread.
 
     Args:
@@ -79,7 +79,7 @@ class Crew:
         self._cluster, self._need, self._count = cluster, need, count
         self._make, self._inspect, self._wait = make, inspect, wait
         self._enqueue, self._orphaned = enqueue, orphaned
-        self.posts: list[Post] = []
+        self.posts: list[WorkerSlot] = []
         self.attendance: list[Attendance] = []
         self.news: list[str] = []
         self.catalogue: Catalogue | None = None
@@ -97,7 +97,7 @@ class Crew:
         self._empty = False  # whether none is being set up either, for want of room
 
     @property
-    def free(self) -> list[Post]:
+    def free(self) -> list[WorkerSlot]:
         """Posts that can take any candidate."""
         return [post for post in self.posts if post.free and not post.kept]
 
@@ -139,18 +139,18 @@ class Crew:
             if not found:
                 return
             node, room, gpus = min(found, key=lambda one: (load.get(one[0].id, 0), -one[2], one[1]))
-            post = Post(node=node, room=room, gpus=gpus)
+            post = WorkerSlot(node=node, room=room, gpus=gpus)
             self.posts.append(post)
             self._idle_since = None  # it has its time
             self._start(post)
 
-    def renew(self, post: Post) -> None:
+    def renew(self, post: WorkerSlot) -> None:
         """Put a new worker in the place of one that died or is to end."""
         self._end(post)
         self._idle_since = None
         self._start(post)
 
-    def lost(self, post: Post, answer: Answer) -> bool:
+    def lost(self, post: WorkerSlot, answer: Answer) -> bool:
         """Act on a call that took its worker with it.
 
         Returns:
@@ -216,7 +216,7 @@ class Crew:
                 answer = Answer(trouble=Trouble.NODE, message=f"node {node.name} is gone")
                 self._enqueue(partial(self._orphaned, post, post.call, answer))
 
-    def _drop(self, post: Post) -> None:
+    def _drop(self, post: WorkerSlot) -> None:
         self._end(post)
         if post in self.posts:
             self.posts.remove(post)
@@ -231,7 +231,7 @@ class Crew:
             if (node.id, room) not in taken
         ]
 
-    def _start(self, post: Post) -> None:
+    def _start(self, post: WorkerSlot) -> None:
         post.call += 1
         post.due = time.monotonic() + COMING_SECONDS * 2**post.asked
         there = partial(self._hear_there, post, post.call)
@@ -241,7 +241,7 @@ class Crew:
         heard = partial(self._hear_started, post, post.call)
         self._cluster.call(post.actor, "start", self._make(post.gpus), heard)
 
-    def _ask_again(self, post: Post) -> None:
+    def _ask_again(self, post: WorkerSlot) -> None:
         """A worker that does not come may wait for what Ray never gives it, or hang."""
         post.asked += 1
         text = (
@@ -253,18 +253,18 @@ class Crew:
         self._end(post)
         self._start(post)
 
-    def _hear_there(self, post: Post, call: int, answer: Answer) -> None:
+    def _hear_there(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         if answer.trouble is None:  # of trouble the call of ``start`` tells
             self._enqueue(partial(self._there, post, call))
 
-    def _there(self, post: Post, call: int) -> None:
+    def _there(self, post: WorkerSlot, call: int) -> None:
         if post.call == call:
             post.due, post.asked = math.inf, 0
 
-    def _hear_started(self, post: Post, call: int, answer: Answer) -> None:
+    def _hear_started(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         self._enqueue(partial(self._started, post, call, answer))
 
-    def _started(self, post: Post, call: int, answer: Answer) -> None:
+    def _started(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         if post.call != call:
             return
         if answer.trouble in (Trouble.RAISED, Trouble.UNFIT):
@@ -277,7 +277,7 @@ class Crew:
         else:
             self._is_up(post, answer.value)
 
-    def _died_early(self, post: Post, answer: Answer) -> None:
+    def _died_early(self, post: WorkerSlot, answer: Answer) -> None:
         post.deaths += 1
         if post.deaths < START_ATTEMPTS:
             if not self.lost(post, answer):
@@ -286,7 +286,7 @@ class Crew:
         why = f"worker: died {post.deaths} times while it was set up: {answer.message}"
         self._give_up(post, (f"{why}; is there enough memory?",))
 
-    def _is_up(self, post: Post, started: Started) -> None:
+    def _is_up(self, post: WorkerSlot, started: WorkerStart) -> None:
         post.deaths, post.vitals = 0, started.vitals
         post.attendance = Attendance(
             worker=started.name, node=post.node.name, gpus=post.gpus, joined=clock.now()
@@ -295,7 +295,7 @@ class Crew:
         if self.catalogue is None:
             self.catalogue, self.notes = started.catalogue, started.notes
 
-    def _give_up(self, post: Post, problems: Sequence[str]) -> None:
+    def _give_up(self, post: WorkerSlot, problems: Sequence[str]) -> None:
         """Do without this worker; without any, the pool cannot go on."""
         self._closed_rooms.add((post.node.id, post.room))
         if self.catalogue is None and not post.gpus:  # the others there are just like it
@@ -341,7 +341,7 @@ class Crew:
             "whether Ray works and has room there, or give models that load for longer more time"
         )
 
-    def _end(self, post: Post) -> None:
+    def _end(self, post: WorkerSlot) -> None:
         """End the worker of a post; answers of its calls count no more."""
         post.call += 1
         self._cluster.kill(post.actor)

@@ -13,7 +13,7 @@ from evaluators.workers.worker_deaths import Death, Vitals, ending_of
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Job:
+class SubmittedCandidate:
     """A candidate, and what became of it.
 
     Attributes:
@@ -30,13 +30,13 @@ class Job:
     keep: bool = False
     losses: int = 0
     nodes: int = 0
-    posts: list[Post]
+    posts: list[WorkerSlot]
     begun: bool = False
     done: bool = False
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Post:
+class WorkerSlot:
     """A place for a worker.
 
     Attributes:
@@ -63,7 +63,7 @@ class Post:
     call: int = 0
     attendance: Attendance | None = None
     vitals: Vitals | None = None
-    job: Job | None = None
+    job: SubmittedCandidate | None = None
     since: float = 0.0
     began: float = 0.0
     kept: bool = False
@@ -82,7 +82,7 @@ class Post:
         return self.attendance is not None and self.job is None
 
 
-def loss_of(job: Job, answer: Answer, node: str, death: Death) -> Failure:
+def loss_of(job: SubmittedCandidate, answer: Answer, node: str, death: Death) -> Failure:
     """The failure of a candidate that is not tried again.
 
     Args:

@@ -66,7 +66,7 @@ class Stamp:
         return xxhash.xxh3_128_hexdigest(json.dumps(asdict(self)).encode())
 
 
-class Contents:
+class ContentHashes:
     """Hashes of files, in memory and in a folder.
 
     Args:

@@ -100,7 +100,7 @@ def is_buffer(name: str, shape: Sequence[int]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ModelLayout:
     """The tensors of a checkpoint by their place in the model.
 
     Names outside the layers are kept without the root (``model.``), so that checkpoints saved
@@ -117,7 +117,7 @@ class Layout:
     outside: Mapping[str, str]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, TensorInfo], pattern: LayerPattern | None) -> Layout:
+    def of(cls, tensors: Mapping[str, TensorInfo], pattern: LayerPattern | None) -> ModelLayout:
         """Sort tensors by place; recomputed buffers are left out."""
         layers: list[dict[str, str]] = [{} for _ in range(pattern.count if pattern else 0)]
         outside: dict[str, str] = {}

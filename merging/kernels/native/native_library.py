@@ -29,12 +29,12 @@ from merging.kernels.native.compilation import (
     kept,
     turn,
 )
-from merging.kernels.native.native_sums import Sums
+from merging.kernels.native.native_sums import NativeSums
 
 _log = logging.getLogger(__name__)
 
 
-class Library:
+class NativeLibrary:
     """The loaded library.
 
     Args:
@@ -57,7 +57,7 @@ class Library:
         for place in (made.merge_of, made.look_of):
             place.argtypes, place.restype = (ctypes.c_char_p,), ctypes.c_int64
         self._place_of_merge, self._place_of_look = _places(made.merge_of), _places(made.look_of)
-        self.sums = Sums(made)
+        self.sums = NativeSums(made)
 
     def merge(
         self,
@@ -115,7 +115,7 @@ class Library:
         return result.tolist()
 
 
-def warm_up() -> Library:
+def warm_up() -> NativeLibrary:
     """Load the library, compiled now if it was not before.
 
     Raises:
@@ -148,17 +148,17 @@ def cool_down() -> None:
     _loaded.clear()
 
 
-def library() -> Library | None:
+def library() -> NativeLibrary | None:
     """The library, if it was loaded."""
     return _loaded[0] if _loaded else None
 
 
-def library_on(device: torch.device) -> Library | None:
+def library_on(device: torch.device) -> NativeLibrary | None:
     """The library, if it was loaded and computes there."""
     return library() if device.type == "cpu" else None
 
 
-_loaded: list[Library] = []  # of this process; at most one
+_loaded: list[NativeLibrary] = []  # of this process; at most one
 
 
 def _places(place: Callable[[bytes], int]) -> Callable[[str], int]:
@@ -174,12 +174,12 @@ def _places(place: Callable[[bytes], int]) -> Callable[[str], int]:
     return found
 
 
-def _found() -> Library | None:
+def _found() -> NativeLibrary | None:
     """The library on disk, if it is whole and nobody else's."""
     file = kept()
     try:
         check(file)
-        return Library(file)
+        return NativeLibrary(file)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -187,14 +187,14 @@ def _found() -> Library | None:
         return None
 
 
-def _made() -> Library:
+def _made() -> NativeLibrary:
     """The library compiled, by one process at a time, and kept if that is possible."""
     try:
         with turn() as folder:
-            return _found() or Library(compiled(folder))
+            return _found() or NativeLibrary(compiled(folder))
     except UntrustedError as error:
         _log.warning("the compiled library is not kept: %s", error)
     except OSError as error:
         _log.info("nothing can be kept: %s", error)
     with tempfile.TemporaryDirectory() as own:  # a loaded library needs its file no more
-        return Library(compiled(Path(own)))
+        return NativeLibrary(compiled(Path(own)))

@@ -13,7 +13,7 @@ from merging.kernels.native.abi import at, series_task
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
 
 
-class Sums:
+class NativeSums:
     """Functions of the loaded library.
 
     Args:

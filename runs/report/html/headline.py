@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from runs.ranking.finalists import Against, Finalist, Standing
+from runs.ranking.finalists import Against, Finalist, WinnerStanding
 from runs.ranking.floor_verdict import Kept
 from runs.ranking.verdict import Verdict
 from runs.ranking.verdict_text import everyone, losses, p_text, signed, title
@@ -20,7 +20,7 @@ from runs.statistics.intervals import Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lead:
+class LeadBar:
     """The winner against the best of one group, placed on a scale around zero.
 
     Attributes:
@@ -57,16 +57,16 @@ class Headline:
     mark: str
     text: str
     winner: str
-    leads: tuple[Lead, ...]
+    leads: tuple[LeadBar, ...]
     tiles: tuple[tuple[str, str, str], ...]
 
 
 _MARKS = {
-    Standing.BEATS: "✓",
-    Standing.AHEAD: "≈",
-    Standing.NOT_BETTER: "✗",
-    Standing.BASELINE: "✗",
-    Standing.UNKNOWN: "?",
+    WinnerStanding.BEATS: "✓",
+    WinnerStanding.AHEAD: "≈",
+    WinnerStanding.NOT_BETTER: "✗",
+    WinnerStanding.BASELINE: "✗",
+    WinnerStanding.UNKNOWN: "?",
 }
 
 
@@ -106,14 +106,15 @@ def _lost(verdict: Verdict) -> str:
 def _text(verdict: Verdict) -> str:
     winner, standing = verdict.finalists[0], verdict.standing
     name = winner.name if winner.role is Role.SEARCHED else title(winner.name)
-    if standing is Standing.BASELINE:
+    if standing is WinnerStanding.BASELINE:
         if winner.role is Role.PARENT:
             return f"Nothing beats the best parent: {name} stays the best"
         return f"The search found nothing better than {name}"
-    if standing is Standing.UNKNOWN:
+    if standing is WinnerStanding.UNKNOWN:
         return f"{name.capitalize()} leads, but there is nothing to compare it with"
     beats, ahead, worse = map(
-        _groups(verdict).get, (Standing.BEATS, Standing.AHEAD, Standing.NOT_BETTER)
+        _groups(verdict).get,
+        (WinnerStanding.BEATS, WinnerStanding.AHEAD, WinnerStanding.NOT_BETTER),
     )
     lost = losses(verdict.on_tasks)
     if worse:
@@ -127,21 +128,21 @@ def _text(verdict: Verdict) -> str:
     return f"{name.capitalize()} {lead}{lost and f'; it {lost}'}"
 
 
-def _groups(verdict: Verdict) -> dict[Standing, str]:
+def _groups(verdict: Verdict) -> dict[WinnerStanding, str]:
     """Whom the winner beats, whom it is ahead of, and the best of those that it is not."""
     winner, missing = verdict.finalists[0], [role_of(name) for name in verdict.missing]
-    found: dict[Standing, list[str]] = {}
+    found: dict[WinnerStanding, list[str]] = {}
     for group, parents in ((winner.parents, True), (winner.defaults, False)):
         if group is not None:
             standing = group.standing(verdict.confidence)
             words = everyone(group, parents=parents, missing=missing)
-            if standing is Standing.NOT_BETTER:
+            if standing is WinnerStanding.NOT_BETTER:
                 words = title(group.best)
             found.setdefault(standing, []).append(words)
     return {standing: " and ".join(words) for standing, words in found.items()}
 
 
-def _leads(winner: Finalist) -> Iterator[Lead]:
+def _leads(winner: Finalist) -> Iterator[LeadBar]:
     groups = [g for g in (winner.parents, winner.defaults) if g is not None]
     ends = [0.0]
     for group in groups:
@@ -162,13 +163,13 @@ def _ends(found: Interval) -> tuple[float, float, float]:
     return (found.low if known else found.value, found.value, found.high if known else found.value)
 
 
-def _lead(group: Against, places: list[float]) -> Lead:
+def _lead(group: Against, places: list[float]) -> LeadBar:
     low, value, high, zero = places
     found = group.difference
     text = signed(found.value)
     if math.isfinite(found.low):
         text += f" ({signed(found.low)} to {signed(found.high)}, p {_p(group.p_value)})"
-    return Lead(
+    return LeadBar(
         over=title(group.best),
         numbers=text,
         low=low,

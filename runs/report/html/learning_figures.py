@@ -10,14 +10,14 @@ from runs.records.record import LEARNED, Role, role_of
 from runs.report.html.figure import Figure, Json, View, axis, rounded, text
 from runs.report.html.recipe_figures import weights_figure
 from runs.report.html.score_figures import record_name
-from runs.report.learning_summary import Lesson
+from runs.report.learning_summary import LearningSummary
 from runs.report.report_content import Details
 
 _COLOURS = ("$accent", "$second", "$third")
 _MARKERS = ("circle", "square", "diamond")
 
 
-def loss_figure(lessons: Sequence[Lesson]) -> Figure | None:
+def loss_figure(lessons: Sequence[LearningSummary]) -> Figure | None:
     """Losses over the steps; ``None`` before the first step."""
     traces = [trace for at, one in enumerate(lessons) for trace in _curves(one, at) if trace["x"]]
     if not traces:
@@ -35,7 +35,7 @@ def loss_figure(lessons: Sequence[Lesson]) -> Figure | None:
     )
 
 
-def _curves(lesson: Lesson, at: int) -> Iterator[Json]:
+def _curves(lesson: LearningSummary, at: int) -> Iterator[Json]:
     colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]
     name = text(lesson.name)
     common: Json = {"type": "scatter", "hovertemplate": f"{name}, step %{{x}}: %{{y:.4f}}"}
@@ -65,7 +65,7 @@ def _curves(lesson: Lesson, at: int) -> Iterator[Json]:
     }
 
 
-def learned_figures(details: Details, lessons: Sequence[Lesson]) -> Iterator[Figure]:
+def learned_figures(details: Details, lessons: Sequence[LearningSummary]) -> Iterator[Figure]:
     """Learned weights over depth, then those of the best recipe that a sampler proposed."""
     for lesson in lessons:
         figure = weights_figure(

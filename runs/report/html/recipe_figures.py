@@ -22,7 +22,7 @@ from runs.report.html.figure import (
     thinned,
 )
 from runs.report.html.score_figures import record_name
-from runs.report.insights import Dials, Insights
+from runs.report.insights import Insights, ParentShares
 from runs.report.report_content import Details
 from spaces.recipes.contributions import contributions
 from spaces.recipes.recipe import Recipe
@@ -85,11 +85,11 @@ def effect_figures(details: Details) -> Iterator[Figure]:
             yield figure
 
 
-def _weights(dials: Dials) -> dict[str, float]:
+def _weights(dials: ParentShares) -> dict[str, float]:
     return dict(dials.weights)
 
 
-def _densities(dials: Dials) -> dict[str, float]:
+def _densities(dials: ParentShares) -> dict[str, float]:
     return dict(dials.densities)
 
 

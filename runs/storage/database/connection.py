@@ -41,7 +41,7 @@ class StoreError(UserError, RuntimeError):
     """A study that cannot be opened, created or continued; the message is one line for people."""
 
 
-class WriteError(RunFailed, RuntimeError):
+class StudyWriteError(RunFailed, RuntimeError):
     """A study that could be written and now cannot: a full disk, a lost connection."""
 
 

@@ -92,7 +92,7 @@ def _switched(connection: sa.Connection, wanted: str) -> str:
         return now
 
 
-class Checkpoints:
+class LogCheckpoints:
     """Brings what is in a file's write-ahead log into the file itself, every few seconds.
 
     The file alone is then the whole run up to a moment ago: it is what people copy, also after the

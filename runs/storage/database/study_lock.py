@@ -115,7 +115,7 @@ def table(metadata: MetaData) -> Table:
     )
 
 
-class Lock:
+class StudyLock:
     """Exclusive right to write a study, held by this process between acquire and release.
 
     While it is held a thread gives signs of life. Who writes calls ``keep`` in the transaction, so

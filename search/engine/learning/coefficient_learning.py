@@ -22,7 +22,7 @@ from runs.config.run_config import RunConfig
 from runs.records.record import LEARNED
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Batches, Descent
-from search.engine.learning.learning_progress import FACT, Track, standing_of, tracks
+from search.engine.learning.learning_progress import FACT, LearningProgress, standing_of, tracks
 from search.engine.processes.stop_signals import Stop
 from search.monitoring.monitor import Monitor
 from spaces.recipes.coefficients import Coefficients
@@ -158,7 +158,7 @@ class Learning:
         tasks_asked = [one for one in manifest.catalogue.tasks if one.name in searched]
         self._weights = attention(tasks_asked)  # a task only to be kept is not unlearned
         self._batches = Batches(tasks=tasks, size=self.section.batch, seed=self.seed)
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[str, LearningProgress] = {}
         self._failures: dict[str, int] = {}
 
     def run(self, starts: Mapping[str, Recipe]) -> tuple[Seed, ...]:
@@ -172,7 +172,9 @@ class Learning:
         """
         known = tracks(self.store)
         for name, recipe in starts.items():
-            start = Track(recipe=recipe, descent=Descent(values=Coefficients(recipe).values))
+            start = LearningProgress(
+                recipe=recipe, descent=Descent(values=Coefficients(recipe).values)
+            )
             self._tracks[name] = replace(known.get(name, start), planned=self.steps)
             self._keep(name)
         for name in self._tracks:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from runs.config.budget import Budget, Cost
 from runs.records.record import LEARNED
-from runs.report.learning_summary import Lesson
+from runs.report.learning_summary import LearningSummary
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Descent
-from search.monitoring.live_view import Standing
+from search.monitoring.live_view import PhaseStanding
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
 
@@ -24,7 +24,7 @@ PHASE = "learning"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Track:
+class LearningProgress:
     """One recipe that is learned.
 
     Attributes:
@@ -48,7 +48,7 @@ class Track:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> Track:
+    def from_json(cls, text: str) -> LearningProgress:
         """What ``to_json`` wrote.
 
         Raises:
@@ -75,12 +75,12 @@ class Track:
         return Coefficients(self.recipe).replaced(self.descent.best or self.descent.values)
 
 
-def tracks(store: Store) -> dict[str, Track]:
+def tracks(store: Store) -> dict[str, LearningProgress]:
     """What the study holds of learning, by name; what cannot be read counts for nothing."""
-    found: dict[str, Track] = {}
+    found: dict[str, LearningProgress] = {}
     for name, text in store.facts(FACT).items():
         with suppress(ValueError, KeyError, TypeError):
-            found[name.removeprefix(FACT)] = Track.from_json(text)
+            found[name.removeprefix(FACT)] = LearningProgress.from_json(text)
     return found
 
 
@@ -99,7 +99,7 @@ def spent(store: Store) -> Cost:
     )
 
 
-def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[Lesson, ...]:
+def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[LearningSummary, ...]:
     """How each recipe was learned, for people.
 
     Args:
@@ -118,7 +118,7 @@ def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[Lesson, ...]
             gpu_hours=gpus * descent.seconds / 3600,
         )
         found.append(
-            Lesson(
+            LearningSummary(
                 name=name,
                 recipe=track.learned(),
                 coefficients=len(descent.values),
@@ -135,7 +135,9 @@ def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[Lesson, ...]
     return tuple(found)
 
 
-def standing_of(found: Mapping[str, Track], *, title: str, workers: int) -> Standing:
+def standing_of(
+    found: Mapping[str, LearningProgress], *, title: str, workers: int
+) -> PhaseStanding:
     """Where learning stands, for a live view.
 
     Args:
@@ -148,7 +150,7 @@ def standing_of(found: Mapping[str, Track], *, title: str, workers: int) -> Stan
         f"{name.removeprefix(LEARNED)} {aside[0][1]:.3f} -> {min(loss for _, loss in aside):.3f}"
         for name, aside in looks.items()
     )
-    return Standing(
+    return PhaseStanding(
         phase=PHASE,
         total=sum(one.planned for one in found.values()),
         done=sum(one.descent.steps for one in found.values()),

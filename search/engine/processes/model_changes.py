@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
-from merging.checkpoints.files.content_hashes import Contents
+from merging.checkpoints.files.content_hashes import ContentHashes
 from runs.config.run_config import ConfigError, RunConfig, open_inputs
 from runs.records.manifest import MODELS_CHANGED
 from runs.storage.store import Store
@@ -40,7 +40,7 @@ def read_whole(
     Raises:
         InputError: If a file cannot be read.
     """
-    contents = Contents(folder.resolve() / STATISTICS)
+    contents = ContentHashes(folder.resolve() / STATISTICS)
     known = {name: replace(one, contents=contents) for name, one in checkpoints.items()}
     files = [file for one in known.values() for file in one.files]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())

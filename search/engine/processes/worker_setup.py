@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import Catalogue, EvaluatorError, EvaluatorFactory
-from evaluators.synthetic_evaluator import FakeEvaluator, FakeSpec
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.cluster.node_check import NodeCheck
 from evaluators.workers.pool import Pool, SerialPool
 from merging.building.precompute import Needs
 from merging.building.precompute import prepare as compute
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.native.native_library import try_warm_up
-from merging.tensor_statistics.statistics_cache import Statistics
+from merging.tensor_statistics.statistics_cache import StatisticsCache
 from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
 from search.inputs.input_error import InputError
@@ -123,8 +123,8 @@ def fake_factory(config: RunConfig) -> EvaluatorFactory:
     """Makes evaluators that only pretend."""
     tasks = tuple((task.name, task.weight) for task in config.tasks)
     floors = tuple((task.name, found) for task in config.tasks if (found := task.kept_above))
-    spec = FakeSpec(parents=tuple(config.models), tasks=tasks, floors=floors)
-    return partial(FakeEvaluator, spec)
+    spec = SyntheticSpec(parents=tuple(config.models), tasks=tasks, floors=floors)
+    return partial(SyntheticEvaluator, spec)
 
 
 def prepare_statistics(setting: Setting, console: Console) -> None:
@@ -149,7 +149,7 @@ def prepare_statistics(setting: Setting, console: Console) -> None:
             compute(
                 tuple(models.values()),
                 base,
-                Statistics(setting.statistics),
+                StatisticsCache(setting.statistics),
                 needs=needs,
                 threads=threads,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),

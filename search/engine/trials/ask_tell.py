@@ -20,8 +20,8 @@ from evaluators.workers.pool import Result
 from runs.records.record import LEARNED, Estimate, Part, Split, State, is_baseline
 from runs.storage.store import Store
 from search.engine.trials import racing
-from search.engine.trials.candidates import Roster
-from search.engine.trials.question_schedule import Rotation
+from search.engine.trials.candidates import Candidates
+from search.engine.trials.question_schedule import QuestionSchedule
 from search.samplers.sampler_choice import Sampler, weighs_scores
 from search.samplers.surrogate.hyperparameters import Fits
 from spaces.recipes.recipe import Recipe
@@ -36,7 +36,7 @@ PROMOTED_SHARE = 0.1
 """Share of the questions that may go to candidates which have answered their first block."""
 
 
-class Ledger:
+class AskTell:
     """Proposes candidates and records results; the only code that touches the Optuna study.
 
     Args:
@@ -73,8 +73,8 @@ class Ledger:
             trial.number
             for trial in store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         }
-        self._roster = Roster(store, space, fits=fits, still_open=still_open)
-        self._rotation = Rotation(
+        self._roster = Candidates(store, space, fits=fits, still_open=still_open)
+        self._rotation = QuestionSchedule(
             store.manifest.catalogue, store.manifest.questions.search, all_at_once=all_at_once
         )
         self.asked, self.promoted = 0, 0

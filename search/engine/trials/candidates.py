@@ -16,11 +16,11 @@ from runs.records.record import PARAMETERS, PARENT, SCORE, Estimate, Record, Spl
 from runs.statistics.comparisons import Outcomes
 from runs.storage.store import Store
 from search.engine.trials import racing
-from search.samplers.estimation.comparable_scores import Answers
+from search.samplers.estimation.comparable_scores import ComparableScores
 from search.samplers.estimation.estimates import Estimates
 from search.samplers.estimation.objectives import objective_table
 from search.samplers.estimation.posterior import Posterior
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.surrogate.hyperparameters import Fits
 from spaces.recipes.recipe import Recipe
 from spaces.search_space.space import Space
@@ -28,7 +28,7 @@ from spaces.search_space.space import Space
 Array = NDArray[np.float64]
 
 
-class Roster:
+class Candidates:
     """What is known of every candidate; decides nothing and writes nothing.
 
     Args:
@@ -66,12 +66,12 @@ class Roster:
         self._documents = store.manifest.catalogue.documents()
         self._total = len(store.manifest.questions.search)
         records = store.records()
-        self._answers = Answers.of_study(store, records)
+        self._answers = ComparableScores.of_study(store, records)
         self._names = store.manifest.objectives or (SCORE,)
         self._floors = floored(self._answers.tasks)
         self._sizes = store.manifest.sizes
         self.pareto = bool(store.manifest.objectives)
-        groups = Features(space).groups
+        groups = RecipeFeatures(space).groups
         count = len(self._names) + len(self._floors)
         self._fits = fits if fits is not None else [Fits(groups) for _ in range(count)]
         self._posterior = Posterior(space, fits=self._fits)

@@ -19,7 +19,7 @@ RECENT = 50
 """Number of recent times that say how long things take."""
 
 
-class Ahead:
+class Prefetch:
     """Weighs the time to think of a recipe against the time that workers take for one.
 
     A recipe that was thought out ahead does not know the results that came since. So none is kept

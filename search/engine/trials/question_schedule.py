@@ -19,7 +19,7 @@ FEWEST = 10
 """Of each task, where it has them: its part of a score is not to be a matter of luck."""
 
 
-class Rotation:
+class QuestionSchedule:
     """Deals out the search questions of a run.
 
     Args:

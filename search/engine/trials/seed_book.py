@@ -52,7 +52,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Book:
+class SeedBook:
     """The recipes of a config's list of seeds, in its order; ``None`` stands for the defaults.
 
     Attributes:
@@ -64,7 +64,7 @@ class Book:
     notes: tuple[str, ...] = ()
 
 
-def read_book(config: RunConfig) -> Book:
+def read_book(config: RunConfig) -> SeedBook:
     """Read the files that a config names as seeds; no model is looked at.
 
     Raises:
@@ -72,7 +72,7 @@ def read_book(config: RunConfig) -> Book:
     """
     listed = config.search.seeds
     if isinstance(listed, str):
-        return Book(entries=(None,) if listed == "default" else ())
+        return SeedBook(entries=(None,) if listed == "default" else ())
     entries: list[Written | None] = []
     notes: list[str] = []
     problems: list[str] = []
@@ -92,11 +92,11 @@ def read_book(config: RunConfig) -> Book:
                 problems += error.problems
     if problems:
         raise InputError([f"search.seeds: {problem}" for problem in problems])
-    return Book(entries=tuple(entries), notes=tuple(notes))
+    return SeedBook(entries=tuple(entries), notes=tuple(notes))
 
 
 def resolve_book(
-    book: Book, config: RunConfig, space: Space, checkpoints: Mapping[str, Checkpoint]
+    book: SeedBook, config: RunConfig, space: Space, checkpoints: Mapping[str, Checkpoint]
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds of a run, and a line for the user on each one that is not as it was written.
 

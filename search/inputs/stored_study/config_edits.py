@@ -13,7 +13,7 @@ from typing import Any
 from runs.config.run_config import ConfigError, RunConfig, load_config
 from runs.config.yaml_document import shown
 from runs.storage.store import Store
-from search.inputs.given_config import Given
+from search.inputs.given_config import GivenConfig
 
 FACT = "config file"
 """Where a study keeps the config file that it was made from."""
@@ -29,7 +29,7 @@ _OPTIONS = {
 """What ``search resume`` takes in place of a key of the config."""
 
 
-def note_file(store: Store, given: Given) -> None:
+def note_file(store: Store, given: GivenConfig) -> None:
     """Keep which file a study was made from, and what it said."""
     if given.path is not None:
         known = {"file": str(given.path.resolve()), "config": given.written.to_dict()}

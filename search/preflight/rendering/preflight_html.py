@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from merging.tensor_statistics.model_similarity import Affinity, Sums
+from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity
 from search.preflight.preflight_result import Preflight, gigabytes
 from search.preflight.rendering.heat_map import HeatMap, heat_map
 from search.preflight.rendering.preflight_tables import (
@@ -55,11 +55,11 @@ def _render(found: Preflight, name: str) -> str:
     )
 
 
-def heat_maps(affinity: Affinity) -> Iterator[HeatMap]:
+def heat_maps(affinity: ModelSimilarity) -> Iterator[HeatMap]:
     """Sizes of deltas, cosines and conflicts over depth, by kind of tensor."""
     columns = [_depth(affinity, depth) for depth in affinity.depths]
 
-    def rows(of: Callable[[Sums], float], label: str) -> Iterator[tuple[str, list[float]]]:
+    def rows(of: Callable[[DeltaSums], float], label: str) -> Iterator[tuple[str, list[float]]]:
         for kind in affinity.kinds:
             line = [
                 of(affinity.groups[depth, kind]) if (depth, kind) in affinity.groups else math.nan
@@ -96,7 +96,7 @@ def heat_maps(affinity: Affinity) -> Iterator[HeatMap]:
     )  # fmt: skip
 
 
-def _depth(affinity: Affinity, depth: int) -> str:
+def _depth(affinity: ModelSimilarity, depth: int) -> str:
     if depth < 0:
         return "in"
     return "out" if depth >= affinity.layers else str(depth)

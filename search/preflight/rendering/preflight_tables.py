@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from merging.tensor_statistics.model_similarity import Affinity, Sums
+from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity
 from search.preflight.preflight_result import Preflight, gigabytes
-from search.preflight.smoke_test import Smoke
+from search.preflight.smoke_test import SmokeTest
 from spaces.text.error_text import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -152,7 +152,7 @@ def _facts(found: Preflight) -> list[str]:
     return [f"{name:<12} {text}" for name, text in facts_of(found)]
 
 
-def _parents(affinity: Affinity) -> Table:
+def _parents(affinity: ModelSimilarity) -> Table:
     """Size of each delta: in all, by kind, and over depth."""
     what = "base" if affinity.based else "the models' mean"
     table = _table(f"Deltas, relative to {what}", ("model", "size", "likeness", *affinity.kinds))
@@ -168,7 +168,7 @@ def _parents(affinity: Affinity) -> Table:
     return table
 
 
-def _pairs(affinity: Affinity) -> Table:
+def _pairs(affinity: ModelSimilarity) -> Table:
     """Cosines and conflicts between deltas."""
     table = _table("Between deltas", ("models", "cosine", "conflict", "by kind (cosine, conflict)"))
     table.add_column("conflict over depth")
@@ -188,7 +188,7 @@ def _pairs(affinity: Affinity) -> Table:
     return table
 
 
-def _losses(smoke: Smoke) -> Table:
+def _losses(smoke: SmokeTest) -> Table:
     tasks = list(dict.fromkeys(task for point in smoke.points for task in point.losses))
     title = f"Loss of the right answers, nats per token, {smoke.questions} questions a task"
     table = _table(title, ("model", "loss", "barrier"))
@@ -206,7 +206,7 @@ def _losses(smoke: Smoke) -> Table:
     return table
 
 
-def _layers(affinity: Affinity) -> list[Sums]:
+def _layers(affinity: ModelSimilarity) -> list[DeltaSums]:
     inner = [depth for depth in affinity.depths if 0 <= depth < affinity.layers]
     return [affinity.at_depth(depth) for depth in inner]
 

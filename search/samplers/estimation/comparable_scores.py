@@ -31,7 +31,7 @@ from search.samplers.estimation.task_answers import TaskAnswers
 Array = NDArray[np.float64]
 
 
-class Answers:
+class ComparableScores:
     """Collects answers and estimates every candidate's score from all of them.
 
     Args:
@@ -76,7 +76,7 @@ class Answers:
         self._found_lengths: Estimates | None = None
 
     @classmethod
-    def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> Answers:
+    def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> ComparableScores:
         """Everything that the candidates of a study answered while searching.
 
         Args:

@@ -14,9 +14,9 @@ from runs.config.run_config import RunConfig
 from runs.records.question_split import Questions
 from runs.records.record import ANSWER_LENGTH, SCORE
 from search.inputs.input_error import InputError
-from search.samplers.estimation.comparable_scores import Answers
+from search.samplers.estimation.comparable_scores import ComparableScores
 from search.samplers.estimation.estimates import Estimates
-from spaces.recipes.parameter_count import Sizes
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.sampling.seed_recipes import Seed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def objectives(config: RunConfig, catalogue: Catalogue, questions: Questions) ->
     return (SCORE, *small) if small else ()
 
 
-def sizes_of(first: Seed, checkpoints: Mapping[str, Checkpoint]) -> Sizes | None:
+def sizes_of(first: Seed, checkpoints: Mapping[str, Checkpoint]) -> ParameterCount | None:
     """Parameters of the models by layer, from headers; ``None`` where they do not go together.
 
     Args:
@@ -67,11 +67,15 @@ def sizes_of(first: Seed, checkpoints: Mapping[str, Checkpoint]) -> Sizes | None
             outside += count
         else:
             layers[place[0]] += count
-    return Sizes(outside=outside, layers=tuple(layers))
+    return ParameterCount(outside=outside, layers=tuple(layers))
 
 
 def objective_table(
-    table: Estimates, answers: Answers, names: Sequence[str], *, parameters: Mapping[int, float]
+    table: Estimates,
+    answers: ComparableScores,
+    names: Sequence[str],
+    *,
+    parameters: Mapping[int, float],
 ) -> Estimates:
     """What is known of some candidates' objectives, larger is better.
 

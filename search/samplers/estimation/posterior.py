@@ -14,10 +14,10 @@ from evaluators.protocol import TaskInfo
 from runs.ranking.floors import floored, limits, shortfalls
 from runs.records.record import MEASURES, PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
 from runs.storage.store import Store
-from search.samplers.estimation.comparable_scores import Answers
+from search.samplers.estimation.comparable_scores import ComparableScores
 from search.samplers.estimation.estimates import Estimates
 from search.samplers.estimation.objectives import objective_table
-from search.samplers.features.recipe_features import Features
+from search.samplers.features.recipe_features import RecipeFeatures
 from search.samplers.surrogate.gaussian_process import (
     FEWEST,
     MAX_POINTS,
@@ -29,8 +29,8 @@ from search.samplers.surrogate.gaussian_process import (
     variances,
 )
 from search.samplers.surrogate.hyperparameters import Fits
-from search.samplers.trial_history import Rows
-from spaces.recipes.parameter_count import Sizes
+from search.samplers.trial_history import GrowingTable
+from spaces.recipes.parameter_count import ParameterCount
 from spaces.recipes.recipe import Recipe
 from spaces.search_space.space import Space
 
@@ -54,9 +54,9 @@ class Posterior:
     """
 
     def __init__(self, space: Space, *, fits: Sequence[Fits] | None = None) -> None:
-        self._features = Features(space)
+        self._features = RecipeFeatures(space)
         self._fits = fits
-        self._x = Rows(self._features.columns)
+        self._x = GrowingTable(self._features.columns)
         self._row: dict[int, int] = {}  # by candidate
 
     def of(
@@ -142,7 +142,7 @@ def kept_fits(store: Store, space: Space) -> tuple[Fits, ...]:
 
 
 def _kept_fits(store: Store, space: Space, prefix: str) -> Fits:
-    groups = Features(space).groups
+    groups = RecipeFeatures(space).groups
     found = dict(store.numbered(prefix, _hyper))
     # Earlier versions had other hyper-parameters; such a run fits anew.
     usual = Hyper.median(groups).log.shape
@@ -170,9 +170,9 @@ def judged(store: Store, *, apart: bool = True) -> tuple[Record, ...]:
     """
     manifest = store.manifest
 
-    def read() -> tuple[tuple[Record, ...], Answers]:
+    def read() -> tuple[tuple[Record, ...], ComparableScores]:
         records = store.records()
-        return records, Answers.of_study(store, records)
+        return records, ComparableScores.of_study(store, records)
 
     records, answers = store.at_once(read)
     if not store.lock.held:
@@ -242,7 +242,10 @@ def _floors(
 
 
 def _known(
-    records: Sequence[Record], answers: Answers, names: Sequence[str], sizes: Sizes | None
+    records: Sequence[Record],
+    answers: ComparableScores,
+    names: Sequence[str],
+    sizes: ParameterCount | None,
 ) -> dict[int, dict[str, Estimate]]:
     """What is known of those that did not fail, by name."""
     recipes = {

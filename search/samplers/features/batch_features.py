@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from search.samplers.features.recipe_features import Features, Look
+from search.samplers.features.recipe_features import FeatureTable, RecipeFeatures
 from search.samplers.proposals import Cube
 from spaces.sampling.draw import Fixed, Floats, Value, draw
 from spaces.search_space.space import Space
@@ -33,7 +33,7 @@ class _Question:
     """A word or whole number that recipes are asked for, and what comes next by the answer."""
 
     column: int
-    answers: dict[int, _Question | Look] = field(default_factory=dict)
+    answers: dict[int, _Question | FeatureTable] = field(default_factory=dict)
 
 
 class _Asked(Fixed):
@@ -52,7 +52,7 @@ class _Asked(Fixed):
         return super().suggest_categorical(name, choices)
 
 
-class Sketches:
+class BatchFeatures:
     """The features of points of the unit cube of a space.
 
     Args:
@@ -61,7 +61,7 @@ class Sketches:
         features: Its features.
     """
 
-    def __init__(self, space: Space, cube: Cube, features: Features) -> None:
+    def __init__(self, space: Space, cube: Cube, features: RecipeFeatures) -> None:
         self._space, self._cube, self._features = space, cube, features
         domains = cube.domains
         self._column = {name: at for at, name in enumerate(domains)}
@@ -71,7 +71,7 @@ class Sketches:
         }
         self._columns = {mark: self._column[name] for name, mark in self._marks.items()}
         self._plain = len(self._columns) < len(self._marks)  # marks that are the same: a tiny range
-        self._root: _Question | Look | None = None
+        self._root: _Question | FeatureTable | None = None
         self._kept = 0
 
     def matrix(self, points: Array) -> Array:
@@ -83,7 +83,7 @@ class Sketches:
         if self._plain:
             return self._drawn(points)
         codes, table = self._cube.codes(points), self._cube.numbers(points)
-        groups: dict[int, tuple[Look, list[int]]] = {}
+        groups: dict[int, tuple[FeatureTable, list[int]]] = {}
         # A few in a row are often alike.
         others = np.flatnonzero((codes[1:] != codes[:-1]).any(axis=1)) + 1
         for start, end in pairwise([0, *others.tolist(), len(points)] if len(points) else []):
@@ -97,13 +97,13 @@ class Sketches:
     def _drawn(self, points: Array) -> Array:
         return self._features.matrix([option.recipe for option in self._cube.options(points)])
 
-    def _find(self, code: Sequence[int], point: Array) -> Look:
+    def _find(self, code: Sequence[int], point: Array) -> FeatureTable:
         at = self._root
         while isinstance(at, _Question):
             at = at.answers.get(code[at.column])
         return at if at is not None else self._add(code, point)
 
-    def _add(self, code: Sequence[int], point: Array) -> Look:
+    def _add(self, code: Sequence[int], point: Array) -> FeatureTable:
         """Draw the sketch that a point belongs to, and remember the way to it."""
         if self._kept >= MOST:
             self._root, self._kept = None, 0

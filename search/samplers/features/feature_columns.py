@@ -50,7 +50,7 @@ class Mix:
     leaves: tuple[int, ...]
 
 
-class Layout:
+class FeatureColumns:
     """The columns of a space, and what they are of.
 
     Args:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from search.samplers.features.feature_columns import Group, Layout, Mix
+from search.samplers.features.feature_columns import FeatureColumns, Group, Mix
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.recipes.recipe import (
     ByFilter,
@@ -30,7 +30,7 @@ from spaces.sampling.search_parameters import DRAWN, in_recipes, range_of
 from spaces.search_space.parameter_ranges import RANGES
 from spaces.search_space.space import Space
 
-__all__ = ["Features", "Group", "Look"]
+__all__ = ["RecipeFeatures", "Group", "FeatureTable"]
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ _NOTHING: Array = np.empty((1, 0))
 """A table for recipes that stand for themselves."""
 
 
-class Features:
+class RecipeFeatures:
     """The columns of a space.
 
     A *cell* is a filter group at a depth. With P parents, C cells and the pairs of parents:
@@ -65,7 +65,7 @@ class Features:
     """
 
     def __init__(self, space: Space) -> None:
-        self._layout = Layout(space)
+        self._layout = FeatureColumns(space)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -97,17 +97,17 @@ class Features:
         row: Array = self.look(recipe).rows(_NOTHING)[0]
         return row
 
-    def look(self, recipe: Recipe, columns: Mapping[float, int] | None = None) -> Look:
+    def look(self, recipe: Recipe, columns: Mapping[float, int] | None = None) -> FeatureTable:
         """What a recipe's features are, or those of all recipes built like it.
 
         Args:
             recipe: One that the space can draw.
             columns: Which of its numbers stand for others, and where those are to be found.
         """
-        return Look(self._layout, recipe.root, columns or {})
+        return FeatureTable(self._layout, recipe.root, columns or {})
 
 
-class Look:
+class FeatureTable:
     """The features of recipes that differ in numbers alone: one look at how they are built.
 
     Args:
@@ -116,7 +116,7 @@ class Look:
         columns: Which numbers in it stand for others, and the column of a table that has those.
     """
 
-    def __init__(self, layout: Layout, root: Merge, columns: Mapping[float, int]) -> None:
+    def __init__(self, layout: FeatureColumns, root: Merge, columns: Mapping[float, int]) -> None:
         self._layout, self._root, self._columns = layout, root, columns
         pairs = len(layout.pairs)
         method, together = np.zeros((pairs, len(layout.methods))), np.ones(pairs)
@@ -222,7 +222,7 @@ class _Numbers:
         count: Number of recipes.
     """
 
-    def __init__(self, layout: Layout, columns: Mapping[float, int], table: Array) -> None:
+    def __init__(self, layout: FeatureColumns, columns: Mapping[float, int], table: Array) -> None:
         self._layout, self._columns, self._table = layout, columns, table
         self.count = len(table)
 

@@ -45,7 +45,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
+class TrainingPlan:
     """Size and schooling of a family.
 
     Attributes:
@@ -76,11 +76,11 @@ class Course:
         return self.most + self.habit_steps + len(self.curriculum.targets) * self.special_steps
 
 
-FULL = Course()
+FULL = TrainingPlan()
 """Merges of it are worth searching."""
-HARD = Course(curriculum=FOUR, most=600)
+HARD = TrainingPlan(curriculum=FOUR, most=600)
 """Merges of it are worth searching for longer."""
-QUICK = Course(layers=4, hidden=32, least=30, most=30, habit_steps=5, special_steps=5)
+QUICK = TrainingPlan(layers=4, hidden=32, least=30, most=30, habit_steps=5, special_steps=5)
 """Valid models that know little: for trying the machinery."""
 
 
@@ -105,7 +105,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def train_family(
-    course: Course, *, seed: int, avoid: Set[str], progress: Progress
+    course: TrainingPlan, *, seed: int, avoid: Set[str], progress: Progress
 ) -> dict[str, LlamaForCausalLM]:
     """Train a base and its specialists.
 
@@ -165,7 +165,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def new_model(course: Course, seed: int) -> LlamaForCausalLM:
+def new_model(course: TrainingPlan, seed: int) -> LlamaForCausalLM:
     """An untrained model of a course's size.
 
     The initial weights are larger and the rotary periods shorter than usual: with texts of 15
@@ -192,7 +192,12 @@ def new_model(course: Course, seed: int) -> LlamaForCausalLM:
 
 
 def _school(
-    base: LlamaForCausalLM, course: Course, *, seed: int, avoid: Set[str], step: Callable[[], None]
+    base: LlamaForCausalLM,
+    course: TrainingPlan,
+    *,
+    seed: int,
+    avoid: Set[str],
+    step: Callable[[], None],
 ) -> int:
     """Teach the base every skill, until it is good at each; returns the number of steps."""
     timetable: Timetable = ((course.curriculum.everything, 1.0),)

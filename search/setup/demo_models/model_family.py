@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.building.staged_folder import Draft
+from merging.building.staged_folder import StagedFolder
 from runs.output_files import write_text
 from search.inputs.input_error import InputError
 from search.setup.demo_models.demo_tasks import config_text, mend_tasks, write_task
@@ -44,7 +44,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
+class ModelFamily:
     """Where a family's parts are.
 
     Attributes:
@@ -67,7 +67,7 @@ def make_family(
     quick: bool = False,
     hard: bool = False,
     progress: Progress | None = None,
-) -> Family:
+) -> ModelFamily:
     """Make a family, or find the one that an earlier call has made there.
 
     Everything is made beside ``folder`` and moved there at the end, so that ``folder`` holds a
@@ -96,7 +96,7 @@ def make_family(
         with _draft(folder, kind) as draft:
             _make(draft, folder, kind, progress=progress or _silent)
             write_text(draft / MARKER, json.dumps(kind, indent=2) + "\n")
-    return Family(
+    return ModelFamily(
         base=folder / _BASE,
         models={name: folder / name for name in (FOUR if hard else THREE).targets},
         tasks=folder / _TASKS,
@@ -139,7 +139,7 @@ def _words(kind: Any) -> str:
 @contextmanager
 def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill that becomes ``folder`` when the block ends well, else goes away."""
-    draft = Draft(folder)
+    draft = StagedFolder(folder)
     draft.begin()
     try:
         yield draft.folder

@@ -10,13 +10,13 @@ from typing import Any
 from evaluators.harness.tasks.known_benchmarks import known_set
 from evaluators.harness.tasks.task_files import shipped_tasks, task_file
 from runs.config.config_checks import BASE, UNION
-from runs.config.yaml_document import Document
+from runs.config.yaml_document import YamlDocument
 from runs.records.question_split import FEWEST_HELD_OUT
 from search.inputs.input_error import InputError
 from search.inputs.recipe_files import find_location
-from search.setup.commented_yaml import Draft, located
+from search.setup.commented_yaml import CommentedYaml, located
 from search.setup.config_request import named
-from search.setup.mergekit_evolve.evolve_keys import Reading
+from search.setup.mergekit_evolve.evolve_keys import EvolveKeys
 from search.setup.mergekit_evolve.evolve_space import space
 from spaces.mergekit.plain_values import Unreadable, reference
 
@@ -28,8 +28,8 @@ DTYPE = "bfloat16"
 
 
 def evolve_draft(
-    source: Document, *, out: Path, include_path: tuple[str, ...]
-) -> tuple[Draft, list[str]]:
+    source: YamlDocument, *, out: Path, include_path: tuple[str, ...]
+) -> tuple[CommentedYaml, list[str]]:
     """A config of ours for a config of mergekit-evolve.
 
     Args:
@@ -43,7 +43,7 @@ def evolve_draft(
     Raises:
         InputError: With everything that is wrong with it.
     """
-    read = Reading(source=source, problems=list(source.problems))
+    read = EvolveKeys(source=source, problems=list(source.problems))
     models, base = _models(read)
     values: dict[str, Any] = {} if base is None else {"base": located(base, out.parent)}
     values["models"] = {name: located(place, out.parent) for name, place in models.items()}
@@ -63,10 +63,10 @@ def evolve_draft(
         f"From {source.name}, a mergekit-evolve config. Comments say what maps to what.",
         f"Next: `search check {out}`, then `search run {out}`.",
     ]
-    return Draft(values=values, head=head, notes=read.notes), read.remarks
+    return CommentedYaml(values=values, head=head, notes=read.notes), read.remarks
 
 
-def _models(read: Reading) -> tuple[dict[str, str], str | None]:
+def _models(read: EvolveKeys) -> tuple[dict[str, str], str | None]:
     """The parents by name and the base; a base among the parents is left out of them."""
     listed = read.take("models", list, None, "genome")
     places: list[str] = []
@@ -97,7 +97,7 @@ def _models(read: Reading) -> tuple[dict[str, str], str | None]:
     return named(places, []), base
 
 
-def _tasks(read: Reading) -> list[dict[str, Any]]:
+def _tasks(read: EvolveKeys) -> list[dict[str, Any]]:
     shots = read.take("num_fewshot", int, None)
     limit = read.take("limit", int, None)
     listed = read.take("tasks", list, None)
@@ -132,7 +132,7 @@ def _tasks(read: Reading) -> list[dict[str, Any]]:
 
 
 def _remark_names(
-    read: Reading, tasks: Sequence[Mapping[str, Any]], include_path: tuple[str, ...]
+    read: EvolveKeys, tasks: Sequence[Mapping[str, Any]], include_path: tuple[str, ...]
 ) -> None:
     """Say of which tasks a run would not know what to ask; their files may be elsewhere."""
     places = (*map(Path, include_path), shipped_tasks())
@@ -150,7 +150,7 @@ def _remark_names(
         read.remarks.append("Where files of tasks are elsewhere, give --include-path.")
 
 
-def _held_out(read: Reading) -> float:
+def _held_out(read: EvolveKeys) -> float:
     """A share that leaves enough questions to check on, of those that ``limit`` lets in."""
     read.note(
         "held_out",
@@ -169,7 +169,7 @@ def _held_out(read: Reading) -> float:
     return 0.0
 
 
-def _harness(read: Reading) -> dict[str, Any]:
+def _harness(read: EvolveKeys) -> dict[str, Any]:
     read.note("harness.apply_chat_template", "apply_chat_template (true there if not said)")
     read.note("harness.fewshot_as_multiturn", "fewshot_as_multiturn (true there if not said)")
     return {
@@ -179,7 +179,7 @@ def _harness(read: Reading) -> dict[str, Any]:
     }
 
 
-def _search(read: Reading) -> dict[str, Any]:
+def _search(read: EvolveKeys) -> dict[str, Any]:
     read.note("search.trials", "--max-fevals there, 100 if not given.")
     read.note("search.sampler", "cmaes is what mergekit-evolve used; auto needs fewer recipes.")
     values: dict[str, Any] = {"trials": TRIALS, "sampler": "auto"}
@@ -195,7 +195,7 @@ def _search(read: Reading) -> dict[str, Any]:
     return values
 
 
-def _output(read: Reading, models: Mapping[str, str], base: str | None) -> dict[str, Any]:
+def _output(read: EvolveKeys, models: Mapping[str, str], base: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {"dtype": DTYPE}
     read.note("output.dtype", "mergekit-evolve always merged to bfloat16.")
     source = read.genome.get("tokenizer_source")

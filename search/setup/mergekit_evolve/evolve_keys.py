@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runs.config.yaml_document import Document, Problem
+from runs.config.yaml_document import YamlDocument, YamlProblem
 
 _GENOME = (
     "models", "merge_method", "base_model", "tokenizer_source", "layer_granularity", "normalize",
@@ -19,7 +19,7 @@ _TOP = (
 
 
 @dataclass(kw_only=True, slots=True)
-class Reading:
+class EvolveKeys:
     """A config of mergekit-evolve on its way to one of ours.
 
     Attributes:
@@ -29,8 +29,8 @@ class Reading:
         remarks: Sentences for the user.
     """
 
-    source: Document
-    problems: list[Problem] = field(default_factory=list)
+    source: YamlDocument
+    problems: list[YamlProblem] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ class Reading:
 
     def problem(self, text: str, *place: str | int) -> None:
         """Note what is wrong, and with which key."""
-        self.problems.append(Problem(text=text, place=place))
+        self.problems.append(YamlProblem(text=text, place=place))
 
     def note(self, key: str, *lines: str) -> None:
         """Note what is to be said above a key of ours."""

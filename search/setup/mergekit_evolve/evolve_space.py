@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from runs.config.config_sections import one_of
-from search.setup.mergekit_evolve.evolve_keys import Reading
+from search.setup.mergekit_evolve.evolve_keys import EvolveKeys
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 
 _NORMALIZED = ("linear", "ties", "dare_ties")
 """Methods whose weights mergekit-evolve normalises where the config does not say."""
 
 
-def space(read: Reading, models: Mapping[str, str]) -> dict[str, Any]:
+def space(read: EvolveKeys, models: Mapping[str, str]) -> dict[str, Any]:
     """The section ``space``.
 
     Args:
@@ -59,7 +59,7 @@ def space(read: Reading, models: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _depth(
-    read: Reading, models: Mapping[str, str], drawn: list[str], values: dict[str, Any]
+    read: EvolveKeys, models: Mapping[str, str], drawn: list[str], values: dict[str, Any]
 ) -> None:
     """``layer_granularity`` counts layers in a group; ours counts groups."""
     size = read.take("layer_granularity", int, 0, "genome")
@@ -107,7 +107,7 @@ def _layers(models: Mapping[str, str]) -> int | None:
     return None
 
 
-def _normalize(read: Reading, method: str) -> None:
+def _normalize(read: EvolveKeys, method: str) -> None:
     default = next((p.default for p in METHODS[method].parameters if p.name == "normalize"), None)
     asked = read.take("normalize", bool, method in _NORMALIZED, "genome")
     if default is None:
