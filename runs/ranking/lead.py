@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from runs.activity.search_progress import expected
 from runs.ranking.leaderboard import ranked, score_of
+from runs.ranking.verdict_text import title
 from runs.records.record import Record, Role, Split, role_of
+
+_AS_THEY_ARE = (Role.PARENT, Role.BASE, Role.AVERAGE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,12 +20,13 @@ class Lead:
 
     Attributes:
         candidate: Its id; ``None`` before the first score.
-        what: How it is made, in a word or two.
+        what: How it is made, in a word or two; of a parent, the base or the average, which it is.
         best: The score to expect of it; NaN before the first.
         stderr: Its standard error.
         best_parent: The score to expect of the parent that ranks before the others; NaN before
             the first.
         scored: Number of candidates that it is the best of.
+        is_parent: Whether it is a parent itself.
     """
 
     candidate: int | None = None
@@ -31,6 +35,7 @@ class Lead:
     stderr: float = math.nan
     best_parent: float = math.nan
     scored: int = 0
+    is_parent: bool = False
 
     @property
     def margin(self) -> float:
@@ -45,8 +50,10 @@ class Lead:
         if not math.isnan(self.stderr):
             text += f" ± {self.stderr:.4f}"
         text += f" ({self.what})"
-        if not math.isnan(self.margin):
-            text += f", {self.margin:+.4f} over the best parent"
+        if not self.is_parent and not math.isnan(self.margin):
+            level = abs(self.margin) < 0.00005
+            text += ", level with" if level else f", {self.margin:+.4f} over"
+            text += " the best parent"
         return f"{text}, of {self.scored} scored"
 
     def __str__(self) -> str:
@@ -58,16 +65,17 @@ def lead(records: Sequence[Record]) -> Lead:
     order = ranked(records)
     if not order:
         return Lead()
-    first = order[0]
+    first, role = order[0], role_of(order[0].origin)
     parents = (expected(record) for record in order if role_of(record.origin) is Role.PARENT)
     known = first.posterior
     return Lead(
         candidate=first.id,
-        what=first.recipe.title,
+        what=title(first.origin) if role in _AS_THEY_ARE else first.recipe.title,
         best=expected(first),
         stderr=math.nan if known is None else known.stderr,
         best_parent=next(parents, math.nan),
         scored=len(order),
+        is_parent=role is Role.PARENT,
     )
 
 

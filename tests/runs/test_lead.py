@@ -33,13 +33,13 @@ def test_the_first_in_rank_is_ahead_whatever_it_scored(run_records, run_tasks) -
     found = lead(records)
     assert found == Lead(
         candidate=average.id,
-        what="linear",
+        what="the plain average",
         best=0.3,
         stderr=0.01,
         best_parent=0.21,
         scored=5,
     )
-    assert found.text() == "0.3000 ± 0.0100 (linear), +0.0900 over the best parent, of 5 scored"
+    assert found.text() == "0.3000 ± 0.0100 (the plain average), +0.0900 over the best parent, of 5 scored"
     first = leaderboard(records, run_tasks).iloc[0]
     assert (first["candidate"], first["expected"]) == (found.candidate, found.best)
     assert why_first(records) == (
@@ -54,6 +54,10 @@ def test_the_first_in_rank_is_ahead_whatever_it_scored(run_records, run_tasks) -
     assert why_first([*records[:3], broken]).endswith(
         "(score 0.5000 on 40 questions), which is expected to break a floor."
     )
+    parent = lead(records[:2])
+    assert parent.text() == "0.2100 ± 0.0100 (parent 'code'), of 2 scored"
+    level = lead([records[1], expecting(ties, 0.21 + 1e-6)])
+    assert level.text() == "0.2100 ± 0.0100 (ties), level with the best parent, of 2 scored"
     sure = [*records[:3], expecting(ties, 0.35), records[4]]
     assert (lead(sure).candidate, why_first(sure)) == (ties.id, "")
 
