@@ -40,6 +40,7 @@ from search.monitoring.run_verdict import judge_run
 from search.monitoring.verdict_tables import show_verdict
 from search.samplers.estimation.posterior import judged
 from search.samplers.parameter_importance import insights
+from search.samplers.sampler_choice import chosen
 from spaces.mergekit import to_yaml
 from spaces.search_space.space import Space
 from spaces.text.error_text import counted
@@ -358,7 +359,7 @@ def _facts(
             "created": manifest.created,
             **({MODELS_CHANGED: changed} if changed else {}),
             "candidates": len(records),
-            "sampler": config.search.sampler,
+            "sampler": chosen(config.search.sampler),
             "seed": config.search.seed,
             "search questions": len(manifest.questions.search),
             "held-out questions": len(manifest.questions.held_out),

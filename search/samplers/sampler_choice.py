@@ -66,6 +66,11 @@ AUTO = OURS
 """What ``auto`` stands for."""
 
 
+def chosen(name: str) -> str:
+    """The sampler that a config's ``search.sampler`` means."""
+    return AUTO if name == "auto" else name
+
+
 def _tpe(seeds: Seeds) -> BaseSampler:
     # Groups: recipes of one structure are modelled together, whatever others draw. The constant
     # liar keeps parallel workers from being sent to one place.
@@ -140,7 +145,7 @@ SAMPLERS: dict[str, Choice] = {
 
 def weighs_scores(name: str) -> bool:
     """Whether the sampler of that name knows how sure each score is."""
-    return (AUTO if name == "auto" else name) == OURS
+    return chosen(name) == OURS
 
 
 class Sampler:
@@ -165,7 +170,7 @@ class Sampler:
         space: Space | None = None,
         fits: Sequence[Fits] | None = None,
     ) -> None:
-        self.name = AUTO if name == "auto" else name
+        self.name = chosen(name)
         self._seed = seed
         self._choice = None if self.name == OURS else SAMPLERS[self.name]
         self._ours: GaussianProcessSampler | None = None
