@@ -39,7 +39,10 @@ def test_the_first_in_rank_is_ahead_whatever_it_scored(run_records, run_tasks) -
         best_parent=0.21,
         scored=5,
     )
-    assert found.text() == "0.3000 ± 0.0100 (the plain average), +0.0900 over the best parent, of 5 scored"
+    assert (
+        found.text()
+        == "0.3000 ± 0.0100 (the plain average), +0.0900 over the best parent, of 5 scored"
+    )
     first = leaderboard(records, run_tasks).iloc[0]
     assert (first["candidate"], first["expected"]) == (found.candidate, found.best)
     assert why_first(records) == (

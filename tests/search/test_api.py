@@ -64,7 +64,8 @@ def test_the_page_runs(
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
         exec(compile(block, "docs/python.md", "exec"), names)
     shown = capsys.readouterr().out
-    assert "<Run first/study.db: 10 candidates, 10 scored, best " in shown
+    assert "<Run first/study.db: 10 candidates, best " in shown
+    assert ", of 10 scored>" in shown
     assert "nowhere.yaml: expected a config file" in shown
     run = names["run"]
     assert isinstance(run, Run)

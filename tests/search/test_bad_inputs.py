@@ -187,7 +187,7 @@ INIT = "init sort reverse --base base --task"
         ("check tuning.yaml --quick", "the keys base_model, datasets, learning_rate"),
         ("check model.yaml --quick", "nowhere: no such model folder"),
         ("check metric.yaml --quick", "metric: expected one of exact_match,none, got 'acc,none'"),
-        ("check few.yaml --quick", "expected at least 20 questions of a task, got 2 of the 5"),
+        ("check few.yaml --quick", "expected at least 20 questions of a task, got 2 of 5"),
         ("check key.yaml --quick", "search.trails: unknown key; did you mean 'trials'?"),
         ("check folder.yaml --quick", "include_path[0]: expected a folder with task files"),
         ("check good.yaml --quick --html hollow", "expected a file to write, got a folder"),
@@ -248,4 +248,4 @@ def test_data_beside_the_task_file_comes_before_that_of_another_folder(
 ) -> None:
     """Where the program runs there is a file of that name as well, with questions enough."""
     assert (place / "skills.jsonl").stat().st_size > (place / "few" / "skills.jsonl").stat().st_size
-    assert "got 2 of the 5" in refused("check few.yaml --quick").err
+    assert "got 2 of 5" in refused("check few.yaml --quick").err
