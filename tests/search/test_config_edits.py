@@ -120,14 +120,14 @@ def test_without_a_base_check_says_what_is_left_out(
 ) -> None:
     done = command("check", project(base=None), "--quick")
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "need a base" in line]
+    (line,) = [line for line in done.stdout.splitlines() if "for want of a base" in line]
     assert line.startswith("note: ")
     assert "ties" in line
     assert "task_arithmetic" in line
     assert "set `base` to the model that all were fine-tuned from." in line
-    assert "need a base" not in command("check", project(), "--quick").stdout
+    assert "for want of a base" not in command("check", project(), "--quick").stdout
     bounds = {"methods": ["linear"]}  # as asked for
-    assert "need a base" not in command("check", project(base=None, space=bounds), "--quick").stdout
+    assert "for want of a base" not in command("check", project(base=None, space=bounds), "--quick").stdout
 
 
 def test_the_base_that_the_cards_name_is_offered(
