@@ -51,8 +51,11 @@ class Nodes:
     def reaches(self, node: Node) -> bool:
         return node.id not in self._cut
 
-    def start(self, node: Node, *, cpus: float, gpus: float) -> Node:
+    def start(
+        self, node: Node, *, cpus: float, gpus: float, there: Callable[[Answer], None]
+    ) -> Node:
         self.started += node.id
+        there(Answer())
         return node
 
     def call(

@@ -189,7 +189,7 @@ def test_travels_to_workers() -> None:
 
 
 def test_impossible_specs() -> None:
-    spec = SyntheticSpec(parents=(), tasks=(("a", 0.0), ("a", 1.0)), questions=0, fail_rate=2.0)
+    spec = SyntheticSpec(parents=(), tasks=(("a", -1.0), ("a", 1.0)), questions=0, fail_rate=2.0)
     with pytest.raises(EvaluatorError) as caught:
         SyntheticEvaluator(spec)
     assert len(caught.value.problems) == 5

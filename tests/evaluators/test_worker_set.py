@@ -203,7 +203,7 @@ def test_a_node_asks_an_evaluator_of_a_users_own(looked: NodeCheck, tmp_path: Pa
     own.write_text(
         "from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec\n"
         "def make(spec):\n"
-        "    return FakeEvaluator(FakeSpec(parents=('math',), tasks=(('one', 1.0),)))\n"
+        "    return SyntheticEvaluator(SyntheticSpec(parents=('math',), tasks=(('one', 1.0),)))\n"
     )
     expected = SyntheticEvaluator(
         SyntheticSpec(parents=("math",), tasks=(("one", 1.0),))

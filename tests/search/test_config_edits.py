@@ -127,7 +127,10 @@ def test_without_a_base_check_says_what_is_left_out(
     assert "set `base` to the model that all were fine-tuned from." in line
     assert "for want of a base" not in command("check", project(), "--quick").stdout
     bounds = {"methods": ["linear"]}  # as asked for
-    assert "for want of a base" not in command("check", project(base=None, space=bounds), "--quick").stdout
+    assert (
+        "for want of a base"
+        not in command("check", project(base=None, space=bounds), "--quick").stdout
+    )
 
 
 def test_the_base_that_the_cards_name_is_offered(
