@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 from runs.ranking.lead import Lead, lead
+from runs.storage.database.connection import StoreError
 from runs.storage.store import Store
 from search.samplers.estimation.posterior import judged
 
@@ -33,7 +35,9 @@ class Leading:
         started = time.monotonic()
         due = at_once or started - self._looked >= self._took / self._share
         if results != self._seen and due:
-            self._lead = lead(judged(self._store, apart=False))
-            self._seen, self._looked = results, time.monotonic()
+            with suppress(StoreError):  # who writes next waits for the database, or says it is gone
+                self._lead = lead(judged(self._store, apart=False))
+                self._seen = results
+            self._looked = time.monotonic()
             self._took = self._looked - started
         return self._lead
