@@ -17,35 +17,26 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from benchmarks.learning import learned
 from benchmarks.tiny import BUILD, World  # first: it sets one thread
-from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Quiet, Scores, steps_paid
+from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Scores, steps_paid
 
 # isort: split
 import torch
 
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import Candidate, Score
-from evaluators.workers.pool import SerialPool
-from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig, load_config
-from runs.storage.store import Store
 from search.engine.learning.coefficient_learning import (
     BACKWARD,
     LOOK,
     MOST_ASIDE,
-    Learning,
-    filters_of,
-    starts,
 )
-from search.engine.processes.stop_signals import Stop
-from search.engine.session import prepare
-from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.demo_tasks import task_name, write_task
 from search.setup.demo_models.exercises import examination
 from search.setup.demo_models.model_family import QUESTIONS, ModelFamily, make_family
@@ -111,28 +102,9 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
 
 def learn(world: World, config: RunConfig, check: int) -> Recipe:
     """Coefficients for the price of some full evaluations, as a run learns them."""
-    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
-    base = Checkpoint.open(config.locations["base"], name="base")
-    layers = base.layout.layers
-    begun = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1)
-    section = LearnSection()
-    each = BACKWARD * section.batch + MOST_ASIDE / LOOK + BUILD
-    with tempfile.TemporaryDirectory() as home:
-        manifest = replace(prepared.manifest, questions=world.questions)
-        store = Store.create(str(Path(home) / "study.db"), manifest)
-        store.hold()
-        (seed,) = Learning(
-            store=store,
-            space=world.space,
-            pool=SerialPool(lambda: world.evaluator),
-            monitor=Quiet(),
-            stop=Stop(),
-            section=section,
-            steps=int(check * (len(world.questions.search) + BUILD) / each),
-            seed=world.seed,
-        ).run(begun)
-        store.close()
-    return seed.recipe
+    each = BACKWARD * LearnSection().batch + MOST_ASIDE / LOOK + BUILD
+    steps = int(check * (len(world.questions.search) + BUILD) / each)
+    return learned(world, config, steps=steps)[0]
 
 
 def _summary(scores: Scores, trained: Sequence[str]) -> tuple[float, float]:

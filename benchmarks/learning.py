@@ -16,15 +16,17 @@ import argparse
 import json
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.tiny import BUILD, OURS, SEARCHED, World
-from evaluators.workers.pool import SerialPool
+from benchmarks.tiny import BUILD, OURS, SEARCHED, World  # first: it sets one thread
+
+# isort: split
+from benchmarks.strategies import Quiet
+from evaluators.workers.pool import Pool, SerialPool
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_sections import LearnSection
-from runs.config.run_config import load_config
+from runs.config.run_config import RunConfig, load_config
 from runs.storage.store import Store
 from search.engine.learning.coefficient_learning import (
     BACKWARD,
@@ -39,24 +41,10 @@ from search.engine.processes.stop_signals import Stop
 from search.engine.session import prepare
 from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.model_family import make_family
+from spaces.recipes.recipe import Recipe
 
 CHECKS = (2, 5, 10)
 """Full evaluations whose price is paid."""
-
-NAME = "learned by layer"
-
-
-class Quiet:
-    """A monitor that says nothing."""
-
-    def update(self, *_: object) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def steps_paid_for(check: int) -> int:
@@ -65,42 +53,45 @@ def steps_paid_for(check: int) -> int:
     return int(check * (SEARCHED + BUILD) / each)
 
 
+def learned(
+    world: World, config: RunConfig, *, steps: int, pool: Pool | None = None
+) -> tuple[Recipe, float]:
+    """What a run learns in so many steps, and the questions that it costs."""
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
+    layers = Checkpoint.open(config.locations["base"], name="base").layout.layers
+    begun = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1)
+    with tempfile.TemporaryDirectory() as home:
+        manifest = replace(prepared.manifest, questions=world.questions)
+        store = Store.create(str(Path(home) / "study.db"), manifest)
+        store.hold()
+        (seed,) = Learning(
+            store=store,
+            space=world.space,
+            pool=pool or SerialPool(lambda: world.evaluator),
+            monitor=Quiet(),
+            stop=Stop(),
+            section=LearnSection(),
+            steps=steps,
+            seed=world.seed,
+        ).run(begun)
+        questions = spent(store).questions
+        store.close()
+    return seed.recipe, questions
+
+
 def measure(folder: Path, seed: int) -> dict[str, list[float]]:
     """Held-out score and questions paid for, at each check."""
     world = World.of(folder, seed=seed, hard=True)
     config = load_config(make_family(folder, seed=seed, hard=True).config)
-    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
-    base = Checkpoint.open(config.locations["base"], name="base")
-    begun = starts(
-        world.space, layers=len(base.layout.layers), filters=filters_of(base.layout.layers)
-    )
     found: dict[str, list[float]] = {"held_out": [], "questions": [], "steps": []}
     for check in CHECKS:
-        with tempfile.TemporaryDirectory() as home:
-            manifest = replace(prepared.manifest, questions=world.questions)
-            store = Store.create(str(Path(home) / "study.db"), manifest)
-            store.hold()
-            steps = steps_paid_for(check)
-            (seed_recipe,) = Learning(
-                store=store,
-                space=world.space,
-                pool=SerialPool(partial(_evaluator, world)),
-                monitor=Quiet(),
-                stop=Stop(),
-                section=LearnSection(),
-                steps=steps,
-                seed=seed,
-            ).run({NAME: begun[NAME]})
-            found["questions"].append(spent(store).questions + BUILD * steps)
-            store.close()
+        steps = steps_paid_for(check)
+        recipe, questions = learned(world, config, steps=steps)
+        found["questions"].append(questions + BUILD * steps)
         found["steps"].append(steps)
-        found["held_out"].append(world.held_out(seed_recipe.recipe))
+        found["held_out"].append(world.held_out(recipe))
     world.evaluator.close()
     return found
-
-
-def _evaluator(world: World) -> object:
-    return world.evaluator
 
 
 Results = dict[str, dict[str, list[float]]]

@@ -14,24 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks.learning import NAME, Quiet, steps_paid_for
+from benchmarks.learning import learned, steps_paid_for
 from benchmarks.tiny import World
 from evaluators.protocol import Candidate
 from evaluators.workers.pool import SerialPool
-from merging.checkpoints.checkpoint import Checkpoint
-from runs.config.config_sections import LearnSection
 from runs.config.run_config import load_config
-from runs.storage.store import Store
-from search.engine.learning.coefficient_learning import Learning, filters_of, starts
-from search.engine.processes.stop_signals import Stop
-from search.engine.session import prepare
-from search.inputs.given_config import GivenConfig
 from search.setup.demo_models.model_family import make_family
 from spaces.recipes.coefficients import Coefficients
 
@@ -53,37 +44,20 @@ class Recording(SerialPool):
         super().submit(candidate)
 
 
-def learned(
+def path_of(
     folder: Path, world: World, seed: int
 ) -> tuple[Coefficients, Sequence[Sequence[float]]]:
     """What was chosen, and the coefficients of all steps."""
     config = load_config(make_family(folder, seed=seed, hard=True).config)
-    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
-    layers = Checkpoint.open(config.locations["base"], name="base").layout.layers
-    begun = starts(world.space, layers=len(layers), filters=filters_of(layers))
     pool = Recording(world)
-    with tempfile.TemporaryDirectory() as home:
-        manifest = replace(prepared.manifest, questions=world.questions)
-        store = Store.create(str(Path(home) / "study.db"), manifest)
-        store.hold()
-        (seed_recipe,) = Learning(
-            store=store,
-            space=world.space,
-            pool=pool,
-            monitor=Quiet(),
-            stop=Stop(),
-            section=LearnSection(),
-            steps=steps_paid_for(PRICE),
-            seed=seed,
-        ).run({NAME: begun[NAME]})
-        store.close()
-    return Coefficients(seed_recipe.recipe), pool.steps
+    recipe, _ = learned(world, config, steps=steps_paid_for(PRICE), pool=pool)
+    return Coefficients(recipe), pool.steps
 
 
 def measure(folder: Path, seed: int) -> dict[str, float]:
     """Held-out score of every recipe around what was learned."""
     world = World.of(folder, seed=seed, hard=True)
-    chosen, steps = learned(folder, world, seed)
+    chosen, steps = path_of(folder, world, seed)
     average = [fmean(column) for column in zip(*steps[len(steps) // 2 :], strict=True)]
     each = len(average) // len(world.space.parents)
     plain = [fmean(average[at // each * each :][:each]) for at in range(len(average))]

@@ -58,7 +58,7 @@ class Problem:
     granularity: int
 
 
-class _Quiet:
+class Quiet:
     """A monitor that shows nothing."""
 
     def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
@@ -136,7 +136,7 @@ def product(
 
         stop = Stop()
         pool = _Watched(meter, stop, leader)
-        Loop(store, ledger, pool=pool, monitor=_Quiet(), stop=stop).search(Budget())
+        Loop(store, ledger, pool=pool, monitor=Quiet(), stop=stop).search(Budget())
         meter.look(leader)
         store.close()
 

@@ -28,19 +28,6 @@ CHECKS = (2, 5, 10)
 """Full evaluations whose price is paid."""
 
 
-class Quiet:
-    """A monitor that says nothing."""
-
-    def update(self, *_: object) -> None:
-        """Nothing to do."""
-
-    def note(self, text: str) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 Scores = Mapping[str, TaskScore]
 
 

@@ -21,6 +21,7 @@ from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit import to_yaml
 from spaces.paths import exists
 from spaces.recipes.recipe import Recipe, merges
+from spaces.text.error_text import listed
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
 _TITLES = {Split.SEARCH: "search questions", Split.HELD_OUT: "held-out questions"}
@@ -147,8 +148,7 @@ def _front_matter(recipe: Recipe, locations: Mapping[str, str]) -> str:
 
 
 def _listing(names: Iterable[str]) -> str:
-    quoted = [f"`{name}`" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+    return listed([f"`{name}`" for name in names])
 
 
 def _method_lines(recipe: Recipe) -> list[str]:

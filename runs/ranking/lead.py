@@ -11,8 +11,6 @@ from runs.ranking.leaderboard import ranked, score_of
 from runs.ranking.verdict_text import title
 from runs.records.record import Record, Role, Split, role_of
 
-_AS_THEY_ARE = (Role.PARENT, Role.BASE, Role.AVERAGE)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lead:
@@ -65,17 +63,17 @@ def lead(records: Sequence[Record]) -> Lead:
     order = ranked(records)
     if not order:
         return Lead()
-    first, role = order[0], role_of(order[0].origin)
+    first = order[0]
     parents = (expected(record) for record in order if role_of(record.origin) is Role.PARENT)
     known = first.posterior
     return Lead(
         candidate=first.id,
-        what=title(first.origin) if role in _AS_THEY_ARE else first.recipe.title,
+        what=title(first.origin) if first.is_baseline else first.recipe.title,
         best=expected(first),
         stderr=math.nan if known is None else known.stderr,
         best_parent=next(parents, math.nan),
         scored=len(order),
-        is_parent=role is Role.PARENT,
+        is_parent=role_of(first.origin) is Role.PARENT,
     )
 
 

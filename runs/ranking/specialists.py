@@ -111,7 +111,7 @@ def _expected(entry: Entry, task: TaskInfo) -> float:
     if task.name in entry.expected:
         return entry.expected[task.name]
     values = [one.value for one in entry.search if one.task == task.name]
-    return (1 if task.higher_is_better else -1) * values[0] if values else math.nan
+    return task.sign * values[0] if values else math.nan
 
 
 def _on_task(

@@ -10,7 +10,7 @@ from runs.ranking.finalists import BY_HAND, Against, Entry, Finalist, WinnerStan
 from runs.ranking.specialists import OnTask, TaskChange
 from runs.records.record import AVERAGE, OWN, PARENT, Role, role_of
 from runs.statistics.intervals import Interval
-from spaces.text.error_text import counted
+from spaces.text.error_text import counted, listed
 
 MOST_TASKS = 4
 """Tasks up to which a sentence names each; losses are always named."""
@@ -202,12 +202,12 @@ def told(found: Sequence[OnTask], *, contrast: bool) -> str:
     parts = lost + (list(map(_named, others)) if len(found) <= MOST_TASKS else _counted(others))
     if not parts:
         return ""
-    return f", {'but' if contrast and lost else 'and'} {_listed(parts)}"
+    return f", {'but' if contrast and lost else 'and'} {listed(parts)}"
 
 
 def losses(found: Sequence[OnTask]) -> str:
     """What the winner loses, in short: ``loses 5.0 points on 'largest' to parent 'b'``."""
-    return _listed(
+    return listed(
         [
             f"loses {_amount(one)} on {one.task!r} to {title(one.specialist)}"
             for one in found
@@ -232,9 +232,7 @@ def _counted(found: Sequence[OnTask]) -> list[str]:
     words = {TaskChange.GAINS: "gains on {}", TaskChange.KEEPS: "is within the noise on {}"}
     counts = {change: sum(one.change is change for one in found) for change in words}
     return [
-        words[change].format(f"{count} task{'' if count == 1 else 's'}")
-        for change, count in counts.items()
-        if count
+        words[change].format(counted(count, "task")) for change, count in counts.items() if count
     ]
 
 
@@ -246,11 +244,6 @@ def _points(one: OnTask) -> str:
     """A difference: ``-5.0 points``, or in the metric's own unit."""
     value = one.difference.value
     return f"{100 * value:+.1f} points" if one.points else signed(value)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def title(name: str) -> str:
@@ -284,10 +277,9 @@ def _p(value: float) -> str:
 
 def _absent(missing: Sequence[Entry]) -> list[str]:
     """Parents and average by name, default recipes and the user's own by number."""
-    numbered = {Role.DEFAULT: "default recipe{}", Role.OWN: "recipe{} of yours"}
+    numbered = {Role.DEFAULT: ("default recipe", ""), Role.OWN: ("recipe", " of yours")}
     words = [title(entry.name) for entry in missing if entry.role not in numbered]
-    for role, what in numbered.items():
-        count = sum(entry.role is role for entry in missing)
-        if count:
-            words.append(f"{count} {what.format('' if count == 1 else 's')}")
+    for role, (what, whose) in numbered.items():
+        if count := sum(entry.role is role for entry in missing):
+            words.append(f"{counted(count, what)}{whose}")
     return words

@@ -99,14 +99,13 @@ class Run:
             UserError: If there is none at that place.
         """
         with self._store() as store:
-            return study_commands.at_rank(store, rank).recipe
+            return study_commands.at_rank(judged(store), rank).recipe
 
     def recipe_yaml(self, rank: int = 1) -> str:
         """A found recipe as YAML that mergekit and ``search.build`` run."""
         with self._store() as store:
-            record = study_commands.at_rank(store, rank)
+            record, verdict = study_commands.judged_at(store, rank)
             places = places_for(study_commands.config_of(store, Overrides()), store.folder)
-            verdict = study_commands.verdict_at(store, rank)
             return recipe_text(record, store.manifest, places, verdict)
 
     def export(

@@ -125,7 +125,7 @@ def write_ranked(
     """
     with opened(Store.open(study_in(study))) as store:
         _say_how_found(store)
-        record, verdict = at_rank(store, rank), verdict_at(store, rank)
+        record, verdict = judged_at(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
         config = config_of(store, Overrides())
@@ -136,18 +136,23 @@ def write_ranked(
         return path
 
 
-def verdict_at(store: Store, rank: int) -> Verdict | None:
-    """The verdict on the recipe at a place of the leaderboard: there is one of the first."""
-    return judge_run(store, judged(store)) if rank == 1 else None
+def judged_at(store: Store, rank: int) -> tuple[Record, Verdict | None]:
+    """The candidate at a place of the leaderboard, from 1, and the verdict on the first.
+
+    Raises:
+        InputError: If there is none.
+    """
+    records = judged(store)
+    return at_rank(records, rank), judge_run(store, records) if rank == 1 else None
 
 
-def at_rank(store: Store, rank: int) -> Record:
+def at_rank(records: Sequence[Record], rank: int) -> Record:
     """The candidate at a place of the leaderboard, from 1.
 
     Raises:
         InputError: If there is none.
     """
-    order = ranked(judged(store))
+    order = ranked(records)
     if not 1 <= rank <= len(order):
         raise InputError(f"rank: expected 1 to {len(order)} (scored candidates), got {rank}")
     return order[rank - 1]

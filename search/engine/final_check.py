@@ -97,13 +97,7 @@ def budget_problems(
     """What is wrong with a budget in questions, one line each."""
     limit = Budget.of(config.search).questions
     top = places(config.search.validate_top, objectives)
-    kept = reserve(
-        questions,
-        top=top,
-        others=baselines(config) + min(top, seeds),
-        all_at_once=asks_all(config),
-        moving=moving_floors(config),
-    )
+    kept = reserve(config, questions, top=top, seeds=seeds)
     # enough to ask every baseline something before the check
     needed = kept + min(len(questions.search), 60) * baselines(config)
     if limit is None or limit >= needed:
@@ -148,28 +142,32 @@ def asks_all(config: RunConfig) -> bool:
     return not (Budget.of(search).counts_questions and weighs_scores(search.sampler))
 
 
-def moving_floors(config: RunConfig) -> int:
+def references(config: RunConfig, *, top: int, seeds: int) -> int:
+    """How many are asked the held-out questions to compare with, at most: see ``reserve``."""
+    return baselines(config) + min(top, seeds)
+
+
+def _moving_floors(config: RunConfig) -> int:
     """At most so many parents are asked all search questions because floors depend on them."""
     count = sum(isinstance(task.floor, FloorSection) for task in config.tasks)
     return min(count, len(config.models))
 
 
-def reserve(
-    questions: Questions, *, top: int, others: int, all_at_once: bool, moving: int = 0
-) -> int:
+def reserve(config: RunConfig, questions: Questions, *, top: int, seeds: int) -> int:
     """The most questions that the final check can take.
 
     Args:
+        config: Of the run.
         questions: Of the run.
         top: Recipes to check.
-        others: Baselines to compare with.
-        all_at_once: Whether candidates have answered all search questions by then.
-        moving: Parents that floors depend on.
+        seeds: Recipes that the search starts with, besides the baselines.
     """
     if not questions.held_out or top == 0:
         return 0
-    unanswered = 0 if all_at_once else len(questions.search)
-    return (finalists(top) + moving) * unanswered + (top + others) * len(questions.held_out)
+    unanswered = 0 if asks_all(config) else len(questions.search)
+    completed = finalists(top) + _moving_floors(config)
+    asked = top + references(config, top=top, seeds=seeds)
+    return completed * unanswered + asked * len(questions.held_out)
 
 
 def to_validate(store: Store, *, top: int) -> list[int]:

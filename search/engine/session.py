@@ -23,10 +23,8 @@ from runs.records.record import Split
 from runs.storage.store import Store
 from search.engine.final_check import (
     asks_all,
-    baselines,
     budget_problems,
     final_check,
-    moving_floors,
     places,
     reserve,
 )
@@ -360,13 +358,7 @@ class Session:
         return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)
 
     def _reserve(self, top: int) -> int:
-        return reserve(
-            self._store.manifest.questions,
-            top=top,
-            others=baselines(self._config) + min(top, self._seeds),
-            all_at_once=asks_all(self._config),
-            moving=moving_floors(self._config),
-        )
+        return reserve(self._config, self._store.manifest.questions, top=top, seeds=self._seeds)
 
 
 def _check_any(store: Store) -> None:

@@ -16,7 +16,7 @@ from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.budget import Budget
 from runs.config.run_config import RunConfig
 from runs.records.question_split import Questions
-from search.engine.final_check import asks_all, baselines, moving_floors, reserve
+from search.engine.final_check import asks_all, references, reserve
 from search.engine.processes.worker_setup import worker_memory
 from search.engine.trials.question_schedule import QuestionSchedule
 from search.preflight.smoke_test import CandidatePace
@@ -123,10 +123,8 @@ def forecast(
     """
     budget, top = Budget.of(config.search), config.search.validate_top
     at_once = asks_all(config)
-    others = baselines(config) + min(top, seeds)
-    last = reserve(
-        questions, top=top, others=others, all_at_once=at_once, moving=moving_floors(config)
-    )
+    others = references(config, top=top, seeds=seeds)
+    last = reserve(config, questions, top=top, seeds=seeds)
     rotation = QuestionSchedule(catalogue, questions.search, all_at_once=at_once)
     check = last * pace.question + (2 * top + others) * pace.build
     candidates = asked = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 LINE = 1_000
 """Most characters of a line of theirs."""
@@ -47,6 +48,11 @@ def fitted(text: str, most: int) -> str:
 def counted(count: int, noun: str) -> str:
     """So many of something: ``1 method``, ``2,000 methods``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence: ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def plain(text: str, most: int) -> str:

@@ -240,10 +240,7 @@ def _front(known: Sequence[Record], tasks: Sequence[TaskInfo], *, line: bool) ->
     best = fronts(known)
 
     def place(record: Record) -> tuple[float, float]:
-        one, other = (
-            record.objectives[task.name].value * (1 if task.higher_is_better else -1)
-            for task in tasks
-        )
+        one, other = (record.objectives[task.name].value * task.sign for task in tasks)
         return one, other
 
     traces = []

@@ -62,7 +62,7 @@ class TaskAnswers:
         known = np.isfinite(values)
         if not known.any():
             return
-        oriented = values[known] * (1.0 if self.info.higher_is_better else -1.0)
+        oriented = values[known] * self.info.sign
         self.values[row, columns[known]] = oriented
         self.right = self.right and bool(((oriented == 0.0) | (oriented == 1.0)).all())
         self.asked[row, columns[known]] = 1.0
