@@ -33,7 +33,7 @@ from runs.report.learning_summary import cost_words
 from runs.report.report_content import Details, Report
 from runs.report.report_files import write_report
 from runs.storage.store import Store
-from search.engine.learning.learning_progress import lessons, spent
+from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
 from search.monitoring.live_view import span
 from search.monitoring.run_verdict import judge_run
@@ -209,7 +209,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     lines["budget"] = budget.words(cost)
     lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
     lines["time"] = span(3600 * cost.hours)
-    workers = Timeline.of(store.parts()).most_at_once
+    workers = Timeline.of(store.parts() if begun(store) else ()).most_at_once
     if learned := lessons(store, budget, workers=workers):
         each = "; ".join(f"{one.name.removeprefix(LEARNED)}: {one.words()}" for one in learned)
         lines["learning"] = f"{each}; {cost_words(learned)}"
