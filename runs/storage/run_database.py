@@ -27,7 +27,12 @@ from runs.storage.database.connection import (
     shown,
     url_of,
 )
-from runs.storage.database.durability import LogCheckpoints, begin_writing, end_writing
+from runs.storage.database.durability import (
+    LogCheckpoints,
+    begin_writing,
+    check_sound,
+    end_writing,
+)
 from runs.storage.database.reconnection import SERVER_SECONDS, patiently
 from runs.storage.database.study_copies import identity, lacks_log, made_its_own, missing_log
 from runs.storage.migration import migrated
@@ -144,6 +149,16 @@ class RunDatabase(Transactions):
                 raise self._write_error(error) from error
             raise StoreError(f"{self.name}: cannot be written: {reason(error)}") from error
         return notes
+
+    def check_sound(self) -> None:
+        """Look at the whole file, where the study is one; ``hold`` does so by itself.
+
+        Raises:
+            StoreError: If it is damaged.
+        """
+        if self._path is not None:
+            with self._engine.connect() as connection:
+                check_sound(connection, self.name)
 
     def close(self) -> None:
         """Release the lock if held and close all connections; calling it twice is fine."""

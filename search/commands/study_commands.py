@@ -173,6 +173,7 @@ def is_over(store: Store, config: RunConfig) -> bool:
 
 def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
     """Tell that there is nothing to do for a study, and what would be; a new budget is kept."""
+    store.check_sound()
     budget = Budget.of(config.search)
     if budget != Budget.of(config_of(store, Overrides()).search):
         store.hold()

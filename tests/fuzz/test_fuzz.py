@@ -272,6 +272,26 @@ def test_studies_with_other_bytes(study: bytes, tmp_path: Path) -> None:
     assert unseen < 300 * TIMES * 2
 
 
+def test_a_spent_study_with_any_damaged_tree_is_not_told_to_be_well(
+    study: bytes, tmp_path: Path
+) -> None:
+    """Also where nothing is left to do, and nobody would have read the page."""
+    path = tmp_path / "study.db"
+    path.write_bytes(study)
+    with closing(sqlite3.connect(path)) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        roots = connection.execute(
+            "SELECT rootpage, name FROM sqlite_master WHERE rootpage > 0"
+        ).fetchall()
+    assert search("resume", path).code == 0
+    for root, name in roots:
+        start = (root - 1) * size
+        path.write_bytes(study[:start] + b"\xff" * 8 + study[start + 8 :])
+        done = search("resume", path)
+        refused(done, name)
+        assert "study.db" in done.err, name
+
+
 def sound(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as connection, suppress(sqlite3.DatabaseError):
         return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)

@@ -47,9 +47,7 @@ def begin_writing(engine: Engine, path: Path, name: str) -> tuple[str, ...]:
     wanted = "delete" if shared_over_network(kind) else "wal"
     notes = []
     with engine.connect() as connection:
-        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-        if found != "ok":
-            raise StoreError(f"{name}: expected a sound database, got a damaged one: {found}")
+        check_sound(connection, name)
         journal = _switched(connection, wanted)
         synchronous = int(connection.exec_driver_sql("PRAGMA synchronous").scalar() or 0)
     engine.dispose()  # connections set themselves up by the journal
@@ -63,6 +61,17 @@ def begin_writing(engine: Engine, path: Path, name: str) -> tuple[str, ...]:
     if synchronous < _DURABLE:
         notes.append(f"{name}: commits do not wait for the disk: a power cut may cost the last")
     return tuple(notes)
+
+
+def check_sound(connection: sa.Connection, name: str) -> None:
+    """Have SQLite look at every page of a file.
+
+    Raises:
+        StoreError: If the file is damaged.
+    """
+    said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if said != "ok":
+        raise StoreError(f"{name}: expected a sound database, got a damaged one: {said}")
 
 
 def end_writing(engine: Engine) -> None:
