@@ -35,7 +35,6 @@ from runs.storage.database.durability import (
 )
 from runs.storage.database.reconnection import SERVER_SECONDS, patiently
 from runs.storage.database.study_copies import identity, lacks_log, made_its_own, missing_log
-from runs.storage.migration import migrated
 from runs.storage.study_creation import STUDY_NAME, check_new, fill
 from runs.storage.tables import FACTS
 from runs.storage.transactions import Transactions
@@ -90,7 +89,7 @@ class RunDatabase(Transactions):
 
     @classmethod
     def open(cls, location: str) -> Self:
-        """Open an existing study; nothing is written by this, unless an older format is migrated.
+        """Open an existing study; nothing is written by this.
 
         Raises:
             StoreError: If it is not a study of ours, or of a format that cannot be read.
@@ -104,11 +103,9 @@ class RunDatabase(Transactions):
         try:
             if path is not None:
                 check_schema(engine, name)
-            version = store._format()
+            store._check_format()
             if alone and path is not None and store._is_elsewhere(path):
                 store.notes = (missing_log(name),)
-            if version != str(FORMAT):
-                migrated(engine, store.lock, version, path=path, name=name)
         except (SQLAlchemyError, UnicodeDecodeError) as error:  # SQLite may name what is no text
             engine.dispose()
             if path is None and isinstance(error, OperationalError):
@@ -234,8 +231,12 @@ class RunDatabase(Transactions):
         """Whether the last driver did not end well, and wrote this study in another place."""
         return self.lock.holder() is not None and self.fact(FILE) != identity(path)
 
-    def _format(self) -> str | None:
+    def _check_format(self) -> None:
         query = sa.select(FACTS.c.value).where(FACTS.c.key == "format")
         with self._engine.connect() as connection:
-            value = connection.execute(query).scalar()
-        return None if value is None else str(value)
+            version = connection.execute(query).scalar()
+        if version != str(FORMAT):
+            raise StoreError(
+                f"{self.name}: expected a study of format {FORMAT}, got format {version}; "
+                "open it with the version of merge-search that made it"
+            )

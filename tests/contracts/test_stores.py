@@ -189,9 +189,12 @@ def test_what_a_run_left_that_died_while_it_made_the_study_is_not_in_the_way(loc
     made.close()
 
 
-def test_another_format_is_refused(store: Store, location: str) -> None:
-    write(store, "update merge_search_run set value = '99' where key = 'format'")
-    with pytest.raises(StoreError, match=f"expected a study of format {FORMAT}, got format 99"):
+@pytest.mark.parametrize("other", ["1", "99"])
+def test_another_format_is_refused(store: Store, location: str, other: str) -> None:
+    write(store, f"update merge_search_run set value = '{other}' where key = 'format'")
+    with pytest.raises(
+        StoreError, match=f"expected a study of format {FORMAT}, got format {other}"
+    ):
         Store.open(location)
 
 

@@ -1,6 +1,5 @@
-"""study.db as a file: what is refused, how it is kept, and what earlier formats become."""
+"""study.db as a file: what is refused, and how it is kept."""
 
-import math
 import os
 import shutil
 import sqlite3
@@ -16,17 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluators.protocol import FailureKind
 from evaluators.workers import clock
-from runs.records.manifest import FORMAT
-from runs.records.record import Split, State
+from runs.records.record import Split
 from runs.storage.database import durability
 from runs.storage.database.filesystems import shared_over_network, type_of
 from runs.storage.database.study_lock import LockedError
-from runs.storage.migration import STEPS
 from runs.storage.store import Store, StoreError
 from spaces.errors import RunFailed
-from spaces.search_space.space import Space
 from tests.made_studies import manifest, recipe, score
 
 
@@ -355,74 +350,3 @@ def test_a_study_that_cannot_be_written_can_be_read(log: bool) -> None:
         shutil.rmtree(folder)
     assert said.startswith("1 ")
     assert "cannot be written: attempt to write" in said
-
-
-# Earlier formats.
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A study of format 1: seven recipes of which two failed, an eighth under way."""
-    path = tmp_path / "study.db"
-    dump = Path(__file__).parents[1] / "golden" / "study_format_1.sql"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(dump.read_text())
-    connection.close()
-    return path
-
-
-def test_a_study_of_format_1_becomes_one_of_today(old: Path) -> None:
-    before = old.read_bytes()
-    store = Store.open(str(old))
-    assert store._format() == str(FORMAT)
-    records = store.records()
-    states = [record.evaluations[Split.SEARCH].state for record in records]
-    done, failed, running = State.COMPLETE, State.FAILED, State.RUNNING
-    assert states == [done, done, failed, failed, done, done, done, running]
-    scores = [record.evaluations[Split.SEARCH].value for record in records]
-    assert scores[:2] + scores[4:7] == [0.375, 0.375, 0.625, 0.875, 0.875]
-    assert math.isnan(scores[2])
-    assert records[2].evaluations[Split.SEARCH].failure_kind is FailureKind.ERROR
-    questions = store.manifest.questions
-    assert all(record.planned == questions.search for record in records)
-    assert {o.question for o in store.outcomes(0, Split.SEARCH)} == set(questions.search)
-    assert {o.question for o in store.outcomes(5, Split.HELD_OUT)} == set(questions.held_out)
-    assert [asking.candidate for asking in store.under_way()] == [7]
-    assert store.under_way()[0].questions == questions.search
-    assert [seed.name for seed in store.manifest.seeds][:3] == [
-        "parent a", "parent b", "plain average",
-    ]  # fmt: skip
-    Space.from_dict(store.manifest.space)
-    store.close()
-    copy = old.with_name("study.db.format-1")
-    assert sorted(path.name for path in old.parent.iterdir()) == ["study.db", copy.name]
-    with sqlite3.connect(copy) as kept, sqlite3.connect(":memory:") as was:
-        was.deserialize(before)
-        assert list(kept.iterdump()) == list(was.iterdump())
-
-
-def test_every_earlier_format_can_be_brought_to_todays() -> None:
-    assert set(STEPS) == set(range(1, FORMAT))
-
-
-def test_a_format_1_study_in_use_is_left_alone(old: Path) -> None:
-    with sqlite3.connect(old) as connection:
-        row = ("x", "far", 1, "77", 4e9)
-        connection.execute("insert into merge_search_lock values (1, ?, ?, ?, ?, ?)", row)
-    connection.close()
-    before = old.read_bytes()
-    with pytest.raises(LockedError, match="process 1 on far"):
-        Store.open(str(old))
-    assert old.read_bytes() == before
-
-
-def test_a_migration_that_fails_changes_nothing(old: Path) -> None:
-    with sqlite3.connect(old) as connection:
-        connection.execute("update merge_search_run set value = '[' where key = 'search'")
-    connection.close()
-    before = old.read_bytes()
-    with pytest.raises(StoreError, match="expected a study of format 1, got damage"):
-        Store.open(str(old))
-    with sqlite3.connect(":memory:") as was, sqlite3.connect(old) as now:
-        was.deserialize(before)
-        assert list(now.iterdump()) == list(was.iterdump())

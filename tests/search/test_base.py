@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -145,20 +144,6 @@ def test_an_earlier_study_goes_on_without_it_and_says_so(tmp_path: Path) -> None
     assert "base" not in found.comparisons
     note = "The base is not compared: the study was begun by a version that did not score it."
     assert note in found.notes
-    store.close()
-
-
-def test_a_study_of_the_first_format_goes_on_without_it(tmp_path: Path) -> None:
-    dump = Path(__file__).parents[1] / "golden" / "study_format_1.sql"
-    with sqlite3.connect(tmp_path / "study.db") as connection:
-        connection.executescript(dump.read_text())
-    connection.close()
-    store = Store.open(str(tmp_path / "study.db"))
-    found = judge_run(store, judged(store))
-    assert found is not None
-    has_base = store.manifest.space.get("base") is not None
-    assert any("did not score it" in note for note in found.notes) == has_base
-    assert not any(role_of(seed.name) is Role.BASE for seed in store.manifest.seeds)
     store.close()
 
 
