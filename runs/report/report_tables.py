@@ -125,18 +125,19 @@ def finalists_table(finalists: Sequence[Finalist], tasks: Sequence[TaskInfo]) ->
 def _finalist_columns(
     finalists: Sequence[Finalist], tasks: Sequence[TaskInfo]
 ) -> Iterator[tuple[str, bool, list[str]]]:
-    yield "#", True, ["" if one.rank is None else str(one.rank) for one in finalists]
     yield "recipe", False, [title(one.name) for one in finalists]
-    yield "search", True, [score_text(one.search) for one in finalists]
-    yield "held-out", True, [limits_text(one.held_out.combined) for one in finalists]
-    for task in tasks:
-        found = [one.held_out.tasks.get(task.name) for one in finalists]
-        yield f"held-out {task_title(task)}", True, [limits_text(part) for part in found]
-    yield "search − held-out", True, [difference_text(one.gap) for one in finalists]
+    yield "#", True, ["" if one.rank is None else str(one.rank) for one in finalists]
+    yield "held-out", True, [_on_two_lines(limits_text(one.held_out.combined)) for one in finalists]
     yield from _group_columns("best parent", [one.parents for one in finalists])
     own = any(one.role is Role.OWN for one in finalists)
     tried = "best recipe tried by hand" if own else "best default recipe"
     yield from _group_columns(tried, [one.defaults for one in finalists])
+    yield "search", True, [score_text(one.search) for one in finalists]
+    gaps = [_on_two_lines(difference_text(one.gap)) for one in finalists]
+    yield "search − held-out", True, gaps
+    for task in tasks:
+        found = [limits_text(one.held_out.tasks.get(task.name)) for one in finalists]
+        yield f"held-out {task_title(task)}", True, [_on_two_lines(part) for part in found]
 
 
 def _group_columns(
@@ -146,10 +147,15 @@ def _group_columns(
     yield (
         f"over the {name}",
         True,
-        ["" if one is None else difference_text(one.difference) for one in found],
+        ["" if one is None else _on_two_lines(difference_text(one.difference)) for one in found],
     )
     yield "p", True, ["" if one is None else p_text(one.p_value) for one in found]
     yield "p corrected", True, ["" if one is None else p_text(one.adjusted) for one in found]
+
+
+def _on_two_lines(limits: str) -> str:
+    """The interval below the value: a table of many such columns stays half as wide."""
+    return limits.replace(" (", "\n(")
 
 
 def limits_text(found: Interval | None) -> str:

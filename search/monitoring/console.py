@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
 from spaces.text.terminal_text import stripped
 
@@ -30,6 +32,25 @@ def console(*, stderr: bool = False) -> Console:
     """Where commands print; files and pipes get lines long enough for a leaderboard."""
     screen = Screen(highlight=False, stderr=stderr)
     return screen if screen.is_terminal else Screen(highlight=False, stderr=stderr, width=160)
+
+
+def say(to: Console, text: str, *, style: str = "") -> None:
+    """A sentence: wrapped between words on a terminal, on one line in a file or a pipe."""
+    to.print(Text(text, style=style), soft_wrap=not to.is_terminal)
+
+
+def say_facts(to: Console, facts: Iterable[tuple[str, str]]) -> None:
+    """A line per fact, its name in front; on a terminal a long one goes on below its beginning."""
+    if not to.is_terminal:
+        for name, text in facts:
+            to.print(f"{name:<12} {text}", markup=False, soft_wrap=True)
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True, min_width=12)
+    grid.add_column(overflow="fold")
+    for name, text in facts:
+        grid.add_row(Text(name), Text(text))
+    to.print(grid)
 
 
 def say_written(to: Console, paths: list[Path]) -> None:

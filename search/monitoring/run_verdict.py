@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from rich.console import Console
+
+from evaluators.protocol import TaskInfo
 from runs.config.locations import twin
 from runs.config.run_config import RunConfig
 from runs.ranking.verdict import Verdict, judge
 from runs.ranking.verdict_text import title
 from runs.records.manifest import MODELS_CHANGED, Manifest
 from runs.records.record import BASE, PARENT, Record, Role, Split, State
+from runs.report.task_tables import specialists_table
 from runs.storage.store import Store
 from search.engine.trials.held_out_looks import looks
+from search.monitoring.console import say
+from search.monitoring.fitted_table import FittedTable
 
 
 def judge_run(store: Store, records: tuple[Record, ...]) -> Verdict | None:
@@ -42,3 +49,22 @@ def _base_notes(manifest: Manifest, found: Verdict) -> tuple[str, ...]:
     if any(seed.name == BASE for seed in manifest.seeds):
         return ("The base is not compared: it has no held-out score.",)
     return ("The base is not compared: the study was begun by a version that did not score it.",)
+
+
+def show_verdict(found: Verdict, tasks: Sequence[TaskInfo], console: Console) -> None:
+    """The winner against the best parent at each task, and what it comes to.
+
+    Args:
+        found: The verdict.
+        tasks: The run's tasks.
+        console: Where it goes.
+    """
+    shown = specialists_table(found, tasks)
+    if shown.rows:
+        title = "Held-out questions, task by task"
+        console.print(
+            FittedTable(title=title, headers=shown.headers, rows=shown.rows, numeric=shown.numeric)
+        )
+    say(console, f"Verdict: {found.sentence}.", style="bold")
+    for note in found.notes:
+        say(console, note)

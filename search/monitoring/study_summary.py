@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from evaluators.workers.pool import Attendance
 from runs.activity.timeline import Timeline
@@ -35,9 +33,10 @@ from runs.report.report_files import write_report
 from runs.storage.store import Store
 from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
+from search.monitoring.console import say, say_facts
+from search.monitoring.fitted_table import FittedTable
 from search.monitoring.live_view import span
-from search.monitoring.run_verdict import judge_run
-from search.monitoring.verdict_tables import show_verdict
+from search.monitoring.run_verdict import judge_run, show_verdict
 from search.samplers.estimation.posterior import judged
 from search.samplers.parameter_importance import insights
 from search.samplers.sampler_choice import chosen
@@ -169,17 +168,17 @@ def show_result(store: Store, report: Report, console: Console) -> None:
     _show_table(store, records, console)
     failed = _failed(records)
     if failed:
-        console.print(f"{failed.total()} failed: {_kinds(failed)}", markup=False)
+        say(console, f"{failed.total()} failed: {_kinds(failed)}")
     attendances = attended(store)
     if attendances:
-        console.print(f"Workers: {_attendance(attendances)}", markup=False)
+        say(console, f"Workers: {_attendance(attendances)}")
     if report.learning:
-        console.print(f"Learning: {cost_words(report.learning)}", markup=False)
+        say(console, f"Learning: {cost_words(report.learning)}")
     if store.manifest.dry_run:
-        console.print(DRY)
+        say(console, DRY)
     if changed := _changed(store):
         text = f"No verdict: the models changed during the run (seen {changed}); start a new one."
-        console.print(Text(text, style="bold"), soft_wrap=True)
+        say(console, text, style="bold")
     if report.verdict is not None:
         show_verdict(report.verdict, report.tasks, console)
 
@@ -187,8 +186,7 @@ def show_result(store: Store, report: Report, console: Console) -> None:
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
     """Where a run stands, a line per fact."""
     records = judged(store)
-    for name, value in _standing(store, config, records).items():
-        console.print(f"{name:<12} {value}", markup=False, soft_wrap=True)
+    say_facts(console, _standing(store, config, records).items())
     _show_table(store, records, console)
 
 
@@ -296,37 +294,37 @@ def _show_table(store: Store, records: tuple[Record, ...], console: Console) -> 
     if ranked(records):
         console.print(_table(store, records))
     if why := why_first(records):
-        console.print(why, markup=False, soft_wrap=True)
+        say(console, why)
 
 
-def _table(store: Store, records: tuple[Record, ...]) -> Group:
+def _table(store: Store, records: tuple[Record, ...]) -> FittedTable:
     order = ranked(records)
-    shown = _shown(order)
     places = {record.id: place for place, record in enumerate(order, start=1)}
-    table = Table(title=Text(f"{store.title}: {len(order)} scored"), title_justify="left")
-    for name in ("rank", "expected", "search", "held-out"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for task in store.manifest.catalogue.tasks:
-        table.add_column(Text(task.name), justify="right")
-    floors = bool(floored(store.manifest.catalogue.tasks))
-    if floors:
-        table.add_column("below floor")
-    for name in ("method", "origin", "key"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for record in shown:
+    tasks = store.manifest.catalogue.tasks
+    floors = bool(floored(tasks))
+    numbers = ("rank", "expected", "search", "held-out", *(task.name for task in tasks))
+    texts = (*["below floor"] * floors, "method", "origin")
+    rows = []
+    for record in _shown(order):
         values = {score.task: score.value for score in record.evaluations[Split.SEARCH].tasks}
-        table.add_row(
-            str(places[record.id]),
-            "" if record.posterior is None else _value(record.posterior),
-            _score(record, Split.SEARCH),
-            _score(record, Split.HELD_OUT),
-            *(_number(values.get(task.name)) for task in store.manifest.catalogue.tasks),
-            *(Text(broken_text(record)) for _ in range(floors)),
-            Text(record.recipe.title),
-            Text(record.origin),
-            record.recipe.key,
+        rows.append(
+            (
+                str(places[record.id]),
+                "" if record.posterior is None else _value(record.posterior),
+                _score(record, Split.SEARCH),
+                _score(record, Split.HELD_OUT),
+                *(_number(values.get(task.name)) for task in tasks),
+                *[broken_text(record)] * floors,
+                record.recipe.title,
+                record.origin,
+            )
         )
-    return Group(table)
+    return FittedTable(
+        title=f"{store.title}: {len(order)} scored",
+        headers=(*numbers, *texts),
+        rows=rows,
+        numeric=(True,) * len(numbers) + (False,) * len(texts),
+    )
 
 
 def _shown(order: Sequence[Record]) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,12 +49,31 @@ def column(page, name: str) -> list[str]:
     return [row[at] for row in rows(page)]
 
 
+def wait(page, condition: str) -> None:
+    until = time.monotonic() + 200
+    while not page.run(condition):
+        assert time.monotonic() < until, condition
+        time.sleep(0.02)
+
+
 def press(page, text: str) -> None:
     find = "[...document.querySelectorAll('button')].find(b => b.textContent === arguments[0])"
     page.run(f"{find}.click()", text)
 
 
-@pytest.mark.parametrize("width", [400, 1600])
+CUT = """
+const shown = [...document.querySelectorAll('main *, header *')].filter(e =>
+  e.clientWidth && !e.closest('svg, .plot') && getComputedStyle(e).display !== 'inline');
+const scrolls = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX);
+return shown.filter(e => e.scrollWidth > e.clientWidth + 1)
+  .filter(e => !(scrolls(e) && e.dataset.more === 'right'))
+  .filter(e => !e.matches('.brand'))  // its heading stands below in full
+  .map(e => [e.tagName, e.className, e.scrollWidth, e.clientWidth]);
+"""
+"""What is wider than its box without a visible way to scroll."""
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1600])
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_is_drawn_whole_without_an_error_or_a_request(
     browser, pages, report, width: int, dark: bool
@@ -63,10 +83,58 @@ def test_it_is_drawn_whole_without_an_error_or_a_request(
     assert browser.errors() == []
     assert browser.requests() == [path.as_uri()]
     assert browser.run("return document.documentElement.scrollWidth") == width
+    assert browser.run(CUT) == []
     drawn = browser.run("return [...document.querySelectorAll('.plot svg.main-svg')].length")
     assert drawn >= len(tuple(figures(report))) >= 9
     ground = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(13, 18, 26)") == dark
+
+
+def test_the_first_column_stays_while_a_table_scrolls(browser, pages, report) -> None:
+    browser.show(pages("report", to_html(report)), width=400)
+    for label in ("Finalists", "Leaderboard"):
+        box = f"document.querySelector('[aria-label=\"{label}\"]')"
+        assert browser.run(f"return {box}.dataset.more") == "right"
+        browser.run(f"{box}.scrollLeft = 10000")
+        wait(browser, f"return {box}.dataset.more === 'left'")
+        left = f"{box}.getBoundingClientRect().left + {box}.clientLeft"
+        cells = f"[...{box}.querySelectorAll('tr > :first-child')]"
+        assert browser.run(f"return {cells}.every(c => c.getBoundingClientRect().left === {left})")
+        ends = "c => c.getBoundingClientRect().right"
+        edge = f"{box}.getBoundingClientRect().right"
+        last = f"[...{box}.querySelectorAll('tr > :last-child')].map({ends})"
+        assert browser.run(f"return {last}.every(right => right <= {edge})")
+
+
+def test_the_point_of_the_finalists_table_is_seen_without_scrolling(page) -> None:
+    seen = page.run(
+        "const box = document.querySelector('[aria-label=Finalists]');"
+        "const edge = box.getBoundingClientRect().right;"
+        "return [...box.querySelectorAll('th')]"
+        ".filter(c => c.getBoundingClientRect().right <= edge).map(c => c.textContent)"
+    )
+    group = ["p", "p corrected"]
+    assert seen[:9] == [
+        "recipe", "#", "held-out", "over the best parent", *group,
+        "over the best default recipe", *group,
+    ]  # fmt: skip
+
+
+def test_columns_can_be_left_out(page) -> None:
+    before = rows(page)
+    choose = (
+        "[...document.querySelectorAll('#columns label')].find(l => "
+        "l.textContent.trim() === 'score').firstChild.click()"
+    )
+    page.run(choose)
+    names = page.run(
+        "return [...document.querySelectorAll('#board th')].filter(c => !c.hidden)"
+        ".map(c => c.textContent)"
+    )
+    assert "score" not in names
+    assert all(len(row) == len(names) for row in rows(page))
+    page.run(choose)
+    assert rows(page) == before
 
 
 def test_every_figure_holds_its_traces(page, report) -> None:

@@ -1,12 +1,9 @@
-"""A small finished run as plain values, and golden files."""
+"""A small finished run as plain values."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -14,22 +11,7 @@ from evaluators.protocol import FailureKind, TaskInfo, TaskScore
 from runs.records.record import Evaluation, Record, Split, State
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "runs"
 NASTY = 'bad <script>alert(1)</script> | `x` "q" & [link](http://x)\nsecond line'
-
-
-@pytest.fixture
-def golden() -> Callable[[str, str], None]:
-    """Compare a text with a file in tests/golden/runs; UPDATE_GOLDEN=1 writes it instead."""
-
-    def check(name: str, text: str) -> None:
-        path = GOLDEN / name
-        if os.environ.get("UPDATE_GOLDEN"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="")
-        assert text == path.read_bytes().decode("utf-8")
-
-    return check
 
 
 def source(of: Model | Merge, **values: float) -> Source:

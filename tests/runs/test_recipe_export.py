@@ -29,7 +29,7 @@ def test_best_recipe_as_yaml(run_records, tmp_path: Path, golden) -> None:
     path = tmp_path / "out" / "best.yaml"
     write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner))
     text = path.read_text(encoding="utf-8")
-    golden("best.yaml", text)
+    golden("runs/best.yaml", text)
     document = from_yaml(text)
     assert document.recipe == winner.recipe
     assert document.meta["fingerprint"] == "ab12cd34"
@@ -69,14 +69,14 @@ def test_model_card(run_records, run_tasks, golden) -> None:
         tasks=run_tasks,
         name="Best of demo",
     )
-    golden("model_card.md", without_recipe(card))
+    golden("runs/model_card.md", without_recipe(card))
     front = yaml.safe_load(card.split("---")[1])
     assert front["base_model"] == ["org/math", "org/base"]  # no path of this machine
 
 
 def test_model_card_of_a_tree_without_scores(run_records, golden) -> None:
     card = model_card(run_records[5].recipe, LOCATIONS, fingerprint="ff00")
-    golden("model_card_tree.md", without_recipe(card))
+    golden("runs/model_card_tree.md", without_recipe(card))
     assert "mergekit-multi" in card
     assert "## Scores" not in card
 

@@ -150,11 +150,11 @@ class Page(HTMLParser):
 
 
 def test_markdown(report: Report, golden) -> None:
-    golden("leaderboard.md", to_markdown(report))
+    golden("runs/leaderboard.md", to_markdown(report))
 
 
 def test_csv(report: Report, golden) -> None:
-    golden("leaderboard.csv", to_csv(report))
+    golden("runs/leaderboard.csv", to_csv(report))
 
 
 def test_csv_reads_back(report: Report) -> None:
@@ -223,7 +223,7 @@ def test_markdown_holds_no_markup_of_others(report: Report) -> None:
 
 
 def test_json(report: Report, golden) -> None:
-    golden("leaderboard.json", to_json(report))
+    golden("runs/leaderboard.json", to_json(report))
     data = json.loads(to_json(report), parse_constant=pytest.fail)
     assert data["columns"] == {name: str(kind) for name, kind in report.frame.dtypes.items()}
     assert [row["rank"] for row in data["candidates"]] == [1, 2, 3, 4, 5, None, None]

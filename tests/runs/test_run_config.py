@@ -254,7 +254,7 @@ output: {dtype: int8, tokenizer: mth}
 
 
 def test_all_problems_at_once(golden) -> None:
-    golden("config_errors.txt", "\n".join(problems(BAD)) + "\n")
+    golden("runs/config_errors.txt", "\n".join(problems(BAD)) + "\n")
 
 
 @pytest.mark.parametrize(

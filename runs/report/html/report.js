@@ -151,6 +151,20 @@ for (const box of document.querySelectorAll("main .code")) {
   button.addEventListener("click", () => copy(button, box.querySelector("code").textContent));
 }
 
+// What is wider than its box says on which side it goes on.
+
+function markMore(box) {
+  const hidden = box.scrollWidth - box.clientWidth;
+  const [before, after] = [box.scrollLeft > 1, hidden - box.scrollLeft > 1];
+  box.dataset.more = before && after ? "both" : before ? "left" : after ? "right" : "";
+}
+
+const sizes = new ResizeObserver((changed) => changed.forEach((one) => markMore(one.target)));
+for (const box of document.querySelectorAll(".scroll, pre, nav")) {
+  box.addEventListener("scroll", () => markMore(box), { passive: true });
+  sizes.observe(box);
+}
+
 // Leaderboard.
 
 const PAGE = 25;
@@ -158,6 +172,7 @@ const board = data.board;
 const table = document.getElementById("board");
 const find = document.getElementById("find");
 const selects = ["method", "kind", "state"].map((name) => [name, document.getElementById("by-" + name)]);
+const left = new Set(); // columns that the reader does without
 let sorted = { column: -1, down: false };
 let shown = PAGE;
 
@@ -210,6 +225,7 @@ function row(number) {
   else if (board.state[number] === "failed") made.className = "failed";
   else if (["parent", "average"].includes(board.kind[number])) made.className = "baseline";
   for (const column of board.columns) {
+    if (left.has(column)) continue;
     made.append(element("td", column.cells[number], { className: column.numeric ? "number" : "" }));
   }
   made.addEventListener("click", () => open(number));
@@ -224,8 +240,11 @@ function refresh() {
   more.hidden = rows.length <= shown;
   more.textContent = `Show ${Math.min(100, rows.length - shown)} more`;
   document.getElementById("count").textContent = `${rows.length} of ${board.candidate.length} candidates`;
-  [...table.tHead.rows[0].cells].forEach((cell, at) =>
-    cell.setAttribute("aria-sort", at !== sorted.column ? "none" : sorted.down ? "descending" : "ascending"));
+  [...table.tHead.rows[0].cells].forEach((cell, at) => {
+    cell.hidden = left.has(board.columns[at]);
+    cell.setAttribute("aria-sort", at !== sorted.column ? "none" : sorted.down ? "descending" : "ascending");
+  });
+  markMore(table.parentElement);
 }
 
 function heading(column, at) {
@@ -240,7 +259,20 @@ function heading(column, at) {
   return cell;
 }
 
+function picker(column) {
+  const label = element("label");
+  const box = element("input", undefined, { type: "checkbox", checked: true });
+  box.addEventListener("change", () => {
+    if (box.checked) left.delete(column);
+    else left.add(column);
+    refresh();
+  });
+  label.append(box, " " + column.name);
+  return label;
+}
+
 table.tHead.rows[0].replaceChildren(...board.columns.map(heading));
+document.getElementById("columns").append(...board.columns.slice(1).map(picker));
 document.getElementById("more").addEventListener("click", () => {
   shown += 100;
   refresh();

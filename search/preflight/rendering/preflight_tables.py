@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity
+from search.monitoring.console import say, say_facts
+from search.monitoring.fitted_table import FittedTable
 from search.preflight.preflight_result import Preflight, gigabytes
 from search.preflight.smoke_test import SmokeTest
 from spaces.text.error_text import counted
@@ -21,8 +21,7 @@ def show(found: Preflight, console: Console) -> None:
     """Print it."""
     console.print(_models(found))
     console.print(_tasks(found))
-    for line in _facts(found):
-        console.print(line, markup=False, soft_wrap=True)
+    say_facts(console, facts_of(found))
     if found.affinity is not None:
         console.print(_parents(found.affinity))
         if found.affinity.based and len(found.affinity.parents) > 1:
@@ -30,18 +29,16 @@ def show(found: Preflight, console: Console) -> None:
     if found.smoke is not None and found.smoke.points:
         console.print(_losses(found.smoke))
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
     for warning in warnings_of(found):
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        say(console, f"warning: {warning}", style="yellow")
     if found.advice is not None:
-        console.print(Text(found.advice.verdict, style="bold"), soft_wrap=True)
-        console.print(
-            f"Worth searching: {', '.join(found.advice.methods)}.", markup=False, soft_wrap=True
-        )
+        say(console, found.advice.verdict, style="bold")
+        say(console, f"Worth searching: {', '.join(found.advice.methods)}.")
         for reason in found.advice.reasons:
-            console.print(f"  {reason}", markup=False, soft_wrap=True)
+            say(console, f"  {reason}")
     if found.forecast is not None:
-        console.print(Text(f"{forecast_line(found)}.", style="bold"), soft_wrap=True)
+        say(console, f"{forecast_line(found)}.", style="bold")
 
 
 def warnings_of(found: Preflight) -> tuple[str, ...]:
@@ -103,14 +100,12 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[round((v - low) / step)] if math.isfinite(v) else " " for v in values)
 
 
-def _models(found: Preflight) -> Table:
-    table = _table("Models", ("model", "class", "layers", "weights", "on disk", "type", "rows"))
-    for name in ("tokenizer", "chat", "head"):
-        table.add_column(name)
-    for one in found.models:
-        table.add_row(
-            Text(one.name),
-            Text(one.architecture + (" + LoRA" if one.adapter else "")),
+def _models(found: Preflight) -> FittedTable:
+    names = ("model", "class", "layers", "weights", "on disk", "type", "rows")
+    rows = [
+        (
+            one.name,
+            one.architecture + (" + LoRA" if one.adapter else ""),
             str(one.layers),
             f"{one.parameters / 1e6:,.1f} M",
             gigabytes(one.bytes),
@@ -120,90 +115,89 @@ def _models(found: Preflight) -> Table:
             one.template or "none",
             "tied" if one.tied else "own",
         )
-    return table
+        for one in found.models
+    ]
+    return _table("Models", (*names, "tokenizer", "chat", "head"), rows)
 
 
-def _tasks(found: Preflight) -> Table:
+def _tasks(found: Preflight) -> FittedTable:
     floors = any(one.floor for one in found.tasks)
-    table = _table(
-        "Tasks", ("task", "metric", "weight", *["floor"] * floors, "asked as", "shots", "from")
-    )
-    for name in ("questions", "documents", "search", "held out"):
-        table.add_column(name, justify="right")
-    for one in found.tasks:
-        arrow = "" if one.higher_is_better else " (lower is better)"
-        table.add_row(
-            Text(one.name),
-            Text(one.metric + arrow),
+    names = ("task", "metric", "weight", *["floor"] * floors, "asked as", "shots", "from")
+    counts = ("questions", "documents", "search", "held out")
+    rows = [
+        (
+            one.name,
+            one.metric + ("" if one.higher_is_better else " (lower is better)"),
             f"{one.weight:g}",
             *[one.floor] * floors,
             one.facts.kind,
             f"{one.facts.shots} from {one.facts.examples}" if one.facts.shots else "0",
-            Text(f"{one.facts.dataset}:{one.facts.split}"),
+            f"{one.facts.dataset}:{one.facts.split}",
             f"{one.questions:,}",
             f"{one.documents:,}",
             f"{one.search:,}",
             f"{one.held_out:,}",
         )
-    return table
+        for one in found.tasks
+    ]
+    return _table("Tasks", (*names, *counts), rows, numeric=counts)
 
 
-def _facts(found: Preflight) -> list[str]:
-    return [f"{name:<12} {text}" for name, text in facts_of(found)]
-
-
-def _parents(affinity: ModelSimilarity) -> Table:
+def _parents(affinity: ModelSimilarity) -> FittedTable:
     """Size of each delta: in all, by kind, and over depth."""
     what = "base" if affinity.based else "the models' mean"
-    table = _table(f"Deltas, relative to {what}", ("model", "size", "likeness", *affinity.kinds))
-    table.add_column("size over depth")
-    for at, name in enumerate(affinity.parents):
-        table.add_row(
-            Text(name),
+    rows = [
+        (
+            name,
             percent(affinity.whole.size(at)),
             number(affinity.whole.likeness(at)),
             *(percent(affinity.of_kind(kind).size(at)) for kind in affinity.kinds),
             sparkline([sums.size(at) for sums in _layers(affinity)]),
         )
-    return table
+        for at, name in enumerate(affinity.parents)
+    ]
+    names = ("model", "size", "likeness", *affinity.kinds, "size over depth")
+    return _table(f"Deltas, relative to {what}", names, rows)
 
 
-def _pairs(affinity: ModelSimilarity) -> Table:
+def _pairs(affinity: ModelSimilarity) -> FittedTable:
     """Cosines and conflicts between deltas."""
-    table = _table("Between deltas", ("models", "cosine", "conflict", "by kind (cosine, conflict)"))
-    table.add_column("conflict over depth")
+    rows = []
     for one, other in affinity.pairs():
         kinds = [
             f"{kind} {number(sums.cosine(one, other))}, {percent(sums.conflict(one, other))}"
             for kind in affinity.kinds
             if not math.isnan((sums := affinity.of_kind(kind)).cosine(one, other))
         ]
-        table.add_row(
-            Text(f"{affinity.parents[one]} · {affinity.parents[other]}"),
-            number(affinity.whole.cosine(one, other)),
-            percent(affinity.whole.conflict(one, other)),
-            "; ".join(kinds),
-            sparkline([sums.conflict(one, other) for sums in _layers(affinity)]),
+        rows.append(
+            (
+                f"{affinity.parents[one]} · {affinity.parents[other]}",
+                number(affinity.whole.cosine(one, other)),
+                percent(affinity.whole.conflict(one, other)),
+                "; ".join(kinds),
+                sparkline([sums.conflict(one, other) for sums in _layers(affinity)]),
+            )
         )
-    return table
+    names = ("models", "cosine", "conflict", "by kind (cosine, conflict)", "conflict over depth")
+    return _table("Between deltas", names, rows)
 
 
-def _losses(smoke: SmokeTest) -> Table:
+def _losses(smoke: SmokeTest) -> FittedTable:
     tasks = list(dict.fromkeys(task for point in smoke.points for task in point.losses))
     title = f"Loss of the right answers, nats per token, {smoke.questions} questions a task"
-    table = _table(title, ("model", "loss", "barrier"))
-    for task in tasks:
-        table.add_column(Text(task), justify="right")
     barriers = smoke.barriers()
+    rows = []
     for point in smoke.points:
         height = barriers.get(point.ends)
-        table.add_row(
-            Text(point.name),
-            number(point.loss),
-            "" if height is None else f"{height:+.2f}",
-            *(number(point.losses.get(task, math.nan)) for task in tasks),
+        rows.append(
+            (
+                point.name,
+                number(point.loss),
+                "" if height is None else f"{height:+.2f}",
+                *(number(point.losses.get(task, math.nan)) for task in tasks),
+            )
         )
-    return table
+    return _table(title, ("model", "loss", "barrier", *tasks), rows, numeric=tasks)
 
 
 def _layers(affinity: ModelSimilarity) -> list[DeltaSums]:
@@ -211,11 +205,16 @@ def _layers(affinity: ModelSimilarity) -> list[DeltaSums]:
     return [affinity.at_depth(depth) for depth in inner]
 
 
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name)
-    return table
+def _table(
+    title: str,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numeric: Collection[str] = (),
+) -> FittedTable:
+    return FittedTable(
+        title=title, headers=names, rows=rows, numeric=[name in numeric for name in names]
+    )
 
 
 def number(value: float) -> str:
