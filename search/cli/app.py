@@ -157,6 +157,23 @@ def status(
 
 
 @app.command()
+def serve(
+    study: Study,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; all but this machine's own ask for a token."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")
+    ] = 8700,
+) -> None:
+    """Show a run in a browser as it goes on: the report, which grows; it only reads."""
+    from search.commands import study_commands
+
+    study_commands.serve(study, host=host, port=port)
+
+
+@app.command()
 def report(
     study: Study,
     out: Annotated[

@@ -25,6 +25,7 @@ from search.inputs.stored_study.study_config import kept_budget as kept_budget
 from search.inputs.stored_study.study_config import new_budget as new_budget
 from search.inputs.stored_study.study_path import study_in
 from search.monitoring.console import console, say_written
+from search.monitoring.live.study_watcher import await_study, watch
 from search.monitoring.run_verdict import judge_run
 from search.monitoring.study_summary import (
     cost_so_far,
@@ -33,7 +34,6 @@ from search.monitoring.study_summary import (
     show_status,
     write_recipe_of,
 )
-from search.monitoring.study_watcher import await_study, watch
 from search.samplers.estimation.posterior import judged
 
 
@@ -66,6 +66,29 @@ def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
             watch(store, screen, interval=interval)
         _say_how_found(store)
         show_status(store, config_of(store, Overrides()), screen)
+
+
+def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
+    """Show a run in a browser as it goes on; see ``search serve --help``."""
+    from search.monitoring.live.page_server import serve as serve_pages
+
+    screen = console()
+
+    def told(address: str) -> None:
+        screen.print(
+            f"{address}\nCtrl-C ends it; the run goes on without it",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    try:
+        study = await_study(study, screen, interval=interval)
+    except KeyboardInterrupt:
+        return
+    with opened(Store.open(study_in(study))) as store:
+        _say_how_found(store)
+        serve_pages(store, host=host, port=port, told=told)
 
 
 def _say_how_found(store: Store) -> None:

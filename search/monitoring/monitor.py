@@ -11,7 +11,7 @@ from rich.live import Live
 
 from evaluators.protocol import Failure, Score
 from evaluators.workers.pool import Result
-from search.monitoring.live_view import Active, PhasePace, PhaseStanding, line, view
+from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
 
 __all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "PhaseStanding", "monitor"]
 

@@ -35,7 +35,7 @@ from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
 from search.monitoring.console import say, say_facts
 from search.monitoring.fitted_table import FittedTable
-from search.monitoring.live_view import span
+from search.monitoring.live.live_view import span
 from search.monitoring.run_verdict import judge_run, show_verdict
 from search.samplers.estimation.posterior import judged
 from search.samplers.parameter_importance import insights

@@ -138,13 +138,17 @@ class Browser:
         self.driver = webdriver.Chrome(options=options, service=service)
 
     def show(self, page: Path, *, width: int = 1600, dark: bool = False) -> None:
+        """Open a file and wait until everything is drawn."""
+        self.open(page.as_uri(), width=width, dark=dark)
+
+    def open(self, address: str, *, width: int = 1600, dark: bool = False) -> None:
         """Open a page and wait until everything is drawn."""
         self.size(width)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.driver.get_log("performance")
         self.driver.get_log("browser")
-        self.driver.get(page.as_uri())
+        self.driver.get(address)
         until = time.monotonic() + 200
         while self.run("return document.documentElement.dataset.ready") != "yes":
             assert time.monotonic() < until, self.driver.get_log("browser")

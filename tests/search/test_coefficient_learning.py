@@ -41,9 +41,9 @@ from search.engine.learning.learning_progress import FACT, spent
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import Session, prepare
 from search.inputs.given_config import GivenConfig
-from search.monitoring.live_view import PhaseStanding
+from search.monitoring.live.live_view import PhaseStanding
+from search.monitoring.live.study_watcher import Watcher
 from search.monitoring.study_summary import make_report, show_result, show_status
-from search.monitoring.study_watcher import Watcher
 from spaces.recipes.coefficients import Coefficients
 
 LEARN = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}

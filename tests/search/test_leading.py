@@ -25,9 +25,9 @@ from search.engine.spending import sessions
 from search.engine.trials.leading import Leading
 from search.inputs.overrides import Overrides
 from search.monitoring.callbacks import Finished, Resulted, Started
-from search.monitoring.live_view import span
+from search.monitoring.live.live_view import span
+from search.monitoring.live.study_watcher import Watcher
 from search.monitoring.study_summary import show_status
-from search.monitoring.study_watcher import Watcher
 from search.samplers.estimation.posterior import judged
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
 from evaluators.workers.pool import Result
 from runs.ranking.lead import Lead
-from search.monitoring.live_view import Active, PhasePace, PhaseStanding, view
+from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, view
 from search.monitoring.monitor import LiveMonitor, LogMonitor, monitor
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 

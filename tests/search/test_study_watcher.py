@@ -26,7 +26,7 @@ from runs.storage.store import Store
 from search.commands import run_command
 from search.inputs.overrides import Overrides
 from search.monitoring import study_watcher
-from search.monitoring.study_watcher import Watcher, await_study, watch
+from search.monitoring.live.study_watcher import Watcher, await_study, watch
 from tests.command import search
 
 

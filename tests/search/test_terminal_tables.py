@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from search.monitoring.live_view import Active, PhasePace, PhaseStanding, view
 
 from evaluators.harness.tasks.task_facts import TaskFacts
 from merging.checkpoints.checkpoint import Checkpoint
@@ -22,7 +23,6 @@ from runs.storage.store import Store
 from search.commands.study_commands import config_of
 from search.inputs.overrides import Overrides
 from search.monitoring.fitted_table import FittedTable
-from search.monitoring.live_view import Active, PhasePace, PhaseStanding, view
 from search.monitoring.study_summary import make_report, show_result, show_status
 from search.preflight.advice import advise
 from search.preflight.model_facts import ModelFacts

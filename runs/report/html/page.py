@@ -98,17 +98,24 @@ def figures(report: Report) -> Figures:
     )
 
 
-def page(report: Report) -> str:
-    """The page as HTML; every text in it is escaped by the template engine."""
-    return _template("report.html.j2").render(_values(report))
+def page(report: Report, *, live: int | None = None) -> str:
+    """The page as HTML; every text in it is escaped by the template engine.
+
+    Args:
+        report: What to show.
+        live: Number of results that it knows of, for a page that a server of this run sends: it
+            then asks that server where the run stands (``live.js``). ``None`` for a file.
+    """
+    return _template("report.html.j2").render(_values(report, live))
 
 
-def _values(report: Report) -> dict[str, Any]:
+def _values(report: Report, live: int | None) -> dict[str, Any]:
     found, details = figures(report), report.details
     winner = None if details is None else _winner(details)
     first = report.frame[report.frame["state"] != "failed"].head(FIRST_ROWS)
     return {
         "report": report,
+        "live": live,
         "headline": headline(report),
         "figures": found,
         "drawing": None if winner is None else drawing(winner.recipe),
@@ -121,7 +128,7 @@ def _values(report: Report) -> dict[str, Any]:
         "ranked": int(report.frame["rank"].notna().sum()),
         "data": _data(report, found),
         "recipes": "" if details is None else packed(recipes(details.records, details.recipe)),
-        **_assets("report.js"),
+        **_assets("report.js", *(() if live is None else ("live.js",))),
     }
 
 
@@ -191,14 +198,15 @@ def image_page(shown: Sequence[Figure], *, kind: str, width: int) -> str:
 
 
 @cache
-def _assets(last: str) -> dict[str, Any]:
+def _assets(*after: str) -> dict[str, Any]:
     """Style and scripts, and the policy under which nothing else runs or is loaded."""
-    scripts = [(HERE / name).read_text(encoding="utf-8") for name in (*DRAWING, last)]
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in (*DRAWING, *after)]
+    asks = " connect-src 'self';" if "live.js" in after else ""
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     return {
         "style": (HERE / "report.css").read_text(encoding="utf-8"),
         "scripts": scripts,
-        "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "policy": f"default-src 'none';{asks} script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:",
     }
 

@@ -12,7 +12,7 @@ from runs.records.record import LEARNED
 from runs.report.learning_summary import LearningSummary
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Descent
-from search.monitoring.live_view import PhaseStanding
+from search.monitoring.live.live_view import PhaseStanding
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
 

@@ -25,7 +25,7 @@ from search.engine.trials.leading import Leading
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import STUDY
-from search.monitoring.live_view import Active, PhasePace, PhaseStanding, line, view
+from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
 from search.monitoring.study_summary import cost_so_far
 
 LOOKING_SHARE = 0.1

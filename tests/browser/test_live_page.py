@@ -1,0 +1,143 @@
+"""`search serve` in a real browser, beside a run that is killed and goes on."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from tests.faults.driver import make_study as make_run
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+base: ./base
+models: {a: ./a, b: ./b, c: ./c}
+tasks: ["one", "two"]
+held_out: 0.3
+search: {trials: 40, seed: 1, sampler: random}
+workers: {ray: false}
+"""
+
+
+@contextmanager
+def served(study: Path, *options: str) -> Iterator[str]:
+    """The address that the command prints, while it runs."""
+    command = (sys.executable, "-c", "from search.cli import main; main()", "serve", str(study))
+    process = subprocess.Popen(
+        (*command, "--port", "0", *options), stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert process.stdout is not None
+        yield next(line.strip() for line in process.stdout if line.startswith("http"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+def ask(address: str, *, host: str = "", cookie: str = "") -> tuple[int, str, dict[str, str]]:
+    headers = {name: text for name, text in (("Host", host), ("Cookie", cookie)) if text}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+def drive(study: Path) -> subprocess.Popen[bytes]:
+    log = str(study.with_name("log"))
+    code = f"from tests.faults.driver import drive; drive({str(study)!r}, {log!r}, 0)"
+    return subprocess.Popen((sys.executable, "-c", code), cwd=ROOT, env={**os.environ})
+
+
+@pytest.mark.slow
+def test_the_page_follows_a_run_that_is_killed_and_resumed(browser, tmp_path: Path) -> None:
+    study = tmp_path / "study.db"
+    make_run(str(study), CONFIG).close()
+    state = "return document.getElementById('live').dataset.state"
+    results = "return Number(document.getElementById('live').dataset.results)"
+    with served(study) as address:
+        first = drive(study)
+        until(lambda: json.loads(ask(address + "standing.json")[1])["results"], "no result")
+        browser.open(address)
+        until(lambda: browser.run(state) == "running", "not seen to run")
+        first.kill()
+        first.wait()
+        until(lambda: browser.run(state) == "stopped", "not seen to be dead")
+        before = browser.run(results)
+        second = drive(study)
+        assert second.wait(timeout=200) == 0
+        until(lambda: browser.run(state) == "over", "not seen to end")
+        until(lambda: browser.run(results) > before, "new results are not shown by themselves")
+        until(lambda: browser.run("return document.documentElement.dataset.ready"), "not drawn")
+        assert browser.run("return document.body.innerText").count("Verdict") >= 1
+        assert browser.errors() == []
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_names_that_would_do_harm_are_text(browser, study: Path, width: int) -> None:
+    with served(study) as address:
+        browser.open(address, width=width)
+        strip = "return document.getElementById('live')"
+        until(lambda: browser.run(f"{strip}.dataset.state") == "over", "no standing")
+        assert browser.run("return window.hacked") is None
+        assert browser.errors() == []
+        assert browser.run("return document.documentElement.scrollWidth") == width
+        assert {urlsplit(url).netloc for url in browser.requests()} == {urlsplit(address).netloc}
+
+
+def test_what_is_downloaded_is_what_report_and_export_write(study: Path) -> None:
+    with served(study) as address:
+        status, text, headers = ask(address + "files/best.yaml")
+        assert (status, headers["content-disposition"]) == (200, 'attachment; filename="best.yaml"')
+        assert yaml.safe_load(text)["merge_method"]
+        table = json.loads(ask(address + "files/leaderboard.json")[1])
+        number = table["candidates"][3]["candidate"]
+        assert yaml.safe_load(ask(f"{address}recipes/{number}.yaml")[1])
+        assert ask(address + "files/leaderboard.csv")[1].count("\n") > 40
+        for wrong in ("recipes/999999.yaml", "files/study.db", "files/..%2fstudy.db", "study.db"):
+            assert ask(address + wrong)[0] == 404, wrong
+
+
+def test_a_page_of_elsewhere_cannot_ask_this_machine(study: Path) -> None:
+    with served(study) as address:
+        assert ask(address + "standing.json", host="evil.example")[0] == 400
+        assert ask(address + "standing.json", host="localhost")[0] == 200
+
+
+def test_beyond_this_machine_a_token_is_needed(study: Path) -> None:
+    with served(study, "--host", "0.0.0.0") as printed:
+        where, token = printed.split("?token=")
+        where = where.replace("0.0.0.0", "127.0.0.1")
+        for given in ("", "?token=", "?token=wrong"):
+            assert ask(where + given)[0] == 401
+            assert ask(where + "files/best.yaml" + given)[0] == 401
+        connection = http.client.HTTPConnection(urlsplit(where).netloc)
+        connection.request("GET", f"/?token={token}")
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("location")) == (303, "/")
+        cookie = answer.getheader("set-cookie")
+        assert "HttpOnly" in cookie
+        assert ask(where + "standing.json", cookie=cookie.split(";")[0])[0] == 200
+        assert ask(where + "standing.json", cookie="merge_search_token=wrong")[0] == 401
