@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,8 +248,18 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def sbatch(environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["bash", SCRIPT, "search.yaml", folder], env=environment)
+def sbatch(environment: dict[str, str], folder: Path, **options: Any) -> subprocess.Popen[bytes]:
+    command = ["bash", SCRIPT, "search.yaml", folder]
+    return subprocess.Popen(command, env=environment, start_new_session=True, **options)
+
+
+def ended(job: subprocess.Popen[bytes]) -> int:
+    """The exit code of a job; its steps end with it, as SLURM has it."""
+    try:
+        return job.wait(200)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
 
 
 def calls(environment: dict[str, str]) -> list[str]:
@@ -260,7 +271,7 @@ def test_the_script_starts_ray_on_every_node_and_a_search_on_the_first(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "night"
-    assert sbatch({**slurm, "CODE": "1"}, folder).wait() == 1  # the search's own exit code
+    assert ended(sbatch({**slurm, "CODE": "1"}, folder)) == 1  # the search's own exit code
     said = calls(slurm)
     heads = [line for line in said if line.startswith("ray start") and " --head " in line]
     others = [line for line in said if line.endswith("--address=10.0.0.1:6379")]
@@ -272,7 +283,7 @@ def test_the_script_starts_ray_on_every_node_and_a_search_on_the_first(
     assert f"search run search.yaml --out {folder} --ray-address 10.0.0.1:6379" in said
     folder.mkdir()
     (folder / "study.db").touch()
-    assert sbatch(slurm, folder).wait() == 0
+    assert ended(sbatch(slurm, folder)) == 0
     assert f"search resume {folder}/study.db --ray-address 10.0.0.1:6379" in calls(slurm)
 
 
@@ -283,5 +294,45 @@ def test_the_script_lets_a_search_finish(slurm: dict[str, str], tmp_path: Path) 
         assert time.monotonic() < end
         time.sleep(0.05)
     job.send_signal(signal.SIGTERM)
-    assert job.wait() == 0
+    assert ended(job) == 0
     assert calls(slurm)[-1] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("tool", "body", "limit", "line"),
+    [
+        ("scontrol", "exit 1", "300", "scontrol names no node of this job"),
+        ("hostname", "exec sleep 600", "1", "error: node node1 does not tell its address"),
+        ("ray", "exit 1", "300", "error: Ray does not start on node node1; what it says is above"),
+        (
+            "ray",
+            "[[ $1 != status ]] || exit 1\nexec sleep 600",
+            "1",
+            "error: Ray on node node1 does not answer within 1 s (MERGE_SEARCH_WAIT) at "
+            "10.0.0.1:6379",
+        ),
+    ],
+)
+def test_the_script_waits_for_nothing_for_ever(
+    slurm: dict[str, str], tmp_path: Path, tool: str, body: str, limit: str, line: str
+) -> None:
+    stub(tmp_path / "tools" / tool, body)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        job = sbatch({**slurm, "MERGE_SEARCH_WAIT": limit}, tmp_path / "night", stderr=file)
+        assert ended(job) == 1
+    assert log.read_text("utf-8").rstrip().endswith(line)
+    assert not any(one.startswith("search") for one in calls(slurm))
+
+
+def test_the_script_starts_a_ray_that_was_too_slow_again(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    stub(
+        tmp_path / "tools" / "ray",
+        f'if [[ $1 == status ]]; then [[ -e "{second}" ]]; exit; fi\n'
+        f'mkdir "{first}" 2> /dev/null && exit 1\ntouch "{second}"\nexec sleep 600',
+    )
+    assert ended(sbatch(slurm, tmp_path / "night")) == 0
+    assert any(one.startswith("search") for one in calls(slurm))

@@ -290,3 +290,35 @@ def test_the_cluster_for_kubernetes(site: Make) -> None:
     answered = whole(head.folder / "night" / "study.db")
     assert set(answered) == {"worker1", "worker2"}
     assert all(answered.values()), answered
+
+
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do
+  [[ $1 != --nodelist=* ]] || node=${{1#*=}}
+  shift
+done
+until {on} "$node" unshare --pid --fork --kill-child --mount-proc "$@"; do :; done
+"""
+"""A step of a job: what it started ends with it. A start that took too long is tried again."""
+
+
+def test_the_script_for_slurm(site: Make) -> None:
+    """SLURM's own commands are stand-ins, all else is as written."""
+    made = site("first", "second")
+    tools = made.folder / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text("#!/usr/bin/env bash\nprintf 'first\\nsecond\\n'")
+    (tools / "srun").write_text(SRUN.format(on=made.machines.on))
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    (made.folder / "environment" / "bin").mkdir(parents=True)
+    (made.folder / "environment" / "bin" / "activate").touch()  # ours is active
+    job = replace(
+        made,
+        settings=f"export PATH='{tools}':$PATH MERGE_SEARCH_ENV=environment SLURM_CPUS_PER_TASK=1 "
+        f"SLURM_JOB_NODELIST='first,second' MERGE_SEARCH_WAIT={PATIENCE:g}",
+    )
+    job.run("first", f"bash '{EXAMPLES / 'slurm.sbatch'}' search.yaml night")
+    answered = whole(made.folder / "night" / "study.db")
+    assert set(answered) == {"first", "second"}
+    assert all(answered.values()), answered
