@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 
 import torch
 
-from evaluators.protocol import Catalogue
 from evaluators.resident_models.devices.free_memory import free_bytes
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.budget import Budget
 from runs.config.run_config import RunConfig
-from runs.records.question_split import Questions
-from search.engine.final_check import asks_all, references, reserve
+from runs.records.manifest import Manifest
+from search.engine.final_check import asks_all, places, references, reserve
 from search.engine.processes.worker_setup import worker_memory
 from search.engine.trials.question_schedule import QuestionSchedule
 from search.preflight.smoke_test import CandidatePace
@@ -100,13 +99,7 @@ def crew_of(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Workfor
 
 
 def forecast(
-    config: RunConfig,
-    catalogue: Catalogue,
-    questions: Questions,
-    *,
-    pace: CandidatePace,
-    crew: Workforce,
-    seeds: int,
+    config: RunConfig, manifest: Manifest, *, pace: CandidatePace, crew: Workforce
 ) -> Forecast:
     """Count candidates until one of the budget's limits is reached.
 
@@ -115,17 +108,16 @@ def forecast(
 
     Args:
         config: The budget.
-        catalogue: The tasks.
-        questions: Of search and final check.
+        manifest: Its tasks, questions, objectives and seeds.
         pace: Of one worker.
         crew: How many there are.
-        seeds: Recipes that the search starts with.
     """
-    budget, top = Budget.of(config.search), config.search.validate_top
+    budget, questions = Budget.of(config.search), manifest.questions
+    top, seeds = places(config.search.validate_top, manifest.objectives), len(manifest.seeds)
     at_once = asks_all(config)
     others = references(config, top=top, seeds=seeds)
     last = reserve(config, questions, top=top, seeds=seeds)
-    rotation = QuestionSchedule(catalogue, questions.search, all_at_once=at_once)
+    rotation = QuestionSchedule(manifest.catalogue, questions.search, all_at_once=at_once)
     check = last * pace.question + (2 * top + others) * pace.build
     candidates = asked = 0
     busy = 0.0  # seconds of all workers

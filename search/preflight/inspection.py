@@ -116,11 +116,9 @@ def _forecast(prepared: PreparedRun, smoke: SmokeTest | None) -> Forecast | None
         return None
     return forecast(
         prepared.config,
-        prepared.manifest.catalogue,
-        prepared.manifest.questions,
+        prepared.manifest,
         pace=smoke.pace,
         crew=crew_of(prepared.config, prepared.checkpoints),
-        seeds=len(prepared.manifest.seeds),
     )
 
 

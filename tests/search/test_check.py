@@ -393,11 +393,9 @@ def forecast_of(config: Path, crew: Workforce, **overrides: object) -> Forecast:
     prepared = prepare(read(config, Overrides(**overrides)), dry_run=False)  # type: ignore[arg-type]
     return forecast(
         prepared.config,
-        prepared.manifest.catalogue,
-        prepared.manifest.questions,
+        prepared.manifest,
         pace=CandidatePace(build=1.0, question=0.01, questions=98, setup=10.0),
         crew=crew,
-        seeds=len(prepared.manifest.seeds),
     )
 
 
@@ -421,6 +419,16 @@ def test_the_forecast_is_the_arithmetic_of_the_budget(project: Project) -> None:
     few = forecast_of(project(search={"questions": 5000}), Workforce(workers=1, gpus=0.0))
     assert few.questions <= 5000
     assert few.limit == "search.questions"
+
+
+def test_the_forecast_knows_that_a_front_has_more_recipes_checked(project: Project) -> None:
+    """The first in rank and the best in each of the two tasks."""
+    searched = {"trials": 100, "objective": "pareto"}
+    one, three = (
+        forecast_of(project(search={**searched, "validate": top}), Workforce(workers=1, gpus=0.0))
+        for top in (1, 3)
+    )
+    assert one == three
 
 
 @pytest.mark.parametrize(
