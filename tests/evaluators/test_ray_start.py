@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,14 @@ def test_a_folder_whose_sockets_would_not_fit(monkeypatch: pytest.MonkeyPatch, n
         KeyError("node"),
     ],
 )
-def test_whatever_it_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_whatever_it_raises(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start that took too long is tried once more."""
+    left = list[subprocess.Popen[bytes]]()
+
     def fail(**options: Any) -> None:
+        left.append(subprocess.Popen(["sleep", "600"]))
         raise error
 
     monkeypatch.delenv("TMPDIR", raising=False)
@@ -53,6 +60,14 @@ def test_whatever_it_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -
     assert line.startswith("ray: did not start: ")
     assert "try again, or set workers.ray: false" in line
     assert "\n" not in line
+    again = "timed out" in str(error)
+    told = ["ray: did not start in time; the machine may be busy: trying once more"]
+    assert [one.getMessage() for one in caplog.records] == told * again
+    assert len(left) == 1 + again
+    if again:
+        assert left[0].wait(200) < 0  # what the first one left was ended
+    left[-1].kill()
+    left[-1].wait()
 
 
 def test_a_run_with_a_long_folder_starts_nothing(

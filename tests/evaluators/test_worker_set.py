@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,13 +75,17 @@ def test_stragglers_by_time_and_by_questions() -> None:
 class Asked:
     """A machine whose first workers never come up, as where Ray waits for what it never gets.
 
-    With ``problems`` those that come up cannot be set up.
+    With ``problems`` those that come up cannot be set up; the set-up of those in ``hanging`` has
+    no end, nor has a look at a node.
     """
 
     elastic = False
 
-    def __init__(self, silent: int, problems: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, silent: int, problems: tuple[str, ...] = (), hanging: Container[int] = ()
+    ) -> None:
         self.silent, self.problems, self.ended = silent, problems, list[int]()
+        self.hanging = hanging
         self.workers = 0
         self.answers: list[Callable[[], None]] = []
 
@@ -95,13 +99,16 @@ class Asked:
         return self.workers
 
     def call(self, worker: int, method: str, argument: Any, listener: Listener) -> None:
-        if worker > self.silent:
+        if worker > self.silent and worker not in self.hanging:
             made = SyntheticEvaluator(
                 SyntheticSpec(parents=("math",), tasks=(("a", 1.0),), questions=2)
             )
             catalogue = None if self.problems else made.catalogue()
             started = WorkerStart(name=f"w{worker}", catalogue=catalogue, problems=self.problems)
             self.answers.append(partial(listener, Answer(value=started)))
+
+    def run_on(self, at: Node, function: Callable[[], Any], listener: Listener) -> None:
+        del at, function, listener
 
     def kill(self, worker: int) -> None:
         self.ended.append(worker)
@@ -111,10 +118,10 @@ class Asked:
             self.answers.pop(0)()
 
 
-def hired(cluster: Any, *, wait: float) -> WorkerSet:
+def hired(cluster: Any, *, wait: float, count: int = 1, inspect: Any = None) -> WorkerSet:
     return WorkerSet(
-        cluster, Need(cpus=1.0, gpus=0.0), count=1, make=lambda _: lambda: None,  # type: ignore[arg-type, return-value]
-        inspect=None, wait=wait, enqueue=lambda act: act(), orphaned=lambda *_: None,
+        cluster, Need(cpus=1.0, gpus=0.0), count=count, make=lambda _: lambda: None,  # type: ignore[arg-type, return-value]
+        inspect=inspect, wait=wait, enqueue=lambda act: act(), orphaned=lambda *_: None,
     )  # fmt: skip
 
 
@@ -142,17 +149,62 @@ def test_a_worker_that_does_not_come_up_is_asked_for_again(
     assert machine.workers == 3  # it is there, and takes its time
 
 
-def test_workers_that_never_come_up_end_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("machine", "inspect", "workers", "line"),
+    [
+        (Asked(silent=100), None, 3, "workers: none was set up within 200 s (workers.wait) on a;"),
+        (
+            Asked(silent=0, hanging=range(100)),
+            None,
+            1,
+            "workers: none was set up within 200 s (workers.wait) on a;",
+        ),
+        (
+            Asked(silent=0),
+            tuple,
+            0,
+            "node a: merge-search cannot be run there: no answer within 200 s (workers.wait)",
+        ),
+    ],
+)
+def test_what_never_comes_up_ends_in_a_line(
+    machine: Asked, inspect: Any, workers: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
     monkeypatch.setattr(worker_set.time, "monotonic", lambda: now)
-    machine = Asked(silent=100)
-    found = hired(machine, wait=200.0)
+    found = hired(machine, wait=200.0, inspect=inspect)
     while now < 200.0:
         found.watch(now=True)
         now += 1.0
-    with pytest.raises(EvaluatorError, match=r"none was set up within 200 s \(workers.wait\) on a"):
+    with pytest.raises(EvaluatorError) as caught:
         found.watch(now=True)
-    assert machine.workers == 3
+    assert caught.value.problems[0].startswith(line)
+    assert machine.workers == workers
+
+
+def test_a_set_up_that_hangs_beside_others_is_begun_again_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(worker_set.time, "monotonic", lambda: now)
+    machine = Asked(silent=0, hanging=range(2, 100))
+    found = hired(machine, wait=200.0, count=2)
+    begun = []
+    while now < 1000.0:
+        found.watch(now=True)
+        machine.answer()
+        if machine.workers > len(begun) + 1:
+            begun.append(now)
+        now += 1.0
+    why = "worker: not set up within 200 s (workers.wait)"
+    assert begun[:3] == [0.0, 200.0, 400.0]
+    assert machine.ended[:3] == [2, 3, 4]
+    assert found.news[:3] == [
+        f"node a: {why}; another was asked for (1)",
+        f"node a: {why}; another was asked for (2)",
+        f"going on without a worker that cannot be set up: {why}",
+    ]
+    assert [post.name for post in found.posts if post.attendance is not None] == ["w1"]
 
 
 def test_what_cannot_be_set_up_is_not_tried_in_every_room_of_a_machine() -> None:

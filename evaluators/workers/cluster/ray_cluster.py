@@ -36,7 +36,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from evaluators.protocol import DETAIL, EvaluatorError
 from evaluators.workers.cluster.cluster_access import asks_for_token, knock, no_token, reach
 from evaluators.workers.cluster.node_census import NodeCensus
-from evaluators.workers.cluster.ray_start import check_folder, told
+from evaluators.workers.cluster.ray_start import check_folder, patient, told
 from evaluators.workers.cluster.shadowed_imports import HOME
 from evaluators.workers.worker import THREADS, Worker
 from spaces.text.error_text import last_line, plain, said
@@ -260,7 +260,7 @@ def _connect(address: str | None, cores: int | None, runtime_env: dict[str, Any]
         knock(address)
     try:
         with _own_folder(runtime_env):
-            ray.init(**options)
+            patient(partial(ray.init, **options))
     except (RayError, OSError, ConnectionError, RuntimeError, ValueError, TypeError) as error:
         where = "start on this machine" if address is None else f"join the cluster at {address}"
         why = no_token() if asks_for_token(error) else last_line(error)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
 
 from evaluators.protocol import MESSAGE, EvaluatorError
 from spaces.text.error_text import plain_line
@@ -15,6 +18,8 @@ SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 
 _BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Bytes that Ray adds to its folder for the longest name of a socket."""
+
+_log = logging.getLogger(__name__)
 
 
 def check_folder() -> None:
@@ -34,6 +39,22 @@ def check_folder() -> None:
                 "as /tmp, or workers.ray: false"
             ]
         )
+
+
+def patient(start: Callable[[], object]) -> None:
+    """Start Ray, a second time if it took too long: the 30 s that it gives itself are its own."""
+    own = psutil.Process()
+    before = own.children()
+    try:
+        start()
+    except Exception as error:  # Ray's time-out is a bare one
+        if "timed out" not in str(error).lower():
+            raise
+        _log.warning("ray: did not start in time; the machine may be busy: trying once more")
+        for left in set(own.children()) - {*before}:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+        start()
 
 
 @contextmanager

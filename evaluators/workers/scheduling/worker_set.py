@@ -85,11 +85,10 @@ class WorkerSet:
         self.catalogue: Catalogue | None = None
         self.notes: tuple[str, ...] = ()
         self._nodes: dict[str, Node] = {}  # those that are alive
-        self._dead: dict[
-            str, float
-        ] = {}  # since when those are gone that Ray's list may still have
+        # Since when those are gone that Ray's list may still have.
+        self._dead: dict[str, float] = {}
         self._fit: set[str] = set()  # those of them that may get posts
-        self._looked_at: set[str] = set()  # those under inspection
+        self._looked_at: dict[str, float] = {}  # those under inspection, and until when
         self._closed_rooms: set[tuple[str, int]] = set()
         self._problems: list[str] = []
         self._watched = -WATCH_SECONDS
@@ -121,11 +120,15 @@ class WorkerSet:
         for node in joined:
             if rooms(node, self._need):
                 self._welcome(node, known)
+        for node in [alive[name] for name, due in self._looked_at.items() if moment >= due]:
+            self._inspected(node, Answer(trouble=Trouble.DIED, message=self._late("no answer")))
         self.fill()
-        for post in self.posts:
-            if moment >= post.due:
-                self._ask_again(post)
         self._check_any(moment)
+        for post in [post for post in self.posts if moment >= post.due]:
+            if post.there:
+                self._hangs(post)
+            else:
+                self._ask_again(post)
 
     def fill(self) -> None:
         """Start workers where there is room for them; the first ones once all nodes are known."""
@@ -179,7 +182,7 @@ class WorkerSet:
         if self._inspect is None:
             self._fit.add(node.id)
             return
-        self._looked_at.add(node.id)
+        self._looked_at[node.id] = time.monotonic() + self._wait
         heard = partial(self._hear_inspection, node)
         self._cluster.run_on(node, self._inspect, heard)
 
@@ -187,8 +190,7 @@ class WorkerSet:
         self._enqueue(partial(self._inspected, node, answer))
 
     def _inspected(self, node: Node, answer: Answer) -> None:
-        self._looked_at.discard(node.id)
-        if node.id not in self._nodes:
+        if self._looked_at.pop(node.id, None) is None:  # gone, or it came too late
             return
         if answer.trouble is None:
             lacks: tuple[str, ...] = answer.value
@@ -206,7 +208,7 @@ class WorkerSet:
 
     def _gone(self, node: Node) -> None:
         self._fit.discard(node.id)
-        self._looked_at.discard(node.id)
+        self._looked_at.pop(node.id, None)
         mine = [post for post in self.posts if post.node.id == node.id]
         self.news.append(f"node {node.name} is gone, with {counted(len(mine), 'worker')}")
         for post in mine:
@@ -232,7 +234,7 @@ class WorkerSet:
         ]
 
     def _start(self, post: WorkerSlot) -> None:
-        post.call += 1
+        post.call, post.there = post.call + 1, False
         post.due = time.monotonic() + COMING_SECONDS * 2**post.asked
         there = partial(self._hear_there, post, post.call)
         post.actor = self._cluster.start(
@@ -258,8 +260,21 @@ class WorkerSet:
             self._enqueue(partial(self._there, post, call))
 
     def _there(self, post: WorkerSlot, call: int) -> None:
-        if post.call == call:
-            post.due, post.asked = math.inf, 0
+        if post.call == call and post.attendance is None:
+            post.due, post.asked, post.there = time.monotonic() + self._wait, 0, True
+
+    def _late(self, what: str) -> str:
+        return f"{what} within {self._wait:g} s (workers.wait)"
+
+    def _hangs(self, post: WorkerSlot) -> None:
+        """A worker whose process is there, but whose set-up has no end."""
+        post.deaths += 1
+        why = f"worker: {self._late('not set up')}"
+        if post.deaths == START_ATTEMPTS:
+            self._give_up(post, (why,))
+            return
+        self.news.append(f"node {post.node.name}: {why}; another was asked for ({post.deaths})")
+        self.renew(post)
 
     def _hear_started(self, post: WorkerSlot, call: int, answer: Answer) -> None:
         self._enqueue(partial(self._started, post, call, answer))
@@ -287,7 +302,7 @@ class WorkerSet:
         self._give_up(post, (f"{why}; is there enough memory?",))
 
     def _is_up(self, post: WorkerSlot, started: WorkerStart) -> None:
-        post.deaths, post.vitals = 0, started.vitals
+        post.due, post.deaths, post.vitals = math.inf, 0, started.vitals
         post.attendance = Attendance(
             worker=started.name, node=post.node.name, gpus=post.gpus, joined=clock.now()
         )

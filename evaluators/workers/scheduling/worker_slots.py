@@ -52,7 +52,8 @@ class WorkerSlot:
         began: The same by the wall clock.
         kept: Whether it is kept free for more questions to its last candidate.
         deaths: How often in a row workers died here before they were set up.
-        due: When its worker's process has to be there, by the monotonic clock.
+        due: When its worker's process has to be there, and then be set up, by the monotonic clock.
+        there: Whether its worker's process is there.
         asked: How often in a row a worker was asked for that did not come in time.
     """
 
@@ -69,6 +70,7 @@ class WorkerSlot:
     kept: bool = False
     deaths: int = 0
     due: float = math.inf
+    there: bool = False
     asked: int = 0
 
     @property
