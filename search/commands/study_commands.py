@@ -65,7 +65,8 @@ def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
         if watched:
             watch(store, screen, interval=interval)
         _say_how_found(store)
-        show_status(store, config_of(store, Overrides()), screen)
+        with _without_collector():
+            show_status(store, config_of(store, Overrides()), screen)
 
 
 def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
@@ -108,7 +109,7 @@ def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Let circles of garbage be: to look for some among so many records takes a sixth of a report.
+    """Let circles of garbage be: to look for some among so many records takes a sixth of the time.
 
     There are hardly any, and the command ends soon.
     """

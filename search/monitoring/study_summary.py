@@ -185,7 +185,9 @@ def show_result(store: Store, report: Report, console: Console) -> None:
 
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
     """Where a run stands, a line per fact."""
-    records = judged(store)
+    # a verdict looks at each task as well
+    checked = not store.under_way() and next(store.answers(Split.HELD_OUT), None) is not None
+    records = judged(store, apart=checked)
     say_facts(console, _standing(store, config, records).items())
     _show_table(store, records, console)
 

@@ -116,13 +116,14 @@ class Posterior:
         return keep, models
 
     def _matrix(self, numbers: Iterable[int], recipes: Mapping[int, Recipe]) -> Array:
-        rows = []
-        for number in numbers:
-            if number not in self._row:
-                self._row[number] = len(self._x)
-                self._x.append(self._features.vector(recipes[number]))
-            rows.append(self._row[number])
-        return self._x.table[rows]
+        wanted = list(numbers)
+        added = [number for number in dict.fromkeys(wanted) if number not in self._row]
+        for number, row in zip(
+            added, self._features.matrix([recipes[number] for number in added]), strict=True
+        ):
+            self._row[number] = len(self._x)
+            self._x.append(row)
+        return self._x.table[[self._row[number] for number in wanted]]
 
 
 def _means(table: Estimates, means: Array) -> dict[int, tuple[float, ...]]:
