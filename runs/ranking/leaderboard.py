@@ -7,7 +7,7 @@ it and never choose: picking by them would spoil the one unbiased number there i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from runs.records.record import (
     ANSWER_LENGTH,
     MEASURES,
     PARAMETERS,
+    PARENT,
     SCORE,
     Evaluation,
     Record,
@@ -82,15 +83,17 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
 
     A task ``x`` has ``task:x`` and ``task_stderr:x`` for the search questions, ``held_out:x`` and
     ``held_out_stderr:x`` for the held-out ones, in the metric's own unit and direction, and
-    ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures. With a
-    floor it has ``margin:x`` and ``margin_stderr:x``, below 0 where the floor is broken, and
-    ``broken`` says which floors are, and by how much.
+    ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures. The first
+    less that of the parent best in ``x`` is ``over_parents:x``. With a floor it has ``margin:x``
+    and ``margin_stderr:x``, below 0 where the floor is broken, and ``broken`` says which floors
+    are, and by how much.
     """
     expected: dict[str, str] = {}
     search: dict[str, str] = {}
     held_out: dict[str, str] = {}
     for name in (*(task.name for task in tasks), *MEASURES):
         expected |= {f"expected:{name}": "float64", f"expected_stderr:{name}": "float64"}
+    expected |= {f"over_parents:{task.name}": "float64" for task in tasks}
     for task in tasks:
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
@@ -116,13 +119,29 @@ def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.Data
     order = ranked(records)
     ranks = {record.id: rank for rank, record in enumerate(order, start=1)}
     others = sorted((r for r in records if r.id not in ranks), key=lambda r: (_state(r), r.id))
-    on_front = fronts(order)
+    on_front, specialists = fronts(order), _specialists(records, tasks)
     rows = [
         _row(record, tasks, ranks.get(record.id))
+        | _over(record, specialists)
         | ({"front": record.id in on_front} if record.objectives else {})
         for record in (*order, *others)
     ]
     return _frame(rows, columns(tasks))
+
+
+def _specialists(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> dict[str, float]:
+    """What is expected of the best parent in each task."""
+    known = [one.objectives for one in records if one.objectives and one.origin.startswith(PARENT)]
+    names = [task.name for task in tasks if known and all(task.name in one for one in known)]
+    return {name: max(one[name].value for one in known) for name in names}
+
+
+def _over(record: Record, specialists: Mapping[str, float]) -> dict[str, float]:
+    return {
+        f"over_parents:{name}": record.objectives[name].value - value
+        for name, value in specialists.items()
+        if name in record.objectives
+    }
 
 
 def failures(records: Sequence[Record]) -> pd.DataFrame:

@@ -40,6 +40,8 @@ def test_columns_and_dtypes_are_pinned(run_records, run_tasks) -> None:
         "expected_stderr:answer_length": "float64",
         "expected:parameters": "float64",
         "expected_stderr:parameters": "float64",
+        "over_parents:sort": "float64",
+        "over_parents:loss": "float64",
         "task:sort": "float64",
         "task_stderr:sort": "float64",
         "task:loss": "float64",
@@ -212,6 +214,18 @@ def judged_as(number: int, one: float, two: float, error: float = 0.1) -> Record
         "loss": Estimate(value=two, stderr=error),
     }
     return dataclasses.replace(_record(number, one + two), objectives=values)
+
+
+def test_a_row_says_what_it_has_over_the_specialist_of_each_task(run_tasks) -> None:
+    parents = [judged_as(0, 0.75, -0.5), judged_as(1, 0.25, -0.25)]
+    parents = [dataclasses.replace(one, origin=f"parent {one.id}") for one in parents]
+    records = [*parents, judged_as(2, 1.0, -0.375), _record(3, 2)]
+    frame = leaderboard(records, run_tasks).set_index("candidate")
+    assert frame["over_parents:sort"].loc[[0, 1, 2]].tolist() == [0.0, -0.5, 0.25]
+    assert frame["over_parents:loss"].loc[[0, 1, 2]].tolist() == [-0.25, 0.0, -0.125]
+    assert frame.loc[3, ["over_parents:sort", "over_parents:loss"]].isna().all()
+    alone = leaderboard(records[2:], run_tasks)
+    assert alone["over_parents:sort"].isna().all()
 
 
 def test_the_front_is_marked_and_comes_right_after_the_first_in_rank(run_tasks) -> None:
