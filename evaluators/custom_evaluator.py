@@ -42,6 +42,7 @@ from evaluators.protocol import (
 )
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError, failure_from
 from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
+from spaces.extensions import EVALUATORS_GROUP, ExtensionError, additions, loaded
 from spaces.text.error_text import class_and_last_line
 
 
@@ -50,7 +51,8 @@ class OwnFactory:
     """Makes a user's evaluator, inside each worker.
 
     Attributes:
-        reference: ``path/to/file.py:Name`` or ``package.module:Name``; called with the spec.
+        reference: ``path/to/file.py:Name``, ``package.module:Name``, or the name of an evaluator
+            that an installed package has; called with the spec.
         spec: Models, tasks, device and all else of the config.
     """
 
@@ -91,18 +93,24 @@ def found(reference: str) -> Callable[[HarnessSpec], Evaluator]:
     """
     place, _, name = reference.rpartition(":")
     try:
-        module = (
-            _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        )
-        made: Callable[[HarnessSpec], Evaluator] = getattr(module, name)
+        if not place and reference in additions(EVALUATORS_GROUP):
+            made: Any = loaded(additions(EVALUATORS_GROUP)[reference])
+        elif place.endswith(".py"):
+            made = getattr(_from_file(Path(place)), name)
+        else:
+            made = getattr(importlib.import_module(place), name)
+    except ExtensionError as error:
+        raise EvaluatorError(error.problems) from error
     except (Exception, SystemExit) as error:
         text = (
-            f"expected file.py:NAME or module:NAME, got {reference!r}: {class_and_last_line(error)}"
+            f"expected file.py:NAME or module:NAME, or a name that a package has, got "
+            f"{reference!r}: {class_and_last_line(error)}"
         )
         raise EvaluatorError([f"evaluator: {text}"]) from error
     if not callable(made):
         raise EvaluatorError([f"evaluator {reference}: expected something to call, got {made!r}"])
-    return made
+    make: Callable[[HarnessSpec], Evaluator] = made
+    return make
 
 
 def _from_file(path: Path) -> ModuleType:

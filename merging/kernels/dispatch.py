@@ -86,6 +86,12 @@ def merge(
         pass
 
 
+def has_native(name: str, device: torch.device) -> bool:
+    """Whether the library is loaded, computes there, and has a pass of that name."""
+    found = library_on(device)
+    return found is not None and found.has(name)
+
+
 def total(
     name: str,
     tensors: Sequence[Tensor],

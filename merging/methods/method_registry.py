@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from merging.methods.delta_functions import delta_function
 from merging.methods.entrywise_methods import arcee_fusion, nearswap, ram, ramplus_tl, sce
 from merging.methods.linear_coefficients import COMBINATIONS
 from merging.methods.linear_combination import combination
 from merging.methods.operands import Kernel, Operands
 from merging.methods.sparsification import THINNERS
 from merging.methods.task_vectors import task_vectors
+from spaces.catalogue.method_catalogue import METHODS
 
 __all__ = ["CPU_CHUNK", "DEVICE_CHUNK", "KERNELS", "Kernel", "Operands", "combine", "flattened"]
 
@@ -93,5 +95,10 @@ KERNELS: Mapping[str, Kernel] = {
     "ramplus_tl": ramplus_tl,
     "nearswap": nearswap,
     "arcee_fusion": arcee_fusion,
+    **{
+        name: delta_function(method, method.arithmetic)
+        for name, method in METHODS.items()
+        if method.arithmetic is not None
+    },
 }
 """The method's arithmetic by name."""

@@ -13,6 +13,7 @@ from runs.config.config_sections import one_of
 from runs.config.yaml_document import Place, YamlProblem, path_text, shown
 from runs.records.record import MEASURES, PARAMETERS, SCORE
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
+from spaces.search_space.parameter_ranges import FURTHER
 
 BASE = "base"
 """Name of the base model in recipes; no parent may have it."""
@@ -319,5 +320,7 @@ def space_problem(text: str) -> YamlProblem:
     if start is None:
         return YamlProblem(text=text, place=("space",))
     first, second = start.groups()
+    if first in FURTHER:
+        first, second = "ranges", first
     place = _SPACE_KEYS.get(first, ("space", first))
     return YamlProblem(text=text[start.end() :], place=(*place, second) if second else place)

@@ -24,7 +24,9 @@ from evaluators.protocol import Floor
 from runs.config.yaml_document import shown
 from runs.records.record import LOGGERS, SAMPLERS
 from spaces.catalogue.method_catalogue import METHODS
+from spaces.extensions import SAMPLERS_GROUP, additions
 from spaces.search_space.bounds import VARIABLE, Range
+from spaces.search_space.parameter_ranges import FURTHER
 
 
 def one_of(value: str, known: Iterable[str]) -> str:
@@ -96,6 +98,8 @@ Bounds = Annotated[
 ]
 Auto = Literal["auto"]
 MethodName = Annotated[str, _known(METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
+_SAMPLERS = (*SAMPLERS, *additions(SAMPLERS_GROUP))
+SamplerName = Annotated[str, _known(_SAMPLERS), Field(json_schema_extra={"enum": list(_SAMPLERS)})]
 Positive = Annotated[float, Field(gt=0)]
 ParameterName = Annotated[str, _known(VARIABLE), Field(json_schema_extra={"enum": list(VARIABLE)})]
 ParameterNames = Annotated[
@@ -281,6 +285,10 @@ class SpaceSection(Section):
     ram_alpha: Bounds = Field(
         default=(0.0, 1.0), description="Range of ramplus_tl's largest overlap alpha, from 0."
     )
+    ranges: dict[Annotated[str, _known(FURTHER)], Bounds] = Field(
+        default_factory=dict,
+        description="Ranges of parameters of methods that other packages add, as METHOD_PARAMETER.",
+    )
     depth: DepthSection | None = Field(
         default=None, description="Values that change over the layers; omit for one value."
     )
@@ -335,10 +343,9 @@ class SearchSection(Section):
         default="auto",
         description="Questions per recipe: all, or growing blocks; auto: by budget and sampler.",
     )
-    sampler: Annotated[str, _known(SAMPLERS)] = Field(
+    sampler: SamplerName = Field(
         default="auto",
         description="auto, surrogate, tpe, cmaes, gp, nsga2, nsga3, random or qmc.",
-        json_schema_extra={"enum": list(SAMPLERS)},
     )
     objective: Literal["sum", "pareto"] = Field(
         default="sum",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from runs.config.yaml_document import shown
+from spaces.mergekit.writer import METHOD_KEY
 
-_MERGE = ("merge_method", "slices", "modules")
+_MERGE = ("merge_method", METHOD_KEY, "slices", "modules")
 _MOST_KEYS = 6
 
 

@@ -89,7 +89,8 @@ class RunConfig(Section):
     )
     evaluator: Text | None = Field(
         default=None,
-        description="Evaluator of your own: file.py:NAME or module:NAME; omit for lm-eval's tasks.",
+        description="Evaluator of your own: file.py:NAME, module:NAME, or the name that a package "
+        "has for it; omit for lm-eval's tasks.",
     )
     harness: Annotated[HarnessSection, _section_or_nothing(HarnessSection)] = Field(
         default=HarnessSection(), description="How lm-eval asks: chat template, batches, answers."
@@ -229,6 +230,7 @@ class RunConfig(Section):
             ram_epsilon=as_range(bounds.ram_epsilon),
             ram_r=as_range(bounds.ram_r),
             ram_alpha=as_range(bounds.ram_alpha),
+            ranges=tuple((name, as_range(given)) for name, given in bounds.ranges.items()),
             depth=Depth(**bounds.depth.model_dump()) if bounds.depth else Depth(),
             filters=bounds.filters,
             filter_parameters=bounds.filter_parameters,

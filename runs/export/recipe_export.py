@@ -18,7 +18,7 @@ from runs.report.report_markdown import code_block, escaped
 from runs.report.report_tables import score_text
 from runs.report.task_tables import models_compared
 from spaces.catalogue.method_catalogue import METHODS
-from spaces.mergekit import to_yaml
+from spaces.mergekit import not_in_mergekit, to_yaml
 from spaces.paths import exists
 from spaces.recipes.recipe import Recipe, merges
 from spaces.text.error_text import listed
@@ -199,9 +199,11 @@ def _how_to(recipe: Recipe, document: str, fingerprint: str) -> str:
     text = (
         f"Save the recipe above as `recipe.yaml`{here}; then\n\n"
         + code_block("search build recipe.yaml OUT", "sh")
-        + f"\n\nmakes the same weights, with the fingerprint `{fingerprint}`. "
-        + f"So does `{tool} recipe.yaml{more}` of mergekit, to rounding"
+        + f"\n\nmakes the same weights, with the fingerprint `{fingerprint}`."
     )
+    if lacking := not_in_mergekit(recipe):
+        return f"{text} mergekit does not have {listed(lacking)}."
+    text += f" So does `{tool} recipe.yaml{more}` of mergekit, to rounding"
     if any(METHODS[merge.method].random for merge in merges(recipe.root)):
         text += ", but for the entries that it drops at random: there mergekit draws anew each time"
     return text + "."

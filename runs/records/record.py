@@ -22,6 +22,9 @@ AVERAGE = "plain average"
 LEARNED = "learned "
 """How the origin of a recipe starts whose coefficients were learned; what was learned follows."""
 
+SAMPLED = "sampler "
+"""How the origin of a recipe starts that another package's sampler proposed; its name follows."""
+
 OWN = "seed "
 """How the origin of a recipe of the user's starts; its file, or the earlier study, follows."""
 
@@ -60,7 +63,7 @@ def role_of(origin: str) -> Role:
         return Role.BASE if origin == BASE else Role.AVERAGE
     if origin.startswith(OWN):
         return Role.OWN
-    searched = origin in SAMPLERS or origin.startswith(LEARNED)
+    searched = origin in SAMPLERS or origin.startswith((LEARNED, SAMPLED))
     return Role.SEARCHED if searched else Role.DEFAULT
 
 

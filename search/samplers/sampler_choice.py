@@ -14,9 +14,10 @@ from optuna import samplers
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from runs.records.record import Estimate
+from runs.records.record import SAMPLED, Estimate
 from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.surrogate.hyperparameters import Fits
+from spaces.extensions import SAMPLERS_GROUP, ExtensionError, additions, loaded
 from spaces.search_space.space import Space
 
 Array = NDArray[np.float64]
@@ -143,6 +144,24 @@ SAMPLERS: dict[str, Choice] = {
 """Every sampler of Optuna's by the name it has in a config."""
 
 
+def _choice(name: str) -> Choice:
+    """How the sampler of that name is used: one of Optuna's, or of another package.
+
+    Raises:
+        ExtensionError: If it is of a package that gives no ``Choice``.
+    """
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    entry = additions(SAMPLERS_GROUP)[name]
+    found = loaded(entry)
+    if not isinstance(found, Choice):
+        raise ExtensionError(
+            f"{SAMPLERS_GROUP}: expected {name} to be a "
+            f"search.samplers.sampler_choice.Choice, got {found!r} at {entry.value}"
+        )
+    return found
+
+
 def weighs_scores(name: str) -> bool:
     """Whether the sampler of that name knows how sure each score is."""
     return chosen(name) == OURS
@@ -152,7 +171,7 @@ class Sampler:
     """The sampler of a run: gives the Optuna sampler to use for each trial.
 
     Args:
-        name: ``auto``, ``surrogate``, or a name in ``SAMPLERS``.
+        name: ``auto``, ``surrogate``, a name in ``SAMPLERS`` or of another package's sampler.
         seed: Seed of the run.
         space: What is searched; ``surrogate`` needs it.
         fits: Where ``surrogate`` keeps its fits, one for each objective; ``None`` keeps them in
@@ -172,12 +191,17 @@ class Sampler:
     ) -> None:
         self.name = chosen(name)
         self._seed = seed
-        self._choice = None if self.name == OURS else SAMPLERS[self.name]
+        self._choice = None if self.name == OURS else _choice(self.name)
         self._ours: GaussianProcessSampler | None = None
         if self._choice is None:
             if space is None:
                 raise ValueError(f"space: expected the space to search for {OURS}, got none")
             self._ours = GaussianProcessSampler(space, seed=seed, fits=fits)
+
+    @property
+    def origin(self) -> str:
+        """The origin of the recipes that it proposes."""
+        return self.name if self._choice is None or self.name in SAMPLERS else SAMPLED + self.name
 
     @property
     def flat(self) -> bool:
@@ -191,11 +215,10 @@ class Sampler:
 
     def for_trial(self, number: int) -> BaseSampler:
         """The Optuna sampler for the trial of that number."""
-        if self._ours is not None:
+        if self._choice is None:
+            assert self._ours is not None
             return self._ours
-        return SAMPLERS[self.name].make(
-            Seeds(run=_mix(self._seed, -1), trial=_mix(self._seed, number))
-        )
+        return self._choice.make(Seeds(run=_mix(self._seed, -1), trial=_mix(self._seed, number)))
 
     def learn(
         self, estimates: Mapping[int, Sequence[Estimate]], floors: Sequence[float] | Array = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Scope(StrEnum):
@@ -36,6 +38,25 @@ class BaseRule(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """How a search draws a parameter.
+
+    Attributes:
+        low: Least value that is drawn where a config says nothing.
+        high: Largest one.
+        name: Of the range, and in trials; parameters of one name are drawn from one range.
+        log: Drawn on a logarithmic scale, since it spans orders of magnitude.
+        below_high: The parameter's upper bound itself is not drawn.
+    """
+
+    low: float
+    high: float
+    name: str
+    log: bool = False
+    below_high: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ParameterSpec:
     """One parameter of a method.
 
@@ -48,6 +69,7 @@ class ParameterSpec:
         high: Largest legal value, inclusive; ``None`` is unbounded.
         low_open: The lower bound itself is not legal.
         meaning: One line, with the unit.
+        search: How it is drawn; ``None`` leaves it at its default.
     """
 
     name: str
@@ -58,6 +80,7 @@ class ParameterSpec:
     low: float | None = None
     high: float | None = None
     low_open: bool = False
+    search: Search | None = None
 
     def allows(self, value: float) -> bool:
         """Whether a number lies in the legal range; NaN and infinities never do."""
@@ -83,11 +106,26 @@ class ParameterSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DeltaFunction:
+    """A method's arithmetic as one function of the deltas of a tensor.
+
+    Attributes:
+        function: Takes float32 tensors stacked along the first axis, and every parameter by name;
+            gives what is added to the base, or the result where there is no base.
+        whole: Needs whole tensors in their shape. Otherwise it gets the entries of a tensor in a
+            row, some at a time, and what it gives for one must not depend on the others.
+    """
+
+    function: Callable[..., Any]
+    whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One merge method.
 
     Attributes:
-        name: mergekit's name.
+        name: mergekit's name, where it has the method.
         title: Name for people.
         summary: What it computes, in one line.
         source: Where the formula comes from.
@@ -97,6 +135,8 @@ class Method:
         parameters: What a recipe may set.
         random: Whether it drops entries by a (seeded) random mask.
         searched_by_default: Whether a search draws it where its config names no methods.
+        in_mergekit: Whether mergekit has it under this name.
+        arithmetic: What it computes; ``None`` for those that ``merging`` knows by name.
     """
 
     name: str
@@ -109,6 +149,13 @@ class Method:
     parameters: tuple[ParameterSpec, ...]
     random: bool = False
     searched_by_default: bool = False
+    in_mergekit: bool = True
+    arithmetic: DeltaFunction | None = None
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Names of what a search draws for it."""
+        return tuple(spec.search.name for spec in self.parameters if spec.search is not None)
 
     def parameter(self, name: str) -> ParameterSpec | None:
         """The parameter of that name, or ``None``."""

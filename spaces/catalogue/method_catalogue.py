@@ -7,29 +7,34 @@ tools.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from spaces.catalogue.method import BaseRule, Kind, Method, ParameterSpec, Scope
+from spaces.catalogue.shared_parameters import (
+    DELLA_DENSITY,
+    DENSITY,
+    EPSILON,
+    EVERY_ENTRY,
+    GAMMA,
+    IN_ORDER,
+    LAMBDA,
+    NEARSWAP_T,
+    RAM_ALPHA,
+    RAM_EPSILON,
+    RAM_R,
+    SCALE,
+    SELECT_TOPK,
+    SLERP_T,
+    WEIGHT,
+)
+from spaces.extensions import METHODS_GROUP, ExtensionError, additions, loaded
 
-__all__ = ["DIVIDES", "METHODS", "BaseRule", "Kind", "Method", "ParameterSpec", "Scope"]
+__all__ = ["DIVIDES", "METHODS", "SEARCHED", "BaseRule", "Kind", "Method", "ParameterSpec", "Scope"]
 
 
-def _number(
-    name: str,
-    default: float,
-    meaning: str,
-    *,
-    scope: Scope = Scope.MERGE,
-    low: float | None = None,
-    high: float | None = None,
-    low_open: bool = False,
-) -> ParameterSpec:
+def _positive(name: str, default: float, meaning: str) -> ParameterSpec:
     return ParameterSpec(
-        name=name,
-        scope=scope,
-        default=default,
-        low=low,
-        high=high,
-        low_open=low_open,
-        meaning=meaning,
+        name=name, scope=Scope.MERGE, default=default, low=0.0, low_open=True, meaning=meaning
     )
 
 
@@ -39,37 +44,6 @@ def _flag(name: str, default: bool, meaning: str) -> ParameterSpec:
     )
 
 
-WEIGHT = ParameterSpec(
-    name="weight", scope=Scope.INPUT, meaning="factor of the input (or of its delta), unitless"
-)
-DENSITY = _number(
-    "density",
-    1.0,
-    "fraction of each delta tensor that is kept",
-    scope=Scope.INPUT,
-    low=0.0,
-    high=1.0,
-    low_open=True,
-)
-LAMBDA = _number("lambda", 1.0, "factor of the summed delta, unitless")
-GAMMA = _number(
-    "gamma",
-    0.01,
-    "fraction of each delta tensor, its largest entries, that is dropped",
-    scope=Scope.INPUT,
-    low=0.0,
-    high=1.0,
-)
-# Densities have to keep clear of 0 and 1 by it, which leaves none for a half or more.
-EPSILON = _number(
-    "epsilon",
-    0.15,
-    "largest and smallest entries of a row are kept with density plus and minus it",
-    scope=Scope.INPUT,
-    low=0.0,
-    high=0.5,
-)
-ACTIVE = _number("epsilon", 1e-5, "a delta counts as changed above this magnitude", low=0.0)
 # mergekit only holds the sign tensors in another type for it; the result is the same.
 INT8_MASK = _flag("int8_mask", False, "accepted for mergekit's sake; changes nothing")
 
@@ -80,6 +54,7 @@ def _task_vector(
     summary: str,
     source: str,
     *,
+    density: ParameterSpec = DENSITY,
     extra: tuple[ParameterSpec, ...] = (),
     normalize: bool = False,
     rescale: bool = False,
@@ -99,7 +74,7 @@ def _task_vector(
         searched_by_default=searched,
         parameters=(
             WEIGHT,
-            DENSITY,
+            density,
             *extra,
             LAMBDA,
             _flag("normalize", normalize, "divide by the sum of the weights that took part"),
@@ -150,13 +125,7 @@ _FIRST = (
         "Shoemake 1985, Animating rotation with quaternion curves",
         base=BaseRule.ENDPOINT,
         inputs=(2, 2),
-        parameters=(
-            ParameterSpec(
-                name="t",
-                scope=Scope.MERGE,
-                meaning="position on the arc: 0 is the base input, 1 the other one",
-            ),
-        ),
+        parameters=(SLERP_T,),
         searched=True,
     ),
     _task_vector(
@@ -164,6 +133,7 @@ _FIRST = (
         "Task arithmetic",
         "base plus the weighted sum of the deltas",
         "Ilharco et al. 2023, arXiv:2212.04089",
+        density=EVERY_ENTRY,
         searched=True,
     ),
     _task_vector(
@@ -200,6 +170,7 @@ _THINNING = (
         "DELLA",
         "random entries of each delta, large ones more often, then sign consensus",
         "Deep et al. 2024, arXiv:2406.11617",
+        density=DELLA_DENSITY,
         extra=(EPSILON,),
         normalize=True,
         rescale=True,
@@ -210,6 +181,7 @@ _THINNING = (
         "DELLA (linear)",
         "random entries of each delta, large ones more often, scaled back to its norm, summed",
         "Deep et al. 2024, arXiv:2406.11617",
+        density=DELLA_DENSITY,
         extra=(EPSILON,),
         rescale=True,
         random=True,
@@ -234,16 +206,7 @@ _THINNING = (
         "entries where the deltas differ most, weighted by their squares, with sign consensus",
         "Wan et al. 2024, arXiv:2408.07990",
         base=BaseRule.REQUIRED,
-        parameters=(
-            _number(
-                "select_topk",
-                1.0,
-                "fraction of the entries that vary which is merged, by variance",
-                low=0.0,
-                high=1.0,
-            ),
-            INT8_MASK,
-        ),
+        parameters=(SELECT_TOPK, INT8_MASK),
     ),
     _other(
         "ram",
@@ -251,7 +214,7 @@ _THINNING = (
         "mean of the deltas over the inputs that changed an entry",
         "arXiv:2601.13572",
         base=BaseRule.REQUIRED,
-        parameters=(ACTIVE,),
+        parameters=(RAM_EPSILON,),
     ),
     _other(
         "ramplus_tl",
@@ -259,11 +222,7 @@ _THINNING = (
         "as RAM, with entries that only one input changed made larger",
         "arXiv:2601.13572",
         base=BaseRule.REQUIRED,
-        parameters=(
-            _number("r", 0.1, "how much larger, per unit of overlap"),
-            _number("alpha", 0.2, "most overlap that counts", low=0.0),
-            ACTIVE,
-        ),
+        parameters=(RAM_EPSILON, RAM_R, RAM_ALPHA),
     ),
 )
 
@@ -290,7 +249,7 @@ _GEOMETRIC = (
         parameters=(
             WEIGHT,
             _flag("normalize_weights", True, "divide the weights by their sum"),
-            _number("eps", 1e-8, "norms below it count as 0", low=0.0, low_open=True),
+            _positive("eps", 1e-8, "norms below it count as 0"),
         ),
     ),
     _other(
@@ -308,7 +267,7 @@ _GEOMETRIC = (
                 low=0,
                 meaning="most steps towards the mean",
             ),
-            _number("tol", 1e-5, "smallest step, angle and norm", low=0.0, low_open=True),
+            _positive("tol", 1e-5, "smallest step, angle and norm"),
         ),
     ),
     _other(
@@ -330,14 +289,7 @@ _PAIRS = (
         "alchemonaut 2024, QuartetAnemoi-70B",
         base=BaseRule.ENDPOINT,
         inputs=(2, 2),
-        parameters=(
-            ParameterSpec(
-                name="t",
-                scope=Scope.MERGE,
-                low=0.0,
-                meaning="differences up to it are swapped, larger ones in part",
-            ),
-        ),
+        parameters=(NEARSWAP_T,),
     ),
     _other(
         "arcee_fusion",
@@ -354,14 +306,45 @@ _PAIRS = (
         "mergekit",
         base=BaseRule.NONE,
         inputs=(1, 1),
-        parameters=(_number("scale", 1.0, "factor of the tensor, unitless", scope=Scope.INPUT),),
+        parameters=(SCALE,),
     ),
 )
 
 DIVIDES = {"linear": "normalize", "multislerp": "normalize_weights"}
 """The methods that divide by the sum of all weights, each with the flag for it."""
 
-METHODS: dict[str, Method] = {
-    method.name: method for method in (*_FIRST, *_THINNING, *_GEOMETRIC, *_PAIRS)
+
+def _added() -> Iterator[Method]:
+    """The methods of other packages."""
+    for name, entry in additions(METHODS_GROUP).items():
+        found = loaded(entry)
+        if not isinstance(found, Method) or found.name != name:
+            got = f"the method {found.name}" if isinstance(found, Method) else repr(found)
+            raise ExtensionError(
+                f"{METHODS_GROUP}: expected {name} to be a function of that name with "
+                f"@merge_method, got {got} at {entry.value}"
+            )
+        yield found
+
+
+def _catalogue() -> dict[str, Method]:
+    """Every method by name; none may hide another."""
+    found = {method.name: method for method in (*_FIRST, *_THINNING, *_GEOMETRIC, *_PAIRS)}
+    for method in _added():
+        if method.name in found:
+            raise ExtensionError(
+                f"{METHODS_GROUP}: expected another name than {method.name}, which is taken"
+            )
+        found[method.name] = method
+    return found
+
+
+METHODS = _catalogue()
+"""Every method by name, those of other packages last."""
+
+SEARCHED: dict[str, ParameterSpec] = {
+    spec.search.name: spec
+    for spec in (*IN_ORDER, *(spec for method in METHODS.values() for spec in method.parameters))
+    if spec.search is not None and spec is not DELLA_DENSITY
 }
-"""Every method by name."""
+"""Every parameter that is drawn from a range of its own, by the name of that range."""

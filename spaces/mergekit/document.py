@@ -9,14 +9,14 @@ from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit.merge_section import MergeSection, Notes, read_merge
 from spaces.mergekit.plain_values import reference
 from spaces.mergekit.tokenizer_section import read_vocabulary, source_of
-from spaces.mergekit.writer import BLOCK
+from spaces.mergekit.writer import BLOCK, METHOD_KEY
 from spaces.recipes import chat_template as chat
 from spaces.recipes.recipe import DTYPES, Merge, Model, Recipe
 from spaces.recipes.vocabulary import Vocabulary
 
 _KEYS = frozenset(
     "name merge_method base_model models slices modules parameters dtype out_dtype tokenizer "
-    f"tokenizer_source chat_template {BLOCK}".split()
+    f"tokenizer_source chat_template {BLOCK} {METHOD_KEY}".split()
 )
 
 
@@ -140,9 +140,10 @@ class MergekitDocument:
             self.notes.ignore(str(unknown), "not a key of mergekit")
         if (template := self.chat_template()) is not None and (fault := chat.fault(template)):
             self.notes.problem("chat_template", fault)
-        method = METHODS.get(str(self.data.get("merge_method")))
+        named = self.data.get("merge_method", self.data.get(METHOD_KEY))
+        method = METHODS.get(str(named))
         if method is None:
-            got = repr(self.data["merge_method"]) if "merge_method" in self.data else "none"
+            got = "none" if named is None else repr(named)
             self.notes.problem("merge_method", f"expected one of {', '.join(METHODS)}, got {got}")
         self.dtype()
         source_of(self.data, self.notes)

@@ -23,14 +23,19 @@ from spaces.recipes.recipe import (
     Source,
     merges,
 )
+from spaces.text.error_text import listed
 
 BLOCK = "merge_search"
 """Key of the final document that holds what mergekit has no word for; mergekit ignores it."""
+
+METHOD_KEY = "merge_search_method"
+"""Names the method in place of ``merge_method`` where mergekit has none, and refuses the file."""
 
 OWN = ("key", "seed", "tokenizer", "keep_dtype", "models")
 """Keys of the block that are ours; the others are the caller's."""
 
 _HEADER = "# Made by merge-search. With mergekit: "
+_NOT_THERE = "# Made by merge-search: search build THIS_FILE OUTPUT_FOLDER (mergekit lacks {})\n"
 _ONE = "mergekit-yaml THIS_FILE OUTPUT_FOLDER\n"
 _SEVERAL = "mergekit-multi THIS_FILE --intermediate-dir FOLDER --out-path OUTPUT_FOLDER\n"
 _RELATIVE = "# Relative paths count from this file's folder: start mergekit there.\n"
@@ -77,9 +82,17 @@ def to_yaml(
         documents.append({"name": references[merge]} | body | ending)
     text = "---\n".join(_dump(document) for document in documents)
     header = _HEADER + (_ONE if len(documents) == 1 else _SEVERAL)
+    if lacking := not_in_mergekit(recipe):
+        header = _NOT_THERE.format(listed(lacking))
     if any(part.startswith(".") for place in located.values() for part in place.split("+")):
         header += _RELATIVE
     return header + text
+
+
+def not_in_mergekit(recipe: Recipe) -> list[str]:
+    """The methods of a recipe that mergekit does not have."""
+    used = dict.fromkeys(merge.method for merge in merges(recipe.root))
+    return [name for name in used if not METHODS[name].in_mergekit]
 
 
 def _locations(recipe: Recipe, locations: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +119,8 @@ def _locations(recipe: Recipe, locations: Mapping[str, str]) -> dict[str, str]:
 
 def _body(merge: Merge, references: Mapping[Model | Merge, str], *, donor: str) -> dict[str, Any]:
     """The part of a document that says what is merged and how."""
-    result: dict[str, Any] = {"merge_method": merge.method}
+    known = METHODS[merge.method].in_mergekit
+    result: dict[str, Any] = {"merge_method" if known else METHOD_KEY: merge.method}
     base = merge.base if merge.base is not None else _giver(merge, donor)
     if base is not None:
         result["base_model"] = references[base]

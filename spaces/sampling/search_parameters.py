@@ -30,38 +30,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from spaces.catalogue.method_catalogue import METHODS
 from spaces.sampling.distributions import Choices, Domain, Floats, Integers
 from spaces.search_space.bounds import MERGED
 from spaces.search_space.merge_trees import radices
 from spaces.search_space.parameter_ranges import RANGES, della_density
 from spaces.search_space.space import VARIABLE, Range, Space
 
-DRAWN: dict[str, tuple[str, ...]] = {
-    "linear": ("weight",),
-    "slerp": ("t",),
-    "task_arithmetic": ("weight", "lambda"),
-    "ties": ("weight", "density", "lambda"),
-    "dare_linear": ("weight", "density", "lambda"),
-    "dare_ties": ("weight", "density", "lambda"),
-    "della": ("weight", "della_density", "epsilon", "lambda"),
-    "della_linear": ("weight", "della_density", "epsilon", "lambda"),
-    "breadcrumbs": ("weight", "density", "gamma", "lambda"),
-    "breadcrumbs_ties": ("weight", "density", "gamma", "lambda"),
-    "sce": ("select_topk",),
-    "ram": ("ram_epsilon",),
-    "ramplus_tl": ("ram_epsilon", "ram_r", "ram_alpha"),
-    "nuslerp": ("weight",),
-    "multislerp": ("weight",),
-    "karcher": (),
-    "model_stock": (),
-    "nearswap": ("nearswap_t",),
-    "arcee_fusion": (),
-    "passthrough": ("scale",),
-}
+DRAWN: dict[str, tuple[str, ...]] = {name: method.drawn for name, method in METHODS.items()}
 """What is drawn for each method; the rest stays at the catalogue's defaults.
 
-Task arithmetic keeps every entry whatever its density, so none is drawn for it. ``gamma`` and
-``epsilon`` are drawn once and hold for all inputs.
+Those per input but weights and densities are drawn once and hold for all inputs.
 """
 
 PER_INPUT = ("weight", "density", "della_density")
@@ -71,11 +50,10 @@ PER_MERGE = tuple(name for name in VARIABLE if name not in PER_INPUT)
 """Drawn once per merge."""
 
 _IN_RECIPES = {
-    "della_density": "density",
-    "nearswap_t": "t",
-    "ram_epsilon": "epsilon",
-    "ram_r": "r",
-    "ram_alpha": "alpha",
+    spec.search.name: spec.name
+    for method in METHODS.values()
+    for spec in method.parameters
+    if spec.search is not None
 }
 
 
@@ -155,9 +133,7 @@ def range_of(space: Space, parameter: str) -> Range:
     """The range of a parameter; ``lambda`` and ``scale`` are factors with a common one."""
     if parameter == "della_density":
         return della_density(space.density, space.epsilon)
-    found = getattr(space, "scale" if parameter == "lambda" else parameter)
-    assert isinstance(found, Range)
-    return found
+    return space.range("scale" if parameter == "lambda" else parameter)
 
 
 def in_recipes(parameter: str) -> str:
@@ -166,7 +142,7 @@ def in_recipes(parameter: str) -> str:
     Names differ where one name of mergekit means several things: they are drawn from different
     ranges, and what suits one says nothing about the other.
     """
-    return _IN_RECIPES.get(parameter, parameter)
+    return _IN_RECIPES[parameter]
 
 
 def _varies_as(parameter: str) -> str:

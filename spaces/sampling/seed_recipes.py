@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from spaces.catalogue.method_catalogue import METHODS, Method
 from spaces.recipes.recipe import Merge, Model, Recipe, Source
 from spaces.recipes.recipe import parameters as table
 from spaces.sampling.distributions import Fixed, NotInSpace, Value
@@ -18,6 +19,16 @@ from spaces.search_space.space import Space
 
 SPECIALIST = 0.65
 """Share of a specialist in a linear merge; the other parents have equal shares of the rest."""
+
+
+def _defaults(method: Method) -> dict[str, Value]:
+    """The defaults of what is drawn for a method, by what is drawn."""
+    return {
+        spec.search.name: spec.default
+        for spec in method.parameters
+        if spec.search is not None and spec.default is not None
+    }
+
 
 _THINNED: dict[str, Value] = {"density": 0.5, "weight": 0.5, "gamma": 0.01}
 _PRUNED: dict[str, Value] = {"della_density": 0.5, "weight": 0.5, "epsilon": 0.15}
@@ -35,6 +46,11 @@ _ONCE: tuple[tuple[str, dict[str, Value]], ...] = (
     ("model_stock", {}),
     ("nearswap", {"nearswap_t": 1e-4}),
     ("arcee_fusion", {}),
+    *(
+        (name, {"weight": 1.0, **_defaults(method)})
+        for name, method in METHODS.items()
+        if not method.in_mergekit
+    ),
 )
 """Values to try each further method with, by what is drawn."""
 

@@ -8,24 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from spaces.catalogue.method_catalogue import SEARCHED
 from spaces.errors import UserError
 
-VARIABLE = (
-    "weight",
-    "density",
-    "t",
-    "lambda",
-    "scale",
-    "gamma",
-    "epsilon",
-    "select_topk",
-    "nearswap_t",
-    "ram_epsilon",
-    "ram_r",
-    "ram_alpha",
-)
+VARIABLE = tuple(SEARCHED)
 """Parameters that a space can draw, and that may vary over depth and by filter."""
-
 
 SOURCES = ("merged", "parents", "any")
 """What a run of stacked layers may be taken from: the merged model, one parent, either."""

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from spaces.catalogue.method import ParameterSpec
+from spaces.catalogue.method_catalogue import SEARCHED
+from spaces.catalogue.shared_parameters import IN_ORDER, LAMBDA
 from spaces.search_space.bounds import Range
 
 CLEAR = 0.01
@@ -45,22 +48,27 @@ class Legal:
         return f"within {left}{self.low:g}, {self.high:g}{right}"
 
 
+def _legal(spec: ParameterSpec) -> Legal:
+    search = spec.search
+    assert search is not None
+    return Legal(
+        default=Range(low=search.low, high=search.high),
+        low=-math.inf if spec.low is None else spec.low,
+        high=math.inf if spec.high is None else spec.high,
+        low_open=spec.low_open or search.log,
+        high_open=search.below_high,
+        log=search.log,
+    )
+
+
 RANGES: Mapping[str, Legal] = {
-    # Real fine-tunes often win near 1 and above.
-    "weight": Legal(default=Range(low=0.0, high=1.5)),
-    "density": Legal(default=Range(low=0.1, high=1.0), low=0.0, high=1.0, low_open=True),
-    "t": Legal(default=Range(low=0.0, high=1.0)),
-    "scale": Legal(default=Range(low=0.5, high=1.5)),
-    "gamma": Legal(default=Range(low=0.0, high=0.1), low=0.0, high=1.0),
-    "epsilon": Legal(default=Range(low=0.05, high=0.2), low=0.0, high=0.5, high_open=True),
-    "select_topk": Legal(default=Range(low=0.1, high=1.0), low=0.0, high=1.0),
-    # From a hundredth of the usual change of a weight by fine-tuning to ten times of it.
-    "nearswap_t": Legal(default=Range(low=1e-5, high=1e-2), low=0.0, low_open=True, log=True),
-    "ram_epsilon": Legal(default=Range(low=1e-6, high=1e-3), low=0.0, low_open=True, log=True),
-    "ram_r": Legal(default=Range(low=0.0, high=1.0)),
-    "ram_alpha": Legal(default=Range(low=0.0, high=1.0), low=0.0),
+    name: _legal(spec) for name, spec in SEARCHED.items() if name != LAMBDA.name
 }
-"""Every range that a space has, by the name of its field."""
+"""Every range that a space has, by name; ``lambda`` is drawn from that of ``scale``."""
+
+
+FURTHER = tuple(name for name in RANGES if SEARCHED[name] not in IN_ORDER)
+"""Those of the parameters of other packages' methods, which have no field of their own."""
 
 
 def della_density(density: Range, epsilon: Range) -> Range:

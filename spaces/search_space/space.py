@@ -22,7 +22,7 @@ from spaces.search_space.bounds import (
     parameter_problems,
     repeat_problems,
 )
-from spaces.search_space.parameter_ranges import RANGES, range_problems
+from spaces.search_space.parameter_ranges import FURTHER, RANGES, range_problems
 
 __all__ = ["VARIABLE", "Depth", "Order", "Range", "Space", "SpaceError", "Stacking"]
 
@@ -54,6 +54,8 @@ class Space:
         ram_epsilon: Range of RAM's ``epsilon``, above 0; drawn on a logarithmic scale.
         ram_r: Range of RAM+'s ``r``.
         ram_alpha: Range of RAM+'s ``alpha``, from 0.
+        ranges: Ranges of the parameters of other packages' methods, by name; their own defaults
+            where one is not given.
         depth: How values vary over depth.
         filters: Parts of tensor names that get values of their own, besides the rest.
         filter_parameters: Names of the parameters that vary by filter.
@@ -85,6 +87,7 @@ class Space:
     ram_epsilon: Range = RANGES["ram_epsilon"].default
     ram_r: Range = RANGES["ram_r"].default
     ram_alpha: Range = RANGES["ram_alpha"].default
+    ranges: tuple[tuple[str, Range], ...] = ()
     depth: Depth = EVEN
     filters: tuple[str, ...] = ()
     filter_parameters: tuple[str, ...] = ("weight", "t")
@@ -113,6 +116,17 @@ class Space:
         problems = list(_problems(self))
         if problems:
             raise SpaceError(problems)
+        drawn = {name for method in self.methods for name in METHODS[method].drawn}
+        ranges = tuple((name, self.range(name)) for name in FURTHER if name in drawn)
+        object.__setattr__(self, "ranges", ranges)
+
+    def range(self, name: str) -> Range:
+        """The range of that name, in ``RANGES``."""
+        if name in FURTHER:
+            return dict(self.ranges).get(name, RANGES[name].default)
+        found = getattr(self, name)
+        assert isinstance(found, Range)
+        return found
 
     @property
     def all_at_once(self) -> tuple[str, ...]:
@@ -133,7 +147,7 @@ class Space:
         result: dict[str, Any] = {}
         for field in fields(self):
             result[field.name] = _to_json(getattr(self, field.name))
-        return result
+        return result | {name: _to_json(bounds) for name, bounds in result.pop("ranges")}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Space:
@@ -142,7 +156,7 @@ class Space:
         Raises:
             SpaceError: If the data does not describe a legal space.
         """
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} - {"ranges"} | set(FURTHER)
         unknown = sorted(set(data) - known)
         missing = sorted({"parents", "base", "layers", "methods"} - set(data))
         problems = [f"{name}: expected a field of a space, got an unknown name" for name in unknown]
@@ -155,8 +169,9 @@ class Space:
                 problems.append(f"{name}: expected what a space holds, got {data[name]!r}: {error}")
         if problems:
             raise SpaceError(problems)
+        further = tuple((name, values.pop(name)) for name in FURTHER if name in values)
         try:
-            return cls(**values)
+            return cls(**values, ranges=further)
         except TypeError as error:
             raise SpaceError([f"space: expected the fields of a space: {error}"]) from error
 
@@ -203,7 +218,9 @@ def _problems(space: Space) -> Iterator[str]:
     if not is_count(space.layers, 1):
         yield f"layers: expected a whole number of at least 1, got {space.layers!r}"
     yield from _method_problems(space)
-    yield from range_problems({name: getattr(space, name) for name in RANGES}, space.methods)
+    for name in dict(space.ranges).keys() - set(FURTHER):
+        yield f"ranges: expected names from {', '.join(FURTHER) or 'no package'}, got {name!r}"
+    yield from range_problems({name: space.range(name) for name in RANGES}, space.methods)
     yield from space.depth.problems(space.layers)
     yield from _filter_problems(space.filters)
     yield from parameter_problems("filter_parameters", space.filter_parameters)

@@ -59,6 +59,8 @@ def lacks(method: Method, feature: str) -> str:
 def numbers(method: Method) -> dict[str, Any]:
     """Values of a method's numbers, away from the defaults."""
     given = NUMBERS | OF_METHOD.get(method.name, {})
+    if not method.in_mergekit:
+        given |= {s.name: 1.2 * s.default for s in method.parameters if s.name not in NUMBERS}
     return {
         spec.name: given[spec.name]
         for spec in method.parameters

@@ -31,9 +31,10 @@ from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.random_masks import MaskKey, keep
 from merging.kernels.torch_kernels.merge_kernels import MERGES
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
+from merging.planning.expressions import Combine
 from merging.planning.merge_plan import MergePlan, plan
 from merging.tensor_statistics.statistics_cache import StatisticsCache
-from spaces.catalogue.method_catalogue import METHODS
+from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.mergekit import from_yaml
 from spaces.recipes.recipe import Recipe
 from tests.merging.documents import CELLS, FILES, document, make_folders
@@ -59,9 +60,9 @@ def wide(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return made
 
 
-def planned(wanted: Mapping[str, Any]) -> tuple[MergePlan, Checkpoints]:
-    """The plan of a mergekit file, and its models."""
-    read = from_yaml(yaml.safe_dump(dict(wanted)))
+def planned(*wanted: Mapping[str, Any]) -> tuple[MergePlan, Checkpoints]:
+    """The plan of a mergekit file of one or more documents, and its models."""
+    read = from_yaml(yaml.safe_dump_all(map(dict, wanted)))
     checkpoints = {
         name: Checkpoint.open(read.locations[name], name=name) for name in read.recipe.needed
     }
@@ -99,6 +100,25 @@ def test_every_method_with_every_feature(
     expected = dict(tensors(made, checkpoints))
     found = dict(tensors(made, checkpoints, device=device, chunk=1))
     assert {one.device.type for one in found.values()} == {device.type}
+    assert not differences(found, expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_in_a_tree(name: str, wide: dict[str, Path], device: torch.device) -> None:
+    """Merged from merges, and merged further."""
+    folder = wide["bfloat16"]
+    first = document(METHODS["linear"], "none", folder) | {"name": "first"}
+    middle = document(METHODS[name], "none", folder) | {"name": "middle"}
+    middle["models"] = [{**middle["models"][0], "model": "first"}, *middle["models"][1:]]
+    if METHODS[name].base is BaseRule.ENDPOINT:
+        middle["base_model"] = "first"
+    last = document(METHODS["linear"], "none", folder)
+    last["models"] = [{**last["models"][0], "model": "middle"}, *last["models"][1:]]
+    made, checkpoints = planned(first, middle, last)
+    roots = [job.expression for job in made.jobs]
+    assert all(isinstance(one, Combine) for root in roots for one in root.inputs[:1])
+    expected = dict(tensors(made, checkpoints))
+    found = dict(tensors(made, checkpoints, device=device, chunk=BLOCK))
     assert not differences(found, expected)
 
 

@@ -723,8 +723,9 @@ def test_no_file_brings_another_error(mixed_space: Space, data: st.DataObject) -
 
 
 def test_every_method_is_one_of_mergekits() -> None:
-    assert METHODS.keys() <= REGISTERED.keys()
     for name, method in METHODS.items():
+        if not method.in_mergekit:
+            continue
         spec = REGISTERED[name]
         theirs = {parameter.name: parameter for parameter in spec.parameters}
         assert theirs.keys() == {parameter.name for parameter in method.parameters}

@@ -59,6 +59,13 @@ class NativeLibrary:
         self._place_of_merge, self._place_of_look = _places(made.merge_of), _places(made.look_of)
         self.sums = NativeSums(made)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a pass of that name that writes an output."""
+        try:
+            return self._place_of_merge(name) >= 0
+        except KeyError:
+            return False
+
     def merge(
         self,
         name: str,

@@ -246,7 +246,7 @@ class AskTell:
         self._sampler.learn(self._roster.estimates_by_trial(), self._roster.limits())
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
-        origin = self._origins.get(recipe.key, self._sampler.name)
+        origin = self._origins.get(recipe.key, self._sampler.origin)
         # A learned recipe has too many coefficients for others to tell of it: on one block alone
         # its score would stay in doubt.
         planned = self._rotation.block(whole=origin.startswith(LEARNED))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.recipes.recipe import Merge, Model
 from spaces.sampling.search_parameters import DRAWN, range_of
+from spaces.search_space.bounds import VARIABLE
 from spaces.search_space.space import Space
 
 Array = NDArray[np.float64]
@@ -22,7 +23,9 @@ SMALLEST_TOTAL = 1e-3
 """Sums of weights below this are not divided by."""
 
 
-TUNING = ("gamma", "epsilon", "select_topk", "nearswap_t", "ram_epsilon", "ram_r", "ram_alpha")
+TUNING = tuple(
+    name for name in VARIABLE if name not in ("weight", "density", "t", "lambda", "scale")
+)
 """Drawn parameters that say how a method works, and nothing about how much comes in."""
 
 
