@@ -12,12 +12,11 @@ from torch import Tensor
 from merging.building.tensor_sources import MappedTensors
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.blocked_sums import Series
-from merging.methods.linear_coefficients import COMBINATIONS
-from merging.methods.sparsification import THINNERS
 from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.inner_products import gram
 from merging.tensor_statistics.order_statistics import known_magnitudes
 from merging.tensor_statistics.statistics_cache import StatisticsCache
+from spaces.catalogue.arithmetic import Combination, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 
 _CHUNK = 1 << 17
@@ -49,14 +48,14 @@ class Needs:
             methods: Names in ``spaces.catalogue.method_catalogue.METHODS``.
             base: Whether there is one; without, there are no deltas.
         """
-        names = list(methods)
+        found = [METHODS[name] for name in methods]
         rules = {
-            METHODS[name].base
-            for name in names
-            if name in COMBINATIONS and COMBINATIONS[name].uses_gram
+            method.base
+            for method in found
+            if isinstance(method.arithmetic, Combination) and method.arithmetic.uses_gram
         }
         return cls(
-            magnitudes=base and any(name in THINNERS for name in names),
+            magnitudes=base and any(isinstance(m.arithmetic, TaskVectors) for m in found),
             products=bool(rules - {BaseRule.REQUIRED}),
             delta_products=base and bool(rules & {BaseRule.REQUIRED, BaseRule.OPTIONAL}),
         )

@@ -28,12 +28,20 @@ from merging.kernels.chunks import spans
 from merging.methods.method_registry import CPU_CHUNK, DEVICE_CHUNK
 from merging.methods.operands import Operands, series_of
 from merging.methods.sparsification import THINNERS
-from merging.methods.task_vectors import CONSENSUS, NO_WEIGHT, rescaling
+from merging.methods.task_vectors import NO_WEIGHT, rescaling
+from spaces.catalogue.arithmetic import TaskVectors
+from spaces.catalogue.method_catalogue import METHODS
 
 COMBINED = frozenset({"linear", "task_arithmetic"})
 """Linear combinations whose coefficients depend on the weights alone."""
 
-DIFFERENTIABLE = COMBINED | THINNERS.keys()
+_THINNED = {
+    name: method.arithmetic
+    for name, method in METHODS.items()
+    if isinstance(method.arithmetic, TaskVectors)
+}
+
+DIFFERENTIABLE = COMBINED | _THINNED.keys()
 """Methods that have a derivative by their weights."""
 
 
@@ -102,7 +110,7 @@ def _task_vectors(
     method: str, operands: Operands, gradient: Tensor, *, wanted: Sequence[bool], base: bool
 ) -> Slope:
     weights = operands.per_input["weight"]
-    votes, normalize = method in CONSENSUS, operands.flag("normalize", False)
+    votes, normalize = _THINNED[method].votes, operands.flag("normalize", False)
     whole = math.fsum(weights)
     divides = normalize and not votes and abs(whole) >= NO_WEIGHT
     strength = operands.number("lambda", 1.0) / (whole if divides else 1.0)
@@ -147,7 +155,7 @@ def _thinned(
 ) -> Iterator[tuple[int, int, list[_Kept]]]:
     """The thinned and rescaled deltas, chunk by chunk."""
     size, deltas = _size(gradient), series_of(operands, gradient)
-    thinnings = THINNERS[method](operands, gradient, size)
+    thinnings = THINNERS[_THINNED[method].keeps](operands, gradient, size)
     factors = rescaling(operands, thinnings, gradient, size)
     for start, stop in spans(gradient.numel(), size):
         kept = []

@@ -10,21 +10,10 @@ from torch import Tensor
 
 from merging.kernels import dispatch
 from merging.kernels.keep_rules import NUMBERS, Band, Dropped, Nothing, Ranked, Thinning, Trimmed
+from spaces.catalogue.arithmetic import Keeps
 
 _EVERYTHING, _NOTHING = -1.0, 3e38  # limits that all, and no, finite magnitudes are larger than
 _NO_MASK = (1, 0, (1 << 31) - 1)
-
-
-FAMILIES: Mapping[str, str] = {
-    "ties": "trimmed",
-    "dare_linear": "dropped",
-    "dare_ties": "dropped",
-    "della": "ranked",
-    "della_linear": "ranked",
-    "breadcrumbs": "banded",
-    "breadcrumbs_ties": "banded",
-}
-"""Which passes thin the deltas of a method."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +25,14 @@ class Mixture:
         divisors: Weights whose sum over the deltas that agree divides the consensus, where it is
             not 0; zeros divide by nothing. Without consensus they do nothing.
         strength: What the sum is multiplied with.
-        family: How deltas are thinned, a value of ``FAMILIES``.
+        family: How deltas are thinned, which names the passes.
         consensus: Sum only what has the sign of the whole sum.
     """
 
     scales: Sequence[float]
     divisors: Sequence[float]
     strength: float
-    family: str
+    family: Keeps
     consensus: bool
 
     @property
@@ -72,7 +61,7 @@ def merge_thinned(
         chunk: Elements at a time; ``None`` suits the way it runs. Changes nothing but speed.
     """
     ints_of = _INTS[mixture.family]
-    floats_of = _rank_bounds if mixture.family == "ranked" else _bounds
+    floats_of = _rank_bounds if mixture.family is Keeps.RANKED else _bounds
     limits = [floats_of(one) for one in thinnings]
     dispatch.merge(
         mixture.name,
@@ -81,7 +70,7 @@ def merge_thinned(
         out,
         floats=[[mixture.strength], mixture.scales, mixture.divisors, *zip(*limits, strict=True)],
         ints=lambda start: list(zip(*(ints_of(one, start) for one in thinnings), strict=True)),
-        ranks=_ranks(thinnings, out) if mixture.family == "ranked" else (),
+        ranks=_ranks(thinnings, out) if mixture.family is Keeps.RANKED else (),
         chunk=chunk,
     )
 
@@ -119,11 +108,11 @@ def _rank_mask(thinning: Thinning | None, start: int) -> tuple[int, ...]:
     return thinning.numbers(start) if isinstance(thinning, Ranked) else _NO_MASK[:2]
 
 
-_INTS: Mapping[str, Callable[[Thinning | None, int], tuple[int, ...]]] = {
-    "trimmed": _limits,
-    "banded": _limits,
-    "dropped": _mask,
-    "ranked": _rank_mask,
+_INTS: Mapping[Keeps, Callable[[Thinning | None, int], tuple[int, ...]]] = {
+    Keeps.LARGEST: _limits,
+    Keeps.MIDDLE: _limits,
+    Keeps.RANDOM: _mask,
+    Keeps.RANKED: _rank_mask,
 }
 """The whole numbers of an input as of an index, by family."""
 

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from merging.kernels import dispatch
 from merging.kernels.blocked_sums import load
-from merging.methods.linear_coefficients import COMBINATIONS, Combination
 from merging.methods.operands import Kernel, Operands, as_lines, series_of
 from merging.tensor_statistics.inner_products import gram
+from spaces.catalogue.arithmetic import Combination
 
 
-def combination(method: str) -> Kernel:
+def combination(found: Combination) -> Kernel:
     """The kernel of a method that is one linear combination."""
-    found = COMBINATIONS[method]
 
     def merge(operands: Operands, out: Tensor, chunk: int) -> None:
         axis = found.line_axis(operands.shared)

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from merging.methods import entrywise_methods
 from merging.methods.delta_functions import delta_function
-from merging.methods.entrywise_methods import arcee_fusion, nearswap, ram, ramplus_tl, sce
-from merging.methods.linear_coefficients import COMBINATIONS
 from merging.methods.linear_combination import combination
 from merging.methods.operands import Kernel, Operands
-from merging.methods.sparsification import THINNERS
 from merging.methods.task_vectors import task_vectors
+from spaces.catalogue.arithmetic import Combination, DeltaFunction, TaskVectors
+from spaces.catalogue.method import Method
 from spaces.catalogue.method_catalogue import METHODS
 
 __all__ = ["CPU_CHUNK", "DEVICE_CHUNK", "KERNELS", "Kernel", "Operands", "combine", "flattened"]
@@ -87,18 +87,19 @@ def flattened(operands: Operands, shape: Sequence[int], *, chunk: int | None) ->
     )
 
 
-KERNELS: Mapping[str, Kernel] = {
-    **{method: combination(method) for method in COMBINATIONS},
-    **{method: task_vectors(method) for method in THINNERS},
-    "sce": sce,
-    "ram": ram,
-    "ramplus_tl": ramplus_tl,
-    "nearswap": nearswap,
-    "arcee_fusion": arcee_fusion,
-    **{
-        name: delta_function(method, method.arithmetic)
-        for name, method in METHODS.items()
-        if method.arithmetic is not None
-    },
-}
+def _kernel(method: Method) -> Kernel:
+    """The kernel of a method, by the form of its arithmetic."""
+    match method.arithmetic:
+        case Combination() as arithmetic:
+            return combination(arithmetic)
+        case TaskVectors() as arithmetic:
+            return task_vectors(arithmetic)
+        case DeltaFunction() as arithmetic:
+            return delta_function(method, arithmetic)
+        case None:
+            found: Kernel = getattr(entrywise_methods, method.name)
+            return found
+
+
+KERNELS: Mapping[str, Kernel] = {name: _kernel(method) for name, method in METHODS.items()}
 """The method's arithmetic by name."""

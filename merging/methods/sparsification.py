@@ -18,6 +18,7 @@ from merging.kernels.keep_rules import Band, Dropped, Nothing, Ranked, Thinning,
 from merging.methods.operands import Operands, as_lines, from_lines, series_of
 from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.order_statistics import trim
+from spaces.catalogue.arithmetic import Keeps
 
 
 def row_ranks(series: Series, shape: tuple[int, ...] | None, *, chunk: int) -> tuple[Tensor, int]:
@@ -102,10 +103,6 @@ Thinner = Callable[[Operands, Tensor, int], list[Thinning | None]]
 """One thinning per input, for flat operands, an output on the device to use, and a chunk size."""
 
 
-def _everything(operands: Operands, out: Tensor, chunk: int) -> list[Thinning | None]:  # noqa: ARG001
-    return [None] * len(operands.inputs)
-
-
 def _magnitude(operands: Operands, out: Tensor, chunk: int) -> list[Thinning | None]:
     return [
         largest(series, density, chunk=chunk) if density < 1 else None
@@ -151,13 +148,10 @@ def _ranked(operands: Operands, out: Tensor, chunk: int) -> list[Thinning | None
     return found
 
 
-THINNERS: Mapping[str, Thinner] = {
-    "ties": _magnitude,
-    "dare_linear": _random,
-    "dare_ties": _random,
-    "della": _ranked,
-    "della_linear": _ranked,
-    "breadcrumbs": _outliers,
-    "breadcrumbs_ties": _outliers,
+THINNERS: Mapping[Keeps, Thinner] = {
+    Keeps.LARGEST: _magnitude,
+    Keeps.MIDDLE: _outliers,
+    Keeps.RANDOM: _random,
+    Keeps.RANKED: _ranked,
 }
-"""What each method keeps of its deltas."""
+"""How entries are chosen."""

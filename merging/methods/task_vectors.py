@@ -8,36 +8,33 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from merging.kernels.keep_rules import Thinning
-from merging.methods.fused_task_vectors import FAMILIES, Mixture, merge_thinned
+from merging.methods.fused_task_vectors import Mixture, merge_thinned
 from merging.methods.operands import Kernel, Operands, series_of
 from merging.methods.sparsification import THINNERS
 from merging.tensor_statistics.inner_products import norm_ratios
+from spaces.catalogue.arithmetic import TaskVectors
 
 NO_WEIGHT = 1e-8  # a sum of weights below this does not divide
 
-CONSENSUS = frozenset({"ties", "dare_ties", "della", "breadcrumbs_ties"})
-"""The methods that elect signs and sum what agrees; the others sum everything."""
 
-
-def task_vectors(method: str) -> Kernel:
+def task_vectors(arithmetic: TaskVectors) -> Kernel:
     """The kernel of a method that thins deltas: base + lambda (thinned, weighted, summed)."""
-    thinner, consensus = THINNERS[method], method in CONSENSUS
 
     def merge(operands: Operands, out: Tensor, chunk: int) -> None:
         assert operands.base is not None  # the plan gives these methods a base
-        thinnings = thinner(operands, out, chunk)
+        thinnings = THINNERS[arithmetic.keeps](operands, out, chunk)
         factors = rescaling(operands, thinnings, out, chunk)
         weights = operands.per_input["weight"]
         normalize = operands.flag("normalize", False)
         strength = operands.number("lambda", 1.0)
         whole = math.fsum(weights)
-        divides = normalize and not consensus and abs(whole) >= NO_WEIGHT
+        divides = normalize and not arithmetic.votes and abs(whole) >= NO_WEIGHT
         mixture = Mixture(
             scales=[factor * weight for factor, weight in zip(factors, weights, strict=True)],
             divisors=weights if normalize else [0.0] * len(weights),
             strength=strength / whole if divides else strength,
-            family=FAMILIES[method],
-            consensus=consensus,
+            family=arithmetic.keeps,
+            consensus=arithmetic.votes,
         )
         merge_thinned(
             operands.inputs,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spaces.catalogue.method_catalogue import DIVIDES, METHODS, Kind, Method, ParameterSpec, Scope
+from spaces.catalogue.method_catalogue import METHODS, Kind, Method, ParameterSpec, Scope
 from spaces.recipes.recipe import (
     ByFilter,
     Gradient,
@@ -88,8 +88,8 @@ def conflict(
         per_input: Values per input, by parameter.
         shared: Values of the merge, by parameter.
     """
-    divides = DIVIDES.get(method)
-    if divides is not None and shared[divides]:
+    divides = METHODS[method].divides
+    if divides and shared[divides]:
         weights = per_input["weight"]
         if abs(math.fsum(weights)) < _NO_WEIGHT:
             return (

@@ -1,1 +1,1 @@
-"""What merge methods there are: ``method_catalogue`` lists them, ``method`` describes one."""
+"""The merge methods: ``method_catalogue`` lists them, ``merge_method`` makes one of a function."""

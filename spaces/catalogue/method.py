@@ -1,11 +1,11 @@
-"""What a merge method is described by: parameters with ranges, and how it uses a base."""
+"""What a merge method is described by: parameters, how it uses a base, and its arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from spaces.catalogue.arithmetic import Arithmetic
 
 
 class Scope(StrEnum):
@@ -106,21 +106,6 @@ class ParameterSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DeltaFunction:
-    """A method's arithmetic as one function of the deltas of a tensor.
-
-    Attributes:
-        function: Takes float32 tensors stacked along the first axis, and every parameter by name;
-            gives what is added to the base, or the result where there is no base.
-        whole: Needs whole tensors in their shape. Otherwise it gets the entries of a tensor in a
-            row, some at a time, and what it gives for one must not depend on the others.
-    """
-
-    function: Callable[..., Any]
-    whole: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One merge method.
 
@@ -135,8 +120,10 @@ class Method:
         parameters: What a recipe may set.
         random: Whether it drops entries by a (seeded) random mask.
         searched_by_default: Whether a search draws it where its config names no methods.
+        divides: The flag that makes it divide by the sum of all weights; empty where none does.
         in_mergekit: Whether mergekit has it under this name.
-        arithmetic: What it computes; ``None`` for those that ``merging`` knows by name.
+        arithmetic: What it computes; ``None`` where ``merging/methods/entrywise_methods.py`` has
+            a function of its name.
     """
 
     name: str
@@ -144,13 +131,14 @@ class Method:
     summary: str
     source: str
     base: BaseRule
-    min_inputs: int
-    max_inputs: int | None
-    parameters: tuple[ParameterSpec, ...]
+    min_inputs: int = 1
+    max_inputs: int | None = None
+    parameters: tuple[ParameterSpec, ...] = ()
     random: bool = False
     searched_by_default: bool = False
+    divides: str = ""
     in_mergekit: bool = True
-    arithmetic: DeltaFunction | None = None
+    arithmetic: Arithmetic | None = None
 
     @property
     def drawn(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Parameters of merge methods that a search draws, each described once.
+"""Parameters of merge methods, each described once.
 
 Several methods have ``WEIGHT``, ``DENSITY`` and ``LAMBDA``. Where one name of mergekit means
 several things, these are drawn under different names: what suits one says nothing about the other.
@@ -8,8 +8,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spaces.catalogue.method import ParameterSpec, Scope, Search
+from spaces.catalogue.method import Kind, ParameterSpec, Scope, Search
 
+
+def flag(name: str, default: bool, meaning: str) -> ParameterSpec:
+    """A flag of the merge."""
+    return ParameterSpec(
+        name=name, scope=Scope.MERGE, kind=Kind.FLAG, default=default, meaning=meaning
+    )
+
+
+def positive(name: str, default: float, meaning: str) -> ParameterSpec:
+    """A number of the merge above 0 that is not drawn."""
+    return ParameterSpec(
+        name=name, scope=Scope.MERGE, default=default, low=0.0, low_open=True, meaning=meaning
+    )
+
+
+# mergekit only holds the sign tensors in another type for it; the result is the same.
+INT8_MASK = flag("int8_mask", False, "accepted for mergekit's sake; changes nothing")
 WEIGHT = ParameterSpec(
     name="weight",
     scope=Scope.INPUT,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from spaces.catalogue.method_catalogue import DIVIDES, METHODS, BaseRule
+from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.recipes.parameter_values import numbers
 from spaces.recipes.recipe import (
     ByFilter,
@@ -206,7 +206,7 @@ class _Drawing:
             for name, _ in inputs
         ]
         common = {in_recipes(name): self._value(name, f"{prefix}{name}") for name in shared}
-        divides = DIVIDES.get(method)
+        divides = METHODS[method].divides
         if divides and not self._can_normalize([table["weight"] for table in tables]):
             common[divides] = False
         rule = METHODS[method].base

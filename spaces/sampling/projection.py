@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby
 
-from spaces.catalogue.method_catalogue import INT8_MASK, METHODS, BaseRule, Scope
+from spaces.catalogue.method_catalogue import METHODS, BaseRule, Scope
+from spaces.catalogue.shared_parameters import INT8_MASK
 from spaces.recipes.recipe import ByFilter, Merge, Model, Parameters, Recipe, Source, resolve
 from spaces.sampling.distributions import Fixed, Floats, NotInSpace, Value
 from spaces.sampling.draw import draw, params

@@ -20,38 +20,25 @@ from spaces.search_space.space import Space
 SPECIALIST = 0.65
 """Share of a specialist in a linear merge; the other parents have equal shares of the rest."""
 
-
-def _defaults(method: Method) -> dict[str, Value]:
-    """The defaults of what is drawn for a method, by what is drawn."""
-    return {
-        spec.search.name: spec.default
-        for spec in method.parameters
-        if spec.search is not None and spec.default is not None
-    }
-
-
-_THINNED: dict[str, Value] = {"density": 0.5, "weight": 0.5, "gamma": 0.01}
-_PRUNED: dict[str, Value] = {"della_density": 0.5, "weight": 0.5, "epsilon": 0.15}
-_ONCE: tuple[tuple[str, dict[str, Value]], ...] = (
-    ("della", _PRUNED),
-    ("della_linear", _PRUNED),
-    ("breadcrumbs", _THINNED),
-    ("breadcrumbs_ties", _THINNED),
-    ("sce", {"select_topk": 1.0}),
-    ("ram", {"ram_epsilon": 1e-5}),
-    ("ramplus_tl", {"ram_epsilon": 1e-5, "ram_r": 0.1, "ram_alpha": 0.2}),
-    ("nuslerp", {"weight": 1.0}),
-    ("multislerp", {"weight": 1.0}),
-    ("karcher", {}),
-    ("model_stock", {}),
-    ("nearswap", {"nearswap_t": 1e-4}),
-    ("arcee_fusion", {}),
-    *(
-        (name, {"weight": 1.0, **_defaults(method)})
-        for name, method in METHODS.items()
-        if not method.in_mergekit
-    ),
+_TRIED_APART = frozenset(
+    {"linear", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "passthrough"}
 )
+_NEAR = 1e-4  # nearswap's t, which has no default
+
+
+def _once(method: Method) -> dict[str, Value]:
+    """Values to try a method with, by what is drawn: half of a thinned delta, else the defaults."""
+    weight = 1.0 if method.parameter("density") is None else 0.5
+    values: dict[str, Value] = {}
+    for spec in method.parameters:
+        if spec.search is None:
+            continue
+        given = {"weight": weight, "density": 0.5}.get(spec.name, spec.default)
+        values[spec.search.name] = _NEAR if given is None else given
+    return values
+
+
+_ONCE = tuple((name, _once(method)) for name, method in METHODS.items() if name not in _TRIED_APART)
 """Values to try each further method with, by what is drawn."""
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from spaces.catalogue.method import ParameterSpec
-from spaces.catalogue.method_catalogue import SEARCHED
-from spaces.catalogue.shared_parameters import IN_ORDER, LAMBDA
+from spaces.catalogue.method_catalogue import METHODS, SEARCHED
+from spaces.catalogue.shared_parameters import DELLA_DENSITY, IN_ORDER, LAMBDA
 from spaces.search_space.bounds import Range
 
 CLEAR = 0.01
@@ -96,7 +96,7 @@ def range_problems(ranges: Mapping[str, Range], methods: tuple[str, ...]) -> Ite
             yield f"{name}: expected a range {RANGES[name]}, got {_shown(bounds)}"
     if ranges["weight"] == Range(low=0.0, high=0.0):
         yield "weight: expected a range with more than 0, got [0, 0]"
-    if not sound >= {"density", "epsilon"} or not {"della", "della_linear"} & set(methods):
+    if not sound >= {"density", "epsilon"} or not any(_has_della_density(name) for name in methods):
         return
     density, epsilon = ranges["density"], ranges["epsilon"]
     left = della_density(density, epsilon)
@@ -105,6 +105,10 @@ def range_problems(ranges: Mapping[str, Range], methods: tuple[str, ...]) -> Ite
             f"epsilon: expected a range that leaves della a density within {_shown(density)} that "
             f"is {CLEAR:g} or more inside (epsilon, 1 - epsilon), got {_shown(epsilon)}"
         )
+
+
+def _has_della_density(method: str) -> bool:
+    return method in METHODS and METHODS[method].parameter("density") is DELLA_DENSITY
 
 
 def _shown(bounds: Range) -> str:

@@ -19,12 +19,16 @@ from merging.gradients.coefficient_gradients import CoefficientGradients, Gradie
 from merging.gradients.method_derivatives import DIFFERENTIABLE
 from merging.methods.operands import Operands
 from merging.methods.sparsification import THINNERS
-from merging.methods.task_vectors import CONSENSUS
 from merging.planning.expressions import Combine, Expression, Leaf
 from merging.planning.merge_plan import MergePlan, plan
+from spaces.catalogue.arithmetic import TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
+
+TASK_VECTORS = {
+    name: one.arithmetic for name, one in METHODS.items() if isinstance(one.arithmetic, TaskVectors)
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +75,12 @@ def value(node: Expression, checkpoints: Mapping[str, Checkpoint], votes: Votes)
         return sum(a * x for a, x in zip(w, inputs, strict=True)) / total  # type: ignore[return-value]
     assert node.base is not None
     base = value(node.base, checkpoints, votes)
-    deltas = thinned(node, inputs, base) if node.method in THINNERS else [x - base for x in inputs]
+    deltas = (
+        thinned(node, inputs, base) if node.method in TASK_VECTORS else [x - base for x in inputs]
+    )
     parts = [a * u for a, u in zip(w, deltas, strict=True)]
     divisor = torch.tensor(1.0, dtype=torch.float64)
-    if node.method in CONSENSUS:
+    if node.method in TASK_VECTORS and TASK_VECTORS[node.method].votes:
         sign = votes.sign(sum(parts))  # type: ignore[arg-type]
         agree = [(part * sign > 0).double() for part in parts]
         parts = [part * one for part, one in zip(parts, agree, strict=True)]
@@ -97,9 +103,8 @@ def thinned(node: Combine, inputs: list[Tensor], base: Tensor) -> list[Tensor]:
         shape=tuple(base.shape),
     )
     found = []
-    for x, one in zip(
-        inputs, THINNERS[node.method](flat, base.float().flatten(), 1 << 20), strict=True
-    ):
+    thinner = THINNERS[TASK_VECTORS[node.method].keeps]
+    for x, one in zip(inputs, thinner(flat, base.float().flatten(), 1 << 20), strict=True):
         delta = (x - base).flatten()
         kept = delta if one is None else delta * one.keep(delta.float(), 0).double()
         if node.shared.get("rescale") and one is not None:
@@ -183,7 +188,7 @@ def merge(method: str, weights: list[Any], **shared: Any) -> dict[str, Any]:
 
 
 def density(method: str) -> dict[str, Any]:
-    return {"density": 0.6} if method in THINNERS else {}
+    return {"density": 0.6} if method in TASK_VECTORS else {}
 
 
 def check(world: World) -> None:

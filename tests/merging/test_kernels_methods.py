@@ -18,9 +18,12 @@ from merging.kernels.keep_rules import Ranked
 from merging.kernels.random_masks import MaskKey
 from merging.kernels.torch_kernels import entrywise_kernels
 from merging.kernels.torch_kernels.mask_kernels import below
-from merging.methods import entrywise_methods, linear_coefficients, sparsification
+from merging.methods import entrywise_methods, sparsification
 from merging.methods.method_registry import Operands, combine
 from merging.methods.operands import as_lines, from_lines
+from spaces.catalogue import linear_coefficients
+from spaces.catalogue.arithmetic import Combination
+from spaces.catalogue.method_catalogue import METHODS
 
 CPU = torch.device("cpu")
 
@@ -132,11 +135,15 @@ def test_karcher_is_where_the_ways_to_the_inputs_balance(seed: int, count: int) 
     assert float((ways * (units - cosines[:, None] * direction)).mean(dim=0).norm()) < 1e-6
 
 
-@pytest.mark.parametrize("method", sorted(linear_coefficients.COMBINATIONS))
+@pytest.mark.parametrize(
+    "method", [name for name, one in METHODS.items() if isinstance(one.arithmetic, Combination)]
+)
 def test_coefficients_of_what_is_not_finite_keep_it(method: str) -> None:
     """A NaN must reach the result, and no coefficient may be one for another reason."""
     gram = [[math.nan, 1.0], [1.0, math.inf]]
-    found = linear_coefficients.COMBINATIONS[method].of(gram, {"weight": [1.0, 1.0]}, {"t": 0.3})
+    arithmetic = METHODS[method].arithmetic
+    assert isinstance(arithmetic, Combination)
+    found = arithmetic.of(gram, {"weight": [1.0, 1.0]}, {"t": 0.3})
     assert found == (1.0, 1.0)
 
 

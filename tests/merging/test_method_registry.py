@@ -16,8 +16,8 @@ from torch import Tensor
 
 from merging.kernels import random_masks
 from merging.kernels.random_masks import MaskKey
-from merging.methods.linear_coefficients import slerp_coefficients
 from merging.methods.method_registry import KERNELS, Operands, combine
+from spaces.catalogue.linear_coefficients import slerp_coefficients
 from spaces.catalogue.method_catalogue import METHODS
 
 A = torch.tensor([1.0, -2.0, 0.5])

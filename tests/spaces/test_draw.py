@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spaces.catalogue.method_catalogue import DIVIDES, METHODS, Kind
+from spaces.catalogue.method_catalogue import METHODS, Kind
 from spaces.recipes.parameter_values import numbers
 from spaces.recipes.recipe import (
     ByFilter,
@@ -117,7 +117,7 @@ def test_drawn_recipes_are_as_the_space_says(any_space, random_trial, data, seed
 def test_merges_are_never_divided_by_nothing(any_space, random_trial, data, seed) -> None:
     space = data.draw(any_space)
     for merge in merges(draw(space, random_trial(seed)).root):
-        if merge.method not in DIVIDES:
+        if not METHODS[merge.method].divides:
             continue
         positions = [0.0, 1.0, *(k / max(1, space.layers - 1) for k in range(space.layers))]
         weights = [dict(source.parameters)["weight"] for source in merge.sources]
@@ -127,7 +127,7 @@ def test_merges_are_never_divided_by_nothing(any_space, random_trial, data, seed
             for tensor in filters
             for position in positions
         ]
-        normalize = dict(merge.parameters).get(DIVIDES[merge.method], True)
+        normalize = dict(merge.parameters).get(METHODS[merge.method].divides, True)
         assert normalize is (min(map(abs, sums)) >= 1e-3)
 
 

@@ -35,12 +35,11 @@ from merging.planning.memory_plan import (
     place,
 )
 from merging.tensor_statistics.statistics_cache import StatisticsCache
+from spaces.catalogue.arithmetic import Keeps, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 
 PLANNED_TOKENS = 2048
 """Longest sequence that memory is planned for where the user sets none; models may allow more."""
-
-_RANKED = frozenset({"della", "della_linear"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +155,11 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
         activations=batch * each,
         itemsize=dtype.itemsize,
         trees=spec.trees,
-        row_ranks=not _RANKED.isdisjoint(_methods(spec)),
+        row_ranks=any(
+            isinstance(found := METHODS[name].arithmetic, TaskVectors)
+            and found.keeps is Keeps.RANKED
+            for name in _methods(spec)
+        ),
     )
 
 

@@ -8,13 +8,9 @@ arithmetic on a few Python floats (float64), the same on every machine. Formulas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-Gram = Sequence[Sequence[float]]
-"""Inner products of k tensors with each other, ``(k, k)``."""
-PerInput = Mapping[str, Sequence[float]]
-Shared = Mapping[str, float | bool]
+from spaces.catalogue.arithmetic import Gram
 
 _PARALLEL = 0.9995  # |cosine| above which slerp is a straight line
 _NO_WEIGHT = 1e-8  # a sum of weights below this does not divide
@@ -141,102 +137,6 @@ def model_stock_coefficients(gram: Gram) -> tuple[float, ...]:
     divisor = 1.0 + (count - 1) * cosine
     t = 0.0 if abs(divisor) < _SINGULAR else count * cosine / divisor
     return (t / count,) * count
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Combination:
-    """A method that is one linear combination.
-
-    Attributes:
-        uses_gram: Whether the coefficients depend on the tensors; an empty Gram matrix does
-            otherwise.
-        coefficients: From the Gram matrix, values per input, and values of the merge: one per
-            input. Called only where the Gram matrix is finite and there are two or more inputs.
-        line_axis: Along which axis the tensor falls into lines with coefficients of their own, -1
-            for the last; ``None`` for one set of coefficients. From the values of the merge.
-    """
-
-    coefficients: Callable[[Gram, PerInput, Shared], tuple[float, ...]]
-    uses_gram: bool = True
-    line_axis: Callable[[Shared], int | None] = lambda _: None
-
-    def of(self, gram: Gram, per_input: PerInput, shared: Shared) -> tuple[float, ...]:
-        """The coefficients; 1 each where an inner product is not finite, so that NaN shows."""
-        if not all(math.isfinite(value) for row in gram for value in row):
-            return (1.0,) * len(gram)
-        return self.coefficients(gram, per_input, shared)
-
-
-def _nuslerp_axis(shared: Shared) -> int | None:
-    if shared.get("nuslerp_flatten", True):
-        return None
-    return 0 if shared.get("nuslerp_row_wise", False) else -1
-
-
-def _alone(gram: Gram) -> bool:
-    """Whether the other inputs do not have the tensor; it is then taken as it is."""
-    return len(gram) == 1
-
-
-COMBINATIONS: Mapping[str, Combination] = {
-    "linear": Combination(
-        uses_gram=False,
-        coefficients=lambda _, per_input, shared: linear_coefficients(
-            per_input["weight"], normalize=bool(shared.get("normalize", True))
-        ),
-    ),
-    "task_arithmetic": Combination(
-        uses_gram=False,
-        coefficients=lambda _, per_input, shared: task_arithmetic_coefficients(
-            per_input["weight"],
-            normalize=bool(shared.get("normalize", False)),
-            strength=float(shared.get("lambda", 1.0)),
-        ),
-    ),
-    "passthrough": Combination(
-        uses_gram=False,
-        coefficients=lambda _, per_input, __: tuple(per_input.get("scale", (1.0,))),
-    ),
-    "slerp": Combination(
-        coefficients=lambda gram, _, shared: (
-            (1.0,) if _alone(gram) else slerp_coefficients(gram, t=float(shared["t"]))
-        )
-    ),
-    "nuslerp": Combination(
-        coefficients=lambda gram, per_input, _: (
-            (1.0,) if _alone(gram) else nuslerp_coefficients(gram, weights=per_input["weight"])
-        ),
-        line_axis=_nuslerp_axis,
-    ),
-    "multislerp": Combination(
-        coefficients=lambda gram, per_input, shared: (
-            (1.0,)
-            if _alone(gram)
-            else multislerp_coefficients(
-                gram,
-                weights=per_input["weight"],
-                normalize=bool(shared.get("normalize_weights", True)),
-                eps=float(shared.get("eps", 1e-8)),
-            )
-        )
-    ),
-    "karcher": Combination(
-        coefficients=lambda gram, _, shared: (
-            (1.0,)
-            if _alone(gram)
-            else karcher_coefficients(
-                gram,
-                max_iter=int(shared.get("max_iter", 10)),
-                tol=float(shared.get("tol", 1e-5)),
-            )
-        )
-    ),
-    "model_stock": Combination(
-        coefficients=lambda gram, _, __: model_stock_coefficients(gram),
-        line_axis=lambda shared: -1 if shared.get("filter_wise", False) else None,
-    ),
-}
-"""The methods that are one linear combination, by name."""
 
 
 def _arc(angle: float, t: float) -> tuple[float, float]:
