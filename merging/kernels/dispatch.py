@@ -15,10 +15,9 @@ from torch import Tensor
 from merging.kernels.chunks import NATIVE_CHUNK, in_order, shares, signed, spans
 from merging.kernels.native.abi import FLOATS, KINDS, readable
 from merging.kernels.native.native_library import library_on
-from merging.kernels.torch_kernels.merge_kernels import AT_ONCE, FLOAT_ROWS, INT_ROWS, MERGES
+from merging.kernels.table_rows import FLOAT_ROWS, INT_ROWS
+from merging.kernels.torch_kernels.merge_kernels import AT_ONCE, MERGES
 from merging.kernels.torch_kernels.reduction_kernels import LOOKS
-
-_LOOK_FLOATS, _LOOK_INTS = 3, 3  # lengths of the numbers that passes without output take
 
 _EAGER_CHUNK = 1 << 16  # temporaries stay in the cache
 _DEVICE_CHUNK = 1 << 24
@@ -197,10 +196,8 @@ def _looks(
             [readable(one, first, last, KINDS) for one in tensors],
             floats=floats,
             ints=ints(first),
-            found=count,
         )
 
-    count = {"overlaps": 2 * (len(tensors) - 1), "seal": 3}.get(name, 2)
     yield from in_order(run, shares(length, chunk or NATIVE_CHUNK))
 
 
@@ -221,8 +218,8 @@ def _look_eagerly(
         for one in tensors
     ]
     at = torch.arange(last - first, dtype=torch.int32, device=device)
-    numbers = _table(floats, _LOOK_FLOATS, 1, torch.float32, device)[:, 0]
-    found = LOOKS[name](parts, at, numbers, _table(ints, _LOOK_INTS, 1, torch.int32, device)[:, 0])
+    numbers = _table(floats, FLOAT_ROWS, 1, torch.float32, device)[:, 0]
+    found = LOOKS[name](parts, at, numbers, _table(ints, INT_ROWS, 1, torch.int32, device)[:, 0])
     return [(one.double() if one.is_floating_point() else one).sum().item() for one in found]
 
 

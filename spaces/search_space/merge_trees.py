@@ -95,35 +95,6 @@ def digits_from_tree(tree: Tree) -> tuple[int, ...]:
     return tuple(reversed(digits))
 
 
-def tree_from_index(index: int, *, leaves: int) -> Tree:
-    """The tree with this number, 0 to ``count(leaves) - 1``; the last leaf's digit varies fastest.
-
-    Raises:
-        ValueError: If there is no such tree.
-    """
-    total = count(leaves)
-    if not 0 <= index < total:
-        raise ValueError(f"index: expected 0 to {total - 1}, got {index}")
-    digits = []
-    for radix in reversed(radices(leaves)):
-        index, digit = divmod(index, radix)
-        digits.append(digit)
-    return tree_from_digits(digits[::-1], leaves=leaves)
-
-
-def index_from_tree(tree: Tree) -> int:
-    """The number of a tree; ``tree_from_index`` is the inverse.
-
-    Raises:
-        ValueError: As ``digits_from_tree``.
-    """
-    digits = digits_from_tree(tree)
-    index = 0
-    for digit, radix in zip(digits, radices(len(digits) + 2), strict=True):
-        index = index * radix + digit
-    return index
-
-
 def leaves_of(tree: Tree) -> Iterator[int]:
     """The leaves from left to right."""
     if isinstance(tree, int):

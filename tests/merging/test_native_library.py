@@ -23,12 +23,17 @@ from merging.kernels.native import compilation, native_library
 from merging.kernels.random_masks import MaskKey, numbers
 from merging.kernels.torch_kernels.merge_kernels import MERGES
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK, LOOKS
+from merging.methods.delta_functions import delta_function
+from merging.methods.operands import Operands
 from merging.planning.merge_plan import plan
 from merging.tensor_statistics import series_sums, statistics_scope
 from merging.tensor_statistics.inner_products import _norm_and_largest, gram
 from merging.tensor_statistics.order_statistics import count_magnitudes, trim
 from merging.tensor_statistics.statistics_cache import StatisticsCache
+from spaces.catalogue.arithmetic import DeltaFunction
+from spaces.catalogue.merge_method import merge_method
 from spaces.catalogue.method_catalogue import METHODS
+from spaces.catalogue.shared_parameters import WEIGHT
 from spaces.recipes.recipe import Merge, Recipe, merges
 from spaces.sampling.draw import draw
 from spaces.search_space.space import Order, Space
@@ -233,6 +238,24 @@ def test_dtypes_and_layouts_that_it_does_not_read() -> None:
     assert torch.equal(found, expected)
 
 
+def test_a_method_of_ones_own_runs_as_the_pass_of_its_name() -> None:
+    native_library.warm_up()
+
+    @merge_method(source="none", base=False)
+    def weighted_sum(inputs: torch.Tensor, weight: Any = WEIGHT) -> torch.Tensor:
+        raise AssertionError("the pass was to run")
+
+    assert isinstance(weighted_sum.arithmetic, DeltaFunction)
+    kernel = delta_function(weighted_sum, weighted_sum.arithmetic)
+    inputs = [torch.tensor([1.0, 2.0]), torch.tensor([4.0, 8.0])]
+    operands = Operands(inputs=inputs, per_input={"weight": [0.5, 0.25]})
+    kernel(operands, out := torch.empty(2), 1 << 16)
+    assert out.tolist() == [1.5, 3.0]
+    native_library.cool_down()
+    with pytest.raises(AssertionError, match="the pass was to run"):
+        kernel(operands, out, 1 << 16)
+
+
 def test_it_has_every_pass() -> None:
     found = native_library.warm_up()
     one = torch.ones(1)
@@ -240,7 +263,7 @@ def test_it_has_every_pass() -> None:
         found.merge(name, [one], one, one.clone(), floats=[0.0] * 7, ints=[0] * 3, ranks=[one])
     for name in LOOKS:
         tensors = [one.view(torch.int32)] if name == "seal" else [one] * 3
-        found.look(name, tensors, floats=[0.0] * 3, ints=[0] * 3, found=4)
+        found.look(name, tensors, floats=[0.0] * 3, ints=[0] * 3)
     with pytest.raises(KeyError, match="no_such_pass"):
         found.merge("no_such_pass", [one], one, one, floats=[], ints=[])
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from merging.kernels.table_rows import cpp_header
 from spaces.atomic_files import replacing
 
 _OPTIONS = (
@@ -119,8 +120,10 @@ def _sum(code: bytes) -> bytes:
 def _compile(file: Path) -> None:
     """Compile for this very processor, if the compiler knows how to say that."""
     compiler, said = _compiler(), ""
+    (file.parent / "table_rows.h").write_text(cpp_header(), encoding="ascii")
     for tuned in (*((one,) for one in _TUNED), ()):
-        command = [*compiler, *_OPTIONS, *tuned, str(_FOLDER / "library.cpp"), "-o", str(file)]
+        command = [*compiler, *_OPTIONS, *tuned, f"-I{file.parent}"]
+        command += [str(_FOLDER / "library.cpp"), "-o", str(file)]
         try:
             done = subprocess.run(  # noqa: S603 - the user's own compiler
                 command, capture_output=True, text=True, timeout=_PATIENCE
@@ -155,7 +158,9 @@ def kept() -> Path:
 
 
 def _source() -> str:
-    return "".join(one.read_text(encoding="utf-8") for one in sorted(_FOLDER.glob("*.*")))
+    return cpp_header() + "".join(
+        one.read_text(encoding="utf-8") for one in sorted(_FOLDER.glob("*.*"))
+    )
 
 
 def _processor() -> str:

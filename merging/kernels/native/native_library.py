@@ -56,6 +56,8 @@ class NativeLibrary:
         self._look.restype = None
         for place in (made.merge_of, made.look_of):
             place.argtypes, place.restype = (ctypes.c_char_p,), ctypes.c_int64
+        self._found_by = made.found_by
+        self._found_by.argtypes, self._found_by.restype = (ctypes.c_int64,) * 2, ctypes.c_int64
         self._place_of_merge, self._place_of_look = _places(made.merge_of), _places(made.look_of)
         self.sums = NativeSums(made)
 
@@ -100,7 +102,6 @@ class NativeLibrary:
         *,
         floats: Sequence[float],
         ints: Sequence[int],
-        found: int,
     ) -> list[int]:
         """Run a pass of ``merging.kernels.torch_kernels.reduction_kernels.LOOKS``.
 
@@ -109,15 +110,14 @@ class NativeLibrary:
             tensors: ``(n,)`` each, contiguous, of ``KINDS``, n below 2**31.
             floats: The pass's float32 numbers.
             ints: Its int32 numbers.
-            found: How many numbers it finds.
 
         Returns:
             Sums over entries; ``seal`` finds two, then the largest exponent field.
         """
         first = tensors[0]
         task = task_of(first.numel(), len(tensors), (first, first, *tensors))
-        numbers, words, result = array("f", floats), array("i", ints), array("q", bytes(8 * found))
-        place = self._place_of_look(name)
+        place, numbers, words = self._place_of_look(name), array("f", floats), array("i", ints)
+        result = array("q", bytes(8 * self._found_by(place, len(tensors))))
         self._look(place, at(task), at(numbers), at(words), at(result))
         return result.tolist()
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from merging.kernels.table_rows import FloatRow, IntRow
+
 
 def changed(delta: Tensor, epsilon: Tensor | float) -> Tensor:
     """Whether a delta is larger than epsilon; NaN is, so that it is not lost."""
@@ -16,31 +18,25 @@ def changed(delta: Tensor, epsilon: Tensor | float) -> Tensor:
 def ram_mean(
     inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
-    """Base plus the mean of the deltas over the inputs that changed an entry.
-
-    Floats: epsilon, and what is added to 1 where an input alone changed the entry.
-    """
+    """Base plus the mean of the deltas over the inputs that changed an entry."""
     del at, ints
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
-    active = [changed(delta, floats[0, 0]).to(torch.float32) for delta in deltas]
+    active = [changed(delta, floats[FloatRow.EPSILON, 0]).to(torch.float32) for delta in deltas]
     count = active[0]
     for one in active[1:]:
         count = count + one
     alone = (count == 1.0).to(torch.float32)
     mixed = torch.zeros_like(origin)
     for index, delta in enumerate(deltas):
-        mixed = mixed + delta * active[index] * (alone * floats[1, index] + 1.0)
+        mixed = mixed + delta * active[index] * (alone * floats[FloatRow.MORE, index] + 1.0)
     out.copy_(mixed / count.clamp_min(1.0) + origin)
 
 
 def sce_mean(
     inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
-    """Base plus the mean by share of the deltas with the sign of their sum.
-
-    Floats: the least sum of shares, and the shares.
-    """
+    """Base plus the mean by share of the deltas with the sign of their sum."""
     del at, ints
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
@@ -50,13 +46,14 @@ def sce_mean(
 def sce_selected(
     inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
-    """As ``sce_mean``, of the entries whose variance is above a limit.
-
-    Floats: as there, then the limit before index ``ints[0, 0]``, and the limit from there.
-    """
+    """As ``sce_mean``, of the entries whose variance is above a limit."""
     origin = base.to(torch.float32)
     deltas = [x.to(torch.float32) - origin for x in inputs]
-    limit = torch.where(at < ints[0, 0], floats[2, 0], floats[3, 0])
+    limit = torch.where(
+        at < ints[IntRow.OUTER_CUTOFF, 0],
+        floats[FloatRow.SPREAD_BEFORE, 0],
+        floats[FloatRow.SPREAD_AFTER, 0],
+    )
     keep = (variance(deltas) > limit).to(torch.float32)
     out.copy_(_agreed([delta * keep for delta in deltas], floats) + origin)
 
@@ -64,14 +61,11 @@ def sce_selected(
 def near_pair(
     inputs: Sequence[Tensor], base: Tensor, out: Tensor, at: Tensor, floats: Tensor, ints: Tensor
 ) -> None:
-    """The first input, moved to the last one where the two are near.
-
-    Floats: t, and the difference that smaller ones count as.
-    """
+    """The first input, moved to the last one where the two are near."""
     del base, at, ints
     start, end = inputs[0].to(torch.float32), inputs[-1].to(torch.float32)
-    apart = torch.maximum((start - end).abs(), floats[1, 0])
-    share = (floats[0, 0] / apart).clamp(0.0, 1.0)
+    apart = torch.maximum((start - end).abs(), floats[FloatRow.NEAREST, 0])
+    share = (floats[FloatRow.NEAR_T, 0] / apart).clamp(0.0, 1.0)
     out.copy_(share * end + (1.0 - share) * start)
 
 
@@ -102,6 +96,6 @@ def _agreed(deltas: Sequence[Tensor], floats: Tensor) -> Tensor:
     mixed, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, delta in enumerate(deltas):
         agreeing = delta * sign
-        mixed = mixed + agreeing.relu() * floats[1, index]  # NaN stays
-        divisor = divisor + torch.where(agreeing <= 0.0, 0.0, floats[1, index])
-    return mixed / torch.maximum(divisor, floats[0, 0]) * sign
+        mixed = mixed + agreeing.relu() * floats[FloatRow.SHARE, index]  # NaN stays
+        divisor = divisor + torch.where(agreeing <= 0.0, 0.0, floats[FloatRow.SHARE, index])
+    return mixed / torch.maximum(divisor, floats[FloatRow.LEAST_SHARE, 0]) * sign

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from merging.kernels.table_rows import IntRow
+
 HASH_FIRST, HASH_SECOND = 0x7FEB352D, 0x846CA68B - (1 << 32)
 _UNIFORM = 0xFFFFFF  # the 24 high bits of a hash
 
@@ -24,7 +26,10 @@ def kept(at: Tensor, mask: Tensor) -> Tensor:
         mask: Odd multiplier, what is added, and the largest hash kept, with its highest bit
             flipped: then signed numbers sort so.
     """
-    return ((mix(at * mask[0] + mask[1]) ^ -(1 << 31)) <= mask[2]).to(torch.float32)
+    return (
+        (mix(at * mask[IntRow.MASK_STEP] + mask[IntRow.MASK_OFFSET]) ^ -(1 << 31))
+        <= mask[IntRow.MASK_LIMIT]
+    ).to(torch.float32)
 
 
 def kept_by_rank(at: Tensor, ranks: Tensor, counter: Tensor, bounds: Tensor) -> Tensor:
@@ -36,7 +41,7 @@ def kept_by_rank(at: Tensor, ranks: Tensor, counter: Tensor, bounds: Tensor) -> 
         counter: Odd multiplier, and what is added.
         bounds: ``least`` and ``slope``, float32.
     """
-    uniform = (mix(at * counter[0] + counter[1]) >> 8) & _UNIFORM
+    uniform = (mix(at * counter[IntRow.MASK_STEP] + counter[IntRow.MASK_OFFSET]) >> 8) & _UNIFORM
     return below(uniform, ranks, bounds).to(torch.float32)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from merging.kernels.table_rows import FloatRow, IntRow
 from merging.kernels.torch_kernels.entrywise_kernels import (
     near_pair,
     ram_mean,
@@ -27,8 +28,8 @@ Merge = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor], Non
 All but the tables have one shape; indices are int32.
 """
 
-FLOAT_ROWS, INT_ROWS = 7, 3
-"""Rows of the tables; passes that need fewer numbers leave the rest alone."""
+
+_RANKS = slice(FloatRow.RANK_LEAST, FloatRow.RANK_SLOPE + 1)
 
 
 def weighted_sum(
@@ -36,9 +37,9 @@ def weighted_sum(
 ) -> None:
     """``out = sum(w x)``; floats: weights."""
     del base, at, ints
-    total = inputs[0].to(torch.float32) * floats[0, 0]
+    total = inputs[0].to(torch.float32) * floats[FloatRow.WEIGHT, 0]
     for index in range(1, len(inputs)):
-        total = total + inputs[index].to(torch.float32) * floats[0, index]
+        total = total + inputs[index].to(torch.float32) * floats[FloatRow.WEIGHT, index]
     out.copy_(total)
 
 
@@ -56,17 +57,21 @@ def _whole(
 def _trimmed(
     delta: Tensor, at: Tensor, stored: Sequence[Tensor], floats: Tensor, ints: Tensor
 ) -> Tensor:
-    """What is larger than ``floats[3]`` before index ``ints[0]``, than ``floats[4]`` from there."""
+    """What is larger than the outer limits."""
     del stored
-    limit = torch.where(at < ints[0], floats[3], floats[4])
+    limit = torch.where(
+        at < ints[IntRow.OUTER_CUTOFF], floats[FloatRow.OUTER_BEFORE], floats[FloatRow.OUTER_AFTER]
+    )
     return torch.where(delta.abs() <= limit, 0.0, delta)  # NaN stays
 
 
 def _banded(
     delta: Tensor, at: Tensor, stored: Sequence[Tensor], floats: Tensor, ints: Tensor
 ) -> Tensor:
-    """As ``_trimmed``, without what ``floats[5]``, ``floats[6]`` and ``ints[1]`` keep."""
-    limit = torch.where(at < ints[1], floats[5], floats[6])
+    """As ``_trimmed``, without what is larger than the inner limits."""
+    limit = torch.where(
+        at < ints[IntRow.INNER_CUTOFF], floats[FloatRow.INNER_BEFORE], floats[FloatRow.INNER_AFTER]
+    )
     outer = _trimmed(delta, at, stored, floats, ints)
     return outer * (delta.abs() <= limit).to(torch.float32)  # infinity becomes NaN
 
@@ -83,7 +88,7 @@ def _ranked(
     delta: Tensor, at: Tensor, stored: Sequence[Tensor], floats: Tensor, ints: Tensor
 ) -> Tensor:
     """What a random mask keeps that likes high ranks; see ``kept_by_rank``."""
-    return delta * kept_by_rank(at, stored[0], ints, floats[3:5])
+    return delta * kept_by_rank(at, stored[0], ints, floats[_RANKS])
 
 
 def _sum(deltas: Sequence[Tensor], divisors: Tensor) -> Tensor:
@@ -115,8 +120,7 @@ _Mix = Callable[[Sequence[Tensor], Tensor], Tensor]
 def _task_vectors(thin: _Thin, mix: _Mix) -> Merge:
     """The pass that thins deltas, scales and mixes them, and adds them to the base.
 
-    Rows of floats: strength, scales, divisors, and four that thinning reads. Inputs may be followed
-    by as many tensors that thinning reads.
+    Inputs may be followed by as many tensors that thinning reads.
     """
 
     def merge(
@@ -133,8 +137,8 @@ def _task_vectors(thin: _Thin, mix: _Mix) -> Merge:
             delta = inputs[index].to(torch.float32) - origin
             stored = inputs[count + index :: count]
             thinned = thin(delta, at, stored, floats[:, index], ints[:, index])
-            deltas.append(thinned * floats[1, index])
-        out.copy_(mix(deltas, floats[2]) * floats[0, 0] + origin)
+            deltas.append(thinned * floats[FloatRow.SCALE, index])
+        out.copy_(mix(deltas, floats[FloatRow.DIVISOR]) * floats[FloatRow.STRENGTH, 0] + origin)
 
     return merge
 
@@ -155,7 +159,11 @@ def _at_once(thin: _Thin, mix: _Mix) -> Merge:
         first, *stored = [torch.stack(list(inputs[i : i + count])) for i in starts]
         columns, words = floats[:, :, None], ints[:, :, None]
         thinned = thin(first.to(torch.float32) - origin, at, stored, columns, words)
-        out.copy_(mix((thinned * columns[1]).unbind(), floats[2]) * floats[0, 0] + origin)
+        out.copy_(
+            mix((thinned * columns[FloatRow.SCALE]).unbind(), floats[FloatRow.DIVISOR])
+            * floats[FloatRow.STRENGTH, 0]
+            + origin
+        )
 
     return merge
 
@@ -183,6 +191,3 @@ MERGES: Mapping[str, Merge] = {
 
 AT_ONCE: Mapping[str, Merge] = {name: _at_once(*parts) for name, parts in _VECTORS.items()}
 """Those that also take their inputs all at once, which is faster where calls take the time."""
-
-RANKED = frozenset({"ranked_sum", "ranked_vote", "ranked_norm"})
-"""Passes that read ranks, as float32, beside the inputs."""

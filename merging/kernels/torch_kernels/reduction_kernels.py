@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from merging.kernels.table_rows import FloatRow, IntRow
 from merging.kernels.torch_kernels.entrywise_kernels import changed
 from merging.kernels.torch_kernels.mask_kernels import kept, kept_by_rank, mix
 
@@ -35,7 +36,7 @@ def kept_norm(
 
     Floats: a factor that makes numbers up to 2**11 of them. Ints: see ``kept``.
     """
-    return _parts_of_sums(_size(tensors) * kept(at, ints) * floats[0])
+    return _parts_of_sums(_size(tensors) * kept(at, ints) * floats[FloatRow.FACTOR])
 
 
 def ranked_norm(
@@ -45,8 +46,8 @@ def ranked_norm(
 
     Floats: the factor, then the bounds of ``kept_by_rank``.
     """
-    mask = kept_by_rank(at, tensors[2], ints, floats[1:3])
-    return _parts_of_sums(_size(tensors) * mask * floats[0])
+    mask = kept_by_rank(at, tensors[2], ints, floats[FloatRow.NORM_LEAST : FloatRow.NORM_SLOPE + 1])
+    return _parts_of_sums(_size(tensors) * mask * floats[FloatRow.FACTOR])
 
 
 def overlaps(
@@ -58,7 +59,9 @@ def overlaps(
     """
     del at, ints
     origin = tensors[-1].to(torch.float32)
-    active = [changed(one.to(torch.float32) - origin, floats[0]) for one in tensors[:-1]]
+    active = [
+        changed(one.to(torch.float32) - origin, floats[FloatRow.EPSILON]) for one in tensors[:-1]
+    ]
     count = active[0].to(torch.int32)
     for one in active[1:]:
         count = count + one.to(torch.int32)
@@ -82,7 +85,9 @@ def seal(tensors: Sequence[Tensor], at: Tensor, floats: Tensor, ints: Tensor) ->
     """
     del floats
     (words,) = tensors
-    first, second, exponent = sealed_words(words, at + ints[0], ints[1:])
+    first, second, exponent = sealed_words(
+        words, at + ints[IntRow.POSITION], ints[IntRow.LOW_EXPONENT :]
+    )
     return first.sum(dtype=torch.int64), second.sum(dtype=torch.int64), exponent.amax()
 
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "table_rows.h"  // made of merging/kernels/table_rows.py
+
 namespace {
 
 constexpr int64_t BLOCK = 512;        // entries computed at a time
@@ -134,8 +136,8 @@ struct Table {
     const int32_t* ints;
     int64_t inputs;
 
-    float number(int64_t row, int64_t i) const { return floats[row * inputs + i]; }
-    int32_t word(int64_t row, int64_t i) const { return ints[row * inputs + i]; }
+    float number(FloatRow row, int64_t i) const { return floats[row * inputs + i]; }
+    int32_t word(IntRow row, int64_t i) const { return ints[row * inputs + i]; }
 };
 
 // A limit that changes at an index.
@@ -143,10 +145,10 @@ struct Limit {
     float before, after;
     int32_t cutoff;
 
-    Limit(const Table& table, int64_t i, int64_t row, int64_t word)
-        : before(table.number(row, i)),
-          after(table.number(row + 1, i)),
-          cutoff(table.word(word, i)) {}
+    Limit(const Table& table, int64_t i, FloatRow before, FloatRow after, IntRow cutoff)
+        : before(table.number(before, i)),
+          after(table.number(after, i)),
+          cutoff(table.word(cutoff, i)) {}
 
     float at(int32_t index) const { return index < cutoff ? before : after; }
 };

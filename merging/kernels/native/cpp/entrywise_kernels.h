@@ -13,7 +13,7 @@ void weighted_sum(const Task& task, const Table& table) {
     float input[BLOCK], total[BLOCK];
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         for (int64_t i = 0; i < task.inputs; ++i) {
-            const float weight = table.number(0, i);
+            const float weight = table.number(WEIGHT, i);
             task.input(i).read(start, count, input);
             if (i == 0)
                 for (int64_t j = 0; j < count; ++j) total[j] = input[j] * weight;
@@ -31,7 +31,7 @@ inline float changed(float delta, float epsilon) {  // NaN counts as changed
 void ram_mean(const Task& task, const Table& table) {
     Blocks deltas(task.inputs);
     float origin[BLOCK], active[BLOCK], total[BLOCK];
-    const float epsilon = table.number(0, 0);
+    const float epsilon = table.number(EPSILON, 0);
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         task.base.read(start, count, origin);
         for (int64_t j = 0; j < count; ++j) active[j] = total[j] = 0.0f;
@@ -41,7 +41,7 @@ void ram_mean(const Task& task, const Table& table) {
             for (int64_t j = 0; j < count; ++j) active[j] += changed(delta[j], epsilon);
         }
         for (int64_t i = 0; i < task.inputs; ++i) {
-            const float more = table.number(1, i);
+            const float more = table.number(MORE, i);
             const float* delta = deltas[i];
             for (int64_t j = 0; j < count; ++j) {
                 const float alone = active[j] == 1.0f ? 1.0f : 0.0f;
@@ -57,14 +57,14 @@ void ram_mean(const Task& task, const Table& table) {
 
 // The mean by share of the deltas with the sign of the sum, which `total` becomes.
 void agreed(Blocks& deltas, const Table& table, int64_t count, float* total) {
-    const float least = table.number(0, 0);
+    const float least = table.number(LEAST_SHARE, 0);
     for (int64_t j = 0; j < count; ++j) total[j] = deltas[0][j];
     for (int64_t i = 1; i < table.inputs; ++i) {
         const float* delta = deltas[i];
         for (int64_t j = 0; j < count; ++j) total[j] = total[j] + delta[j];
     }
     Vote vote;
-    vote.sum_up<true>(deltas, table, 1, count, total);
+    vote.sum_up<true>(deltas, table, SHARE, count, total);
     for (int64_t j = 0; j < count; ++j) {
         const float divisor = vote.divisor[j] <= least ? least : vote.divisor[j];
         total[j] = total[j] / divisor * vote.sign[j];
@@ -88,7 +88,7 @@ void varied(Blocks& deltas, const Table& table, int64_t start, int64_t count, fl
             spread[j] = spread[j] + apart * apart;
         }
     }
-    const Limit limit(table, 0, 2, 0);
+    const Limit limit(table, 0, SPREAD_BEFORE, SPREAD_AFTER, OUTER_CUTOFF);
     const int32_t first = int32_t(start);
     for (int32_t j = 0; j < int32_t(count); ++j)
         keep[j] = float(spread[j] / inputs) > limit.at(first + j) ? 1.0f : 0.0f;
@@ -117,7 +117,7 @@ void sce(const Task& task, const Table& table) {
 
 void near_pair(const Task& task, const Table& table) {
     float first[BLOCK], second[BLOCK];
-    const float t = table.number(0, 0), nearest = table.number(1, 0);
+    const float t = table.number(NEAR_T, 0), nearest = table.number(NEAREST, 0);
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         task.input(0).read(start, count, first);
         task.input(task.inputs - 1).read(start, count, second);

@@ -29,6 +29,7 @@ struct NamedMerge {
 struct NamedLook {
     const char* name;
     Look run;
+    int64_t each, more;  // it finds so many numbers for each tensor, and so many more
 };
 
 const NamedMerge MERGES[] = {
@@ -48,10 +49,10 @@ const NamedMerge MERGES[] = {
 };
 
 const NamedLook LOOKS[] = {
-    {"kept_norm", kept_norm},
-    {"ranked_norm", ranked_norm},
-    {"overlaps", overlaps},
-    {"seal", seal},
+    {"kept_norm", kept_norm, 0, 2},
+    {"ranked_norm", ranked_norm, 0, 2},
+    {"overlaps", overlaps, 2, -2},
+    {"seal", seal, 0, 3},
 };
 
 }  // namespace
@@ -69,6 +70,11 @@ int64_t look_of(const char* name) {
     for (const auto& one : LOOKS)
         if (std::strcmp(one.name, name) == 0) return &one - LOOKS;
     return -1;
+}
+
+// How many numbers a pass finds in so many tensors.
+int64_t found_by(int64_t which, int64_t tensors) {
+    return LOOKS[which].each * tensors + LOOKS[which].more;
 }
 
 void run_merge(int64_t which, const int64_t* task, const float* floats, const int32_t* ints) {

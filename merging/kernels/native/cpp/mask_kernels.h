@@ -23,9 +23,9 @@ struct Mask {
     uint32_t step, offset, limit;
 
     Mask(const Table& table, int64_t i)
-        : step(table.word(0, i)),
-          offset(table.word(1, i)),
-          limit(uint32_t(table.word(2, i)) ^ 0x80000000u) {}
+        : step(table.word(MASK_STEP, i)),
+          offset(table.word(MASK_OFFSET, i)),
+          limit(uint32_t(table.word(MASK_LIMIT, i)) ^ 0x80000000u) {}
 
     float kept(int64_t at) const { return random_bits(at, step, offset) <= limit ? 1.0f : 0.0f; }
 };
@@ -35,11 +35,11 @@ struct RankMask {
     uint32_t step, offset;
     float least, slope;
 
-    RankMask(const Table& table, int64_t i, int64_t row)
-        : step(table.word(0, i)),
-          offset(table.word(1, i)),
-          least(table.number(row, i)),
-          slope(table.number(row + 1, i)) {}
+    RankMask(const Table& table, int64_t i, FloatRow least, FloatRow slope)
+        : step(table.word(MASK_STEP, i)),
+          offset(table.word(MASK_OFFSET, i)),
+          least(table.number(least, i)),
+          slope(table.number(slope, i)) {}
 
     float kept(int64_t at, float rank) const {
         const float uniform = float(int32_t(random_bits(at, step, offset) >> 8));

@@ -32,7 +32,7 @@ void read_sizes(const Task& task, int64_t start, int64_t count, float* into) {
 
 void kept_norm(const Task& task, const Table& table, int64_t* found) {
     const Mask mask(table, 0);
-    const float factor = table.number(0, 0);
+    const float factor = table.number(FACTOR, 0);
     float sizes[BLOCK];
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         read_sizes(task, start, count, sizes);
@@ -42,8 +42,8 @@ void kept_norm(const Task& task, const Table& table, int64_t* found) {
 }
 
 void ranked_norm(const Task& task, const Table& table, int64_t* found) {
-    const RankMask mask(table, 0, 1);
-    const float factor = table.number(0, 0);
+    const RankMask mask(table, 0, NORM_LEAST, NORM_SLOPE);
+    const float factor = table.number(FACTOR, 0);
     float sizes[BLOCK], ranks[BLOCK];
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         read_sizes(task, start, count, sizes);
@@ -56,7 +56,7 @@ void ranked_norm(const Task& task, const Table& table, int64_t* found) {
 
 void overlaps(const Task& task, const Table& table, int64_t* found) {
     const int64_t inputs = task.inputs - 1;  // the base comes last
-    const float epsilon = table.number(0, 0);
+    const float epsilon = table.number(EPSILON, 0);
     Blocks active(inputs);
     float origin[BLOCK], all[BLOCK];
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
@@ -84,8 +84,8 @@ void overlaps(const Task& task, const Table& table, int64_t* found) {
 }
 
 void seal(const Task& task, const Table& table, int64_t* found) {
-    const uint32_t position = uint32_t(table.word(0, 0));
-    const int32_t low = table.word(1, 0), high = table.word(2, 0);
+    const uint32_t position = uint32_t(table.word(POSITION, 0));
+    const int32_t low = table.word(LOW_EXPONENT, 0), high = table.word(HIGH_EXPONENT, 0);
     const int32_t* words = task.input(0).at<int32_t>(0);
     int64_t first = 0, second = 0;
     int32_t largest = INT32_MIN;

@@ -19,7 +19,7 @@ struct Whole {
 struct Trimmed {
     static void thin(const Task&, const Table& table, int64_t i, int64_t start, int64_t count,
                      float* deltas) {
-        const Limit limit(table, i, 3, 0);
+        const Limit limit(table, i, OUTER_BEFORE, OUTER_AFTER, OUTER_CUTOFF);
         const int32_t first = int32_t(start);
         for (int32_t j = 0; j < int32_t(count); ++j)  // NaN stays
             deltas[j] = magnitude(deltas[j]) <= limit.at(first + j) ? 0.0f : deltas[j];
@@ -29,7 +29,7 @@ struct Trimmed {
 struct Banded {
     static void thin(const Task& task, const Table& table, int64_t i, int64_t start, int64_t count,
                      float* deltas) {
-        const Limit limit(table, i, 5, 1);
+        const Limit limit(table, i, INNER_BEFORE, INNER_AFTER, INNER_CUTOFF);
         const int32_t first = int32_t(start);
         float inner[BLOCK];
         for (int32_t j = 0; j < int32_t(count); ++j)
@@ -50,7 +50,7 @@ struct Dropped {
 struct Ranked {
     static void thin(const Task& task, const Table& table, int64_t i, int64_t start, int64_t count,
                      float* deltas) {
-        const RankMask mask(table, i, 3);
+        const RankMask mask(table, i, RANK_LEAST, RANK_SLOPE);
         float ranks[BLOCK];
         task.ranks(i).read(start, count, ranks);
         for (int64_t j = 0; j < count; ++j) deltas[j] = deltas[j] * mask.kept(start + j, ranks[j]);
@@ -66,7 +66,7 @@ struct Sum {
 struct Consensus {
     static void mix(Blocks& deltas, const Table& table, int64_t count, float* total) {
         Vote vote;
-        vote.sum_up<false>(deltas, table, 2, count, total);
+        vote.sum_up<false>(deltas, table, DIVISOR, count, total);
         for (int64_t j = 0; j < count; ++j) {
             const float divisor = vote.divisor[j] == 0.0f ? 1.0f : vote.divisor[j];
             total[j] = total[j] / divisor * vote.sign[j];
@@ -78,14 +78,14 @@ template <class Thin, class Mix>
 void task_vectors(const Task& task, const Table& table) {
     Blocks deltas(task.inputs);
     float origin[BLOCK], total[BLOCK];
-    const float strength = table.number(0, 0);
+    const float strength = table.number(STRENGTH, 0);
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         task.base.read(start, count, origin);
         for (int64_t i = 0; i < task.inputs; ++i) {
             float* delta = deltas[i];
             task.input(i).read_deltas(start, origin, count, delta);
             Thin::thin(task, table, i, start, count, delta);
-            const float scale = table.number(1, i);
+            const float scale = table.number(SCALE, i);
             if (i == 0)
                 for (int64_t j = 0; j < count; ++j) total[j] = delta[j] = delta[j] * scale;
             else

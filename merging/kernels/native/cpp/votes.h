@@ -14,7 +14,7 @@ class Vote {
     // Turns `total`, the sum of all deltas, into the sum of those with its sign, times their own
     // weights where `WEIGHTED`; weights are a row of the table. 0 in sum counts as plus.
     template <bool WEIGHTED>
-    void sum_up(Blocks& deltas, const Table& table, int64_t row, int64_t count, float* total) {
+    void sum_up(Blocks& deltas, const Table& table, FloatRow row, int64_t count, float* total) {
         for (int64_t j = 0; j < count; ++j) {
             sign[j] = total[j] >= 0.0f ? 1.0f : -1.0f;
             total[j] = divisor[j] = 0.0f;
