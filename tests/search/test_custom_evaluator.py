@@ -23,7 +23,7 @@ def judged(tiny_family: dict[str, Path], tmp_path: Path) -> Path:
     (tmp_path / "models").mkdir()
     for name in ("base", "math", "code"):
         (tmp_path / "models" / name).symlink_to(tiny_family[name])
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     (tmp_path / "judge.py").write_text(code)
     (tmp_path / "judged.yaml").write_text(text + "workers: {ray: false}\n")
