@@ -42,7 +42,7 @@ from evaluators.protocol import (
 )
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError, failure_from
 from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
-from spaces.extensions import EVALUATORS_GROUP, ExtensionError, additions, loaded
+from spaces.catalogue.extensions import EVALUATORS_GROUP, ExtensionError, additions, loaded
 from spaces.text.error_text import class_and_last_line
 
 

@@ -16,7 +16,7 @@ from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.inner_products import gram
 from merging.tensor_statistics.order_statistics import known_magnitudes
 from merging.tensor_statistics.statistics_cache import StatisticsCache
-from spaces.catalogue.arithmetic import Combination, TaskVectors
+from spaces.catalogue.method import Combination, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 
 _CHUNK = 1 << 17

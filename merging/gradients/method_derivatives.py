@@ -29,7 +29,7 @@ from merging.methods.method_registry import CPU_CHUNK, DEVICE_CHUNK
 from merging.methods.operands import Operands, series_of
 from merging.methods.sparsification import THINNERS
 from merging.methods.task_vectors import NO_WEIGHT, rescaling
-from spaces.catalogue.arithmetic import TaskVectors
+from spaces.catalogue.method import TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 
 COMBINED = frozenset({"linear", "task_arithmetic"})

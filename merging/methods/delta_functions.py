@@ -9,8 +9,7 @@ from merging.kernels import dispatch
 from merging.kernels.blocked_sums import load
 from merging.kernels.chunks import spans
 from merging.methods.operands import Kernel, Operands
-from spaces.catalogue.arithmetic import DeltaFunction
-from spaces.catalogue.method import Kind, Method, Scope
+from spaces.catalogue.method import DeltaFunction, Kind, Method, Scope
 
 
 def delta_function(method: Method, arithmetic: DeltaFunction) -> Kernel:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from merging.kernels import dispatch
 from merging.kernels.keep_rules import NUMBERS, Band, Dropped, Nothing, Ranked, Thinning, Trimmed
-from spaces.catalogue.arithmetic import Keeps
+from spaces.catalogue.method import Keeps
 
 _EVERYTHING, _NOTHING = -1.0, 3e38  # limits that all, and no, finite magnitudes are larger than
 _NO_MASK = (1, 0, (1 << 31) - 1)

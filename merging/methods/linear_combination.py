@@ -11,7 +11,7 @@ from merging.kernels import dispatch
 from merging.kernels.blocked_sums import load
 from merging.methods.operands import Kernel, Operands, as_lines, series_of
 from merging.tensor_statistics.inner_products import gram
-from spaces.catalogue.arithmetic import Combination
+from spaces.catalogue.method import Combination
 
 
 def combination(found: Combination) -> Kernel:

@@ -21,8 +21,7 @@ from merging.methods.delta_functions import delta_function
 from merging.methods.linear_combination import combination
 from merging.methods.operands import Kernel, Operands
 from merging.methods.task_vectors import task_vectors
-from spaces.catalogue.arithmetic import Combination, DeltaFunction, TaskVectors
-from spaces.catalogue.method import Method
+from spaces.catalogue.method import Combination, DeltaFunction, Method, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 
 __all__ = ["CPU_CHUNK", "DEVICE_CHUNK", "KERNELS", "Kernel", "Operands", "combine", "flattened"]

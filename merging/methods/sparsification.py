@@ -18,7 +18,7 @@ from merging.kernels.keep_rules import Band, Dropped, Nothing, Ranked, Thinning,
 from merging.methods.operands import Operands, as_lines, from_lines, series_of
 from merging.tensor_statistics import statistics_scope
 from merging.tensor_statistics.order_statistics import trim
-from spaces.catalogue.arithmetic import Keeps
+from spaces.catalogue.method import Keeps
 
 
 def row_ranks(series: Series, shape: tuple[int, ...] | None, *, chunk: int) -> tuple[Tensor, int]:

@@ -12,7 +12,7 @@ from merging.methods.fused_task_vectors import Mixture, merge_thinned
 from merging.methods.operands import Kernel, Operands, series_of
 from merging.methods.sparsification import THINNERS
 from merging.tensor_statistics.inner_products import norm_ratios
-from spaces.catalogue.arithmetic import TaskVectors
+from spaces.catalogue.method import TaskVectors
 
 NO_WEIGHT = 1e-8  # a sum of weights below this does not divide
 

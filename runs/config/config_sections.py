@@ -23,8 +23,8 @@ from pydantic_core import PydanticCustomError
 from evaluators.protocol import Floor
 from runs.config.yaml_document import shown
 from runs.records.record import LOGGERS, SAMPLERS
+from spaces.catalogue.extensions import SAMPLERS_GROUP, additions
 from spaces.catalogue.method_catalogue import METHODS
-from spaces.extensions import SAMPLERS_GROUP, additions
 from spaces.search_space.bounds import VARIABLE, Range
 from spaces.search_space.parameter_ranges import FURTHER
 
@@ -286,7 +286,7 @@ class SpaceSection(Section):
         default=(0.0, 1.0), description="Range of ramplus_tl's largest overlap alpha, from 0."
     )
     ranges: dict[Annotated[str, _known(FURTHER)], Bounds] = Field(
-        default_factory=dict,
+        default={},
         description="Ranges of parameters of methods that other packages add, as METHOD_PARAMETER.",
     )
     depth: DepthSection | None = Field(

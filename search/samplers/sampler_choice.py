@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from runs.records.record import SAMPLED, Estimate
 from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.surrogate.hyperparameters import Fits
-from spaces.extensions import SAMPLERS_GROUP, ExtensionError, additions, loaded
+from spaces.catalogue.extensions import SAMPLERS_GROUP, ExtensionError, additions, loaded
 from spaces.search_space.space import Space
 
 Array = NDArray[np.float64]

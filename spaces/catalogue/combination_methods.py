@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spaces.catalogue.arithmetic import Combination, Shared
 from spaces.catalogue.linear_coefficients import (
     karcher_coefficients,
     linear_coefficients,
@@ -11,7 +10,15 @@ from spaces.catalogue.linear_coefficients import (
     nuslerp_coefficients,
     slerp_coefficients,
 )
-from spaces.catalogue.method import BaseRule, Kind, Method, ParameterSpec, Scope
+from spaces.catalogue.method import (
+    BaseRule,
+    Combination,
+    Kind,
+    Method,
+    ParameterSpec,
+    Scope,
+    Shared,
+)
 from spaces.catalogue.shared_parameters import SCALE, SLERP_T, WEIGHT, flag, positive
 
 ALONE = (1.0,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spaces.catalogue.arithmetic import Gram
+from spaces.catalogue.method import Gram
 
 _PARALLEL = 0.9995  # |cosine| above which slerp is a straight line
 _NO_WEIGHT = 1e-8  # a sum of weights below this does not divide

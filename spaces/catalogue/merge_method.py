@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from spaces.catalogue.arithmetic import DeltaFunction
 from spaces.catalogue.method import (
     BaseRule,
+    DeltaFunction,
     Kind,
     Method,
     ParameterSpec,

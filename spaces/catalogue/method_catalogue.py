@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spaces.catalogue.combination_methods import LINES, PASSTHROUGH, SPHERES
+from spaces.catalogue.extensions import METHODS_GROUP, ExtensionError, additions, loaded
 from spaces.catalogue.method import BaseRule, Kind, Method, ParameterSpec, Scope
 from spaces.catalogue.selection_methods import OF_DELTAS, OF_PAIRS
 from spaces.catalogue.shared_parameters import DELLA_DENSITY, IN_ORDER
 from spaces.catalogue.task_vector_methods import TASK_VECTORS
-from spaces.extensions import METHODS_GROUP, ExtensionError, additions, loaded
 
 __all__ = ["METHODS", "SEARCHED", "BaseRule", "Kind", "Method", "ParameterSpec", "Scope"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from spaces.catalogue.arithmetic import Combination, Keeps, TaskVectors
 from spaces.catalogue.linear_coefficients import task_arithmetic_coefficients
-from spaces.catalogue.method import BaseRule, Method, ParameterSpec
+from spaces.catalogue.method import BaseRule, Combination, Keeps, Method, ParameterSpec, TaskVectors
 from spaces.catalogue.shared_parameters import (
     DELLA_DENSITY,
     DENSITY,

@@ -21,7 +21,7 @@ from merging.methods.operands import Operands
 from merging.methods.sparsification import THINNERS
 from merging.planning.expressions import Combine, Expression, Leaf
 from merging.planning.merge_plan import MergePlan, plan
-from spaces.catalogue.arithmetic import TaskVectors
+from spaces.catalogue.method import TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe

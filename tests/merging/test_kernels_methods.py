@@ -22,7 +22,7 @@ from merging.methods import entrywise_methods, sparsification
 from merging.methods.method_registry import Operands, combine
 from merging.methods.operands import as_lines, from_lines
 from spaces.catalogue import linear_coefficients
-from spaces.catalogue.arithmetic import Combination
+from spaces.catalogue.method import Combination
 from spaces.catalogue.method_catalogue import METHODS
 
 CPU = torch.device("cpu")

@@ -30,8 +30,8 @@ from merging.tensor_statistics import series_sums, statistics_scope
 from merging.tensor_statistics.inner_products import _norm_and_largest, gram
 from merging.tensor_statistics.order_statistics import count_magnitudes, trim
 from merging.tensor_statistics.statistics_cache import StatisticsCache
-from spaces.catalogue.arithmetic import DeltaFunction
 from spaces.catalogue.merge_method import merge_method
+from spaces.catalogue.method import DeltaFunction
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.catalogue.shared_parameters import WEIGHT
 from spaces.recipes.recipe import Merge, Recipe, merges

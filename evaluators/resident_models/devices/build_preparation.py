@@ -35,7 +35,7 @@ from merging.planning.memory_plan import (
     place,
 )
 from merging.tensor_statistics.statistics_cache import StatisticsCache
-from spaces.catalogue.arithmetic import Keeps, TaskVectors
+from spaces.catalogue.method import Keeps, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 
 PLANNED_TOKENS = 2048
