@@ -87,6 +87,13 @@ def parameters(**values: Parameter) -> Parameters:
     return tuple(sorted((name.rstrip("_"), value) for name, value in values.items()))
 
 
+def level_of(parameter: Parameter, tensor: str) -> Level | None:
+    """The value without conditions that holds for a tensor; ``None`` where no case matches."""
+    if isinstance(parameter, ByFilter):
+        return next((case.value for case in parameter.cases if case.matches(tensor)), None)
+    return parameter
+
+
 def resolve(parameter: Parameter, *, tensor: str, position: float) -> float | bool | None:
     """The value for one tensor, or ``None`` where no case matches.
 
@@ -95,16 +102,8 @@ def resolve(parameter: Parameter, *, tensor: str, position: float) -> float | bo
         tensor: Name of the tensor the filters look at.
         position: Depth within the slice in [0, 1]; 0 for tensors outside the layers.
     """
-    match parameter:
-        case ByFilter(cases):
-            for case in cases:
-                if case.matches(tensor):
-                    return resolve(case.value, tensor=tensor, position=position)
-            return None
-        case Gradient():
-            return parameter.at(position)
-        case _:
-            return parameter
+    level = level_of(parameter, tensor)
+    return level.at(position) if isinstance(level, Gradient) else level
 
 
 def shares(parameter: Parameter, *, tensor: str, position: float) -> tuple[tuple[int, float], ...]:

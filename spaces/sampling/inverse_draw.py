@@ -1,48 +1,54 @@
-"""Reading the values of a drawn recipe back from it."""
+"""Reading the values that a space would draw a recipe with, in whatever form it is written.
+
+mergekit leaves much to defaults, has several places for one value and any order of inputs; a space
+has one form for each merge. The values are read where any of the forms has them, so that only
+drawing with them shows whether they are the whole recipe.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from spaces.recipes.recipe import (
-    ByFilter,
-    Gradient,
-    Level,
-    Merge,
-    Model,
-    Parameter,
-    Parameters,
-    Recipe,
-)
-from spaces.sampling.distributions import NotInSpace, Value
+from spaces.catalogue.method_catalogue import METHODS, BaseRule
+from spaces.recipes.parameter_values import level_of
+from spaces.recipes.recipe import Gradient, Merge, Model, Recipe, Source
+from spaces.sampling.distributions import Floats, NotInSpace, Value
 from spaces.sampling.search_parameters import (
     DRAWN,
     PER_INPUT,
     depths,
+    dials,
     filters,
     in_recipes,
     joinable,
+    orders,
     value_names,
 )
 from spaces.search_space.bounds import MERGED
-from spaces.search_space.merge_trees import Join, Tree, digits_from_tree
+from spaces.search_space.merge_trees import Join, Tree, digits_from_tree, leaves_of
 from spaces.search_space.space import Space
+
+SUMS = tuple(
+    name
+    for name, drawn in DRAWN.items()
+    if "weight" in drawn and METHODS[name].base in (BaseRule.NONE, BaseRule.REQUIRED)
+)
+"""Methods that take an input of weight 0 for none."""
 
 
 def values_of(recipe: Recipe, space: Space) -> dict[str, Value]:
-    """The values a recipe holds, under the names of the space's dials.
-
-    They are read where ``draw`` would have put them; what the recipe holds besides is not looked
-    at, so that only drawing it again shows whether this is all.
+    """The values a recipe holds, by the names of the space's parameters.
 
     Raises:
-        NotInSpace: If the recipe has not the form that the space draws.
+        NotInSpace: If the space cannot draw one of them, or has no merge of this form.
     """
     reading = _Reading(space)
     reading.read(recipe.root)
-    return reading.found
+    return reading.values
 
 
 def difference(drawn: Any, given: Any, path: str = "") -> str | None:
@@ -70,129 +76,168 @@ def _shown(value: Any) -> str:
     return "none" if value is None else repr(value)
 
 
-def joined(space: Space, leaf: int, digit: int) -> str:
-    """What a leaf joins in a tree of a space.
-
-    Raises:
-        NotInSpace: If the space has no such place.
-    """
-    places = joinable(space, leaf)
-    if digit >= len(places):
-        raise NotInSpace(f"tree.{leaf + 1}: expected one of {', '.join(places)}, got another")
-    return places[digit]
-
-
 class _Reading:
-    """Values found so far."""
+    """The values of a space's parameters as a recipe has them, whatever form it is written in."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self.found: dict[str, Value] = {}
+        self.values: dict[str, Value] = {}
 
     def read(self, root: Merge) -> None:
+        space = self._space
+        root = whole(root, space)
         if root.slices:
-            merged, runs = stacked_merge(root, self._space)
-            self.found.update(runs)
+            merged, runs = _stacked_merge(root, space)
+            for name, value in runs.items():
+                self._set(name, value)
             if merged is None:
                 return
-            root = merged
-        elif self._space.stacking is not None:
-            self.found["slices"] = 1
+            root = whole(merged, space)
+        elif space.stacking is not None:
+            self._set("slices", 1)
         paired = any(isinstance(source.of, Merge) for source in root.sources)
-        self.found["order"] = "pairwise" if paired else "all-at-once"
+        order = "pairwise" if paired else "all-at-once"
+        self._set("order", order if len(space.parents) > 2 else orders(space)[0])
         if not paired:
             self._at_once(root)
             return
-        for leaf, digit in enumerate(digits_from_tree(self._pairs(root)), start=2):
-            self.found[f"tree.{leaf + 1}"] = joined(self._space, leaf, digit)
+        digits = _digits(self._pairs(root)[1], space.parents)
+        for leaf, digit in enumerate(digits, start=2):
+            self._set(f"tree.{leaf + 1}", joinable(space, leaf)[digit])
+
+    def _set(self, name: str, value: Value) -> None:
+        dial = dials(self._space).get(name)
+        if dial is None:
+            raise NotInSpace(f"{name}: expected nothing (the space does not draw it), got {value}")
+        if not dial.domain.holds(value):
+            raise NotInSpace(f"{name}: expected {dial.domain}, got {value!r}")
+        self.values[name] = value
 
     def _at_once(self, merge: Merge) -> None:
-        self.found["method"] = merge.method
-        names = [source.of.name for source in merge.sources if isinstance(source.of, Model)]
+        given = {s.of.name: s for s in merge.sources if isinstance(s.of, Model)}
         if merge.method == "passthrough":
-            self.found["parent"] = names[0]
-            self._value("scale", "scale", merge.sources[0].parameters)
-        elif tuple(names) != self._space.parents:
-            expected = ", ".join(self._space.parents)
-            raise NotInSpace(f"inputs: expected {expected} in this order, got {', '.join(names)}")
-        else:
-            self._merge(merge, names, prefix="")
+            ((name, source),) = given.items()
+            self._set("method", merge.method)
+            self._set("parent", name)
+            self._parameter("scale", "scale", merge, source)
+            return
+        parents = self._space.parents
+        fewer = len(given) < len(parents) and merge.method not in SUMS
+        if fewer or not given.keys() <= set(parents):
+            raise NotInSpace(f"inputs: expected {', '.join(parents)}, got {', '.join(given)}")
+        self._set("method", merge.method)
+        self._merge(merge, {name: given.get(name) for name in parents}, prefix="")
 
-    def _pairs(self, root: Merge) -> Tree:
-        """The tree of a pairwise merge; its values are noted on the way."""
-        space = self._space
+    def _pairs(self, node: Model | Merge) -> tuple[str, Tree]:
+        """Name and tree of a node; the values of its merges are read on the way."""
+        parents = self._space.parents
+        if isinstance(node, Model):
+            if node.name not in parents:
+                raise NotInSpace(f"inputs: expected {', '.join(parents)}, got {node.name}")
+            return node.name, parents.index(node.name)
+        node = whole(node, self._space)
+        if node.slices or len(node.sources) != 2:
+            raise NotInSpace("inputs: expected all parents at once or in pairs, got a mixture")
+        sides = [(*self._pairs(source.of), source) for source in node.sources]
+        sides.sort(key=lambda side: min(leaves_of(side[1])))
+        tree = Join(sides[0][1], sides[1][1])
+        name = f"node{tree.node}"
+        self._set(f"{name}.method", node.method)
+        self._merge(node, {side: source for side, _, source in sides}, prefix=f"{name}.")
+        return name, tree
 
-        def read(node: Model | Merge) -> tuple[str, Tree]:
-            if isinstance(node, Model):
-                if node.name not in space.parents:
-                    raise NotInSpace(f"inputs: expected parents of the space, got {node.name}")
-                return node.name, space.parents.index(node.name)
-            if node.slices or len(node.sources) != 2:
-                raise NotInSpace("inputs: expected all parents at once or in pairs, got a mixture")
-            (first, left), (second, right) = (read(source.of) for source in node.sources)
-            tree = Join(left, right)
-            name = f"node{tree.node}"
-            self.found[f"{name}.method"] = node.method
-            self._merge(node, [first, second], prefix=f"{name}.")
-            return name, tree
-
-        tree = read(root)[1]
-        check_tree(tree, space.parents)
-        return tree
-
-    def _merge(self, merge: Merge, names: Sequence[str], *, prefix: str) -> None:
-        drawn = DRAWN[merge.method]
-        for parameter in drawn:
+    def _merge(self, merge: Merge, inputs: Mapping[str, Source | None], *, prefix: str) -> None:
+        """Read a merge with its inputs in the space's order; absent ones weigh 0."""
+        first = next(iter(inputs.values()))
+        turned = merge.method == "slerp" and first is not None and first.of != merge.base
+        for parameter in DRAWN[merge.method]:
             if parameter not in PER_INPUT:
-                self._value(parameter, f"{prefix}{parameter}", merge.parameters)
+                self._parameter(parameter, f"{prefix}{parameter}", merge, None, turned=turned)
                 continue
-            for name, source in zip(names, merge.sources, strict=True):
-                self._value(parameter, f"{parameter}.{name}", source.parameters)
+            for name, source in inputs.items():
+                stem = f"{parameter}.{name}"
+                if source is not None:
+                    self._parameter(parameter, stem, merge, source)
+                    continue
+                for dial in value_names(self._space, parameter, stem):
+                    domain = dials(self._space)[dial].domain
+                    assert isinstance(domain, Floats)
+                    self._set(dial, 0.0 if parameter == "weight" else domain.high)
 
-    def _value(self, parameter: str, stem: str, table: Parameters) -> None:
-        """Note every number of one parameter."""
-        value = dict(table).get(in_recipes(parameter))
-        if value is None:
-            raise NotInSpace(f"{stem}: expected a value (the space always draws one), got none")
-        count = len(depths(self._space, parameter))
-        numbers = [
-            number
-            for level in self._levels(parameter, stem, value)
-            for number in self._numbers(stem, level, count)
-        ]
-        self.found.update(zip(value_names(self._space, parameter, stem), numbers, strict=True))
+    def _parameter(
+        self,
+        parameter: str,
+        stem: str,
+        merge: Merge,
+        source: Source | None,
+        *,
+        turned: bool = False,
+    ) -> None:
+        """Read every number of one parameter; ``turned`` where t counts from the other end."""
+        names = value_names(self._space, parameter, stem)
+        places = (
+            (case or "", position)
+            for case in filters(self._space, parameter) or (None,)
+            for position in self._positions(parameter)
+        )
+        for name, (tensor, position) in zip(names, places, strict=True):
+            number = float(number_of(in_recipes(parameter), merge, source, tensor, position))
+            self._set(name, (1.0 - number if turned else number) + 0.0)
 
-    def _levels(self, parameter: str, stem: str, value: Parameter) -> list[Level]:
-        cases = filters(self._space, parameter)
-        if not cases:
-            if isinstance(value, ByFilter):
-                raise NotInSpace(f"{stem}: expected no filters, got some")
-            return [value]
-        given = tuple(case.filter for case in value.cases) if isinstance(value, ByFilter) else ()
-        if not isinstance(value, ByFilter) or given != cases:
-            names = ", ".join(case or "the rest" for case in cases)
-            raise NotInSpace(f"{stem}: expected a value for each of {names}, got other filters")
-        return [case.value for case in value.cases]
-
-    def _numbers(self, stem: str, level: Level, count: int) -> list[float]:
+    def _positions(self, parameter: str) -> list[float]:
+        count, layers = len(depths(self._space, parameter)), self._space.layers
         if count == 1:
-            if isinstance(level, Gradient | bool):
-                raise NotInSpace(f"{stem}: expected one number for all layers, got {level}")
-            return [float(level)]
-        if not isinstance(level, Gradient):
-            raise NotInSpace(f"{stem}: expected {count} values over depth, got {level}")
-        anchors, layers = level.anchors, self._space.layers
+            return [0.0]
         if self._space.depth.knots:
-            if len(anchors) != count:
-                raise NotInSpace(f"{stem}: expected {count} knots, got {len(anchors)}")
-            return [float(anchor) for anchor in anchors]
-        runs = [list(run) for _, run in groupby(range(layers), key=lambda k: k * count // layers)]
-        if len(anchors) != layers or any(len({anchors[k] for k in run}) > 1 for run in runs):
-            raise NotInSpace(f"{stem}: expected {count} groups of {layers} layers, got {level}")
-        return [float(anchors[run[0]]) for run in runs]
+            return [at / (count - 1) for at in range(count)]
+        runs = groupby(range(layers), key=lambda layer: layer * count // layers)
+        return [next(run) / (layers - 1) for _, run in runs]
 
 
-def stacked_merge(root: Merge, space: Space) -> tuple[Merge | None, dict[str, Value]]:
+def whole(merge: Merge, space: Space) -> Merge:
+    """A merge written as one slice of all layers as a merge of whole models."""
+    if len(merge.slices) != 1:
+        return merge
+    (part,) = merge.slices
+    if any(source.layers != (0, space.layers) for source in part.sources):
+        return merge
+    apart = METHODS[merge.method].base.apart
+    return replace(
+        merge,
+        slices=(),
+        sources=tuple(
+            replace(source, layers=None)
+            for source in part.sources
+            if not (apart and source.of == merge.base)
+        ),
+        parameters=tuple(sorted((dict(merge.parameters) | dict(part.parameters)).items())),
+    )
+
+
+def number_of(
+    name: str, merge: Merge, source: Source | None, tensor: str, position: float
+) -> float | bool:
+    """What a parameter is for one tensor: of the input, else of the merge, else the default."""
+    tables = (source.parameters if source is not None else (), merge.parameters)
+    for table in map(dict, tables):
+        if name in table:
+            level = level_of(table[name], tensor)
+            if level is not None:
+                return _at(level, position) if isinstance(level, Gradient) else level
+    spec = METHODS[merge.method].parameter(name)
+    if spec is None or spec.default is None:
+        raise NotInSpace(f"{name}: expected a value for every tensor, got none for some")
+    return spec.default
+
+
+def _at(gradient: Gradient, position: float) -> float:
+    """The value at a position in [0, 1]; at an anchor, but for rounding, the anchor itself."""
+    place = position * (len(gradient.anchors) - 1)
+    near = math.isclose(place, round(place), abs_tol=1e-9)
+    return float(gradient.anchors[round(place)]) if near else gradient.at(position)
+
+
+def _stacked_merge(root: Merge, space: Space) -> tuple[Merge | None, dict[str, Value]]:
     """The merge whose layers are stacked, if there is one, and the values of the stacking.
 
     Raises:
@@ -228,8 +273,8 @@ def stacked_merge(root: Merge, space: Space) -> tuple[Merge | None, dict[str, Va
     return (merged[0] if merged else None), values
 
 
-def check_tree(tree: Tree, parents: Sequence[str]) -> None:
-    """Refuse a tree unless it holds every parent once, the earlier one's side first in every join.
+def _digits(tree: Tree, parents: Sequence[str]) -> tuple[int, ...]:
+    """The digits of a tree that holds every parent once.
 
     Raises:
         NotInSpace: If it does not.
@@ -237,6 +282,7 @@ def check_tree(tree: Tree, parents: Sequence[str]) -> None:
     try:
         digits = digits_from_tree(tree)
     except ValueError as error:
-        raise NotInSpace(f"inputs: expected every parent once, the first first: {error}") from error
+        raise NotInSpace(f"inputs: expected every parent once: {error}") from error
     if len(digits) != len(parents) - 2:
         raise NotInSpace(f"inputs: expected all of {', '.join(parents)}, got fewer")
+    return digits

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from search.monitoring.live_view import Active, PhasePace, PhaseStanding, view
+from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, view
 
 from evaluators.harness.tasks.task_facts import TaskFacts
 from merging.checkpoints.checkpoint import Checkpoint

@@ -428,32 +428,32 @@ OK = {"math": 1.0, "code": 1.0, "chat": 1.0}
     ("root", "changes", "message"),
     [
         (linear(**OK | {"chat": 2.0}), {}, r"weight.chat: .* in \[0, 1.5\], got 2.0"),
-        (linear(math=1.0, chat=1.0, code=1.0), {}, "expected math, code, chat in this order"),
-        (linear(math=1.0, code=1.0), {}, "inputs: expected math, code, chat"),
+        (linear(math=1.0, chat=1.0, code=1.0), {}, "of: expected 'code', got 'chat'"),
+        (linear(math=1.0, code=1.0), {}, "merge.sources: expected .*chat.*, got"),
         (linear(**OK), {"methods": ("slerp", "ties")}, "method: expected one of ties, got"),
         (linear(**OK), {"order": Order.PAIRWISE}, "order: expected one of pairwise, got"),
-        (linear(**OK), {"depth": Depth(knots=2)}, "weight.math: expected 2 values over depth"),
-        (linear(**OK), {"filters": ("mlp",)}, "expected a value for each of mlp, the rest"),
+        (linear(**OK), {"depth": Depth(knots=2)}, r"weight: expected \[1.0, 1.0\], got 1.0"),
+        (linear(**OK), {"filters": ("mlp",)}, "weight: expected .*mlp.*, got 1.0"),
         (linear(**OK), {"dtype": "float16"}, "dtype: expected 'float16', got none"),
         (linear(**OK), {"seed": 3}, "seed: expected 3, got none"),
         (linear(**OK), {"tokenizer": "code"}, "tokenizer: expected 'code', got none"),
-        (linear(**OK | {"math": Gradient((1.0, 1.0))}), {}, "weight.math: expected one number"),
+        (linear(**OK | {"math": Gradient((1.0, 1.0))}), {}, "weight: expected 1.0, got .1.0, 1.0"),
         (
             linear(**OK | {"math": ByFilter((Case(1.0, "mlp"), Case(1.0)))}),
             {},
-            "weight.math: expected no filters, got some",
+            "weight: expected 1.0, got .*mlp",
         ),
         (
             linear(**{name: Gradient((1.0, 1.0, 1.0)) for name in OK}),
             {"depth": Depth(knots=2)},
-            "weight.math: expected 2 knots, got 3",
+            r"weight: expected \[1.0, 1.0\], got \[1.0, 1.0, 1.0\]",
         ),
         (
             linear(**{name: Gradient((1.0, 0.5, 1.0, 1.0)) for name in OK}),
             {"depth": Depth(groups=2)},
-            "weight.math: expected 2 groups of 4 layers",
+            r"weight\[1\]: expected 1.0, got 0.5",
         ),
-        (linear(**OK | {"math": True}), {}, "expected one number .*, got True"),
+        (linear(**OK | {"math": True}), {}, "weight: expected 1.0, got True"),
         (linear(**OK | {"math": -0.0}), {}, "weight: expected 0.0, got -0.0"),
         (
             replace(linear(**OK), parameters=table(normalize=False)),
@@ -464,12 +464,12 @@ OK = {"math": 1.0, "code": 1.0, "chat": 1.0}
             Merge(method="linear", sources=tuple(Source(of=Model(n)) for n in OK),
                   parameters=table(weight=1.0)),
             {},
-            "weight.math: expected a value .the space always draws one., got none",
+            "merge.parameters: expected none, got {'weight': 1.0}",
         ),
         (
             Merge(method="passthrough", sources=(Source(of=Model("math")),)),
             {"methods": ("linear",)},
-            "scale: expected a value",
+            "method: expected one of linear, got 'passthrough'",
         ),
         (
             Merge(method="linear", sources=(
@@ -477,7 +477,7 @@ OK = {"math": 1.0, "code": 1.0, "chat": 1.0}
                 Source(of=linear(math=1.0, code=1.0), parameters=table(weight=1.0)),
             )),
             {},
-            "inputs: expected every parent once, the first first",
+            r"merge.sources\[0\].of: expected .*, got 'chat'",
         ),
         (
             Merge(method="linear", sources=(
@@ -485,7 +485,7 @@ OK = {"math": 1.0, "code": 1.0, "chat": 1.0}
                 Source(of=Model("chat"), parameters=table(weight=1.0)),
             )),
             {},
-            "inputs: expected parents of the space, got other",
+            "inputs: expected math, code, chat, got other",
         ),
         (
             Merge(method="linear", sources=(
