@@ -24,9 +24,8 @@ from runs.records.question_split import divide
 from runs.records.record import Split
 from runs.report.report_files import FORMATS, write_report
 from runs.storage.store import Store
-from search.commands.study_commands import config_of
 from search.engine.session import versions
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.study_summary import make_report
 from spaces.sampling.draw import draw
 
@@ -83,7 +82,7 @@ def measured(path: Path, out: Path) -> tuple[float, float]:
     store.records()
     read = time.perf_counter() - started
     started = time.perf_counter()
-    write_report(make_report(store, config_of(store, Overrides())), out)
+    write_report(make_report(store, config_of(store)), out)
     taken = time.perf_counter() - started
     store.close()
     return read, taken

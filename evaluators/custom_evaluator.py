@@ -38,7 +38,6 @@ from evaluators.protocol import (
     Question,
     Score,
     TaskInfo,
-    TaskScore,
 )
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError, failure_from
 from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
@@ -213,7 +212,10 @@ class ModelEvaluator(ABC):
         build: float,
         score: float,
     ) -> Score:
-        tasks = tuple(self._score(task, found) for task, found in values.items())
+        tasks = tuple(
+            task_score(task, found, aggregate=statistics.fmean, mean=True)
+            for task, found in values.items()
+        )
         return Score.of(
             self._catalogue.tasks,
             tasks,
@@ -285,9 +287,6 @@ class ModelEvaluator(ABC):
                 f"task {task}: logits or values that are NaN, infinite or larger than {LARGEST:g}"
             )
         return {question.id: one for question, one in zip(asked, values, strict=True)}
-
-    def _score(self, task: str, values: Mapping[str, float]) -> TaskScore:
-        return task_score(task, values, aggregate=statistics.fmean, mean=True)
 
 
 def _number(value: Any) -> float:

@@ -148,11 +148,6 @@ class Clock:
         """All of it, in seconds."""
         return sum(end - start for start, end in zip(self.starts, self.ends, strict=True))
 
-    @property
-    def resumed(self) -> tuple[float, ...]:
-        """Seconds at which a pause was cut out."""
-        return tuple(self.at(start) for start in self.starts[1:])
-
     def at(self, moment: float) -> float:
         """Seconds of the run at a moment; those of the last stop for a moment in a pause."""
         here = bisect.bisect_right(self.starts, moment)

@@ -148,7 +148,7 @@ class RunConfig(Section):
             problems += locations.missing_folders(data) + locations.missing_seeds(data)
         return _validated(data, parsed, problems)
 
-    def replaced(self, values: Mapping[str, Any], *, name: str = "command line") -> RunConfig:
+    def replaced(self, values: Mapping[str, Any]) -> RunConfig:
         """The config with other values under dotted keys, such as ``{"search.trials": 500}``.
 
         Raises:
@@ -158,7 +158,7 @@ class RunConfig(Section):
         for dotted, value in values.items():
             section, key = _section(data, dotted)
             section[key] = value
-        return _validated(data, YamlDocument(name=name, data=data, lines={}), [])
+        return _validated(data, YamlDocument(name="command line", data=data, lines={}), [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the keys of the file, defaults written out."""

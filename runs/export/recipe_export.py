@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluators.protocol import TaskInfo
 from runs.config.yaml_document import dump
 from runs.export.recorded_scores import noted_scores, noted_verdict
 from runs.output_files import write_text
 from runs.ranking.verdict import Verdict, name_of
-from runs.records.record import Evaluation, Record, Split, State
+from runs.records.record import Record, Split, State
 from runs.report.report_markdown import code_block, escaped
-from runs.report.report_tables import score_text
 from runs.report.task_tables import models_compared
 from spaces.catalogue.method_catalogue import METHODS
 from spaces.mergekit import not_in_mergekit, to_yaml
@@ -24,7 +22,6 @@ from spaces.recipes.recipe import Recipe, merges
 from spaces.text.error_text import listed
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
-_TITLES = {Split.SEARCH: "search questions", Split.HELD_OUT: "held-out questions"}
 
 
 def recipe_meta(record: Record, verdict: Verdict | None = None) -> dict[str, Any]:
@@ -99,8 +96,6 @@ def model_card(
     locations: Mapping[str, str],
     *,
     fingerprint: str,
-    scores: Mapping[Split, Evaluation] | None = None,
-    tasks: Sequence[TaskInfo] = (),
     meta: Mapping[str, Any] | None = None,
     inputs_dtype: str | None = None,
     name: str = "Merged model",
@@ -111,24 +106,22 @@ def model_card(
         recipe: What it was built from.
         locations: Path or hub id of every model in the recipe, by name.
         fingerprint: Hash of its weights.
-        scores: Its evaluations, if it comes from a run.
-        tasks: The run's tasks, for the names of the metrics.
-        meta: What ``recipe_meta`` noted in its file, for the scores where there are no evaluations.
+        meta: What ``recipe_meta`` noted in its file, for the scores.
         inputs_dtype: Dtype of the models, for recipes that keep it.
         name: Title of the card.
     """
     document = to_yaml(recipe, locations, inputs_dtype=inputs_dtype)
+    models = listed([f"`{model}`" for model in recipe.models])
     parts = [
         _front_matter(recipe, locations),
         f"# {escaped(name)}",
-        f"A merge of {_listing(recipe.models)} ({escaped(recipe.title)}), made with merge-search.",
+        f"A merge of {models} ({escaped(recipe.title)}), made with merge-search.",
         "## Models",
         "\n".join(f"- `{model}`: {escaped(locations[model])}" for model in recipe.models),
         "## Methods",
         "\n".join(_method_lines(recipe)),
     ]
-    table = _score_table(scores or {}, tasks) or noted_scores(meta or {})
-    if table:
+    if table := noted_scores(meta or {}):
         parts += ["## Scores", table]
     if verdict := noted_verdict(meta or {}):
         parts.append(verdict)
@@ -147,10 +140,6 @@ def _front_matter(recipe: Recipe, locations: Mapping[str, str]) -> str:
     return f"---\n{dump(data)}---"
 
 
-def _listing(names: Iterable[str]) -> str:
-    return listed([f"`{name}`" for name in names])
-
-
 def _method_lines(recipe: Recipe) -> list[str]:
     used = dict.fromkeys(merge.method for merge in merges(recipe.root))
     return [
@@ -158,37 +147,6 @@ def _method_lines(recipe: Recipe) -> list[str]:
         for name in used
         if (method := METHODS[name])
     ]
-
-
-def _score_table(scores: Mapping[Split, Evaluation], tasks: Sequence[TaskInfo]) -> str:
-    """A row per task and one for the score; a column per split that was scored."""
-    done = {
-        split: evaluation
-        for split in Split
-        if (evaluation := scores.get(split)) and evaluation.state is State.COMPLETE
-    }
-    if not done:
-        return ""
-    metrics = {task.name: task.metric for task in tasks}
-    names = dict.fromkeys(score.task for item in done.values() for score in item.tasks)
-    lines = [
-        "| task | metric | " + " | ".join(_TITLES[split] for split in done) + " |",
-        "| --- | --- |" + " ---: |" * len(done),
-    ]
-    for name in names:
-        cells = []
-        for item in done.values():
-            found = [score for score in item.tasks if score.task == name]
-            cells.append(score_text(found[0].value, found[0].doubt) if found else "")
-        lines.append(f"| {escaped(name)} | {escaped(metrics.get(name, ''))} | {_row(cells)} |")
-    totals = [score_text(item.value, item.stderr) for item in done.values()]
-    lines.append(f"| **score** | weighted mean | {_row(totals)} |")
-    lines.append(f"| questions | | {_row([str(item.questions) for item in done.values()])} |")
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return " | ".join(cells)
 
 
 def _how_to(recipe: Recipe, document: str, fingerprint: str) -> str:

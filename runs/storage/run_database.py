@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from runs.records.manifest import FORMAT, Manifest
 from runs.storage.database.connection import (
+    DATABASE_ERRORS,
     StoreError,
     check_file,
     check_schema,
@@ -47,7 +48,7 @@ FILE = "file"
 
 
 class RunDatabase(Transactions):
-    """One run's database: open it with ``create`` or ``open``, close it when done.
+    """One run's database: a context manager, made by ``create`` or ``open``.
 
     Attributes:
         notes: Lines for the user on how it was found.
@@ -117,6 +118,22 @@ class RunDatabase(Transactions):
             engine.dispose()
             raise
         return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close it; what its libraries raised meanwhile is told in one line.
+
+        Raises:
+            StoreError: If it could not be read by whatever used it.
+            StudyWriteError: If it could not be written any more.
+        """
+        try:
+            if isinstance(error, DATABASE_ERRORS):
+                raise self.failure(error) from error
+        finally:
+            self.close()
 
     def hold(self) -> tuple[str, ...]:
         """Take the lock and get ready to write.

@@ -45,10 +45,7 @@ def check(
     else:
         show(found, screen)
     if html is not None:
-        try:
-            write_text(html, page(found))
-        except OSError as error:
-            raise InputError(f"{html}: cannot be written: {error.strerror}") from error
+        write_text(html, page(found))
         if not as_json:
             say_written(screen, [html])
 

@@ -12,6 +12,7 @@ from runs.config import yaml_document
 from runs.config.file_kinds import not_of_mergekit
 from runs.config.run_config import ConfigError, RunConfig
 from search.inputs.input_error import InputError
+from search.inputs.recipe_files import read_text
 from search.monitoring.console import console, say_written
 from search.setup.commented_yaml import CommentedYaml, text_of
 from search.setup.config_files import check_free, write_config
@@ -26,7 +27,7 @@ def import_file(
     path: Path, *, out: Path | None, config: Path | None, include_path: tuple[str, ...], force: bool
 ) -> None:
     """Turn a file of mergekit's into one of ours; see ``search import --help``."""
-    text = _text(path)
+    text = read_text(path, "a mergekit-evolve config or a mergekit YAML")
     parsed = yaml_document.parse(text, str(path))
     if parsed.data is not None and not isinstance(parsed.data, dict):
         raise InputError(parsed.messages(list(parsed.problems)))
@@ -67,16 +68,6 @@ def _check_kind(path: Path, data: dict[str, Any], include_path: tuple[str, ...])
         problems.append(f"{path}: {other}")
     if problems:
         raise InputError(problems)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(
-            f"{path}: expected a mergekit-evolve config or a mergekit YAML: {reason}"
-        ) from error
 
 
 def _check_draft(draft: CommentedYaml, path: Path) -> None:

@@ -54,15 +54,16 @@ def resume(
 ) -> None:
     """Go on with a search; see ``search resume --help``."""
     from runs.storage.store import Store
-    from search.commands.study_commands import config_of, is_over, opened, say_over
+    from search.commands.study_commands import is_over, say_over
     from search.inputs.stored_study import code_trust
+    from search.inputs.stored_study.study_config import config_of
 
-    with opened(Store.open(study_in(study))) as store:
+    with Store.open(study_in(study)) as store:
         config = config_of(store, overrides)
         if overrides.gpu_hours is None and is_over(store, config):  # workers tell whether it can be
             say_over(store, config, overrides)
             return
-        code_trust.check(store, config_of(store, Overrides()), consent)
+        code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
         from search.engine import driver
 
@@ -73,16 +74,16 @@ def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Cons
     """Score on held-out questions; see ``search validate --help``."""
     from runs.ranking.leaderboard import ranked
     from runs.storage.store import Store
-    from search.commands.study_commands import config_of, opened
     from search.inputs.stored_study import code_trust
+    from search.inputs.stored_study.study_config import config_of
 
-    with opened(Store.open(study_in(study))) as store:
+    with Store.open(study_in(study)) as store:
         if not store.manifest.questions.held_out:
             raise InputError(f"{store.name}: expected held-out questions, got none (held_out: 0)")
         if not ranked(store.records()):
             raise InputError(f"{store.name}: expected a scored candidate, got none")
         config = config_of(store, overrides)
-        code_trust.check(store, config_of(store, Overrides()), consent)
+        code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
         from search.engine import driver
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from runs.report.report_files import FORMATS, write_report
 from runs.report.task_tables import by_task_frame
 from runs.storage.store import Store
 from search.commands import study_commands
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import study_in
 from search.monitoring.run_verdict import judge_run
 from search.monitoring.study_summary import make_report, places_for, recipe_text
@@ -54,8 +53,7 @@ class Run:
 
     def __init__(self, study: str | Path) -> None:
         self._study = study_in(study)
-        with self._store():
-            pass
+        Store.open(self._study).close()
 
     @property
     def study(self) -> str:
@@ -65,18 +63,18 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where reports go by default."""
-        with self._store() as store:
+        with Store.open(self._study) as store:
             return store.folder
 
     def leaderboard(self) -> pd.DataFrame:
         """Every candidate, best first; ``docs/report.md`` has the columns and their dtypes."""
-        with self._store() as store:
+        with Store.open(self._study) as store:
             return leaderboard(judged(store), store.manifest.catalogue.tasks)
 
     @property
     def verdict(self) -> Verdict | None:
         """The winner against its baselines on held-out questions; ``None`` before there is one."""
-        with self._store() as store:
+        with Store.open(self._study) as store:
             return judge_run(store, judged(store))
 
     def by_task(self) -> pd.DataFrame:
@@ -85,7 +83,7 @@ class Run:
         A row per task and model, with the winner minus the model where it is another;
         ``docs/report.md`` has the columns and their dtypes. No rows before there is a verdict.
         """
-        with self._store() as store:
+        with Store.open(self._study) as store:
             verdict = judge_run(store, judged(store))
             return by_task_frame(verdict, store.manifest.catalogue.tasks)
 
@@ -98,14 +96,14 @@ class Run:
         Raises:
             UserError: If there is none at that place.
         """
-        with self._store() as store:
+        with Store.open(self._study) as store:
             return study_commands.at_rank(judged(store), rank).recipe
 
     def recipe_yaml(self, rank: int = 1) -> str:
         """A found recipe as YAML that mergekit and ``search.build`` run."""
-        with self._store() as store:
+        with Store.open(self._study) as store:
             record, verdict = study_commands.judged_at(store, rank)
-            places = places_for(study_commands.config_of(store, Overrides()), store.folder)
+            places = places_for(config_of(store), store.folder)
             return recipe_text(record, store.manifest, places, verdict)
 
     def export(
@@ -125,12 +123,12 @@ class Run:
         self, *, out: str | Path | None = None, formats: Sequence[str] = tuple(FORMATS)
     ) -> list[Path]:
         """Write the report; the files come back."""
-        with self._store() as store:
-            content = make_report(store, study_commands.config_of(store, Overrides()))
+        with Store.open(self._study) as store:
+            content = make_report(store, config_of(store))
         return write_report(content, self.folder if out is None else Path(out), formats)
 
     def __repr__(self) -> str:
-        with self._store() as store:
+        with Store.open(self._study) as store:
             records = judged(store)
         return f"<Run {self._study}: {_summary(records)}>"
 
@@ -142,14 +140,9 @@ class Run:
         table = frame[columns].to_html(
             index=False, escape=True, na_rep="", float_format="{:.4f}".format
         )
-        with self._store() as store:
+        with Store.open(self._study) as store:
             summary = _summary(judged(store))
         return f"<p>{escape(self._study)}: {escape(summary)}</p>{said}{table}"
-
-    @contextmanager
-    def _store(self) -> Iterator[Store]:
-        with study_commands.opened(Store.open(self._study)) as store:
-            yield store
 
 
 def _summary(records: tuple[Record, ...]) -> str:

@@ -14,15 +14,12 @@ from runs.ranking.leaderboard import ranked
 from runs.ranking.verdict import Verdict
 from runs.records.record import Record
 from runs.report.report_files import FORMATS, write_report
-from runs.storage.database.connection import DATABASE_ERRORS
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
 from search.inputs.moved_locations import Move, moved_values, read_moves
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.config_edits import edits
-from search.inputs.stored_study.study_config import config_of as config_of
-from search.inputs.stored_study.study_config import kept_budget as kept_budget
-from search.inputs.stored_study.study_config import new_budget as new_budget
+from search.inputs.stored_study.study_config import config_of, new_budget
 from search.inputs.stored_study.study_path import study_in
 from search.monitoring.console import console, say_written
 from search.monitoring.live.study_watcher import await_study, watch
@@ -37,22 +34,6 @@ from search.monitoring.study_summary import (
 from search.samplers.estimation.posterior import judged
 
 
-@contextmanager
-def opened(store: Store) -> Iterator[Store]:
-    """A store that is closed, and its lock released, when the block ends.
-
-    Raises:
-        StoreError: If it could not be read by whatever used it.
-        WriteError: If it could not be written any more.
-    """
-    try:
-        yield store
-    except DATABASE_ERRORS as error:
-        raise store.failure(error) from error
-    finally:
-        store.close()
-
-
 def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
     """Show where a run stands; see ``search status --help``."""
     screen = console()
@@ -61,12 +42,12 @@ def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
             study = await_study(study, screen, interval=interval)
         except KeyboardInterrupt:
             return
-    with opened(Store.open(study_in(study))) as store:
+    with Store.open(study_in(study)) as store:
         if watched:
             watch(store, screen, interval=interval)
         _say_how_found(store)
         with _without_collector():
-            show_status(store, config_of(store, Overrides()), screen)
+            show_status(store, config_of(store), screen)
 
 
 def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
@@ -87,7 +68,7 @@ def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
         study = await_study(study, screen, interval=interval)
     except KeyboardInterrupt:
         return
-    with opened(Store.open(study_in(study))) as store:
+    with Store.open(study_in(study)) as store:
         _say_how_found(store)
         serve_pages(store, host=host, port=port, told=told)
 
@@ -100,9 +81,9 @@ def _say_how_found(store: Store) -> None:
 def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
     """Write the leaderboard report; see ``search report --help``."""
     names = formats or tuple(FORMATS)
-    with opened(Store.open(study_in(study))) as store, _without_collector():
+    with Store.open(study_in(study)) as store, _without_collector():
         _say_how_found(store)
-        content = make_report(store, config_of(store, Overrides()))
+        content = make_report(store, config_of(store))
         folder = out if out is not None else store.folder
         say_written(console(), write_report(content, folder, names))
 
@@ -147,12 +128,12 @@ def write_ranked(
         absolute: Whether locations are absolute, instead of from the file's folder.
         moves: What lies elsewhere than the study says.
     """
-    with opened(Store.open(study_in(study))) as store:
+    with Store.open(study_in(study)) as store:
         _say_how_found(store)
         record, verdict = judged_at(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
-        config = config_of(store, Overrides())
+        config = config_of(store)
         places = places_for(
             config.replaced(moved_values(config, moves)), path.parent, absolute=absolute
         )
@@ -189,7 +170,7 @@ def is_over(store: Store, config: RunConfig) -> bool:
         store: The study.
         config: With the budget that is asked for now.
     """
-    kept, asked = (Budget.of(one.search) for one in (config_of(store, Overrides()), config))
+    kept, asked = (Budget.of(one.search) for one in (config_of(store), config))
     if store.fact("ended") != kept.words(Cost()) or store.under_way():
         return False
     return asked == kept or asked.share(cost_so_far(store, store.records(recipes=False))) >= 1
@@ -199,7 +180,7 @@ def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
     """Tell that there is nothing to do for a study, and what would be; a new budget is kept."""
     store.check_sound()
     budget = Budget.of(config.search)
-    if budget != Budget.of(config_of(store, Overrides()).search):
+    if budget != Budget.of(config_of(store).search):
         store.hold()
         kept = json.dumps(new_budget(store, overrides))
         store.set_facts({"budget": kept, "ended": budget.words(Cost())})

@@ -20,7 +20,6 @@ from runs.config.run_config import RunConfig
 from runs.storage.database.connection import StudyWriteError
 from runs.storage.database.study_lock import LockLostError
 from runs.storage.store import Store
-from search.commands.study_commands import config_of, new_budget, opened
 from search.engine.processes.model_changes import read_whole
 from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
 from search.engine.session import PreparedRun, Session, check_unchanged, prepare
@@ -30,6 +29,7 @@ from search.inputs.moved_locations import KEYS
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.code_trust import remember
 from search.inputs.stored_study.config_edits import edits, note_file
+from search.inputs.stored_study.study_config import config_of, new_budget
 from search.monitoring.callbacks import Callback, Telling
 from search.monitoring.console import console, say_written
 from search.monitoring.loggers import loggers
@@ -70,9 +70,9 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-        with opened(Store.create(study, manifest)) as store:
+        with Store.create(study, manifest) as store:
             notes = (*_notes(prepared), *store.hold())
-            notes = (*notes, *remember(store, config_of(store, Overrides())))
+            notes = (*notes, *remember(store, config_of(store)))
             store.set_fact("folder", str(folder.resolve()))
             note_file(store, given)
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
@@ -121,10 +121,10 @@ def validate(store: Store, config: RunConfig, *, top: int) -> None:
 def _hold(store: Store, config: RunConfig) -> tuple[str, ...]:
     """Take a study whose inputs were found unchanged, and keep where they are now; its notes."""
     notes = store.hold()
-    before, now = config_of(store, Overrides()).to_dict(), config.to_dict()
+    before, now = config_of(store).to_dict(), config.to_dict()
     if any(before[key] != now[key] for key in KEYS):
         store.set_fact("places", json.dumps({key: now[key] for key in KEYS}))
-    return (*notes, *remember(store, config_of(store, Overrides())), *edits(store, config))
+    return (*notes, *remember(store, config_of(store)), *edits(store, config))
 
 
 def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:

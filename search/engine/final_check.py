@@ -27,33 +27,35 @@ FINALISTS = "finalists"
 """The fact that says whom the check at the end has chosen so far."""
 
 
-def final_check(store: Store, ledger: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
+def final_check(store: Store, ask_tell: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
     """Ask the best recipes what they have not been asked, then the held-out questions.
 
     Args:
         store: The run's study.
-        ledger: Its books.
+        ask_tell: Hands out its candidates and takes their results.
         loop: Hands the questions out.
         top: How many recipes to check.
         stop: Ends the check early.
     """
     if not store.manifest.questions.held_out or top == 0:
         return
-    _finals(store, ledger, loop, top=top, stop=stop)
-    asks: list[Asker] = [partial(ledger.validate, number) for number in to_validate(store, top=top)]
+    _finals(store, ask_tell, loop, top=top, stop=stop)
+    asks: list[Asker] = [
+        partial(ask_tell.validate, number) for number in to_validate(store, top=top)
+    ]
     if not stop.requested:
         loop.ask("held-out", asks, total=len(asks))
     if not stop.requested:
         note_look(store)
 
 
-def _finals(store: Store, ledger: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
+def _finals(store: Store, ask_tell: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
     """Ask the best all search questions; with the answers others may turn out to be the best.
 
     Who was chosen is remembered: after a crash the choice goes on, and is not made anew with the
     answers that some of the chosen gave before it.
     """
-    this = {"top": top, "candidates": ledger.taken_up}  # another check, or one after more search
+    this = {"top": top, "candidates": ask_tell.taken_up}  # another check, or one after more search
     known = store.mapping(FINALISTS, tried=list)
     tried = [number for number in known.pop("tried", []) if isinstance(number, int)]
     if known != this:
@@ -61,7 +63,7 @@ def _finals(store: Store, ledger: AskTell, loop: Loop, *, top: int, stop: Stop) 
     # Some of them may not have been asked before a crash; where floors lie has to be sure too.
     chosen = [*_unfailed(store, tried), *_best_parents(store)]
     while True:
-        asks: list[Asker] = [partial(ledger.complete, number) for number in chosen]
+        asks: list[Asker] = [partial(ask_tell.complete, number) for number in chosen]
         if asks:
             loop.ask("finals", asks, total=len(asks))
         if stop.requested:

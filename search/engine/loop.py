@@ -39,10 +39,10 @@ class Loop:
     """Keeps every worker of a pool busy with the next questions until the budget is spent."""
 
     def __init__(
-        self, store: Store, ledger: AskTell, *, pool: Pool, monitor: Monitor, stop: Stop
+        self, store: Store, ask_tell: AskTell, *, pool: Pool, monitor: Monitor, stop: Stop
     ) -> None:
         self._store = store
-        self._ledger = ledger
+        self._ask_tell = ask_tell
         self._pool = pool
         self._monitor = monitor
         self._stop = stop
@@ -78,12 +78,12 @@ class Loop:
         scored = any(math.isfinite(score_of(record)) for record in records)
         self._hope = None if scored else set()
         standing = self._standing("search", budget.trials)
-        standing.done = self._ledger.decided
+        standing.done = self._ask_tell.decided
         for record in records:
             evaluation = record.evaluations[Split.SEARCH]
             if evaluation.state is State.FAILED and evaluation.failure_kind is not None:
                 standing.fail(evaluation.failure_kind.value)
-        for candidate in self._ledger.recover():
+        for candidate in self._ask_tell.recover():
             self._submit(candidate)
         # An answer that was under way then may have made another the leader since.
         exhausted = self._store.fact(EXHAUSTED) == budget.words(Cost())
@@ -91,12 +91,12 @@ class Loop:
             wanted = self._pool.size + self._ahead.wanted(self._pool.size)
             more = not exhausted and not self._stop.requested
             while more and self._pool.pending < wanted:
-                cost = spending.cost(trials=self._ledger.taken_up, asked=self._ledger.asked)
+                cost = spending.cost(trials=self._ask_tell.taken_up, asked=self._ask_tell.asked)
                 standing.share, standing.budget = budget.share(cost), budget.words(cost)
-                more = spending.room_for(self._ledger.block_size, cost)
+                more = spending.room_for(self._ask_tell.block_size, cost)
                 if more:
                     with self._ahead.thinking():
-                        proposed = self._ledger.next()
+                        proposed = self._ask_tell.next()
                     if proposed is None:
                         exhausted, more = True, False
                         self._store.set_fact(EXHAUSTED, budget.words(Cost()))
@@ -134,10 +134,10 @@ class Loop:
             self._hope = None
             return
         self._hope = {result.scored.kind}
-        if self._ledger.decided >= HOPELESS:
+        if self._ask_tell.decided >= HOPELESS:
             self._save()
             raise RunFailed(
-                f"{self._store.name}: the first {self._ledger.decided} candidates all failed the "
+                f"{self._store.name}: the first {self._ask_tell.decided} candidates all failed the "
                 f"same way ({result.scored.kind}): {result.scored.message}; mend that and start "
                 "a new run"
             )
@@ -165,7 +165,7 @@ class Loop:
 
     def _submit(self, candidate: Candidate, *, near: str = "") -> None:
         self._note_active(candidate)
-        self._pool.submit(candidate, near=near, keep=self._ledger.may_continue(candidate))
+        self._pool.submit(candidate, near=near, keep=self._ask_tell.may_continue(candidate))
 
     def _note_active(self, candidate: Candidate) -> None:
         self._active[candidate.id] = Active(
@@ -193,7 +193,7 @@ class Loop:
         if result is not None:
             self._active.pop(result.candidate.id, None)
             with self._ahead.thinking():
-                further = self._ledger.finish(result, self._pool.begun())
+                further = self._ask_tell.finish(result, self._pool.begun())
             self._ahead.note(result.ended - result.began)
             if further is not None:
                 self._submit(further, near=result.worker)
@@ -233,7 +233,7 @@ class Loop:
         else:
             standing.fail(result.scored.kind.value)
         if standing.phase == "search":
-            standing.done = self._ledger.decided
+            standing.done = self._ask_tell.decided
         else:
             standing.done += 1
         self._results += 1

@@ -271,7 +271,7 @@ class Session:
             space=self._space,
             fits=fits,
         )
-        self._ledger = AskTell(
+        self._ask_tell = AskTell(
             store,
             self._space,
             sampler=sampler,
@@ -297,7 +297,7 @@ class Session:
             loop.search(self._budget, reserve=self._reserve(top))
             look_again(self._store, self._config)
             if not stop.requested:
-                final_check(self._store, self._ledger, loop, top=top, stop=stop)
+                final_check(self._store, self._ask_tell, loop, top=top, stop=stop)
                 look_again(self._store, self._config)
             stopped = stop.requested
         if not stopped:
@@ -309,7 +309,7 @@ class Session:
         """Learn coefficients, where there is something to learn from; the search begins with it."""
         config, space = self._config, self._space
         if space.base not in self._checkpoints or (
-            self._ledger.taken_up and not begun(self._store)
+            self._ask_tell.taken_up and not begun(self._store)
         ):
             return  # a study that began without
         reason = why_not(config, self._store, space)
@@ -338,7 +338,7 @@ class Session:
             seconds=seconds,
         )
         found = starts(space, layers=len(layers), filters=filters_of(layers), most=most)
-        self._ledger.add_seeds(learning.run(found))
+        self._ask_tell.add_seeds(learning.run(found))
 
     def validate(self, top: int) -> bool:
         """Check the best recipes on all questions, and the baselines on the held-out ones.
@@ -347,7 +347,9 @@ class Session:
             Whether it came to the end.
         """
         with settled(), on_signals(self._monitor.note) as stop:
-            final_check(self._store, self._ledger, self._loop(stop), top=self._top(top), stop=stop)
+            final_check(
+                self._store, self._ask_tell, self._loop(stop), top=self._top(top), stop=stop
+            )
             look_again(self._store, self._config)
             return not stop.requested
 
@@ -355,7 +357,7 @@ class Session:
         return places(asked, self._store.manifest.objectives)
 
     def _loop(self, stop: Stop) -> Loop:
-        return Loop(self._store, self._ledger, pool=self._pool, monitor=self._monitor, stop=stop)
+        return Loop(self._store, self._ask_tell, pool=self._pool, monitor=self._monitor, stop=stop)
 
     def _reserve(self, top: int) -> int:
         return reserve(self._config, self._store.manifest.questions, top=top, seeds=self._seeds)

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+BUDGET = {
+    "search.trials": "trials",
+    "search.questions": "questions",
+    "search.hours": "hours",
+    "search.gpu_hours": "gpu_hours",
+}
+"""What replaces each limit of a config, by dotted key."""
+
+ON_RESUME = BUDGET | {"workers.count": "workers", "workers.ray_address": "ray_address"}
+"""What replaces the values of a config that a study may go on without."""
+
+_KEYS = ON_RESUME | {"search.allow_test_sets": "allow_test_sets"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overrides:
@@ -25,13 +38,5 @@ class Overrides:
 
     def values(self) -> dict[str, Any]:
         """Config values by dotted key."""
-        given = {
-            "search.trials": self.trials,
-            "search.questions": self.questions,
-            "search.hours": self.hours,
-            "search.gpu_hours": self.gpu_hours,
-            "workers.count": self.workers,
-            "workers.ray_address": self.ray_address,
-            "search.allow_test_sets": self.allow_test_sets,
-        }
+        given = {key: getattr(self, name) for key, name in _KEYS.items()}
         return {key: value for key, value in given.items() if value is not None}

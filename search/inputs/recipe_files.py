@@ -16,12 +16,20 @@ def read_recipe(recipe: Path) -> Document:
         InputError: If there is none.
         RecipeError: With everything that is wrong with it.
     """
+    return from_yaml(read_text(recipe, "a recipe file"), name=str(recipe))
+
+
+def read_text(path: Path, wanted: str) -> str:
+    """The text of a file that is to be what is wanted, in words.
+
+    Raises:
+        InputError: If it cannot be read, or is no text.
+    """
     try:
-        text = recipe.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{recipe}: expected a recipe file: {reason}") from error
-    return from_yaml(text, name=str(recipe))
+        raise InputError(f"{path}: expected {wanted}: {reason}") from error
 
 
 def unchanged(document: Document) -> bool:

@@ -30,14 +30,11 @@ def check_free(out: Path, *, force: bool) -> None:
 def write_config(draft: CommentedYaml, out: Path) -> list[Path]:
     """Write a config, and the schema for editors beside it if there is none of another kind."""
     schema = out.parent / SCHEMA_FILE
-    try:
-        write_text(out, text_of(draft))
-        if not schema.exists() or _is_ours(schema):
-            write_text(schema, schema_text())
-            return [out, schema]
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
-    return [out]
+    write_text(out, text_of(draft))
+    if schema.exists() and not _is_ours(schema):
+        return [out]
+    write_text(schema, schema_text())
+    return [out, schema]
 
 
 def schema_text() -> str:
@@ -53,10 +50,7 @@ def write_schema(out: Path) -> None:
     """
     if out.exists() and not _is_ours(out):
         raise InputError(f"{out}: expected no file, or a schema of ours, got something else")
-    try:
-        write_text(out, schema_text())
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    write_text(out, schema_text())
     say_written(console(), [out])
 
 

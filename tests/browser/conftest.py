@@ -22,13 +22,12 @@ from runs.records.manifest import Manifest
 from runs.records.question_split import divide
 from runs.report.figure_images import flags
 from runs.storage.store import Store
-from search.commands.study_commands import config_of
 from search.engine.learning.adam_descent import Descent
 from search.engine.learning.coefficient_learning import starts
 from search.engine.learning.learning_progress import FACT, LearningProgress
 from search.engine.session import Session, objectives, versions
 from search.engine.trials.seed_book import read_book, resolve_book
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.study_summary import make_report
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
@@ -109,7 +108,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(study: Path):
     store = Store.open(str(study))
-    yield make_report(store, config_of(store, Overrides()))
+    yield make_report(store, config_of(store))
     store.close()
 
 

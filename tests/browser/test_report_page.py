@@ -20,8 +20,7 @@ from runs.report.html.page import figures
 from runs.report.report_files import to_html
 from runs.statistics.resampling import Resampling
 from runs.storage.store import Store
-from search.commands.study_commands import config_of, opened
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.study_summary import make_report
 from tests.browser.conftest import make_study
 
@@ -368,8 +367,8 @@ def test_it_prints_in_light_colours_and_comes_back(page) -> None:
 @pytest.mark.slow
 def test_two_thousand_candidates_stay_below_8_megabytes(browser, pages, tmp_path: Path) -> None:
     study = make_study(tmp_path, trials=2000)
-    with opened(Store.open(str(study))) as store:
-        text = to_html(make_report(store, config_of(store, Overrides())))
+    with Store.open(str(study)) as store:
+        text = to_html(make_report(store, config_of(store)))
     assert len(text.encode()) < 8_000_000
     browser.show(pages("large", text))
     assert browser.errors() == []

@@ -13,10 +13,9 @@ from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, SerialPool
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
-from search.commands.study_commands import config_of, opened
 from search.engine.session import Session, manifest_of
 from search.engine.trials.seed_book import read_book
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.monitor import LogMonitor
 from tests.faults.witness import witness
 
@@ -47,11 +46,11 @@ def drive(location: str, log: str, workers: int) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, sys.stdout.fileno())
     optuna.logging.set_verbosity(logging.ERROR)
-    with opened(Store.open(location)) as store:
+    with Store.open(location) as store:
         store.hold()
         pool = _pool(log, workers)
         try:
-            settings = config_of(store, Overrides())
+            settings = config_of(store)
             Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
         finally:
             pool.close()
@@ -67,11 +66,11 @@ held_out: 0.3
 space: {{methods: [linear, ties, slerp]}}
 search: {{trials: {trials}, sampler: random, seed: 1, validate: 2}}
 """
-    with opened(make_study(location, config)) as store:
+    with make_study(location, config) as store:
         store.hold()
         pool = SerialPool(partial(SyntheticEvaluator, replace(SPEC, seconds=0.0)))
         quiet = LogMonitor(Console(quiet=True))
-        Session(store, config_of(store, Overrides()), pool=pool, monitor=quiet).run()
+        Session(store, config_of(store), pool=pool, monitor=quiet).run()
 
 
 def _pool(log: str, workers: int) -> Pool:

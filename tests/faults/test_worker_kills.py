@@ -26,9 +26,8 @@ from evaluators.workers.scheduling import scheduler
 from runs.activity.worker_register import attended
 from runs.records.record import Split
 from runs.storage.store import Store
-from search.commands.study_commands import config_of, opened
 from search.engine.session import Session
-from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.monitor import LogMonitor
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 from tests.faults.checker import Seen, check, lines
@@ -62,7 +61,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def work(location: str, make: EvaluatorFactory, options: dict[str, Any]) -> None:
     """Resume a study as ``search resume`` does, with such workers."""
-    with opened(Store.open(location)) as store:
+    with Store.open(location) as store:
         store.hold()
         pool = RayPool(
             make,
@@ -71,7 +70,7 @@ def work(location: str, make: EvaluatorFactory, options: dict[str, Any]) -> None
             **options,
         )
         try:
-            settings = config_of(store, Overrides())
+            settings = config_of(store)
             Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
         finally:
             pool.close()

@@ -59,14 +59,13 @@ def test_a_model_without_location_writes_nothing(run_records, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_model_card(run_records, run_tasks, golden) -> None:
+def test_model_card(run_records, golden) -> None:
     winner = run_records[4]
     card = model_card(
         winner.recipe,
         LOCATIONS,
         fingerprint="ab12cd34",
-        scores=winner.evaluations,
-        tasks=run_tasks,
+        meta=recipe_meta(winner),
         name="Best of demo",
     )
     golden("runs/model_card.md", without_recipe(card))

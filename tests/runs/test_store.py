@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from evaluators.workers import clock
@@ -141,17 +143,20 @@ def test_where_no_log_can_be_kept_the_run_goes_on_and_says_so(unheld: Store) -> 
     reader.close()
 
 
-MOUNTS = """\
-sysfs /sys sysfs rw 0 0
-/dev/sda1 / ext4 rw 0 0
-server:/home /home nfs4 rw 0 0
-/dev/sdb1 /home/me/disk xfs rw 0 0
-//box/share /mnt/with\\040space cifs rw 0 0
-user@host: /mnt/far fuse.sshfs rw 0 0
-over /mnt/layers fuse.fuse-overlayfs rw 0 0
-/dev/sdc1 /mnt/twice ext4 rw 0 0
-lustre@tcp:/fs /mnt/twice lustre rw 0 0
-"""
+MOUNTS = [
+    SimpleNamespace(mountpoint=mountpoint, fstype=fstype)
+    for mountpoint, fstype in (
+        ("/sys", "sysfs"),
+        ("/", "ext4"),
+        ("/home", "nfs4"),
+        ("/home/me/disk", "xfs"),
+        ("/mnt/with space", "cifs"),
+        ("/mnt/far", "fuse.sshfs"),
+        ("/mnt/layers", "fuse.fuse-overlayfs"),
+        ("/mnt/twice", "ext4"),
+        ("/mnt/twice", "lustre"),
+    )
+]
 
 
 @pytest.mark.parametrize(
@@ -168,17 +173,17 @@ lustre@tcp:/fs /mnt/twice lustre rw 0 0
     ],
 )
 def test_file_systems_are_known_by_the_mounts(
-    tmp_path: Path, path: str, kind: str, network: bool
+    monkeypatch: pytest.MonkeyPatch, path: str, kind: str, network: bool
 ) -> None:
-    table = tmp_path / "mounts"
-    table.write_text(MOUNTS)
-    assert type_of(Path(path), mounts=table) == kind
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: MOUNTS)
+    assert type_of(Path(path)) == kind
     assert shared_over_network(kind) is network
 
 
-def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
+def test_this_machine_has_a_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type_of(tmp_path)
-    assert type_of(tmp_path, mounts=tmp_path / "none") == ""
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [])
+    assert type_of(tmp_path) == ""
 
 
 # Damage, full disks and what cannot be written.

@@ -53,7 +53,7 @@ def test_pauses_take_no_time() -> None:
     found = timeline(part(0, 100), part(10_000, 10_100))
     clock, start = found.clock(), START.timestamp()
     assert clock.total == 200
-    assert clock.resumed == (100,)
+    assert [clock.at(moment) for moment in clock.starts] == [0, 100]
     assert [clock.at(start + x) for x in (-5, 0, 50, 5000, 10_000, 10_050, 99_999)] == [
         0, 0, 50, 100, 100, 150, 200,
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_time_is_that_of_drivers_at_work_where_it_is_known() -> None:
     clock = Timeline.of(parts, sessions=((start, start + 50), (start + 120, start + 150))).clock()
     assert clock.total == 80
     assert [clock.at(start + at) for at in (20, 90, 140)] == [20, 50, 70]
-    assert clock.resumed == (50,)
+    assert [clock.at(moment) for moment in clock.starts] == [0, 50]
     assert Timeline.of(parts).clock().total == 130
 
 

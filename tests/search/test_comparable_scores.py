@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.protocol import Catalogue, Outcome, Question, TaskInfo, TaskScore, least_stderr
+from runs.records.record import Estimate
 from search.samplers.estimation.comparable_scores import ComparableScores
 from search.samplers.estimation.task_answers import IMAGINED
 
@@ -39,6 +40,10 @@ def outcomes(task: str, values: dict[int, float]) -> list[Outcome]:
     return [Outcome(question=f"{task}/{n}", value=value) for n, value in values.items()]
 
 
+def scores_of(answers: ComparableScores) -> dict[int, Estimate]:
+    return {number: found[0] for number, found in answers.table().items()}
+
+
 TABLES = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
@@ -53,7 +58,7 @@ def test_estimates_are_those_of_the_formula(
     answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(rows):
         answers.add(row, outcomes("t", {n: values[row, n] for n in np.flatnonzero(asked[row])}))
-    for row, estimate in answers.estimates().items():
+    for row, estimate in scores_of(answers).items():
         others = [at for at in range(rows) if at != row]
         count, right = asked[others].sum(axis=0), (values * asked)[others].sum(axis=0)
         usual = right.sum() / max(1, count.sum())
@@ -69,7 +74,7 @@ def test_a_full_answer_is_its_own_estimate() -> None:
         0, [*outcomes("a", {0: 1, 1: 0, 2: 1, 3: 1}), *outcomes("b", dict.fromkeys(range(5), 1))]
     )
     answers.add(1, [*outcomes("a", {0: 0.0}), *outcomes("b", {2: 0.0})])
-    assert answers.estimates()[0].value == pytest.approx((0.75 + 2 * 1.0) / 3)
+    assert scores_of(answers)[0].value == pytest.approx((0.75 + 2 * 1.0) / 3)
 
 
 def test_hard_questions_are_no_disadvantage() -> None:
@@ -86,7 +91,7 @@ def test_hard_questions_are_no_disadvantage() -> None:
         answers.add(other, outcomes("t", {n: right(n) for n in rng.permutation(200)[:60].tolist()}))
     answers.add(100, outcomes("t", {n: right(n) for n in range(100)}))
     answers.add(101, outcomes("t", {n: right(n) for n in range(100, 200)}))
-    easy, hard = answers.estimates()[100], answers.estimates()[101]
+    easy, hard = scores_of(answers)[100], scores_of(answers)[101]
     assert abs(easy.value - hard.value) < 4 * easy.stderr
     assert abs(easy.value - 0.5) < 4 * easy.stderr
     assert abs(hard.value - 0.5) < 4 * hard.stderr
@@ -98,7 +103,7 @@ def test_more_answers_make_an_estimate_surer() -> None:
     answers = ComparableScores(known, [question.id for question in known.questions])
     for row, count in enumerate((10, 40, 90)):
         answers.add(row, outcomes("t", {n: float(rng.integers(2)) for n in range(count)}))
-    few, some, many = (answers.estimates()[row].stderr for row in range(3))
+    few, some, many = (scores_of(answers)[row].stderr for row in range(3))
     assert few == pytest.approx(2 * some)
     assert some > many > 0
 
@@ -109,7 +114,7 @@ def test_answers_add_up() -> None:
     once.add(7, outcomes("t", {0: 1, 1: 0, 4: 1}))
     twice.add(7, outcomes("t", {0: 1}))
     twice.add(7, outcomes("t", {1: 0, 4: 1}))
-    assert once.estimates() == twice.estimates()
+    assert scores_of(once) == scores_of(twice)
     assert twice.answered(7) == {"t/0", "t/1", "t/4"}
     assert dict(twice.of(7)["t"]) == {"t/0": 1.0, "t/1": 0.0, "t/4": 1.0}
 
@@ -122,7 +127,7 @@ def test_metrics_of_a_whole_task_and_metrics_to_keep_small() -> None:
         [*outcomes("loss", {0: 2.0, 1: 3.0, 2: 4.0}), *outcomes("f1", {0: math.nan, 1: math.nan})],
         [TaskScore(task="f1", value=0.5, stderr=0.1, n=2)],
     )
-    assert answers.estimates()[0].value == pytest.approx((-3.0 + 2 * 0.5) / 3)
+    assert scores_of(answers)[0].value == pytest.approx((-3.0 + 2 * 0.5) / 3)
     assert dict(answers.of(0)["loss"]) == {"loss/0": 2.0, "loss/1": 3.0, "loss/2": 4.0}
 
 
@@ -130,7 +135,7 @@ def test_a_task_without_answers_leaves_no_estimate() -> None:
     known = catalogue({"a": 2, "b": 2})
     answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(0, outcomes("a", {0: 1.0}))
-    assert answers.estimates() == {}
+    assert scores_of(answers) == {}
     assert 0 in answers
     assert 1 not in answers
 
@@ -146,13 +151,13 @@ def test_what_is_set_apart_counts_for_nothing_until_it_is_let_in() -> None:
     apart.set_apart(3)
     apart.set_apart(1)
     apart.let_in(1)
-    assert apart.estimates() == without.estimates()
+    assert scores_of(apart) == scores_of(without)
     for answers in (apart, all_in):
         answers.add(3, outcomes("t", {0: 1, 1: 1, 5: 1}))
-    assert apart.estimates() == without.estimates() != all_in.estimates()
+    assert scores_of(apart) == scores_of(without) != scores_of(all_in)
     assert apart.answered(3) == {"t/0", "t/1", "t/5"}
     apart.let_in(3)
-    assert apart.estimates() == all_in.estimates()
+    assert scores_of(apart) == scores_of(all_in)
 
 
 @given(rng=TABLES, rows=st.integers(2, 40), columns=st.integers(20, 130))
@@ -186,7 +191,7 @@ def test_all_right_is_no_certainty() -> None:
     answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(5):
         answers.add(row, outcomes("t", dict.fromkeys(range(280), 1.0)))
-    for estimate in answers.estimates().values():
+    for estimate in scores_of(answers).values():
         assert estimate.value == pytest.approx(1.0)
         assert estimate.stderr == pytest.approx(least_stderr(280))
         assert 0.002 < estimate.stderr < 0.003
@@ -204,7 +209,7 @@ def test_all_right_on_few_documents_is_less_certain_still() -> None:
     answers = ComparableScores(known, [question.id for question in known.questions])
     answers.add(0, outcomes("t", dict.fromkeys(range(280), 1.0)))
     answers.add(1, outcomes("t", dict.fromkeys(range(0, 280, 4), 1.0)))
-    for estimate in answers.estimates().values():
+    for estimate in scores_of(answers).values():
         assert estimate.stderr == pytest.approx(least_stderr(70))
 
 
@@ -213,4 +218,4 @@ def test_all_of_a_graded_metric_alike_is_left_as_it_is() -> None:
     answers = ComparableScores(known, [question.id for question in known.questions])
     for row in range(3):
         answers.add(row, outcomes("t", dict.fromkeys(range(20), 0.25)))
-    assert all(estimate.stderr == 0.0 for estimate in answers.estimates().values())
+    assert all(estimate.stderr == 0.0 for estimate in scores_of(answers).values())

@@ -242,7 +242,7 @@ def raced(
         all_at_once=False,
     )  # fmt: skip
     ledger.asked, ledger.promoted = 200_000, 200_000
-    ledger._rotation.resume([], asked=200_000)  # large blocks: there is something to save
+    ledger._schedule.resume([], asked=200_000)  # large blocks: there is something to save
     shares = [(0.2, 0.2), (0.2, 0.5), (0.2, 0.2), leader, other]  # three parents first
     asked = []
     for one, two in shares:

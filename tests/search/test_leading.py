@@ -19,11 +19,11 @@ from runs.ranking.lead import Lead, lead
 from runs.storage.store import Store
 from search.commands import run_command
 from search.commands.run_handle import Run
-from search.commands.study_commands import config_of
 from search.engine import loop
 from search.engine.spending import sessions
 from search.engine.trials.leading import Leading
 from search.inputs.overrides import Overrides
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.callbacks import Finished, Resulted, Started
 from search.monitoring.live.live_view import span
 from search.monitoring.live.study_watcher import Watcher
@@ -55,7 +55,7 @@ class Beside:
 def said(store: Store) -> str:
     """What `search status` says."""
     console = Console(file=(text := io.StringIO()), width=200)
-    show_status(store, config_of(store, Overrides()), console)
+    show_status(store, config_of(store), console)
     return text.getvalue()
 
 

@@ -33,29 +33,32 @@ def shape(tree) -> frozenset | int:
 
 @pytest.mark.parametrize("leaves", range(1, 7))
 def test_every_unordered_tree_comes_once(leaves: int) -> None:
-    choices = product(*map(range, radices(leaves)))
-    trees = [tree_from_digits(digits, leaves=leaves) for digits in choices]
-    assert len(trees) == len({shape(tree) for tree in trees}) == count(leaves)
+    digits = list(product(*map(range, radices(leaves))))
+    trees = [tree_from_digits(each, leaves=leaves) for each in digits]
+    assert len({shape(tree) for tree in trees}) == len(trees) == count(leaves)
+    assert [digits_from_tree(tree) for tree in trees] == digits
 
 
-def drawn_digits(data: st.DataObject, leaves: int) -> list[int]:
-    return [data.draw(st.integers(0, radix - 1)) for radix in radices(leaves)]
+@st.composite
+def digits_of_trees(draw: st.DrawFn) -> tuple[int, ...]:
+    leaves = draw(st.integers(2, MAX_LEAVES))
+    return tuple(draw(st.integers(0, radix - 1)) for radix in radices(leaves))
 
 
-@given(data=st.data(), leaves=st.integers(1, MAX_LEAVES))
-def test_trees_and_digits_are_inverses(data: st.DataObject, leaves: int) -> None:
-    digits = drawn_digits(data, leaves)
+@given(digits=digits_of_trees())
+def test_trees_and_digits_are_inverses(digits: tuple[int, ...]) -> None:
+    leaves = len(digits) + 2
     tree = tree_from_digits(digits, leaves=leaves)
     assert sorted(leaves_of(tree)) == list(range(leaves))
-    assert list(digits_from_tree(tree)) == digits
+    assert digits_from_tree(tree) == digits
 
 
-@given(data=st.data(), leaves=st.integers(2, MAX_LEAVES))
-def test_smallest_leaf_is_on_the_left_and_nodes_are_numbered_once(data, leaves: int) -> None:
-    tree = tree_from_digits(drawn_digits(data, leaves), leaves=leaves)
+@given(digits=digits_of_trees())
+def test_smallest_leaf_is_on_the_left_and_nodes_are_numbered_once(digits: tuple[int, ...]) -> None:
+    tree = tree_from_digits(digits, leaves=len(digits) + 2)
     found = list(joins(tree))
     assert all(min(leaves_of(join.left)) < min(leaves_of(join.right)) for join in found)
-    assert sorted(join.node for join in found) == list(range(1, leaves))
+    assert sorted(join.node for join in found) == list(range(1, len(digits) + 2))
 
 
 def test_digits_name_what_a_leaf_joins() -> None:

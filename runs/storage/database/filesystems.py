@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-MOUNTS = Path("/proc/self/mounts")
+import psutil
 
 NETWORK = frozenset(
     {
@@ -23,27 +22,15 @@ for ``LOCAL_FUSE``.
 LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.bindfs"})
 
 
-def type_of(path: Path, *, mounts: Path = MOUNTS) -> str:
-    """Type of the file system that a path lies on, such as ``ext4``; empty where unknown.
-
-    Args:
-        path: A file or folder; it need not exist.
-        mounts: The kernel's table of mounts.
-    """
-    try:
-        table = mounts.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:  # not Linux
-        return ""
+def type_of(path: Path) -> str:
+    """Type of the file system that a path, which need not exist, lies on; empty where unknown."""
     full = path.resolve()
     found, depth = "", -1
-    for line in table.splitlines():
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        place = Path(_unescaped(fields[1]))
+    for mount in psutil.disk_partitions(all=True):
+        place = Path(mount.mountpoint)
         # Of two mounts on one place the later one is seen.
         if full.is_relative_to(place) and len(place.parts) >= depth:
-            found, depth = fields[2], len(place.parts)
+            found, depth = mount.fstype, len(place.parts)
     return found
 
 
@@ -52,8 +39,3 @@ def shared_over_network(kind: str) -> bool:
     if kind in LOCAL_FUSE:
         return False
     return kind in NETWORK or kind.startswith("fuse.")
-
-
-def _unescaped(field: str) -> str:
-    """A path of the mount table: white space and backslashes stand there as octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

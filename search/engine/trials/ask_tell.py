@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
 from evaluators.workers.pool import Result
-from runs.records.record import LEARNED, Estimate, Part, Split, State, is_baseline
+from runs.records.record import LEARNED, Part, Split, State, is_baseline
 from runs.storage.store import Store
 from search.engine.trials import racing
 from search.engine.trials.candidates import Candidates
@@ -73,8 +73,8 @@ class AskTell:
             trial.number
             for trial in store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         }
-        self._roster = Candidates(store, space, fits=fits, still_open=still_open)
-        self._rotation = QuestionSchedule(
+        self._candidates = Candidates(store, space, fits=fits, still_open=still_open)
+        self._schedule = QuestionSchedule(
             store.manifest.catalogue, store.manifest.questions.search, all_at_once=all_at_once
         )
         self.asked, self.promoted = 0, 0
@@ -82,14 +82,14 @@ class AskTell:
         for number, split, part in store.parts():
             if split is Split.SEARCH and part.state is not State.RUNNING:
                 self._count(number, part, answered)
-        self._rotation.resume(tuple(self._roster.planned.values()), asked=self.asked)
+        self._schedule.resume(tuple(self._candidates.planned.values()), asked=self.asked)
         self._seeds = deque(seeds)
         self._origins = {seed.recipe.key: seed.name for seed in reversed(seeds)}
 
     def _count(self, number: int, part: Part, answered: Counter[int]) -> None:
         """Take note of questions that were asked before, whether they were answered or not."""
         self.asked += part.questions
-        left = max(0, len(self._roster.planned[number]) - answered[number])
+        left = max(0, len(self._candidates.planned[number]) - answered[number])
         self.promoted += max(0, part.questions - left)
         if part.state is State.COMPLETE:
             answered[number] += part.questions
@@ -97,21 +97,17 @@ class AskTell:
     @property
     def taken_up(self) -> int:
         """Number of distinct recipes that were handed out or finished."""
-        return len(self._roster.recipes)
+        return len(self._candidates.recipes)
 
     @property
     def decided(self) -> int:
         """Number of those that came to an end, or were stopped, or failed."""
-        return len(self._roster.failed)
+        return len(self._candidates.failed)
 
     @property
     def block_size(self) -> int:
         """Number of questions that the next new candidate is to be asked."""
-        return self._rotation.size
-
-    def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
-        """What to expect of scored candidates in each objective, by all that is known now."""
-        return self._roster.expected()
+        return self._schedule.size
 
     def recover(self) -> list[Candidate]:
         """Put the books in order after a crash; what was under way comes back, to be asked again.
@@ -120,13 +116,15 @@ class AskTell:
         never became a candidate is drawn from again next, as if nothing had happened.
         """
         by_trial = {
-            trial: number for number, trial in self._roster.trial_of.items() if trial is not None
+            trial: number
+            for number, trial in self._candidates.trial_of.items()
+            if trial is not None
         }
         for trial in self._store.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             candidate = by_trial.get(trial.number, trial.user_attrs.get("candidate"))
             if candidate is None:
                 self._half_asked.append(trial)
-            elif candidate in self._roster.failed:
+            elif candidate in self._candidates.failed:
                 self._tell(trial.number, candidate)
             elif by_trial.get(trial.number) is None:
                 self._followers.setdefault(candidate, []).append(trial.number)
@@ -142,7 +140,7 @@ class AskTell:
         Returns:
             ``None`` when the space holds no new recipe.
         """
-        self._roster.look_again()
+        self._candidates.look_again()
         promoted = self._promote()
         if promoted is not None:
             return promoted
@@ -158,7 +156,7 @@ class AskTell:
                     self._enqueue(seed.params)
                 trial = self._next_trial()
             recipe = draw(self._space, trial, flat=self._sampler.flat)
-            known = self._roster.find(recipe)
+            known = self._candidates.find(recipe)
             if known is None:
                 return self._take_up(recipe, trial=trial.number)
             self._repeat(trial, known)
@@ -166,12 +164,12 @@ class AskTell:
 
     def _promote(self) -> Candidate | None:
         """The leader with further questions, while it has any and others had their share."""
-        if not self._rotation.grows or self.promoted >= PROMOTED_SHARE * self.asked:
+        if not self._schedule.grows or self.promoted >= PROMOTED_SHARE * self.asked:
             return None
-        leader = self._roster.leader()
+        leader = self._candidates.leader()
         if leader is None or leader in self._under_way:
             return None
-        questions = self._rotation.more(self._roster.answered(leader))
+        questions = self._schedule.more(self._candidates.answered(leader))
         if not questions:
             return None
         self.promoted += self._beyond(leader, questions)
@@ -182,12 +180,12 @@ class AskTell:
 
         Counted from what is in the study alone, so that a resumed run comes to the same.
         """
-        left = len(self._roster.planned[number]) - len(self._roster.answered(number))
+        left = len(self._candidates.planned[number]) - len(self._candidates.answered(number))
         return len(questions) - min(max(0, left), len(questions))
 
     def complete(self, number: int) -> Candidate | None:
         """A known candidate with the search questions it has not answered; ``None`` without any."""
-        questions = self._rotation.rest(self._roster.answered(number))
+        questions = self._schedule.rest(self._candidates.answered(number))
         return self._continue(number, questions) if questions else None
 
     def validate(self, number: int) -> Candidate:
@@ -198,9 +196,9 @@ class AskTell:
 
     def may_continue(self, candidate: Candidate) -> bool:
         """Whether more of a candidate's block may be asked once these questions are answered."""
-        if not self._races or candidate.id in self._roster.failed:
+        if not self._races or candidate.id in self._candidates.failed:
             return False
-        planned = self._roster.planned[candidate.id]
+        planned = self._candidates.planned[candidate.id]
         return bool(planned) and planned[-1] not in candidate.questions
 
     def add_seeds(self, seeds: Sequence[Seed]) -> None:
@@ -214,7 +212,7 @@ class AskTell:
     def _next_seed(self) -> Seed | None:
         while self._seeds:
             seed = self._seeds.popleft()
-            if self._roster.find(seed.recipe) is None:
+            if self._candidates.find(seed.recipe) is None:
                 return seed
         return None
 
@@ -243,18 +241,18 @@ class AskTell:
         """Let the sampler know what is known by now; others go by what the study was told."""
         if not weighs_scores(self._sampler.name):
             return
-        self._sampler.learn(self._roster.estimates_by_trial(), self._roster.limits())
+        self._sampler.learn(self._candidates.estimates_by_trial(), self._candidates.limits())
 
     def _take_up(self, recipe: Recipe, *, trial: int | None) -> Candidate:
         origin = self._origins.get(recipe.key, self._sampler.origin)
         # A learned recipe has too many coefficients for others to tell of it: on one block alone
         # its score would stay in doubt.
-        planned = self._rotation.block(whole=origin.startswith(LEARNED))
+        planned = self._schedule.block(whole=origin.startswith(LEARNED))
         questions = self._step(planned, 0)
         number = self._store.add(
             recipe, origin=origin, trial=trial, planned=planned, questions=questions
         )
-        self._roster.add(number, recipe, trial=trial, planned=planned, origin=origin)
+        self._candidates.add(number, recipe, trial=trial, planned=planned, origin=origin)
         self._fingerprints[number] = ""
         return self._ask(number, Split.SEARCH, questions)
 
@@ -265,12 +263,12 @@ class AskTell:
     @property
     def _races(self) -> bool:
         """Whether there is one leader to compare with; nobody on a front leads the others."""
-        return self._rotation.grows and not self._roster.pareto
+        return self._schedule.grows and not self._candidates.pareto
 
     def _repeat(self, trial: optuna.Trial, known: int) -> None:
         """Give a trial whose recipe is known the result there is, or is going to be."""
         trial.set_user_attr("candidate", known)
-        if known in self._roster.failed:
+        if known in self._candidates.failed:
             self._tell(trial.number, known)
         else:
             self._followers.setdefault(known, []).append(trial.number)
@@ -283,8 +281,10 @@ class AskTell:
         self._under_way[number] = split
         if split is Split.SEARCH:
             self.asked += len(questions)
-            self._rotation.count(len(questions))
-        return Candidate(id=number, recipe=self._roster.recipes[number], questions=tuple(questions))
+            self._schedule.count(len(questions))
+        return Candidate(
+            id=number, recipe=self._candidates.recipes[number], questions=tuple(questions)
+        )
 
     def finish(self, result: Result, begun: Collection[int] = ()) -> Candidate | None:
         """Record a result, first in our tables, then in the Optuna study.
@@ -302,7 +302,7 @@ class AskTell:
         if split is Split.HELD_OUT:  # never shown to the sampler
             self._store.finish(number, split, outcome, worker=result.worker, span=span, begun=begun)
             return None
-        self._roster.take(number, outcome)
+        self._candidates.take(number, outcome)
         further = self._further(number, outcome)
         self._store.finish(
             number, split, outcome, worker=result.worker, further=further, span=span, begun=begun
@@ -332,33 +332,33 @@ class AskTell:
 
     def _further(self, number: int, outcome: Score | Failure) -> tuple[str, ...]:
         """What is left of a candidate's block, unless it failed or is clearly behind."""
-        planned = self._roster.planned[number]
-        answered = self._roster.answered(number) if isinstance(outcome, Score) else frozenset()
+        planned = self._candidates.planned[number]
+        answered = self._candidates.answered(number) if isinstance(outcome, Score) else frozenset()
         done = sum(name in answered for name in planned)
-        if number in self._roster.failed or not self._races or not 0 < done < len(planned):
+        if number in self._candidates.failed or not self._races or not 0 < done < len(planned):
             return ()
-        if self._roster.behind(number, size=len(planned)):
+        if self._candidates.behind(number, size=len(planned)):
             return ()
         return self._step(planned, done)
 
     def _decide(self, number: int, outcome: Score | Failure) -> None:
         """Close the books on a candidate's first block, or note what further questions gave."""
-        first = self._roster.decide(number, outcome)
-        if self._rotation.grows:
-            self._roster.fit_if_due()
+        first = self._candidates.decide(number, outcome)
+        if self._schedule.grows:
+            self._candidates.fit_if_due()
         if not first:
             return
         trials = self._followers.pop(number, [])
-        own = self._roster.trial_of[number]
+        own = self._candidates.trial_of[number]
         for trial in trials if own is None else [own, *trials]:
             self._tell(trial, number)
 
     def _tell(self, trial: int, number: int) -> None:
         """Tell the Optuna study what came of a candidate."""
-        values = self._roster.values(number)
+        values = self._candidates.values(number)
         if values:
             if self._sampler.constrained:
-                self._constrain(trial, self._roster.below(number))
+                self._constrain(trial, self._candidates.below(number))
             self._store.study.tell(trial, values)
         else:
             self._store.study.tell(trial, state=TrialState.FAIL)

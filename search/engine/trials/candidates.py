@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from evaluators.protocol import Failure, Score, TaskInfo
 from runs.ranking.floors import floored, is_moving, limits, shortfalls
 from runs.ranking.pareto_front import front
 from runs.records.pooled_evaluations import NOT_ITS_OWN
-from runs.records.record import PARAMETERS, PARENT, SCORE, Estimate, Record, Split, State
+from runs.records.record import PARAMETERS, PARENT, SCORE, Record, Split, State
 from runs.statistics.comparisons import Outcomes
 from runs.storage.store import Store
 from search.engine.trials import racing
@@ -75,9 +76,6 @@ class Candidates:
         count = len(self._names) + len(self._floors)
         self._fits = fits if fits is not None else [Fits(groups) for _ in range(count)]
         self._posterior = Posterior(space, fits=self._fits)
-        self._expected: Mapping[int, tuple[Estimate, ...]] | None = None
-        self._means: Mapping[int, tuple[float, ...]] | None = None
-        self._estimates: Estimates | None = None
         self._place: dict[int, int] = {}  # in the order they were decided
         self._leader: int | None = None
         self._leader_known = False
@@ -166,7 +164,9 @@ class Candidates:
         return new
 
     def _forget(self) -> None:
-        self._expected = self._means = self._estimates = None
+        """Have everything that rests on answers computed again: there are others now."""
+        for name in ("estimates", "_ahead"):
+            self.__dict__.pop(name, None)
 
     def look_again(self) -> None:
         """Have the leader looked for anew, by what is known now."""
@@ -179,36 +179,24 @@ class Candidates:
             for number, failed in self.failed.items()
         )
         if any(fits.due(scored) for fits in self._fits):
-            self._ahead()
+            self._ahead  # noqa: B018 - fits on the way
 
-    def expected(self) -> Mapping[int, tuple[Estimate, ...]]:
-        """What to expect of scored candidates in each objective, by all that is known now."""
-        if self._expected is None:
-            estimates = self.estimates()
-            self._expected = self._posterior.of(self._inside(estimates), estimates)
-        return self._expected
-
+    @cached_property
     def _ahead(self) -> Mapping[int, tuple[float, ...]]:
-        """The means of ``expected``, of those who may be the best; floors come last."""
-        if self._means is None:
-            estimates = self.estimates()
-            self._means = self._posterior.means(self._inside(estimates), estimates)
-        return self._means
+        """What to expect of those who may be the best in each objective; floors come last."""
+        inside = {n: self.recipes[n] for n in self.estimates if self.trial_of[n] is not None}
+        return self._posterior.means(inside, self.estimates)
 
-    def _inside(self, estimates: Iterable[int]) -> dict[int, Recipe]:
-        return {n: self.recipes[n] for n in estimates if self.trial_of[n] is not None}
-
+    @cached_property
     def estimates(self) -> Estimates:
         """Every objective's score of the candidates that did not fail, in the order they ended.
 
         After the objectives come the tasks with floors. The order is that of the sampler's history
         too: both then need the same process.
         """
-        if self._estimates is None:
-            rows = self._answers.table().rows
-            fine = [(self._place[n], row) for n, row in rows.items() if self.failed.get(n) is False]
-            self._estimates = self._known(np.array([row for _, row in sorted(fine)], dtype=np.intp))
-        return self._estimates
+        rows = self._answers.table().rows
+        fine = [(self._place[n], row) for n, row in rows.items() if self.failed.get(n) is False]
+        return self._known(np.array([row for _, row in sorted(fine)], dtype=np.intp))
 
     def _known(self, rows: NDArray[np.bool_ | np.intp]) -> Estimates:
         """Every objective's score of some rows of the answers, of which all of them are known."""
@@ -219,7 +207,7 @@ class Candidates:
 
     def estimates_by_trial(self) -> Estimates:
         """The same by trial, of those that have one."""
-        table = self.estimates()
+        table = self.estimates
         trials = [self.trial_of[number] for number in table]
         inside = np.array([trial is not None for trial in trials], dtype=bool)
         numbers = np.array([trial for trial in trials if trial is not None], dtype=np.int64)
@@ -241,8 +229,8 @@ class Candidates:
         """The floors, as ``floors.limits`` gives them, by what is expected of the parents."""
         if not self._floors:
             return np.zeros(0)
-        known = dict(self._ahead())
-        table, count = self.estimates(), len(self._names)
+        known = dict(self._ahead)
+        table, count = self.estimates, len(self._names)
         missing = [n for n in self._parents if n not in known and n in table.rows]
         known |= {n: tuple(table.value[table.rows[n]].tolist()) for n in missing}
         return limits(self._floors, [known[n][count:] for n in self._parents if n in known])
@@ -272,7 +260,7 @@ class Candidates:
         was last looked for; see ``look_again``.
         """
         if not self._leader_known:
-            means = self._ahead()
+            means = self._ahead
             short = self._short(means)
             least = min(short.values(), default=0.0)
             self._keeps = least == 0.0
@@ -285,7 +273,7 @@ class Candidates:
 
     def _rivals(self, leader: int) -> int:
         """How many candidates the leader may be no better than, itself included."""
-        table = self.estimates()
+        table = self.estimates
         values, errors = table.value[:, 0], table.stderr[:, 0]
         at = table.rows[leader]
         reach = racing.REACH * np.hypot(errors, errors[at])
@@ -333,7 +321,7 @@ class Candidates:
 
     def _least(self, own: Outcomes) -> Iterator[tuple[TaskInfo, Mapping[str, float]]]:
         """Every floor as the worst answers that keep it, to the questions of a candidate."""
-        table = self.estimates()
+        table = self.estimates
         parents = [number for number in self._parents if number in table.rows]
         for at, task in enumerate(self._floors, start=len(self._names)):
             if task.floor is not None and task.floor.value is not None:

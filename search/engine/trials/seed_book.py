@@ -14,9 +14,9 @@ from runs.ranking.leaderboard import ranked
 from runs.records.record import BASE, OWN, is_baseline
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
+from search.inputs.recipe_files import read_recipe
 from search.samplers.estimation.posterior import judged
 from spaces.errors import UserError
-from spaces.mergekit import from_yaml
 from spaces.paths import is_folder
 from spaces.recipes.recipe import Merge, Model, Recipe, RecipeError, Source
 from spaces.sampling.seed_recipes import Seed, base_alone, seeds
@@ -160,12 +160,7 @@ def _files(entry: str) -> list[tuple[Path, int]]:
 
 
 def _written(path: Path, notes: list[str]) -> Written:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path}: expected a recipe file: {reason}") from error
-    document = from_yaml(text, name=str(path))
+    document = read_recipe(path)
     notes += [f"seed {line}" for line in document.ignored]
     return Written(
         name=_name(path), recipe=document.recipe, locations=document.locations,
@@ -175,12 +170,9 @@ def _written(path: Path, notes: list[str]) -> Written:
 
 def _best(path: Path, top: int) -> Iterator[Written]:
     """The best of a study but for its baselines: every run has those of its own."""
-    store = Store.open(str(path))
-    try:
+    with Store.open(str(path)) as store:
         chosen = [record for record in ranked(judged(store)) if not record.is_baseline][:top]
         manifest = store.manifest
-    finally:
-        store.close()
     if not chosen:
         raise InputError(f"{path}: expected a study with a scored recipe, got one without")
     locations = RunConfig.from_text(manifest.config, name=str(path)).locations

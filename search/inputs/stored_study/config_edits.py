@@ -14,19 +14,10 @@ from runs.config.run_config import ConfigError, RunConfig, load_config
 from runs.config.yaml_document import shown
 from runs.storage.store import Store
 from search.inputs.given_config import GivenConfig
+from search.inputs.overrides import ON_RESUME
 
 FACT = "config file"
 """Where a study keeps the config file that it was made from."""
-
-_OPTIONS = {
-    "search.trials": "--trials",
-    "search.questions": "--questions",
-    "search.hours": "--hours",
-    "search.gpu_hours": "--gpu-hours",
-    "workers.count": "--workers",
-    "workers.ray_address": "--ray-address",
-}
-"""What ``search resume`` takes in place of a key of the config."""
 
 
 def note_file(store: Store, given: GivenConfig) -> None:
@@ -65,7 +56,7 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
         return ()
     lines = [_difference(key, now.get(key), counts.get(key)) for key in keys]
     head = f"{file} was edited since the study was made; the study's own values count:"
-    fixed = [key for key in keys if key not in _OPTIONS]
+    fixed = [key for key in keys if key not in ON_RESUME]
     advice = (
         "To search with the file as it is now, start a new run, with what this one found among "
         f"its seeds: search.seeds: [defaults, {store.name}]"
@@ -74,7 +65,7 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
 
 
 def _difference(key: str, now: Any, counts: Any) -> str:
-    option = f"; {_OPTIONS[key]} changes it" if key in _OPTIONS else ""
+    option = f"; --{ON_RESUME[key].replace('_', '-')} changes it" if key in ON_RESUME else ""
     return f"  {key}: {shown(counts)} counts, the file says {shown(now)}{option}"
 
 

@@ -7,12 +7,10 @@ from typing import Any
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
 from search.inputs.moved_locations import KEYS, moved_values
-from search.inputs.overrides import Overrides
-
-_BUDGET = ("search.trials", "search.questions", "search.hours", "search.gpu_hours")
+from search.inputs.overrides import BUDGET, Overrides
 
 
-def config_of(store: Store, overrides: Overrides) -> RunConfig:
+def config_of(store: Store, overrides: Overrides = Overrides()) -> RunConfig:  # noqa: B008
     """The config of a study as it is to be used.
 
     With the budget and the places that it was given since, and what the command line says.
@@ -29,7 +27,7 @@ def kept_budget(store: Store) -> dict[str, int | float]:
 
 def new_budget(store: Store, overrides: Overrides) -> dict[str, int | float]:
     """The budget that is kept with a study from now on, by dotted key."""
-    given = {key: value for key, value in overrides.values().items() if key in _BUDGET}
+    given = {key: value for key, value in overrides.values().items() if key in BUDGET}
     return {**kept_budget(store), **given}
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 SEQUENTIAL = ((247, 251, 255), (107, 174, 214), (8, 48, 107))
 """From little to much: light to dark blue."""
 
@@ -97,12 +99,10 @@ def _shade(
 ) -> tuple[int, int, int] | None:
     if math.isnan(value):
         return None
-    place = min(1.0, max(0.0, (value - low) / (high - low or 1.0))) * (len(scale) - 1)
-    at = min(int(place), len(scale) - 2)
-    share = place - at
+    stops = np.linspace(0.0, 1.0, len(scale))
+    place = (value - low) / (high - low or 1.0)
     red, green, blue = (
-        round(one + share * (other - one))
-        for one, other in zip(scale[at], scale[at + 1], strict=True)
+        round(float(np.interp(place, stops, ends))) for ends in zip(*scale, strict=True)
     )
     return red, green, blue
 

@@ -72,8 +72,7 @@ class ComparableScores:
         ).reshape(-1, 2)
         self._row: dict[int, int] = {}
         self._apart: set[int] = set()
-        self._found: Estimates | None = None
-        self._found_lengths: Estimates | None = None
+        self._known: dict[str, Estimates] = {}  # what was estimated since the last answer
 
     @classmethod
     def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> ComparableScores:
@@ -120,7 +119,7 @@ class ComparableScores:
                 self._lengths[name].grow(row + 1)
                 self._lengths[name].put(row, places[here, 1], lengths[here])
         if candidate not in self._apart:
-            self._found = self._found_lengths = None
+            self._known.clear()
 
     def _take_scores(self, candidate: int, scores: Iterable[TaskScore]) -> None:
         for score in scores:
@@ -129,19 +128,19 @@ class ComparableScores:
                 value = _oriented(task.info, score.value)
                 task.whole[self._row[candidate]] = Estimate(value=value, stderr=score.doubt)
                 if candidate not in self._apart:
-                    self._found = None
+                    self._known.clear()
 
     def set_apart(self, candidate: int) -> None:
         """What a candidate answers is kept, but counts for nothing until it is let in."""
         self._apart.add(candidate)
         if candidate in self._row:
-            self._found = self._found_lengths = None
+            self._known.clear()
 
     def let_in(self, candidate: int) -> None:
         """What a candidate answers counts from now on."""
         if candidate in self._apart:
             self._apart.remove(candidate)
-            self._found = self._found_lengths = None
+            self._known.clear()
 
     @property
     def tasks(self) -> tuple[TaskInfo, ...]:
@@ -176,24 +175,20 @@ class ComparableScores:
             for name, task in self._tasks.items()
         }
 
-    def estimates(self) -> Mapping[int, Estimate]:
-        """The estimate of every candidate that answered something of every task."""
-        return self.table().column(0)
-
     def table(self) -> Estimates:
-        """The same candidates' estimates of the score, and of each task in ``tasks``."""
-        if self._found is None:
-            self._found = self._estimate()
-        return self._found
+        """Of candidates that answered something of every task: the score, then each task's."""
+        if "scores" not in self._known:
+            self._known["scores"] = self._estimate()
+        return self._known["scores"]
 
     def lengths(self) -> Estimates:
         """Mean characters of a written answer, made comparable like the scores, with a minus sign.
 
         Of those candidates that wrote something in every task where answers are written.
         """
-        if self._found_lengths is None:
-            self._found_lengths = self._estimate_lengths()
-        return self._found_lengths
+        if "lengths" not in self._known:
+            self._known["lengths"] = self._estimate_lengths()
+        return self._known["lengths"]
 
     def _estimate(self) -> Estimates:
         counting, weights = self._counting(), np.array([info.weight for info in self.tasks])

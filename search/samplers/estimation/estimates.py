@@ -59,10 +59,6 @@ class Estimates(Mapping[int, tuple[Estimate, ...]]):
         value[known], stderr[known] = self.value[rows[known], 0], self.stderr[rows[known], 0]
         return value, stderr
 
-    def column(self, at: int) -> Mapping[int, Estimate]:
-        """The estimates of one quantity."""
-        return _Column(self, at)
-
     @cached_property
     def rows(self) -> dict[int, int]:
         """The row of each number."""
@@ -84,22 +80,3 @@ class Estimates(Mapping[int, tuple[Estimate, ...]]):
 
     def __contains__(self, number: object) -> bool:
         return number in self.rows
-
-
-class _Column(Mapping[int, Estimate]):
-    """One quantity of a table."""
-
-    def __init__(self, table: Estimates, at: int) -> None:
-        self._table, self._at = table, at
-
-    def __getitem__(self, number: int) -> Estimate:
-        return self._table.estimate(number, self._at)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __contains__(self, number: object) -> bool:
-        return number in self._table
