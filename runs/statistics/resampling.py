@@ -132,7 +132,7 @@ class Sample:
         return -float(low), float(high)
 
     def _studentised(self, confidence: float) -> tuple[float, float]:
-        """The same of the other strata."""
+        """Distances from the mean of the graded strata to the lower end and to the upper one."""
         at = [at for at, stratum in enumerate(self._strata) if not stratum.smooth]
         strata = [self._strata[i] for i in at]
         variances = [stratum.variance for stratum in strata]

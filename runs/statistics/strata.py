@@ -53,7 +53,7 @@ class Stratum:
 
     @property
     def least_variance(self) -> float:
-        """The same, and what is imagined where no spread was seen: agreement is no certainty."""
+        """The variance of the mean; from what is imagined where no spread was seen."""
         return self.variance or self._scale * self._second_moment
 
     @property

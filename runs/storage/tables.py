@@ -97,7 +97,7 @@ def null_if_nan(value: float) -> float | None:
 
 
 def nan_if_null(value: float | None) -> float:
-    """Back again."""
+    """The number that SQL holds as ``null_if_nan`` gave it."""
     return math.nan if value is None else value
 
 

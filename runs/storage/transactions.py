@@ -178,12 +178,6 @@ class Transactions:
             yield connection
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        """A connection to read by; what cannot be read is said to be damaged."""
-        with self._deciphering(), self._connected() as connection:
-            yield connection
-
-    @contextmanager
     def _deciphering(self) -> Iterator[None]:
         """What is not as we write it is said to be damaged."""
         try:
@@ -206,7 +200,7 @@ class Transactions:
         """What some work reads; a server that went away is waited for, if anybody does."""
 
         def attempt() -> T:
-            with self._reading() as connection:
+            with self._deciphering(), self._connected() as connection:
                 return work(connection)
 
         if self._snapshot is not None:  # which a lost connection ends

@@ -52,7 +52,7 @@ class Watch:
         return due
 
     def save(self) -> None:
-        """Do so now."""
+        """Save the time used."""
         self._saved = time.monotonic()
         seconds = self.seconds
         session = [self._began, self._began + seconds - self._before]

@@ -48,7 +48,7 @@ class ModelFacts:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> ModelFacts:
-        """Those of a model that was opened; no weight is read but where the head is in doubt."""
+        """The facts of an opened model; no weight is read but where the head is in doubt."""
         infos = checkpoint.tensors.values()
         dtypes = Counter[str]()
         for info in infos:

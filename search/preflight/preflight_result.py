@@ -73,7 +73,7 @@ class SpaceSize:
 
     @classmethod
     def of(cls, space: Space, *, seeds: int) -> SpaceSize:
-        """That of a space."""
+        """How much there is to search in a space."""
         domains = parameters(space).values()
         words = sum(isinstance(domain, Choices) for domain in domains)
         return cls(

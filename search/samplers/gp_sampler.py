@@ -85,7 +85,7 @@ BELOW = 0.1
 """How far the reference point lies below the worst of the front, in units of the front's extent."""
 
 DOUBT = 0.1
-"""Its variance, as a share of that of the scores: a failure by chance is soon outvoted."""
+"""Variance of a failed recipe's score, as a share of all scores': chance is soon outvoted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

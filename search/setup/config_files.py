@@ -43,7 +43,7 @@ def schema_text() -> str:
 
 
 def write_schema(out: Path) -> None:
-    """Write it to a file of its own, or over an older one.
+    """Write the JSON Schema of a config to a new file, or over an older one.
 
     Raises:
         InputError: If there is something else.

@@ -37,7 +37,7 @@ class ConfigRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedRequest:
-    """The same with names: every model has one, and so has every task.
+    """A request in which every model and every task has a name.
 
     Attributes:
         wanted: As the user said it.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
-from spaces.recipes.recipe import ByFilter, Merge, Model, Parameter, Recipe, Source, merges, resolve
+from spaces.recipes.recipe import Merge, Model, Parameter, Recipe, Source, filters, resolve
 
 SMALLEST_TOTAL = 1e-8
 """Sums of weights below this are not divided by."""
@@ -48,7 +48,7 @@ def contributions(recipe: Recipe, layers: int) -> tuple[Contribution, ...]:
     """
     places = list(_places(recipe.root, layers))
     found = []
-    for tensors in (*_filters(recipe), ""):
+    for tensors in (*filters(recipe.root), ""):
         mixes = [_mix(node, tensors, layer, position) for node, layer, position in places]
         for model in recipe.models:
             shares = tuple(mix.get(model, 0.0) for mix in mixes)
@@ -56,20 +56,6 @@ def contributions(recipe: Recipe, layers: int) -> tuple[Contribution, ...]:
                 found.append(Contribution(model=model, tensors=tensors, shares=shares))
     order = {model: at for at, model in enumerate(recipe.models)}
     return tuple(sorted(found, key=lambda item: order[item.model]))
-
-
-def _filters(recipe: Recipe) -> tuple[str, ...]:
-    """Every filter in a recipe, in the order of their first use."""
-    found: dict[str, None] = {}
-    for merge in merges(recipe.root):
-        for group in merge.groups():
-            tables = [merge.parameters, *(part.parameters for part in merge.slices)]
-            for table in (*tables, *(source.parameters for source in group)):
-                for _, value in table:
-                    if isinstance(value, ByFilter):
-                        names = (case.filter for case in value.cases)
-                        found |= dict.fromkeys(name for name in names if name not in (None, "*"))
-    return tuple(name for name in found if name is not None)
 
 
 def _places(root: Merge, layers: int) -> Iterator[tuple[_Inputs, int, float]]:
@@ -116,7 +102,7 @@ def _mix(inputs: _Inputs, tensors: str, layer: int, position: float) -> Shares:
 
 
 def _below(node: Model | Merge, tensors: str, layer: int, position: float) -> Mapping[str, float]:
-    """The same of an input; one that stacks layers itself is looked at by its own layers."""
+    """What every model brings in to one layer of an input, which may stack layers itself."""
     if isinstance(node, Model):
         return {node.name: 1.0}
     if not node.slices:

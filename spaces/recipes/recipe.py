@@ -52,6 +52,7 @@ __all__ = [
     "Slice",
     "Source",
     "check_name",
+    "filters",
     "merges",
     "parameters",
     "parameters_from_json",
@@ -396,6 +397,19 @@ def merges(node: Model | Merge) -> Iterator[Merge]:
                 yield at
 
     yield from walk(node)
+
+
+def filters(root: Merge) -> tuple[str, ...]:
+    """Every filter in a merge tree but those for all tensors, in the order of their first use."""
+    found: dict[str, None] = {}
+    for merge in merges(root):
+        tables = [merge.parameters, *(part.parameters for part in merge.slices)]
+        tables += [source.parameters for group in merge.groups() for source in group]
+        for _, value in (item for table in tables for item in table):
+            if isinstance(value, ByFilter):
+                names = (case.filter for case in value.cases)
+                found |= dict.fromkeys(name for name in names if name is not None and name != "*")
+    return tuple(found)
 
 
 def _title(root: Merge) -> str:

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from spaces.catalogue.method_catalogue import METHODS, Scope
 from spaces.catalogue.shared_parameters import INT8_MASK
-from spaces.recipes.recipe import ByFilter, Merge, Model, Parameters, Recipe, Source
+from spaces.recipes.recipe import Merge, Model, Recipe, Source, filters
 from spaces.sampling.distributions import Fixed, NotInSpace
 from spaces.sampling.draw import draw
 from spaces.sampling.inverse_draw import SUMS, number_of, values_of, whole
@@ -57,7 +57,7 @@ def fit(recipe: Recipe, space: Space) -> Recipe:
 
 def _cells(root: Merge, space: Space) -> Iterator[tuple[str, float]]:
     """Stand-ins for all tensors: every combination of filters, outside and in every layer."""
-    found = list(dict.fromkeys((*space.filters, *_filters(root))))
+    found = list(dict.fromkeys((*space.filters, *filters(root))))
     if len(found) > MOST_FILTERS:
         raise NotInSpace(f"filters: expected at most {MOST_FILTERS}, got {len(found)}")
     last = space.layers - 1
@@ -65,20 +65,6 @@ def _cells(root: Merge, space: Space) -> Iterator[tuple[str, float]]:
     for count in range(len(found) + 1):
         for names in combinations(found, count):
             yield from (("\n".join(names), position) for position in depths_)
-
-
-def _filters(node: Model | Merge) -> Iterator[str]:
-    if isinstance(node, Model):
-        return
-    tables: list[Parameters] = [node.parameters, *(part.parameters for part in node.slices)]
-    for group in node.groups():
-        for source in group:
-            tables.append(source.parameters)
-            yield from _filters(source.of)
-    for table in tables:
-        for _, value in table:
-            if isinstance(value, ByFilter):
-                yield from (case.filter for case in value.cases if case.filter is not None)
 
 
 _Cells = Sequence[tuple[str, float]]

@@ -65,6 +65,6 @@ def plain(text: str, most: int) -> str:
 
 
 def plain_line(text: str, most: int) -> str:
-    """The same on one line; where there are several, semicolons are between them."""
+    """One line that every database and terminal takes; several become one, with semicolons."""
     lines = (line.strip() for line in fitted(text, most).splitlines())
     return plain("; ".join(line for line in lines if line), most)

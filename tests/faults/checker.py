@@ -172,7 +172,7 @@ def check(
 
 def _evaluations(store: Store) -> list[int]:
     """Number of parts by evaluation row."""
-    with store._reading() as connection:
+    with store._connected() as connection:
         rows = connection.exec_driver_sql("SELECT attempts FROM merge_search_evaluation")
         return [int(row[0]) for row in rows]
 

@@ -206,7 +206,7 @@ class Candidates:
         return found.only(np.asarray(np.isfinite(found.value).all(axis=1)))
 
     def estimates_by_trial(self) -> Estimates:
-        """The same by trial, of those that have one."""
+        """The scores of ``estimates`` by trial, of the candidates that have one."""
         table = self.estimates
         trials = [self.trial_of[number] for number in table]
         inside = np.array([trial is not None for trial in trials], dtype=bool)

@@ -29,7 +29,7 @@ def page(found: Preflight) -> str:
 
 
 def fragment(found: Preflight) -> str:
-    """Its content alone, for a notebook."""
+    """The content of the page alone, for a notebook."""
     return _render(found, "preflight_body.html.j2")
 
 

@@ -222,7 +222,7 @@ class ComparableScores:
         return np.array([candidate not in self._apart for candidate in self._row], dtype=bool)
 
     def _of_rows(self, counting: NDArray[np.bool_], values: Array, stderrs: Array) -> Estimates:
-        """Those of candidates of whom the first quantity is known, ``(quantities, rows)``."""
+        """Estimates, ``(quantities, rows)``, of candidates of whom the first quantity is known."""
         numbers = np.fromiter(self._row, dtype=np.int64, count=len(self._row))[counting]
         return Estimates(numbers, values.T, stderrs.T).only(np.isfinite(values[0]))
 

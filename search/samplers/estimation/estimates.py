@@ -48,7 +48,7 @@ class Estimates(Mapping[int, tuple[Estimate, ...]]):
         return cls(np.empty(0, dtype=np.int64), nothing, nothing)
 
     def only(self, keep: NDArray[np.bool_ | np.intp]) -> Estimates:
-        """Those of some rows, by a mask or their numbers."""
+        """The estimates of some rows, by a mask or their numbers."""
         return Estimates(self.numbers[keep], self.value[keep], self.stderr[keep])
 
     def aligned(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:

@@ -80,7 +80,7 @@ class Hyper:
 
     @classmethod
     def median(cls, groups: Sequence[Group]) -> Hyper:
-        """Those in the middle of their priors."""
+        """The hyper-parameters in the middle of their priors."""
         return cls(np.log([*(LENGTHS[group.name] for group in groups), SIGNAL, NOISE]))
 
     @property
@@ -359,7 +359,7 @@ def representative(values: Array, most: int) -> NDArray[np.intp]:
 
 
 def best_first(values: Array, keep: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of the kept points first that are the best in any objective.
+    """The kept points, those first that are the best in any objective.
 
     They say most about options, many of which are near them. Who asks for the same points in
     another order would need another factor.
