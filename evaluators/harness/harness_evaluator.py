@@ -17,6 +17,8 @@ from evaluators.harness.answers.answer_gradients import AnswerTokens, answers_of
 from evaluators.harness.answers.answer_losses import losses, right_answer
 from evaluators.harness.answers.prompts import requests_of
 from evaluators.harness.answers.requests import longest, mark, respond
+from evaluators.harness.engines.continuous_engine import ContinuousEngine
+from evaluators.harness.engines.engine_choice import CONTINUOUS, engine_problems
 from evaluators.harness.lm_eval_adapter import LanguageModel, catalogue_of, isolated, load_tasks
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import (
@@ -62,8 +64,11 @@ class HarnessEvaluator:
     def __init__(self, spec: HarnessSpec) -> None:
         self._spec = spec
         problems: list[str] = []
+        self._engine = ContinuousEngine() if spec.engine == CONTINUOUS else None
         try:
             models = Models.open(spec)
+            configs = {name: one.config for name, one in models.checkpoints.items()}
+            problems += engine_problems(spec.engine, configs, max_length=spec.max_length)
         except EvaluatorError as error:
             problems += error.problems
         try:
@@ -272,6 +277,7 @@ class HarnessEvaluator:
         """lm-eval around a model."""
         return LanguageModel(
             known=desk.encodings,
+            engine=self._engine,
             pretrained=skeleton.model,
             tokenizer=desk.tokenizer,
             batch_size=self._batch or 1,

@@ -27,6 +27,7 @@ from transformers import StoppingCriteriaList
 
 from evaluators.harness.answers.generation_stopping import GenerationStopping
 from evaluators.harness.answers.requests import AskedTask
+from evaluators.harness.engines.inference_engine import Continuation, InferenceEngine
 from evaluators.harness.process_isolation import quiet, seeded
 from evaluators.harness.questions.question_ids import questions_of
 from evaluators.harness.shared_documents import brought_together
@@ -53,6 +54,9 @@ BY_ITEM = (
 """Aggregations other than the mean that mean something for a single item."""
 
 CPU = torch.device("cpu")
+
+ROW_TOKENS = 32
+"""Tokens that an engine takes in a pass in place of a sequence: far fewer than sequences have."""
 
 _GREEDY = {"attention_mask", "do_sample", "temperature"}
 """What is given for answers that take the likeliest token each."""
@@ -236,10 +240,19 @@ def _ask(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> AskedTask:
 
 
 class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
-    """lm-eval's transformers model, which remembers how a text was tokenized."""
+    """lm-eval's transformers model, which remembers how a text was tokenized.
 
-    def __init__(self, *, known: EncodingCache, **options: Any) -> None:
+    Args:
+        known: Tokens of texts.
+        engine: What runs the model; ``None`` for lm-eval's own batches.
+        options: lm-eval's.
+    """
+
+    def __init__(
+        self, *, known: EncodingCache, engine: InferenceEngine | None, **options: Any
+    ) -> None:
         self._known = known
+        self._engine = engine
         super().__init__(**options)
 
     def tok_encode(
@@ -266,6 +279,20 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             return [self.prefix_token_id], self.tok_encode(continuation, add_special_tokens=False)
         before, after = self._encode_pair(context, continuation)
         return before, after
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **options: Any
+    ) -> list[tuple[float, bool]]:
+        """As HFLM's, which ratings of answers and of whole texts go through, or by the engine."""
+        if self._engine is None:
+            found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+            return found
+        return self._engine.likelihoods(
+            self.model,
+            [Continuation(before=before, tokens=tokens) for _, before, tokens in requests],
+            most=int(self.max_length),
+            room=ROW_TOKENS * int(self.batch_size),
+        )
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **options: Any

@@ -186,6 +186,11 @@ class HarnessSection(Section):
     gen_kwargs: dict[
         str, Annotated[str | bool | int | float, _expecting("a text, number, true or false")]
     ] = Field(default_factory=dict, description="Generation settings that override the tasks'.")
+    engine: Literal["static", "continuous", "auto"] = Field(
+        default="static",
+        description="static: lm-eval's own batches, to the last bit; continuous: what prompts have "
+        "in common is computed once; auto: continuous where every model is proven for it.",
+    )
     batch_size: Annotated[
         Annotated[int, Field(ge=1)] | Auto, _expecting("a whole number of at least 1, or auto")
     ] = Field(default="auto", description="Sequences per forward pass.")

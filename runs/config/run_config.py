@@ -284,6 +284,7 @@ class RunConfig(Section):
             fewshot_as_multiturn=harness.fewshot_as_multiturn,
             system_instruction=harness.system_instruction,
             gen_kwargs=tuple(sorted(harness.gen_kwargs.items())),
+            engine=harness.engine,
             batch_size=harness.batch_size,
             max_length=harness.max_length,
             device=workers.device,

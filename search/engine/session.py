@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
+from evaluators.harness.engines.engine_choice import STATIC, engine_versions
 from evaluators.harness.tasks.task_facts import TaskFacts
 from evaluators.protocol import Catalogue, EvaluatorError
 from evaluators.workers.cluster.node_check import versions
@@ -42,7 +43,12 @@ from search.engine.loop import Loop
 from search.engine.processes.driver_process import settled
 from search.engine.processes.model_changes import look_again, same_models
 from search.engine.processes.stop_signals import Stop, on_signals
-from search.engine.task_survey import survey_of, template_problems, test_set_problems
+from search.engine.task_survey import (
+    survey_of,
+    template_problems,
+    test_set_problems,
+    with_engine,
+)
 from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.seed_book import SeedBook, read_book, resolve_book
 from search.inputs.given_config import GivenConfig
@@ -89,6 +95,7 @@ def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
     """
     config, path = given.config, given.name
     problems: list[str] = []
+    engine_notes: tuple[str, ...] = ()
     try:
         checkpoints = open_inputs(config)
     except ConfigError as error:
@@ -100,6 +107,10 @@ def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
         problems += error.problems
     if not problems and not dry_run:
         problems += template_problems(config, checkpoints)
+        try:
+            config, engine_notes = with_engine(config, checkpoints)
+        except InputError as error:
+            problems += [f"{path}: {problem}" for problem in error.problems]
     try:
         book = read_book(config)
     except InputError as error:
@@ -123,6 +134,7 @@ def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
         checkpoints=checkpoints,
         notes=(
             *(note for task in survey.tasks for note in task.notes),
+            *engine_notes,
             *document_notes(manifest.questions, manifest.catalogue, config.held_out),
             *notes,
         ),
@@ -173,7 +185,7 @@ def manifest_of(
         inputs_dtype=widest_dtype(checkpoints.values()),
         catalogue=catalogue,
         questions=questions,
-        versions=versions(),
+        versions=versions() | engine_versions(config.harness.engine),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dry_run=dry_run,
         objectives=searched_for,
@@ -207,6 +219,12 @@ def check_unchanged(
             problems.append(f"{store.name}: {_others(manifest.catalogue, asked)}")
     except EvaluatorError as error:
         problems += error.problems
+    problems += [
+        f"{store.name}: {name}: expected {manifest.versions.get(name)} as the study was made "
+        f"with, got {now}; its scores would not be comparable: start a new run"
+        for name, now in engine_versions(config.harness.engine).items()
+        if now != manifest.versions.get(name, STATIC)
+    ]
     if problems:
         raise InputError(problems)
     return checkpoints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from evaluators.harness.engines.engine_choice import CONTINUOUS, STATIC, engine_problems
 from evaluators.harness.tasks.known_benchmarks import unconfirmed
 from evaluators.harness.tasks.task_facts import Survey, TaskFacts
 from merging.checkpoints.checkpoint import Checkpoint
@@ -11,6 +12,7 @@ from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
 from runs.records.question_split import held_out_whole
 from search.engine.processes.worker_setup import evaluator_factory, fake_factory
+from search.inputs.input_error import InputError
 
 
 def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
@@ -63,6 +65,31 @@ def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) 
         except ResidentError as error:
             problems += error.problems
     return problems
+
+
+def with_engine(
+    config: RunConfig, checkpoints: Mapping[str, Checkpoint]
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The config with the engine that the run will have, and what the user should know of it.
+
+    Raises:
+        InputError: If the engine that is asked for cannot run the models.
+    """
+    wanted = config.harness.engine
+    if wanted == STATIC:
+        return config, ()
+    if config.evaluator is not None:
+        return config.replaced({"harness.engine": STATIC}), ()
+    configs = {name: one.config for name, one in checkpoints.items()}
+    problems = engine_problems(CONTINUOUS, configs, max_length=config.harness.max_length)
+    if wanted != "auto":
+        if problems:
+            raise InputError(problems)
+        return config, ()
+    chosen = STATIC if problems else CONTINUOUS
+    why = f" ({problems[0]})" if problems else ""
+    note = f"harness.engine: auto is {chosen} here{why}"
+    return config.replaced({"harness.engine": chosen}), (note,)
 
 
 def _own_survey(config: RunConfig, evaluator: str) -> Survey:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from evaluators.custom_evaluator import ModelEvaluator, OwnFactory
+from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness.lm_eval_adapter import check
 from evaluators.harness_spec import HarnessSpec, TaskSpec
@@ -119,9 +120,10 @@ class TestFake(EvaluatorContract):
         made.close()
 
 
+@pytest.mark.parametrize("engine", ENGINES, scope="class")
 class TestHarness(EvaluatorContract):
     @pytest.fixture(scope="class")
-    def spec(self, tiny_family: dict[str, Path], tmp_path_factory: Any) -> HarnessSpec:
+    def spec(self, tiny_family: dict[str, Path], tmp_path_factory: Any, engine: str) -> HarnessSpec:
         folder = tmp_path_factory.mktemp("contract")
         rows = [{"q": str(n * 37), "right": n % 3} for n in range(20)]
         (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -143,6 +145,7 @@ class TestHarness(EvaluatorContract):
             models=tuple((name, str(tiny_family[name])) for name in ("base", "math", "code")),
             tasks=(TaskSpec(name="pick"), TaskSpec(name="text", weight=0.1)),
             include_path=(str(folder),),
+            engine=engine,
         )
 
     @pytest.fixture(scope="class")

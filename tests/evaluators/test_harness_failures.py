@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
 from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source, parameters
@@ -40,9 +41,13 @@ def models(tiny_family: dict[str, Path], tiny_model: Any, tmp_path_factory: Any)
     }
 
 
-@pytest.fixture(scope="module")
-def evaluator(make_spec: Any, models: dict[str, Path]) -> HarnessEvaluator:
-    return HarnessEvaluator(make_spec("tiny_pick", "tiny_write", models=models))
+@pytest.fixture(scope="module", params=ENGINES)
+def evaluator(
+    make_spec: Any, models: dict[str, Path], request: pytest.FixtureRequest
+) -> HarnessEvaluator:
+    return HarnessEvaluator(
+        make_spec("tiny_pick", "tiny_write", models=models, engine=request.param)
+    )
 
 
 def ask(evaluator: HarnessEvaluator, recipe: Recipe, *tasks: str) -> Score | Failure:

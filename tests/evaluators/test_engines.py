@@ -1,0 +1,226 @@
+"""Engines: what is computed once, and that the answers are those of ``static``."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from evaluators.harness.engines.engine_choice import (
+    CONTINUOUS,
+    ENGINES,
+    PROVEN,
+    STATIC,
+    engine_problems,
+)
+from evaluators.harness.engines.inference_engine import Continuation
+from evaluators.harness.engines.shared_prefixes import PrefixTree, likelihoods
+from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.protocol import Candidate, EvaluatorError, Failure, Score
+
+MOST = 100
+
+
+def asked_of(seed: int) -> list[Continuation]:
+    """Questions with four choices each behind one beginning, one text too long, one asked twice."""
+    source = random.Random(seed)
+
+    def tokens(n: int) -> list[int]:
+        return [source.randrange(2, 20) for _ in range(n)]
+
+    shown, asked = tokens(70), []
+    for _ in range(6):
+        question = shown + tokens(source.randint(3, 20))
+        asked += [
+            Continuation(before=question, tokens=tokens(source.randint(1, 5))) for _ in range(4)
+        ]
+    asked.append(Continuation(before=tokens(2), tokens=tokens(90)))
+    asked.append(Continuation(before=shown + tokens(40), tokens=tokens(9)))
+    asked.append(Continuation(before=shown, tokens=asked[0].before[70:]))
+    return [*asked, asked[3]]
+
+
+def alone(model: Any, one: Continuation) -> tuple[float, bool]:
+    """The same from a forward of its own."""
+    ids = torch.tensor([*one.before, *one.tokens][-(MOST + 1) :])
+    with torch.inference_mode():
+        said = model(ids[None, :-1]).logits[0, -len(one.tokens) :].float().log_softmax(-1)
+    target = ids[-len(one.tokens) :]
+    chance = said.gather(1, target[:, None]).sum().item()
+    return chance, bool((said.argmax(-1) == target).all())
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[int]]:
+    """Tokens of every forward, padding among them."""
+    seen: list[int] = []
+
+    def look(module: Any, args: Any, options: Any) -> None:
+        ids = options.get("input_ids", args[0] if args else None)
+        seen.append(ids.numel())
+
+    hook = model.register_forward_pre_hook(look, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", PROVEN)
+def test_likelihoods_are_those_of_a_forward_each(
+    tiny_model: Any, family: str, attention: str
+) -> None:
+    folder = tiny_model(family=family)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention)
+    asked = asked_of(1)
+    expected = [alone(model, one) for one in asked]
+    for room in (1, 7, 64, 10_000):
+        with counted(model) as seen:
+            found = likelihoods(model, asked, most=MOST, room=room)
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+        for (value, _), (wanted, _) in zip(found, expected, strict=True):
+            assert value == pytest.approx(wanted, abs=1e-4)
+        assert max(seen) <= room
+        assert sum(seen) == PrefixTree(asked, most=MOST).size  # every token of the tree once
+
+
+def test_a_tree_has_what_is_shared_once() -> None:
+    def one(*tokens: int) -> Continuation:
+        return Continuation(before=tokens[:-1], tokens=tokens[-1:])
+
+    assert PrefixTree([one(5, 6, 7, 8), one(5, 6, 7, 9)], most=9).size == 3
+    assert PrefixTree([one(5, 6, 7, 8), one(5, 300, 7, 9), one(5, 6, 1)], most=9).size == 5
+    assert PrefixTree([one(1, 2, 3, 4, 5)], most=2).size == 2
+    assert PrefixTree([], most=2).size == 0
+
+
+@pytest.mark.parametrize(("before", "tokens"), [([], [1]), ([1], []), ([1], [1] * (MOST + 1))])
+def test_what_cannot_be_rated_is_refused(before: list[int], tokens: list[int]) -> None:
+    with pytest.raises(ValueError, match="continuation: expected from 1 to 100 tokens"):
+        PrefixTree([Continuation(before=before, tokens=tokens)], most=MOST)
+
+
+def test_overflow_is_no_likelihood(tiny_family: dict[str, Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_family["base"])
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    found = likelihoods(model, asked_of(2), most=MOST, room=50)
+    assert all(value != value for value, _ in found)
+
+
+SHOTS, QUESTION, CHOICES = 5, 60, 4
+
+
+@pytest.fixture(scope="module")
+def five_shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions of 60 tokens with four choices behind five worked examples of 140 (characters)."""
+    folder, source = tmp_path_factory.mktemp("shots"), random.Random(0)
+
+    def row(length: int) -> dict[str, Any]:
+        choices = ["".join(source.choices("abcde", k=8)) for _ in range(CHOICES)]
+        words = "".join(source.choices("0123456789", k=length))
+        return {"q": words, "choices": choices, "right": source.randrange(CHOICES)}
+
+    for split, rows in (
+        ("test", [row(QUESTION - 1) for _ in range(24)]),
+        ("shots", [row(140 - 1 - 8) for _ in range(SHOTS)]),
+    ):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "five.yaml").write_text(
+        "task: five\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {test: test.jsonl, train: shots.jsonl}}\n"
+        "test_split: test\nfewshot_split: train\nfewshot_config: {sampler: first_n}\n"
+        f'num_fewshot: {SHOTS}\noutput_type: multiple_choice\ndoc_to_text: "{{{{q}}}}>"\n'
+        'doc_to_choice: choices\ndoc_to_target: right\ntarget_delimiter: ""\n'
+        'fewshot_delimiter: ""\n'
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    return folder
+
+
+def score_of(spec: HarnessSpec, recipe: Any) -> tuple[Score, int, list[float]]:
+    """The score, the tokens that went through the model, and all likelihoods."""
+    evaluator = HarnessEvaluator(spec)
+    model = evaluator._builder.empty("base")[0].model
+    ids = tuple(question.id for question in evaluator.catalogue().questions)
+    with counted(model) as seen:
+        score = evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=ids))
+        tokens = sum(seen)
+        losses = evaluator.losses(Candidate(id=0, recipe=recipe, questions=ids))
+    evaluator.close()
+    assert isinstance(score, Score), score
+    assert not isinstance(losses, Failure), losses
+    return score, tokens, [losses[name] for name in ids]
+
+
+def test_worked_examples_are_read_once(
+    five_shots: Path, tiny_family: dict[str, Path], mix: Any
+) -> None:
+    spec = HarnessSpec(
+        models=tuple((name, str(folder)) for name, folder in tiny_family.items()),
+        tasks=(TaskSpec(name="five"),),
+        include_path=(str(five_shots),),
+        batch_size=8,
+        max_length=1024,
+        check_degenerate=False,
+    )
+    recipe = mix(math=0.7, code=0.4)
+    static, before, losses = score_of(spec, recipe)
+    shared, after, others = score_of(replace(spec, engine=CONTINUOUS), recipe)
+    assert before >= 24 * CHOICES * (SHOTS * 140 + QUESTION)
+    assert after <= before / 4
+    assert after <= SHOTS * 140 + 24 * (QUESTION + CHOICES * 8)
+    assert shared.tasks == static.tasks
+    assert shared.outcomes == static.outcomes
+    assert others == pytest.approx(losses, abs=1e-4)
+
+
+def test_every_kind_of_task_scores_alike(make_spec: Any, mix: Any) -> None:
+    names = ("tiny_pick", "tiny_shots", "tiny_last", "tiny_text")
+    spec = make_spec(
+        *names[:2], TaskSpec(name="tiny_last", metric="perplexity"), "tiny_text", max_length=9
+    )
+    evaluators = [HarnessEvaluator(replace(spec, engine=engine)) for engine in ENGINES]
+    ids = tuple(question.id for question in evaluators[0].catalogue().questions)
+    for weights in ({"math": 0.5, "code": 0.7}, {"text": 1.0}):  # the same model, filled twice
+        candidate = Candidate(id=0, recipe=mix(**weights), questions=ids)
+        static, other = (one.evaluate(candidate) for one in evaluators)
+        assert isinstance(static, Score)
+        assert isinstance(other, Score)
+        assert [task.value for task in other.tasks] == pytest.approx(
+            [task.value for task in static.tasks], rel=1e-4
+        )
+        assert other.tasks[0] == static.tasks[0]  # an accuracy
+    for one in evaluators:
+        one.close()
+
+
+def test_models_that_are_not_proven_are_refused(make_spec: Any, tmp_path: Path) -> None:
+    llama = {"model_type": "llama", "max_position_embeddings": 128}
+    mistral = {"model_type": "mistral", "max_position_embeddings": 8192, "sliding_window": 4096}
+    qwen = {"model_type": "qwen2", "sliding_window": 10, "use_sliding_window": False}
+
+    def problems(config: dict[str, Any], **options: Any) -> list[str]:
+        return engine_problems(CONTINUOUS, {"one": config}, **{"max_length": None} | options)
+
+    assert not problems(llama)
+    assert not problems(qwen)
+    assert not problems(mistral, max_length=4096)
+    assert not engine_problems(STATIC, {"one": {"model_type": "bloom"}}, max_length=None)
+    (line,) = problems({"model_type": "bloom"})
+    assert line.startswith("harness.engine: expected static for model one, a bloom (only gemma")
+    (line,) = problems(mistral)
+    assert "looks back 4096 tokens of 8192 (harness.max_length: 4096 does)" in line
+    (line,) = problems(llama | {"auto_map": {}})
+    assert "with code of its own" in line
+    with pytest.raises(EvaluatorError, match="engine: expected one of static, continuous, got"):
+        HarnessEvaluator(make_spec("tiny_pick", engine="vllm"))
