@@ -189,7 +189,8 @@ class _Reader:
             self._cache = DynamicCache()
             return
         slots = torch.from_numpy(np.searchsorted(self._held, numbers))
-        for layer in self._cache.layers:
+        layers: list[Any] = self._cache.layers
+        for layer in layers:
             at = slots.to(layer.keys.device)
             layer.keys, layer.values = layer.keys[:, :, at], layer.values[:, :, at]
 
