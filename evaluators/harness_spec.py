@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.protocol import Floor
 from spaces.paths import is_folder
 
@@ -61,7 +60,8 @@ class HarnessSpec:
         fewshot_as_multiturn: Few-shot examples as turns of a chat.
         system_instruction: System prompt, or ``None``.
         gen_kwargs: Generation settings that override the tasks', as sorted pairs.
-        engine: What runs the model: ``static`` (lm-eval's own batches) or ``continuous``.
+        engine: What runs the model: ``static`` (lm-eval's own batches) or ``continuous``; settled
+            before a worker is set up.
         batch_size: Sequences per forward pass, or ``"auto"``.
         max_length: Longest context in tokens; ``None`` takes the model's.
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -114,8 +114,6 @@ class HarnessSpec:
             for folder in self.include_path
             if not is_folder(folder)
         ]
-        if self.engine not in ENGINES:
-            found.append(f"engine: expected one of {', '.join(ENGINES)}, got {self.engine!r}")
         if isinstance(self.batch_size, str) and self.batch_size != "auto":
             found.append(f"batch_size: expected a number or auto, got {self.batch_size!r}")
         if isinstance(self.batch_size, int) and self.batch_size < 1:

@@ -38,6 +38,8 @@ def engine_problems(
         configs: Content of ``config.json`` by model.
         max_length: Longest text in tokens; ``None`` for what each model takes.
     """
+    if engine not in ENGINES:
+        return [f"harness.engine: expected one of {', '.join(ENGINES)}, got {engine!r}"]
     if engine == STATIC:
         return []
     found = {name: _unproven(config, max_length) for name, config in configs.items()}
