@@ -160,6 +160,10 @@ class TaskScore:
         stderr: Standard error of ``value``; NaN where it cannot be known (one question).
         n: Number of questions that count.
         unmarked: Number of further questions, to which the task gave no value.
+        length: Mean characters of an answer, over all questions; ``None`` where none is written.
+        cut_off: Share of the answers, in [0, 1], that ended neither with a stop sequence nor with
+            the end of text, but with the most tokens allowed; ``None`` where none is written, or
+            nobody noted it.
     """
 
     task: str
@@ -167,6 +171,8 @@ class TaskScore:
     stderr: float
     n: int
     unmarked: int = 0
+    length: float | None = None
+    cut_off: float | None = None
 
     @property
     def doubt(self) -> float:

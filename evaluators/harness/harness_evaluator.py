@@ -349,10 +349,10 @@ class HarnessEvaluator:
         }
         everything = [request for requests in chosen.values() for request in requests]
         try:
-            respond(self._lm(model.skeleton, model.desk), everything)
+            cut_off = respond(self._lm(model.skeleton, model.desk), everything)
             if model.skeleton.broken:
                 raise NonFiniteScoreError(_BROKEN)
-            marks = [mark(task, asked[task.info.name], chosen) for task in tasks]
+            marks = [mark(task, asked[task.info.name], chosen, cut_off) for task in tasks]
         finally:
             for request in everything:  # they are used again
                 request.resps = []

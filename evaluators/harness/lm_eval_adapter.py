@@ -25,6 +25,7 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
+from evaluators.harness.answers.answer_endings import AnswerEndings
 from evaluators.harness.answers.generation_stopping import GenerationStopping
 from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.engines.inference_engine import Continuation, InferenceEngine
@@ -246,6 +247,9 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         known: Tokens of texts.
         engine: What runs the model; ``None`` for lm-eval's own batches.
         options: lm-eval's.
+
+    Attributes:
+        endings: How the answers written last ended.
     """
 
     def __init__(
@@ -254,6 +258,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         self._known = known
         self._engine = engine
         super().__init__(**options)
+        self.endings = self.cache_hook = AnswerEndings()
 
     def tok_encode(
         self,
@@ -298,16 +303,25 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         self, context: Tensor, max_length: int, stop: list[str], **options: Any
     ) -> Tensor:
         """As HFLM's, but a batch of greedy answers ends as soon as all of them are settled."""
+        written = self._written(context, max_length, stop, **options)
+        rows = written[:, context.shape[1] :].tolist()
+        self.endings.note(self.tokenizer, rows, stops=stop, ends=self._end_tokens())
+        return written
+
+    def _end_tokens(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+    def _written(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         if not self._ends_early(stop, options):
             written: Tensor = super()._model_generate(context, max_length, stop, **options)
             return written
-        ends = self.model.generation_config.eos_token_id
         criterion = GenerationStopping(
             stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0]),
             tokenizer=self.tokenizer,
             stops=stop,
             start=context.shape[1],
-            ends=ends if isinstance(ends, list) else [] if ends is None else [ends],
+            ends=self._end_tokens(),
         )
         done: Tensor = self.model.generate(
             input_ids=context,

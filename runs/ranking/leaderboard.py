@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from evaluators.protocol import TaskInfo
+from evaluators.protocol import TaskInfo, TaskScore
 from runs.ranking.floors import broken_text, floored
 from runs.ranking.pareto_front import clear_front
-from runs.records.pooled_evaluations import QUARANTINED
+from runs.records.pooled_evaluations import QUARANTINED, pooled
 from runs.records.record import (
     ANSWER_LENGTH,
     MEASURES,
@@ -86,9 +86,12 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
     ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures. The first
     less that of the parent best in ``x`` is ``over_parents:x``. With a floor it has ``margin:x``
     and ``margin_stderr:x``, below 0 where the floor is broken, and ``broken`` says which floors
-    are, and by how much.
+    are, and by how much. Where answers are written it has ``length:x`` and
+    ``cut_off:x``: mean characters of an answer, and the share that ended with the most tokens
+    allowed, over the search and held-out questions asked.
     """
     expected: dict[str, str] = {}
+    answers: dict[str, str] = {}
     search: dict[str, str] = {}
     held_out: dict[str, str] = {}
     for name in (*(task.name for task in tasks), *MEASURES):
@@ -97,12 +100,14 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
     for task in tasks:
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
+    for task in (task for task in tasks if task.written):
+        answers |= {f"length:{task.name}": "float64", f"cut_off:{task.name}": "float64"}
     floors: dict[str, str] = {}
     for task in floored(tasks):
         floors |= {f"margin:{task.name}": "float64", f"margin_stderr:{task.name}": "float64"}
     floors |= {"broken": "str"} if floors else {}
     first = {**_FIRST, **floors, **expected}
-    return {**first, **search, **_HELD_OUT, **held_out, **_MEASURES, **_LAST}
+    return {**first, **search, **_HELD_OUT, **held_out, **_MEASURES, **answers, **_LAST}
 
 
 def leaderboard(records: Sequence[Record], tasks: Sequence[TaskInfo]) -> pd.DataFrame:
@@ -246,6 +251,16 @@ def unmarked(record: Record) -> int:
     return sum(task.unmarked for part in record.evaluations.values() for task in part.tasks)
 
 
+def written(record: Record) -> dict[str, TaskScore]:
+    """What a candidate wrote, by task: over the questions of both splits that it was asked."""
+    found: dict[str, list[TaskScore]] = {}
+    for part in record.evaluations.values():
+        for task in part.tasks:
+            if task.length is not None:
+                found.setdefault(task.task, []).append(task)
+    return {name: pooled(scores) for name, scores in found.items()}
+
+
 def _state(record: Record) -> int:
     evaluation = record.evaluations.get(Split.SEARCH)
     return _STATE_ORDER[evaluation.state] if evaluation else _STATE_ORDER[State.RUNNING]
@@ -294,6 +309,8 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
             "questions": search.questions,
             "unmarked": unmarked(record),
         }
+        for name, score in written(record).items():
+            row |= {f"length:{name}": score.length, f"cut_off:{name}": score.cut_off}
         row |= _scores(search, tasks, "score", "stderr", "task")
     held_out = record.evaluations.get(Split.HELD_OUT)
     if held_out is not None and held_out.state is State.COMPLETE:

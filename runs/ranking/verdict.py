@@ -13,12 +13,15 @@ from evaluators.protocol import Catalogue, Outcome, TaskInfo
 from runs.ranking.finalists import Against, Entry, Finalist, WinnerStanding, finalists
 from runs.ranking.floor_verdict import FloorFound, floors_found, keeping_words, unkept
 from runs.ranking.floors import broken_text
-from runs.ranking.leaderboard import ranked, unmarked
+from runs.ranking.leaderboard import ranked, unmarked, written
 from runs.ranking.specialists import OnTask, on_tasks
-from runs.ranking.verdict_text import Story, p_text
+from runs.ranking.verdict_text import Story, p_text, title
 from runs.records.record import Record, Role, Split, role_of
 from runs.statistics.comparisons import ALONE, Comparison, Documents, by_task, paired
 from runs.statistics.resampling import DEFAULT, Resampling
+
+CUT_OFF = 0.05
+"""Share of answers cut off, and difference between such shares, above which it is told."""
 
 _WORST_FIRST = (WinnerStanding.NOT_BETTER, WinnerStanding.AHEAD, WinnerStanding.BEATS)
 
@@ -199,7 +202,9 @@ def judge(
     )
     winner = order[0]
     notes = (*unkept(winner.shortfall, broken_text(winner)), *_looked(found, looks))
-    return replace(found, notes=(*found.notes, *notes, *_unmarked(records)))
+    return replace(
+        found, notes=(*found.notes, *notes, *_unmarked(records), *_cut_off(records, found))
+    )
 
 
 def _looked(found: Verdict, looks: int) -> list[str]:
@@ -215,6 +220,29 @@ def _looked(found: Verdict, looks: int) -> list[str]:
         return [f"{text}."]
     p_value = min(1.0, looks * parents.p_value)
     return [f"{text} (corrected for it, p = {p_text(p_value)} against the parents)."]
+
+
+def _cut_off(records: Sequence[Record], found: Verdict) -> list[str]:
+    """A sentence for each task in which the cap on answers may have decided what is compared."""
+    compared = {one.name for one in found.finalists}
+    shares: dict[str, dict[str, float]] = {}
+    for record in records:
+        for task, score in written(record).items():
+            if name_of(record) in compared and score.cut_off is not None:
+                shares.setdefault(task, {})[name_of(record)] = score.cut_off
+    lines = []
+    for task, by_name in shares.items():
+        least, most = (choose(by_name, key=by_name.__getitem__) for choose in (min, max))
+        if by_name[most] <= CUT_OFF:
+            continue
+        text = f"{task}: {by_name[most]:.0%} of the answers of {title(most)} were cut off"
+        if by_name[most] - by_name[least] > CUT_OFF:
+            text += f", {by_name[least]:.0%} of those of {title(least)}"
+        lines.append(
+            f"{text}, at the most tokens allowed: what is compared there may be the length of "
+            "answers. With more room (max_gen_toks in harness.gen_kwargs) the order may be another."
+        )
+    return lines
 
 
 def _unmarked(records: Sequence[Record]) -> list[str]:

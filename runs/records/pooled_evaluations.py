@@ -95,7 +95,17 @@ def pooled(scores: Sequence[TaskScore]) -> TaskScore:
         stderr=math.sqrt(squares / (n - 1) / n),
         n=n,
         unmarked=sum(score.unmarked for score in scores),
+        length=_of_answers(scores, [score.length for score in scores]),
+        cut_off=_of_answers(scores, [score.cut_off for score in scores]),
     )
+
+
+def _of_answers(scores: Sequence[TaskScore], means: Sequence[float | None]) -> float | None:
+    """The mean over all questions of what each part has a mean of; those without are left out."""
+    counts = [score.n + score.unmarked for score in scores]
+    known = [(n, mean) for n, mean in zip(counts, means, strict=True) if mean is not None]
+    total = sum(n for n, _ in known)
+    return math.fsum(n * mean for n, mean in known) / total if total else None
 
 
 def _sum(seconds: Sequence[float]) -> float:

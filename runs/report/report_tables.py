@@ -83,6 +83,9 @@ def _columns(
     lengths = frame["answer_length"]
     if not _blank(lengths, frame):
         yield "answer length", True, _scores(lengths, frame["answer_length_stderr"])
+    for task in tasks:
+        if task.written and (frame[f"cut_off:{task.name}"] > 0).any():
+            yield f"cut off {task_title(task)}", True, shares(frame[f"cut_off:{task.name}"])
     if frame["parameters"].nunique() > 1:  # it says nothing where all have the same
         yield "parameters", True, [f"{n:,}" if not pd.isna(n) else "" for n in frame["parameters"]]
     yield "method", False, texts(frame["method"])
@@ -292,6 +295,11 @@ def score_text(value: float, stderr: float = math.nan) -> str:
         return ""
     digits = 3 if abs(value) < 100 else 1
     return f"{value:.{digits}f}" + ("" if math.isnan(stderr) else f" ± {stderr:.{digits}f}")
+
+
+def shares(values: Iterable[float]) -> list[str]:
+    """Shares in per cent; nothing where there is none."""
+    return ["" if pd.isna(value) else f"{value:.0%}" for value in values]
 
 
 def seconds_text(value: float) -> str:

@@ -75,13 +75,17 @@ def longest(lm: Any, requests: Mapping[str, Sequence[Any]]) -> int:
     return min(most, int(lm.max_length))
 
 
-def respond(lm: Any, requests: Sequence[Any]) -> None:
+def respond(lm: Any, requests: Sequence[Any]) -> dict[int, list[bool]]:
     """Put the requests to the model, each kind at once, as ``lm_eval.evaluate`` does.
+
+    Returns:
+        Of each written answer whether it was cut off, by ``id`` of its request.
 
     Raises:
         NonFiniteScoreError: If a likelihood is not a number.
     """
     kinds: dict[str, list[Any]] = {}
+    cut_off: dict[int, list[bool]] = {}
     for request in requests:
         kinds.setdefault(request.request_type, []).extend([request] * (request.repeats or 1))
     for kind, repeated in kinds.items():
@@ -91,12 +95,24 @@ def respond(lm: Any, requests: Sequence[Any]) -> None:
             if isinstance(number, float) and math.isnan(number):
                 raise NonFiniteScoreError(f"task {request.task_name}: a log-likelihood is NaN")
             request.resps.append(response)
+            if kind == "generate_until":
+                cut_off.setdefault(id(request), []).append(lm.endings.take(request.args))
+    return cut_off
 
 
 def mark(
-    task: AskedTask, positions: Sequence[int], chosen: Mapping[str, list[Any]]
+    task: AskedTask,
+    positions: Sequence[int],
+    chosen: Mapping[str, list[Any]],
+    cut_off: Mapping[int, Sequence[bool]],
 ) -> tuple[TaskScore, list[Outcome]]:
     """The task's own marks for the answers.
+
+    Args:
+        task: The task.
+        positions: Of the questions asked.
+        chosen: Their requests, answered, by question id.
+        cut_off: Of each written answer whether it was cut off, by ``id`` of its request.
 
     Raises:
         NonFiniteScoreError: If no question gave the metric.
@@ -112,9 +128,13 @@ def mark(
     if not items:
         raise NonFiniteScoreError(f"task {task.info.name}: no question gave {task.metric}")
     mean, by_item = task.info.mean, task.by_item
+    lengths = {name: _length(chosen[name]) for name in ids}
+    asked = [request for name in ids for request in chosen[name]]
     score = replace(
         task_score(task.info.name, items, aggregate=task.aggregate, mean=mean),
         unmarked=len(ids) - len(items),
+        length=_mean([length for length in lengths.values() if length is not None]),
+        cut_off=_mean([cut for request in asked for cut in cut_off.get(id(request), ())]),
     )
     outcomes = [
         outcome(
@@ -123,7 +143,7 @@ def mark(
             aggregate=task.aggregate,
             mean=mean,
             by_item=by_item,
-            length=_length(chosen[name]),
+            length=lengths[name],
         )
         for name in ids
     ]
@@ -138,4 +158,8 @@ def _length(requests: Sequence[Any]) -> float | None:
         if request.request_type == "generate_until"
         for answer in request.resps
     ]
-    return sum(written) / len(written) if written else None
+    return _mean(written)
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return math.fsum(numbers) / len(numbers) if numbers else None

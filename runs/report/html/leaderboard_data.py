@@ -15,7 +15,14 @@ from evaluators.protocol import TaskInfo
 from runs.ranking.leaderboard import ranked
 from runs.records.record import Record, Role, role_of
 from runs.report.html.figure import Json, rounded
-from runs.report.report_tables import score_text, seconds_text, task_title, texts, yes
+from runs.report.report_tables import (
+    score_text,
+    seconds_text,
+    shares,
+    task_title,
+    texts,
+    yes,
+)
 
 KINDS = {
     Role.SEARCHED: "searched",
@@ -112,6 +119,11 @@ def _more(frame: pd.DataFrame, tasks: Sequence[TaskInfo]) -> Iterator[tuple[str,
             f"held-out {task_title(task)}",
             [score_text(float(a), float(b)) for a, b in zip(values, errors, strict=True)],
         )
+        if task.written:
+            lengths = [score_text(float(one)) for one in frame[f"length:{task.name}"]]
+            yield f"answer length {task_title(task)}, characters", lengths
+            cut_off = shares(frame[f"cut_off:{task.name}"])
+            yield f"cut off {task_title(task)}, at the most tokens allowed", cut_off
     yield "build, seconds", [seconds_text(value) for value in frame["build_seconds"]]
     yield "scoring, seconds", [seconds_text(value) for value in frame["score_seconds"]]
     names = {"worker": "worker", "trial": "Optuna trial", "key": "recipe key"}
