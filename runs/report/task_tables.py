@@ -66,7 +66,7 @@ def by_task_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
 def _beside(found: Verdict, models: Sequence[Finalist], task: str, name: str) -> list[str]:
     cells = [name, limits_text(_score(found.finalists[0], task))]
     for one in models:
-        over = difference_text(_difference(found, one, task))
+        over = difference_text(task_difference(found, one, task))
         cells.append(limits_text(_score(one, task)) + (over and f"\nwinner {over}"))
     return [*cells, _change(found, task)]
 
@@ -74,7 +74,7 @@ def _beside(found: Verdict, models: Sequence[Finalist], task: str, name: str) ->
 def _below(found: Verdict, models: Sequence[Finalist], task: str, name: str) -> Iterator[list[str]]:
     for at, one in enumerate(models):
         change = _change(found, task) if at == 0 else ""
-        difference = difference_text(_difference(found, one, task))
+        difference = difference_text(task_difference(found, one, task))
         who = "winner" if at == 0 else title(one.name)
         yield ["" if at else name, who, limits_text(_score(one, task)), difference, change]
 
@@ -98,7 +98,7 @@ def specialists_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
             f"{one.change.value} {difference_text(one.difference)}",
         ]
         if base is not None:
-            over = difference_text(_difference(found, base, one.task))
+            over = difference_text(task_difference(found, base, one.task))
             row.append(f"{score_text(_value(_score(base, one.task)))}, {over}")
         rows.append(row)
     last = () if base is None else ("base, winner minus it",)
@@ -121,7 +121,7 @@ def by_task_frame(found: Verdict | None, tasks: Sequence[TaskInfo]) -> pd.DataFr
     rows = []
     for task in tasks:
         for one in (found.finalists[0], *models_compared(found)):
-            score, over = _score(one, task.name), _difference(found, one, task.name)
+            score, over = _score(one, task.name), task_difference(found, one, task.name)
             if score is None:
                 continue
             row = [task.name, one.name, one.role.value, score.value, score.low, score.high, score.n]
@@ -148,7 +148,8 @@ def _score(one: Finalist, task: str) -> Interval | None:
     return one.held_out.tasks.get(task) if task else one.held_out.combined
 
 
-def _difference(found: Verdict, one: Finalist, task: str) -> Interval | None:
+def task_difference(found: Verdict, one: Finalist, task: str) -> Interval | None:
+    """The winner minus another at a task, or at all together where no task is named."""
     comparison = found.comparisons.get(one.name)
     if comparison is None:
         return None

@@ -306,6 +306,18 @@ class Recipe:
         """How it is made, in a word or two: ``ties``, ``linear+slerp``, ``stack(ties)``."""
         return _title(self.root)
 
+    @property
+    def words(self) -> str:
+        """How it is made, and of what: ``ties of math, code``."""
+        inputs = dict.fromkeys(
+            source.of.name
+            for merge in merges(self.root)
+            for group in merge.groups()
+            for source in group
+            if isinstance(source.of, Model)
+        )
+        return f"{self.title} of {', '.join(inputs)}"
+
     @cached_property
     def alone(self) -> str | None:
         """The model that this is as it stands: the others are not there, or weigh nothing."""

@@ -144,6 +144,47 @@ def test_every_figure_holds_its_traces(page, report) -> None:
     assert counts == {figure.name: len(figure.traces) for figure in figures(report)}
 
 
+def test_the_first_figure_is_what_was_kept_and_lost(page, report) -> None:
+    assert page.run("return document.querySelector('[data-plot]').dataset.plot") == "kept"
+    found = report.verdict.comparisons
+    models = [name for name in found if name.startswith("parent ") or name == "base"]
+    expected = [found[name].tasks[task.name] for task in report.tasks for name in models]
+    expected += [found[name].difference for name in models]
+    x, low, high = page.run(
+        "const trace = document.querySelector('[data-plot=kept]')._fullData[0];"
+        "return [trace.x, trace.error_x.arrayminus, trace.error_x.array].map(one => [...one])"
+    )
+    assert len(models) == 4
+    assert sorted(x) == pytest.approx(sorted(one.value for one in expected), abs=1e-4)
+    assert sorted(low) == pytest.approx(sorted(one.value - one.low for one in expected), abs=1e-4)
+    assert sorted(high) == pytest.approx(sorted(one.high - one.value for one in expected), abs=1e-4)
+
+
+def test_differences_shows_differences(page, report) -> None:
+    place = "document.querySelector('[data-plot=tasks]')"
+    shown = f"return [...{place}._fullData[0].x]"
+    scores = page.run(shown)
+    page.run(f"{place}.closest('figure').querySelectorAll('.views button')[1].click()")
+    known = [one for one in report.verdict.finalists if one.role is not Role.SEARCHED]
+    differences = page.run(shown)
+    assert differences[1:] == pytest.approx(
+        [report.verdict.comparisons[one.name].difference.value for one in known], abs=1e-4
+    )
+    assert differences[0] is None  # the winner itself
+    assert differences != scores
+    assert page.errors() == []
+
+
+def test_the_headline_names_the_recipe(page, report) -> None:
+    winner = ranked(report.details.records)[0]
+    said = page.run("return document.querySelector('.headline').textContent")
+    assert f" {winner.recipe.words} " in said
+    assert winner.recipe.words.startswith(f"{winner.recipe.title} of ")
+    assert f"candidate {winner.id}" in page.run(
+        "return document.querySelector('.verdict').innerText"
+    )
+
+
 def test_what_was_learned_stands_beside_what_was_searched(page) -> None:
     drawn = page.run(
         "return [...document.querySelectorAll('#learning [data-plot]')].map(p => p.dataset.plot)"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from runs.ranking.finalists import Against, Finalist, WinnerStanding
 from runs.ranking.floor_verdict import Kept
-from runs.ranking.verdict import Verdict
+from runs.ranking.verdict import Verdict, name_of
 from runs.ranking.verdict_text import everyone, losses, p_text, signed, title
 from runs.records.manifest import MODELS_CHANGED
 from runs.records.record import Role, role_of
@@ -90,7 +90,7 @@ def headline(report: Report) -> Headline:
     first = verdict.finalists[0]
     return Headline(
         mark=_BROKEN if _lost(verdict) else _MARKS[verdict.standing],
-        text=_text(verdict) + _lost(verdict),
+        text=_text(verdict, _name(report, first)) + _lost(verdict),
         winner=winner,
         leads=tuple(_leads(first)),
         tiles=tuple(_tiles(report, row)),
@@ -103,15 +103,23 @@ def _lost(verdict: Verdict) -> str:
     return f", but loses {' and '.join(names)}, which it was to keep" if names else ""
 
 
-def _text(verdict: Verdict) -> str:
+def _name(report: Report, winner: Finalist) -> str:
+    """The winner for people: what it is made of, where that is known."""
+    if winner.role is not Role.SEARCHED:
+        return title(winner.name)
+    records = () if report.details is None else report.details.records
+    found = (one.recipe.words for one in records if name_of(one) == winner.name)
+    return next(found, winner.name.capitalize())
+
+
+def _text(verdict: Verdict, name: str) -> str:
     winner, standing = verdict.finalists[0], verdict.standing
-    name = winner.name if winner.role is Role.SEARCHED else title(winner.name)
     if standing is WinnerStanding.BASELINE:
         if winner.role is Role.PARENT:
             return f"Nothing beats the best parent: {name} stays the best"
         return f"The search found nothing better than {name}"
     if standing is WinnerStanding.UNKNOWN:
-        return f"{name.capitalize()} leads, but there is nothing to compare it with"
+        return f"{name} leads, but there is nothing to compare it with"
     beats, ahead, worse = map(
         _groups(verdict).get,
         (WinnerStanding.BEATS, WinnerStanding.AHEAD, WinnerStanding.NOT_BETTER),
@@ -124,8 +132,8 @@ def _text(verdict: Verdict) -> str:
         lead = f"beats {beats}; it is ahead of {ahead} too" if beats else f"is ahead of {ahead}"
         lead = f"{lead}, but not beyond doubt"
     else:
-        return f"{name.capitalize()} beats {beats}{lost and f', but {lost}'}"
-    return f"{name.capitalize()} {lead}{lost and f'; it {lost}'}"
+        return f"{name} beats {beats}{lost and f', but {lost}'}"
+    return f"{name} {lead}{lost and f'; it {lost}'}"
 
 
 def _groups(verdict: Verdict) -> dict[WinnerStanding, str]:

@@ -24,7 +24,7 @@ from runs.report.html.learning_figures import learned_figures, loss_figure
 from runs.report.html.merge_drawing import drawing
 from runs.report.html.progress_figures import failures_figure, progress_figure, workers_figure
 from runs.report.html.recipe_figures import depth_figure, effect_figures, importance_figure
-from runs.report.html.score_figures import front_figure, task_figures
+from runs.report.html.score_figures import front_figure, kept_figure, task_figures
 from runs.report.report_content import Details, Report
 from runs.report.report_tables import (
     Table,
@@ -53,6 +53,7 @@ _NUMBERS = re.compile(r"\b[0-9a-f]{16,}\b|\d+")
 class Figures:
     """The figures of a report, each ``None`` or empty where there is nothing to show."""
 
+    kept: Figure | None = None
     progress: Figure | None = None
     tasks: tuple[Figure, ...] = ()
     front: Figure | None = None
@@ -66,6 +67,7 @@ class Figures:
 
     def __iter__(self) -> Iterator[Figure]:
         """All there are, in the order of the page."""
+        yield from (one for one in (self.kept,) if one)
         yield from self.tasks
         yield from (one for one in (self.progress, self.front, self.learning) if one)
         yield from self.learned
@@ -79,12 +81,14 @@ def figures(report: Report) -> Figures:
     details = report.details
     if details is None:
         return Figures(
+            kept=kept_figure(report),
             tasks=tuple(task_figures(report)),
             learning=loss_figure(report.learning),
             failures=failures_figure(report),
         )
     winner = _winner(details)
     return Figures(
+        kept=kept_figure(report),
         progress=progress_figure(details.records, details.timeline),
         tasks=tuple(task_figures(report)),
         front=front_figure(report, details.records),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import pandas as pd
 
 from evaluators.protocol import TaskInfo
 from runs.ranking.leaderboard import fronts, ranked
-from runs.ranking.verdict_text import title
+from runs.ranking.verdict import Verdict
+from runs.ranking.verdict_text import signed, title
 from runs.records.record import MEASURES, SCORE, Record, Role, role_of
 from runs.report.html.figure import (
+    MARKERS,
     Figure,
     Json,
     View,
     axis,
-    bars,
     points,
     rounded,
     rows,
@@ -26,7 +27,8 @@ from runs.report.html.figure import (
     thinned,
 )
 from runs.report.report_content import Report
-from runs.report.report_tables import score_text
+from runs.report.report_tables import limits_text, score_text, task_title
+from runs.report.task_tables import models_compared, task_difference
 from runs.statistics.intervals import Interval
 
 COMBINED = "score"
@@ -38,19 +40,9 @@ MOST_PAIRS = 10
 NORMAL = 1.959964
 """Half width of a 95 % interval in standard errors."""
 
-_FILL = {"winner": "$winner", Role.PARENT: "$third", Role.BASE: "$soft"}
-_PATTERN = {
-    "winner": "",
-    Role.PARENT: "/",
-    Role.BASE: "",
-    Role.AVERAGE: ".",
-    Role.DEFAULT: ".",
-    Role.OWN: "x",
-}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
+class Compared:
     """One candidate in the comparison by task.
 
     Attributes:
@@ -58,12 +50,75 @@ class Bar:
         role: What it is.
         winner: Whether it is the winner.
         scores: By task, and combined under ``COMBINED``.
+        behind: The winner minus this one, on the questions that both answered, likewise.
     """
 
     label: str
     role: Role
     winner: bool
     scores: Mapping[str, Interval]
+    behind: Mapping[str, Interval] = field(default_factory=dict)
+
+
+def kept_figure(report: Report) -> Figure | None:
+    """What the winner gained and lost: each task against every parent and the base.
+
+    Args:
+        report: Of a run whose held-out questions were asked; else ``None`` comes back.
+    """
+    if report.verdict is None or not (models := models_compared(report.verdict)):
+        return None
+    titles = {task.name: task_title(task) for task in report.tasks}
+    if len(titles) > 1:
+        titles[""] = "all, weighted"
+    labels: list[str] = []
+    at: list[int] = []
+    found: list[Interval] = []
+    for task, heading in titles.items():
+        behind = {
+            title(one.name): over
+            for one in models
+            if (over := task_difference(report.verdict, one, task)) is not None
+        }
+        labels += [heading] if behind else []
+        for name, over in behind.items():
+            at.append(len(labels))
+            found.append(over)
+            labels.append(f"{name}  {signed(over.value)}")
+    if not found:
+        return None
+    trace = whiskers(
+        at,
+        found,
+        name="difference",
+        colours=[_good_or_bad(over) for over in found],
+        symbols=["circle" if _clear(over) else "circle-open" for over in found],
+    )
+    return Figure(
+        name="kept",
+        title="What was kept and what was lost",
+        note="The winner minus each parent and the base, task by task, on the same held-out "
+        "questions, with 95 % intervals. Right of the line the winner is better; a dot is filled "
+        "where its interval excludes 0.",
+        traces=(trace,),
+        layout={
+            "xaxis": axis("winner minus the other", zeroline=True, zerolinewidth=2),
+            "yaxis": rows(labels),
+            "showlegend": False,
+        },
+        height=80 + 28 * len(labels),
+    )
+
+
+def _clear(found: Interval) -> bool:
+    """Whether no difference lies outside the interval."""
+    return found.low > 0 or found.high < 0
+
+
+def _good_or_bad(found: Interval) -> str:
+    if not _clear(found):
+        return "$soft"
+    return "$good" if found.value > 0 else "$bad"
 
 
 def task_figures(report: Report) -> Iterator[Figure]:
@@ -71,25 +126,26 @@ def task_figures(report: Report) -> Iterator[Figure]:
     compared, questions = _compared(report)
     if len(compared) < 2:
         return
-    tasks = [task for task in report.tasks if any(task.name in bar.scores for bar in compared)]
+    tasks = [task for task in report.tasks if any(task.name in row.scores for row in compared)]
     if len(tasks) > 1:
-        yield _bars(COMBINED, "All tasks, weighted", compared, questions, number=0)
+        yield _dots(COMBINED, "All tasks, weighted", compared, questions, number=0)
     for number, task in enumerate(tasks, start=1):
         arrow = "higher is better" if task.higher_is_better else "lower is better"
         heading = f"{task.name} ({task.metric}, {arrow})"
-        yield _bars(task.name, heading, compared, questions, number=number)
+        yield _dots(task.name, heading, compared, questions, number=number)
 
 
-def _compared(report: Report) -> tuple[list[Bar], str]:
+def _compared(report: Report) -> tuple[list[Compared], str]:
     """Who is compared, and on which questions: the held-out ones where they were asked."""
     verdict = report.verdict
     if verdict is not None and any(one.held_out.tasks for one in verdict.finalists[1:]):
         found = [
-            Bar(
+            Compared(
                 label="winner: " + title(one.name) if at == 0 else title(one.name),
                 role=one.role,
                 winner=at == 0,
                 scores={**one.held_out.tasks, COMBINED: one.held_out.combined},
+                behind=_behind(verdict, one.name),
             )
             for at, one in enumerate(verdict.finalists)
             if at == 0 or one.role is not Role.SEARCHED
@@ -105,7 +161,7 @@ def _compared(report: Report) -> tuple[list[Bar], str]:
     return found, "search"
 
 
-def _from_row(row: pd.Series, role: Role, tasks: Sequence[TaskInfo]) -> Bar:
+def _from_row(row: pd.Series, role: Role, tasks: Sequence[TaskInfo]) -> Compared:
     name = row["origin"] if role is not Role.SEARCHED else f"candidate {row['candidate']}"
     winner = bool(row["rank"] == 1)
     scores = {COMBINED: _normal(row["score"], row["stderr"])}
@@ -115,7 +171,7 @@ def _from_row(row: pd.Series, role: Role, tasks: Sequence[TaskInfo]) -> Bar:
     }
     known = {task: found for task, found in scores.items() if not math.isnan(found.value)}
     label = "winner: " + title(name) if winner else title(name)
-    return Bar(label=label, role=role, winner=winner, scores=known)
+    return Compared(label=label, role=role, winner=winner, scores=known)
 
 
 def _normal(value: float, stderr: float) -> Interval:
@@ -123,22 +179,81 @@ def _normal(value: float, stderr: float) -> Interval:
     return Interval(value=value, stderr=stderr, low=value - half, high=value + half, n=0)
 
 
-def _bars(
-    task: str, heading: str, compared: Sequence[Bar], questions: str, *, number: int
+def _behind(verdict: Verdict, name: str) -> Mapping[str, Interval]:
+    found = verdict.comparisons.get(name)
+    return {} if found is None else {**found.tasks, COMBINED: found.difference}
+
+
+def _dots(
+    task: str, heading: str, compared: Sequence[Compared], questions: str, *, number: int
 ) -> Figure:
-    known = [bar for bar in compared if task in bar.scores]
-    found = [bar.scores[task] for bar in known]
+    known = [row for row in compared if task in row.scores]
+    found = [row.scores[task] for row in known]
     labels = [
-        f"{bar.label}  {score_text(one.value)}" for bar, one in zip(known, found, strict=True)
+        f"{row.label}  {score_text(one.value)}" for row, one in zip(known, found, strict=True)
     ]
-    kinds = ["winner" if bar.winner else bar.role for bar in known]
-    trace = bars(
-        [one.value for one in found],
-        marker={
-            "color": [_FILL.get(kind, "$second") for kind in kinds],
-            "pattern": {"shape": [_PATTERN.get(kind, "") for kind in kinds], "solidity": 0.25},
-        },
-        error_x={
+    colours = ["$winner" if row.winner else MARKERS[row.role][2] for row in known]
+    symbols = ["star" if row.winner else MARKERS[row.role][1] for row in known]
+    at = list(range(len(known)))
+    trace = whiskers(at, found, name="score", colours=colours, symbols=symbols)
+    behind = [row.behind.get(task, NOT_KNOWN) for row in known]
+    views: tuple[View, ...] = ()
+    if any(not math.isnan(one.value) for one in behind):
+        differences = whiskers(at, behind, name="score", colours=colours, symbols=symbols)
+        changed = {key: differences[key] for key in ("x", "error_x", "text")}
+        named = [
+            row.label if math.isnan(one.value) else f"{row.label}  {signed(one.value)}"
+            for row, one in zip(known, behind, strict=True)
+        ]
+        views = (
+            View(label="scores"),
+            View(
+                label="differences",
+                traces=(changed,),
+                layout={
+                    "xaxis.title.text": "winner minus it",
+                    "xaxis.zeroline": True,
+                    "yaxis.ticktext": [text(label) for label in named],
+                },
+            ),
+        )
+    return Figure(
+        name=f"task-{number}" if number else "tasks",
+        title=heading,
+        note=f"On the {questions} questions, with 95 % intervals.",
+        traces=(trace,),
+        layout={"xaxis": axis("", zeroline=False), "yaxis": rows(labels), "showlegend": False},
+        height=66 + 34 * len(known),
+        views=views,
+    )
+
+
+def whiskers(
+    at: Sequence[int],
+    found: Sequence[Interval],
+    *,
+    name: str,
+    colours: Sequence[str],
+    symbols: Sequence[str],
+) -> Json:
+    """A dot per row with its interval.
+
+    Args:
+        at: The rows.
+        found: Value and ends; NaN leaves a row empty.
+        name: Of the trace.
+        colours: Of each dot.
+        symbols: Marker of each dot.
+    """
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": rounded([one.value for one in found]),
+        "y": list(at),
+        "marker": {"color": list(colours), "symbol": list(symbols), "size": 11,
+                   "line": {"width": 2, "color": list(colours)}},
+        "error_x": {
             "type": "data",
             "symmetric": False,
             "array": rounded([one.high - one.value for one in found]),
@@ -147,35 +262,12 @@ def _bars(
             "thickness": 1.5,
             "width": 5,
         },
-        hoverinfo="text",
-        text=[
-            text(f"{score_text(one.value)} ({score_text(one.low)} to {score_text(one.high)})")
-            for one in found
-        ],
-        textposition="none",
-    )
-    return Figure(
-        name=f"task-{number}" if number else "tasks",
-        title=heading,
-        note=f"On the {questions} questions, with 95 % intervals.",
-        traces=(trace,),
-        layout={"xaxis": axis(""), "yaxis": rows(labels), "bargap": 0.35},
-        height=66 + 34 * len(known),
-        views=_zooms(found),
-    )
+        "hoverinfo": "text",
+        "text": [text(limits_text(one)) for one in found],
+    }  # fmt: skip
 
 
-def _zooms(found: Sequence[Interval]) -> tuple[View, ...]:
-    ends = [end for one in found for end in (one.low, one.high, one.value) if math.isfinite(end)]
-    low, high = min(ends), max(ends)
-    room = 0.06 * (high - low) or 0.05
-    whole = [min(0.0, low - room), max(0.0, high + room)]
-    near = [low - room, high + room]
-    return (
-        View(label="from zero", layout={"xaxis.range": rounded(whole)}),
-        View(label="differences", layout={"xaxis.range": rounded(near)}),
-    )
-
+NOT_KNOWN = Interval(value=math.nan, stderr=math.nan, low=math.nan, high=math.nan, n=0)
 
 OTHERS = {
     name: TaskInfo(name=name, metric="", higher_is_better=name == SCORE, weight=1.0)
