@@ -54,7 +54,7 @@ def examiner(home: Path, family: ModelFamily, seed: int) -> HarnessEvaluator:
     """An evaluator that knows the tasks of a family, and one more."""
     tasks = home / "tasks"
     shutil.copytree(family.tasks, tasks)
-    write_task(tasks, tasks, KEPT, examination(KEPT, QUESTIONS, seed=seed), chosen=False, seed=seed)
+    write_task(tasks, KEPT, examination(KEPT, QUESTIONS, seed=seed), chosen=False, seed=seed)
     config = load_config(family.config)
     more = {"name": task_name(KEPT), "metric": "exact_match,none"}
     changes = {"tasks": [*config.to_dict()["tasks"], more], "include_path": str(tasks)}

@@ -117,7 +117,7 @@ def _from_file(path: Path) -> ModuleType:
     name = f"own_evaluator_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     beside = str(path.resolve().parent)
     if beside not in sys.path:

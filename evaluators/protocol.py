@@ -29,7 +29,7 @@ class FailureKind(StrEnum):
     NON_FINITE = "non_finite"  # NaN or infinity in the merged weights or in the score
     OUT_OF_MEMORY = "out_of_memory"
     TASK = "task"  # the model could not be run on a task
-    DEGENERATE = "degenerate"  # the merged model says the same whatever it is asked
+    DEGENERATE = "degenerate"  # the merged model gives the same answer to every prompt
     TIMEOUT = "timeout"
     LOST_WORKER = "lost_worker"  # the process died
     NODE_GONE = "node_gone"  # its machine went away

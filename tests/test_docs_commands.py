@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "exam
 BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.M | re.S)
 
 HERE = ("README.md", "check.md", "mergekit-evolve.md", "models.md", "own-tasks.md", "running.md")
-HERE += ("start.md",)
+HERE += ("reliability.md", "report.md", "start.md")
 """Pages whose commands run here; each block starts in a folder as the page takes for granted."""
 
 ELSEWHERE = {
@@ -38,14 +38,18 @@ HEAD = "needs the dashboard of a cluster, whose libraries no test has"
 EXEMPT = {
     "make demo": "the tutorial's test runs `search demo`; .ci/run installs as make does",
     "make test": "would run this test in itself",
-    "pip install .": NETWORK,
+    "git clone REPOSITORY merge-search": NETWORK,
+    "cd merge-search": NETWORK,
+    "python3 -m venv .venv": NETWORK,
+    "source .venv/bin/activate": NETWORK,
+    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": NETWORK,
+    "pip install -c constraints.txt .": NETWORK,
     '(umask 077; python -c "import secrets; print(secrets.token_hex(32))" > /shared/ray-token)': (
         CLUSTER
     ),
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/shared/ray-token": CLUSTER,
     "export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3": CLUSTER,
     "pip install optuna-dashboard": NETWORK,
-    "python3 -m venv .venv && .venv/bin/pip install .": NETWORK,
     "optuna-dashboard sqlite:///search/study.db": "a server; tests/search/test_storage.py asks it",
     "search init math=org/name@v2 code=./models/code --task arc_easy --out mix.yaml --hours 8":
         "needs a model and a data set from the hub",

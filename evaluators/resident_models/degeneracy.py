@@ -113,7 +113,7 @@ def check_hears(
     found = look(torch.cat([seen for part in parts for seen in listen(model, part, device)]))
     if found.degenerate:
         raise DegenerateError(
-            f"the merged model says the same whatever it is asked: over {found.positions} "
+            f"the merged model gives the same answer to every prompt: over {found.positions} "
             f"positions of {len(rows)} prompts its next-token distributions differ by "
             f"{found.spread:.1e} (harness.check_degenerate: false scores such models)"
         )

@@ -117,7 +117,7 @@ class FloorSection(Section):
     """A floor that moves with the parents."""
 
     below_best_parent: Annotated[float, Field(ge=0)] = Field(
-        description="How much worse than the best parent will do, in the metric's own unit."
+        description="Allowed loss against the best parent, in the metric's own unit."
     )
 
 
@@ -147,7 +147,7 @@ class TaskSection(Section):
         default=None, ge=0, description="Examples in the prompt; omit for the task's own."
     )
     limit: int | None = Field(
-        default=None, ge=1, description="Use only the first so many questions of the split."
+        default=None, ge=1, description="Use only the first N questions of the split."
     )
     group_by: Text | None = Field(
         default=None,
@@ -159,7 +159,7 @@ class TaskSection(Section):
         _expecting("a number, or {below_best_parent: a number of at least 0}"),
     ] = Field(
         default=None,
-        description="What its value must not fall below: a value of the metric, or "
+        description="Limit that its value must keep: a value of the metric, or "
         "{below_best_parent: 0.02}.",
     )
 
@@ -202,10 +202,10 @@ class HarnessSection(Section):
     )
     check_degenerate: bool = Field(
         default=True,
-        description="Fail models that say the same whatever they are asked, before their tasks.",
+        description="Fail models that answer every prompt alike, before their tasks.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Let models and tasks run code of their own."
+        default=False, description="Let models and tasks run their own code."
     )
 
 
@@ -213,10 +213,14 @@ class DepthSection(Section):
     """How values may change over the layers: exactly one of knots and groups."""
 
     knots: int | None = Field(
-        default=None, ge=2, description="Values at evenly spaced depths, interpolated in between."
+        default=None,
+        ge=2,
+        description="Number of evenly spaced depths with a value each; interpolated in between.",
     )
     groups: int | None = Field(
-        default=None, ge=2, description="Equal runs of layers with a value each."
+        default=None,
+        ge=2,
+        description="Number of equal groups of consecutive layers with a value each.",
     )
     parameters: ParameterNames = Field(
         default=("weight", "t"), description="Parameters that vary over depth."
@@ -241,12 +245,12 @@ class SlicesSection(Section):
     max_repeated: int | None = Field(
         default=None,
         ge=0,
-        description="Runs in order, each repeating at most so many layers; omit for runs anywhere.",
+        description="Runs in order, each repeating at most N layers; omit for runs anywhere.",
     )
     max_removed: int | None = Field(
         default=None,
         ge=0,
-        description="Runs in order, at most so many layers left out between two; likewise.",
+        description="Runs in order, at most N layers left out between two; likewise.",
     )
 
 
@@ -275,7 +279,7 @@ class SpaceSection(Section):
     )
     epsilon: Bounds = Field(
         default=(0.05, 0.2),
-        description="Range of della's half range of probabilities, within [0, 0.5).",
+        description="Range of della's epsilon, in [0, 0.5): probabilities span density ± epsilon.",
     )
     select_topk: Bounds = Field(
         default=(0.1, 1.0), description="Range of the share of entries that sce selects."
@@ -299,7 +303,7 @@ class SpaceSection(Section):
     )
     filters: Names = Field(
         default=(),
-        description="Parts of tensor names that get values of their own, besides the rest.",
+        description="Parts of tensor names; matching tensors get their own values.",
     )
     filter_parameters: ParameterNames = Field(
         default=("weight", "t"), description="Parameters that vary by filter."
@@ -317,13 +321,14 @@ class LearnSection(Section):
     """Learning coefficients from search questions before the search."""
 
     steps: Annotated[int, Field(ge=1)] = Field(
-        default=60, description="Most gradient steps of each recipe that is learned."
+        default=60, description="Maximum number of gradient steps for each learned recipe."
     )
     batch: Annotated[int, Field(ge=1)] = Field(
-        default=12, description="Questions of a step, over all tasks."
+        default=12, description="Questions per step, over all tasks."
     )
     rate: Positive = Field(
-        default=0.05, description="How far a coefficient moves in a step, at most about this."
+        default=0.05,
+        description="Learning rate: about the largest change of a coefficient in one step.",
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.7, description="Largest share of the budget that learning may take."
@@ -335,14 +340,14 @@ class SearchSection(Section):
 
     trials: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Most recipes, seeds included; 300 where no other budget is set.",
+        description="Maximum number of recipes, seeds included; 300 where no other budget is set.",
     )
     questions: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Most questions asked, those of the final check included."
+        default=None, description="Maximum number of questions, final check included."
     )
-    hours: Positive | None = Field(default=None, description="Most time by the clock, in hours.")
+    hours: Positive | None = Field(default=None, description="Maximum wall-clock time in hours.")
     gpu_hours: Positive | None = Field(
-        default=None, description="Most time of all workers, in hours times GPUs of each."
+        default=None, description="Maximum of the workers' hours, each times its GPUs."
     )
     asking: Literal["auto", "all", "growing"] = Field(
         default="auto",
@@ -354,7 +359,7 @@ class SearchSection(Section):
     )
     objective: Literal["sum", "pareto"] = Field(
         default="sum",
-        description="The weighted sum of the tasks' scores, or pareto: each task for itself.",
+        description="sum: the weighted mean of the tasks' scores; pareto: each task an objective.",
     )
     minimize: Annotated[
         tuple[Literal["answer_length", "parameters"], ...],
@@ -362,7 +367,7 @@ class SearchSection(Section):
         _expecting("a list of answer_length and parameters"),
     ] = Field(
         default=(),
-        description="What is to be small as well, as further objectives: answer_length (characters "
+        description="Further objectives to minimize: answer_length (characters "
         "of written answers), parameters (of the model).",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of sampler and question order.")
@@ -371,14 +376,14 @@ class SearchSection(Section):
         _expecting("default, none, or a list of defaults, recipe files, their folders and studies"),
     ] = Field(
         default="default",
-        description="First recipes besides parents, average and base: default, none, or a list of "
+        description="Seed recipes besides parents, average and base: default, none, or a list of "
         "defaults, recipe files, folders of them, and studies (study.db, or study.db:10).",
     )
     validate_top: int = Field(
         default=3,
         ge=1,
         alias="validate",
-        description="How many of the best are re-scored on held-out questions at the end.",
+        description="Number of best recipes scored on held-out questions at the end.",
     )
     learn: Annotated[
         LearnSection | Literal["auto"] | None,
@@ -388,10 +393,10 @@ class SearchSection(Section):
         _expecting("auto, off, or steps, batch, rate and share"),
     ] = Field(
         default="auto",
-        description="Learn coefficients from search questions first: auto, off, or how.",
+        description="Learn coefficients from search questions first: auto, off, or a mapping.",
     )
     allow_test_sets: bool = Field(
-        default=False, description="Search on well-known test sets such as GSM8K all the same."
+        default=False, description="Allow well-known benchmark test sets such as GSM8K."
     )
 
 
@@ -410,7 +415,7 @@ class WorkersSection(Section):
     )
     parents_on_device: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,
-        description="Most of each GPU's memory that the parents may take; else they are streamed.",
+        description="Largest share of each GPU's memory for the parents; else they are streamed.",
     )
     cpus: Positive = Field(default=1.0, description="CPU cores of one worker.")
     threads: Annotated[
@@ -424,14 +429,16 @@ class WorkersSection(Section):
         default=None, description="Address of a Ray cluster; omit for a local one."
     )
     timeout: Positive | None = Field(
-        default=None, description="Longest time for one candidate, in seconds; omit for no limit."
+        default=None, description="Time limit for one candidate in seconds; omit for no limit."
     )
     retries: int = Field(
-        default=1, ge=0, description="How often a candidate whose worker was lost is tried again."
+        default=1,
+        ge=0,
+        description="How often a candidate is tried again after its worker was lost.",
     )
     wait: Positive = Field(
         default=600.0,
-        description="Longest wait while no worker is left, for a node or its set-up, in seconds.",
+        description="Seconds to wait while there is no worker, for a node or a worker's start.",
     )
     runtime_env: dict[str, Any] = Field(
         default_factory=dict, description="Ray's runtime environment of the workers."
@@ -442,7 +449,7 @@ class OutputSection(Section):
     """What the merged models look like."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
-        default=None, description="Type of the weights; omit for the widest of the inputs."
+        default=None, description="Dtype of the weights; omit for the widest of the inputs."
     )
     tokenizer: Text | None = Field(
         default=None,
@@ -450,7 +457,7 @@ class OutputSection(Section):
     )
     vocabulary: Text | None = Field(
         default=None,
-        description="Whose vocabulary where they differ: union, or a model; omit if all the same.",
+        description="Vocabulary if they differ: union, or a model; omit if they are equal.",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE, DELLA)."
@@ -459,7 +466,7 @@ class OutputSection(Section):
         tuple[Annotated[str, _known(LOGGERS)], ...],
         Field(strict=False),
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
-    ] = Field(default=(), description="Who else is told of the run: tensorboard, mlflow, wandb.")
+    ] = Field(default=(), description="Experiment trackers to log to: tensorboard, mlflow, wandb.")
 
 
 Tasks = Annotated[

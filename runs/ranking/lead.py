@@ -88,7 +88,7 @@ def why_first(records: Sequence[Record]) -> str:
     if highest.shortfall > first.shortfall:
         why = "which is expected to break a floor"
     elif expected(highest) < expected(first):
-        why = "of which less is to be expected in the light of all others"
+        why = "whose expected score, estimated from all results, is lower"
     else:
         why = "less sure"
     return (

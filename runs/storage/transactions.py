@@ -249,7 +249,7 @@ class Transactions:
     def _write_error(self, error: BaseException) -> StudyWriteError:
         return StudyWriteError(
             f"{self.name}: cannot be written: {reason(error)}; what was recorded before is safe: "
-            f"mend that, then `search resume {self.name}` goes on"
+            f"fix that, then `search resume {self.name}` continues it"
         )
 
 

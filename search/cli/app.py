@@ -63,10 +63,10 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo"),
     trials: Trials = None,
     workers: Workers = None,
-    seed: Annotated[int, typer.Option(min=0, help="Makes another family and search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
     """Make a tiny model family here, search it, and build the winner: no download."""
     from search.commands.demo_command import demo as run_demo
@@ -94,7 +94,7 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Made-up scores instead of models, to try a config.")
+        bool, typer.Option(help="Use made-up scores instead of models, to try a config.")
     ] = False,
     allow_test_sets: TestSets = False,
 ) -> None:
@@ -114,7 +114,7 @@ def resume(
     moved: Moved = None,
     trust_study: Trust = False,
 ) -> None:
-    """Go on with a search, after a crash or with a larger budget."""
+    """Continue a search, after a crash or with a larger budget."""
     from search.commands import run_command
     from search.inputs.moved_locations import read_moves
 
@@ -144,13 +144,14 @@ def validate(
 def status(
     study: Study,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep showing it until it is over; Ctrl-C stops.")
+        bool,
+        typer.Option("--watch", help="Keep showing it until the run ends; Ctrl-C stops watching."),
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.5, max=3600, help="Seconds between two looks, with --watch.")
+        float, typer.Option(min=0.5, max=3600, help="Seconds between updates, with --watch.")
     ] = 5.0,
 ) -> None:
-    """Show where a run stands; works beside a running search, and only reads."""
+    """Show the progress of a run; only reads, also while it runs."""
     from search.commands import study_commands
 
     study_commands.status(study, watched=watch, interval=interval)
@@ -206,7 +207,7 @@ def export(
     ] = False,
     moved: Moved = None,
 ) -> None:
-    """Write a found recipe as YAML that mergekit and `search build` run."""
+    """Write a recipe of the leaderboard as YAML for mergekit and `search build`."""
     from search.commands import study_commands
 
     study_commands.export(study, rank=rank, out=out, absolute=absolute, mapped=moved or ())
@@ -245,7 +246,7 @@ def main() -> NoReturn:
         hint = "" if _debug else " (search --debug ... shows where)"
         _fail([f"{type(error).__name__}: {error}".splitlines()[0] + hint], code=1)
     if code == _INTERRUPTED:
-        _fail(["stopped at once; a run goes on with `search resume`"], code=1)
+        _fail(["stopped at once; `search resume` continues a run"], code=1)
     sys.exit(code or 0)
 
 

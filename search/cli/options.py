@@ -24,23 +24,24 @@ Moved = Annotated[
     typer.Option(
         "--map",
         metavar="OLD=NEW",
-        help="Model name or start of a path, and where that is now; may be repeated.",
+        help="New location of a model, by name or start of path; may be repeated.",
     ),
 ]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust-study", help="Let code run that the study names, though it was not made here."
+        "--trust-study", help="Allow code that the study names, though it was made elsewhere."
     ),
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of recipes to evaluate in all."),
+    typer.Option(min=1, help="Total number of recipes to evaluate."),
 ]
-Questions = Annotated[int | None, typer.Option(min=1, help="Number of questions to ask in all.")]
-Hours = Annotated[float | None, typer.Option(min=0.0, help="Hours to search in all.")]
+Questions = Annotated[int | None, typer.Option(min=1, help="Total number of questions to ask.")]
+Hours = Annotated[float | None, typer.Option(min=0.0, help="Total hours to search.")]
 GpuHours = Annotated[
-    float | None, typer.Option(min=0.0, help="Hours of all workers, times the GPUs of each.")
+    float | None,
+    typer.Option(min=0.0, help="Total GPU-hours: workers' hours times the GPUs of each."),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
 Address = Annotated[
@@ -49,7 +50,7 @@ Address = Annotated[
 ]
 TestSets = Annotated[
     bool,
-    typer.Option("--allow-test-sets", help="Search on well-known test sets all the same."),
+    typer.Option("--allow-test-sets", help="Allow well-known benchmark test sets as search tasks."),
 ]
 
 
@@ -59,7 +60,7 @@ def consent(trusted: bool) -> Consent:
     def asked(lines: Sequence[str]) -> bool:
         if trusted or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return trusted
-        typer.echo("This study was not made here. Going on runs code that it names:", err=True)
+        typer.echo("This study was made elsewhere. Continuing runs code that it names:", err=True)
         for line in lines:
             typer.echo(f"  {printable(line)}", err=True)
         return typer.confirm("Do you trust all of it?", err=True)

@@ -25,7 +25,9 @@ def init(
         list[str] | None,
         typer.Argument(metavar="MODELS", help="Folders or hub ids, or NAME=FOLDER."),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="What the models were fine-tuned from.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Model that the others were fine-tuned from.")
+    ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(help="lm-eval task: a name, a file, or a folder; may be repeated."),
@@ -38,7 +40,7 @@ def init(
     trials: Trials = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
-    """Write a commented config for models and tasks, from what is found in them."""
+    """Write a commented config for models and tasks."""
     from search.commands.init_command import asks
     from search.commands.init_command import init as write
     from search.setup.config_files import check_free
@@ -73,14 +75,14 @@ def import_(
         typer.Option(help="File to write; by default search.yaml, or seed-NAME.yaml."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="For a recipe: config of the search that shall try it.")
+        Path | None, typer.Option(help="For a recipe: config to check the recipe against.")
     ] = None,
     include_path: Annotated[
         list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
-    """Turn a mergekit-evolve config into a config, or a mergekit YAML into a seed recipe."""
+    """Convert a mergekit-evolve config to a config, or a mergekit YAML to a seed recipe."""
     from search.commands.import_command import import_file
 
     import_file(file, out=out, config=config, include_path=tuple(include_path or ()), force=force)
@@ -105,15 +107,16 @@ def check(
         bool, typer.Option("--quick", help="Headers and tasks only: no weight is read.")
     ] = False,
     smoke: Annotated[
-        bool, typer.Option("--smoke/--no-smoke", help="Whether to try a candidate.")
+        bool, typer.Option("--smoke/--no-smoke", help="Build and ask one candidate.")
     ] = True,
     html: Annotated[Path | None, typer.Option(help="HTML file to write, with heat maps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     seconds: Annotated[
-        float, typer.Option(min=1.0, help="Longest time to sample weights for.")
+        float, typer.Option(min=1.0, help="Time limit for sampling weights, in seconds.")
     ] = 60.0,
     gpu_memory: Annotated[
-        float | None, typer.Option(min=0.1, help="GB of a worker's GPU, if it is elsewhere.")
+        float | None,
+        typer.Option(min=0.1, help="Memory of a worker's GPU in GB, if it is in another machine."),
     ] = None,
     *,
     overrides: Overrides,

@@ -189,8 +189,8 @@ def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
     for line in edits(store, config):
         screen.print(line, markup=False, soft_wrap=True)
     screen.print(
-        f"{store.name}: nothing to do, the budget is spent ({spent}); a larger one, such as "
-        "--trials gives, goes on",
+        f"{store.name}: nothing to do, the budget is spent ({spent}); set a larger "
+        "one, such as with --trials",
         markup=False,
         soft_wrap=True,
     )

@@ -175,13 +175,13 @@ def _drive(
         say_written(screen, written)
         show_result(store, report, screen)
     except KeyboardInterrupt:
-        raise RunFailed(f"stopped at once; `search resume {store.name}` goes on") from None
+        raise RunFailed(f"stopped at once; `search resume {store.name}` continues it") from None
     except EvaluatorError as error:  # no worker is left; what is recorded stands
         view.close()
         written, _ = write_outputs(store, config, folder)
         say_written(screen, written)
         why = "; ".join(error.problems)
-        raise RunFailed(f"{why}; `search resume {store.name}` goes on") from error
+        raise RunFailed(f"{why}; `search resume {store.name}` continues it") from error
     except (StudyWriteError, LockLostError):
         raise  # there is nothing to read from, or another driver's study
     except RunFailed:
@@ -193,7 +193,7 @@ def _drive(
         view.close()
         view.finish(complete=ended, verdict=verdict, files=written)
     if not ended:
-        screen.print(f"Stopped. `search resume {store.name}` goes on.", markup=False)
+        screen.print(f"Stopped. `search resume {store.name}` continues it.", markup=False)
 
 
 def _slow(setting: Setting, pool: Pool) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ class Loop:
                     if proposed is None:
                         exhausted, more = True, False
                         self._store.set_fact(EXHAUSTED, budget.words(Cost()))
-                        self._monitor.note("every recipe of the space was tried, or nearly so")
+                        self._monitor.note("the space is exhausted, or nearly so")
                     else:
                         self._submit(proposed)
             if self._stop.requested:

@@ -167,7 +167,7 @@ class Telling:
                 self._callbacks.remove(callback)
                 cause = f"{type(error).__name__}: {error}".splitlines()[0]
                 kind = type(callback).__name__
-                self._monitor.note(f"{kind} failed in {name} and is told nothing further: {cause}")
+                self._monitor.note(f"{kind} failed in {name} and is switched off: {cause}")
 
 
 def run_id(store: Store) -> str:

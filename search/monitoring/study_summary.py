@@ -201,7 +201,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     if holder is not None and holder.alive:
         lines["driver"] = f"process {holder.pid} on {holder.host}"
     elif states[State.RUNNING] or store.fact("ended") != budget.words(Cost()):
-        lines["driver"] = f"none; `search resume {store.name}` goes on"
+        lines["driver"] = f"none; `search resume {store.name}` continues it"
     else:
         lines["driver"] = "none; the budget is spent"
     done = states[State.COMPLETE] + states[State.FAILED]
@@ -256,7 +256,7 @@ def _attendance(attendances: Sequence[Attendance]) -> str:
     nodes = machines(attendances)
     where = "" if nodes == 1 else f" on {nodes} nodes"
     busy = busy_share(attendances)
-    share = "" if math.isnan(busy) else f", busy {100 * busy:.1f} % of the time they were there"
+    share = "" if math.isnan(busy) else f", {100 * busy:.1f} % utilisation"
     return f"{most_at_once(attendances)}{where}{share}"
 
 

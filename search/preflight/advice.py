@@ -107,7 +107,7 @@ def _verdict(affinity: ModelSimilarity, smoke: SmokeTest | None, warnings: Seque
     whole = tuple(affinity.parents)
     middle = next((point.loss for point in points.values() if point.ends == whole), math.nan)
     if ends and not math.isnan(middle) and middle < min(ends):
-        return "These models merge: their plain average is better, by its loss, than each of them."
+        return "These models merge: their plain average has a lower loss than any single model."
     if warnings:
         return "Something stands against merging these models; read the warnings before searching."
     if ends and not math.isnan(middle):

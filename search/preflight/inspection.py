@@ -203,7 +203,7 @@ def _warnings(
 ) -> list[str]:
     found = [
         f"{task.name} is a well-known test set ({task.known}, split {task.split!r}): a score that "
-        "a search has led to is no test result. Search on a train or dev split."
+        "a search has optimised is not a test result. Search on a train or dev split."
         for task in prepared.tasks
         if task.known is not None
     ]

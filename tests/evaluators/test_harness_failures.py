@@ -225,7 +225,7 @@ def test_a_model_that_says_the_same_always(
     assert isinstance(result, Failure)
     assert result.kind is FailureKind.DEGENERATE
     assert result.fingerprint
-    assert "says the same whatever it is asked" in result.message
+    assert "gives the same answer to every prompt" in result.message
     assert not asked  # its tasks were not paid for
     monkeypatch.undo()
     assert isinstance(ask(evaluator, mix(math=1.0, code=1.0)), Score)

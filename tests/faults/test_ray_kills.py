@@ -116,7 +116,7 @@ def test_a_part_of_ray_is_killed(
     assert driver.returncode == 1, (out, err)
     (line,) = [line for line in err.splitlines() if line.startswith("search: error: ")]
     assert words in line
-    assert line.endswith("`search resume run/study.db` goes on"), line
+    assert line.endswith("`search resume run/study.db` continues it"), line
     assert "state-dump" not in out + err
     assert "\x1b[" not in out + err
     assert "Traceback" not in out + err
@@ -137,7 +137,7 @@ def test_a_worker_that_never_comes_up(start: Start, tmp_path: Path) -> None:
     out, err = driver.communicate()
     assert driver.returncode == 1, (out, err)
     assert "workers: none was set up within 60 s (workers.wait) on " in err
-    assert "goes on" in err
+    assert "continues" in err
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_the_first_in_rank_is_ahead_whatever_it_scored(run_records, run_tasks) -
     assert why_first(records) == (
         "Ranked by expected score less its standard error: candidate 2 with 0.3000 ± 0.0100 (score "
         "0.2500 on 40 questions) comes before candidate 4 with 0.2400 ± 0.1000 (score 0.5000 on 40 "
-        "questions), of which less is to be expected in the light of all others."
+        "questions), whose expected score, estimated from all results, is lower."
     )
     unsure = [*records[:3], expecting(ties, 0.35, 0.1), records[4]]
     assert lead(unsure).candidate == average.id

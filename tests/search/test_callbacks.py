@@ -85,7 +85,7 @@ def test_a_callback_that_fails_ends_nothing(run, where: str, capsys) -> None:
     assert isinstance(other.events[-1], Finished)
     assert len(failing.events) < len(other.events) or where == "on_finish"
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count(f"Remembering failed in {where} and is told nothing further") == 1
+    assert said.count(f"Remembering failed in {where} and is switched off") == 1
     assert "ConnectionError: no such host" in said
     assert (out / "report.html").exists()
 

@@ -69,7 +69,7 @@ def test_a_book_of_recipes_is_tried_after_parents_and_average(
     assert {origin for origin, _ in found[7:]} == {"surrogate"}
     said = capsys.readouterr().out
     assert said.count("outside the space") == 1
-    reason = "seed book/out.yml: outside the space, tried as it is: weight.math: expected a number"
+    reason = "seed book/out.yml: outside the space, tried unchanged: weight.math: expected a number"
     assert reason in said
 
 

@@ -15,7 +15,9 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> No
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
-        assert said == [f"{number.name}: finishing what is under way; once more stops at once"]
+        assert said == [
+            f"{number.name}: finishing the candidates under way; a second one stops at once"
+        ]
         os.kill(os.getpid(), number)
 
 

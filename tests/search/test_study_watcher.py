@@ -83,7 +83,7 @@ def test_a_run_under_way_is_shown_until_ctrl_c_and_left_alone(study: Path) -> No
         assert "nobody is at work" not in shown
         assert study.read_bytes() == before
         store.lock.release()
-    assert "nobody is at work on it; `search resume" in watched(study, terminal=False)
+    assert "no driver is running; `search resume" in watched(study, terminal=False)
 
 
 def test_what_a_driver_writes_between_two_queries_is_not_seen(

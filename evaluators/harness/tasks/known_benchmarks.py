@@ -138,7 +138,7 @@ def unconfirmed(found: Iterable[tuple[str, str, str]]) -> list[str]:
     """
     return [
         f"tasks: {task}: expected a train or dev split to search on, got the well-known test set "
-        f"{title} (split {split!r}); what a search is led by is no test any more. Search on other "
-        "questions, or confirm with search.allow_test_sets: true (--allow-test-sets)"
+        f"{title} (split {split!r}); a searched score is not a test result. Search on other "
+        "questions, or allow it with search.allow_test_sets: true (--allow-test-sets)"
         for task, title, split in found
     ]

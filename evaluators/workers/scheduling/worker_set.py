@@ -322,8 +322,8 @@ class WorkerSet:
         self._problems += [line for line in lines if line not in self._problems]
         if not self.posts and not self._open_rooms() and not self._looked_at:
             raise EvaluatorError(self._problems)
-        _log.warning("a worker cannot be set up, going on without it: %s", "; ".join(lines))
-        self.news.append(f"going on without a worker that cannot be set up: {'; '.join(lines)}")
+        _log.warning("a worker cannot be set up, continuing without it: %s", "; ".join(lines))
+        self.news.append(f"continuing without a worker that cannot be set up: {'; '.join(lines)}")
         self.fill()
 
     def _check_any(self, moment: float) -> None:

@@ -69,10 +69,10 @@ def _columns(
     yield "#", "Rank by search data", texts(frame["rank"]), _keys(frame["rank"])
     pairs = [
         ("expected", "expected", "expected_stderr",
-         "What to expect of it in the light of all others, with its standard deviation; ranks go "
-         "by it less one standard deviation"),
+         "Score estimated from all results, with its standard deviation; ranks use it minus one "
+         "standard deviation"),
         ("score", "score", "stderr", "On the search questions it was asked, ± standard error"),
-        ("held-out", "held_out", "held_out_stderr", "On the held-out questions; never chooses"),
+        ("held-out", "held_out", "held_out_stderr", "On the held-out questions; ranks ignore it"),
     ]  # fmt: skip
     pairs += [
         (task_title(task), f"task:{task.name}", f"task_stderr:{task.name}",
@@ -81,10 +81,10 @@ def _columns(
     ]  # fmt: skip
     pairs.append(
         ("answer length", "answer_length", "answer_length_stderr",
-         "Mean characters of what it wrote in answer to a search question, ± standard error")
+         "Mean length of its answers to search questions in characters, ± standard error")
     )  # fmt: skip
     if "broken" in frame:
-        words = "Floors that it is expected to break, and by how much; those without come first"
+        words = "Floors it is expected to break, and by how much; those without rank first"
         yield "below floor", words, texts(frame["broken"]), None
     for name, value, stderr, words in pairs:
         if frame[value].notna().any() or name == "score":
@@ -99,13 +99,13 @@ def _columns(
         yield "parameters", "Number of parameters of the model", cells, _keys(sizes)
     yield (
         "method",
-        "How it is made; + joins the methods of a merge tree",
+        "Merge method; + joins the methods of a merge tree",
         texts(frame["method"]),
         None,
     )
     yield "origin", "Where the recipe comes from", texts(frame["origin"]), None
     if frame["front"].notna().any():
-        words = "Whether it is on the Pareto front of the objectives"
+        words = "On the Pareto front of the objectives"
         yield "front", words, yes(frame["front"]), None
     asked = frame["questions"]
     yield "questions", "Search questions answered", texts(asked), _keys(asked)

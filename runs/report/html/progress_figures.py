@@ -74,9 +74,9 @@ def progress_figure(records: Sequence[Record], timeline: Timeline) -> Figure | N
     return Figure(
         name="progress",
         title="Best recipe so far",
-        note="Each point is a recipe at the time it was scored, at the score that is to be "
-        "expected of it by all that is known now; the line is the best among those there by then. "
-        "Hours are those of drivers at work.",
+        note="Each point is a recipe at the time it was scored, at its current estimated score. "
+        "The line is the recipe that ranks first among those scored by then. "
+        "Hours are the working time of drivers.",
         traces=tuple(traces),
         layout={"xaxis": axis(_UNITS[0][1]), "yaxis": axis("expected score")},
         height=420,

@@ -52,16 +52,17 @@ def importance_figure(insights: Insights) -> Figure | None:
     sure = ""
     if math.isfinite(insights.explained):
         sure = (
-            f" The model explains {max(0.0, 100 * insights.explained):.0f} % of the differences "
-            "between recipes that it was not shown."
+            f" The model explains {max(0.0, 100 * insights.explained):.0f} % of the variance "
+            "between recipes that it was not fitted to."
         )
     return Figure(
         name="importance",
         title="What matters",
-        note="How much of the variance of the expected scores goes with each part of the "
-        "recipes (Sobol's total index): over recipes drawn at random from the whole space, by the "
-        "search's own model (a Gaussian process). Parts that act together count in each of them, "
-        "so the shares sum up to 100 % or more." + sure,
+        note="The share of the expected score's variance in which a part of the recipe is "
+        "involved, alone or with others (Sobol's total index). The search's own model (a Gaussian "
+        "process) computes it for recipes drawn at random from the whole space, not for those "
+        "near the best. A joint effect counts for each of its parts, so shares may sum to more "
+        "than 100 %." + sure,
         traces=(bars([100 * item.share for item in found]),),
         layout={"xaxis": axis("% of the variance"), "yaxis": rows(labels), "bargap": 0.35},
         height=90 + 28 * len(found),

@@ -144,7 +144,7 @@ class LogCheckpoints:
             if behind > HELD_SECONDS and not said:
                 said = True
                 _log.warning(
-                    "%s: a program that reads it has kept its log open for %.0f s: until that "
+                    "%s: a reader has kept its log open for %.0f s: until that "
                     "ends, a copy needs %s-wal too", self._name, behind, self._name,
                 )  # fmt: skip
 

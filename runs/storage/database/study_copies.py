@@ -52,4 +52,4 @@ def made_its_own(path: Path, name: str) -> tuple[str, ...]:
         return ()
     with replacing(full) as draft:
         shutil.copyfile(full, draft)
-    return (f"{name}: was another name of a study elsewhere, and is a copy of its own from now on",)
+    return (f"{name}: was a hard link to a study elsewhere; it is a separate copy from now on",)

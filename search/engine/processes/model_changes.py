@@ -101,6 +101,6 @@ def look_again(store: Store, config: RunConfig) -> None:
     except InputError as error:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         store.set_fact(MODELS_CHANGED, json.dumps({"seen": now, "problems": error.problems}))
-        text = "the models changed during the run, and with them what its scores are of"
+        text = "the models changed during the run, so its scores belong to no single set of models"
         lines = "; ".join(error.problems)
         raise RunFailed(f"{store.name}: {text}: there is no verdict ({lines})") from error

@@ -37,7 +37,8 @@ def on_signals(announce: Callable[[str], None]) -> Iterator[Stop]:
             raise StoppedAtOnce
         stop.requested = True
         announce(
-            f"{signal.Signals(number).name}: finishing what is under way; once more stops at once"
+            f"{signal.Signals(number).name}: finishing the candidates under way; "
+            "a second one stops at once"
         )
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

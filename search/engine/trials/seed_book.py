@@ -140,7 +140,7 @@ def resolve_book(
             problems += error.problems
             continue
         if seed.reason:
-            notes.append(f"{seed.name}: outside the space, tried as it is: {seed.reason}")
+            notes.append(f"{seed.name}: outside the space, tried unchanged: {seed.reason}")
         found.setdefault(seed.recipe.key, seed)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))

@@ -54,7 +54,7 @@ def check(store: Store, config: RunConfig, consent: Consent) -> None:
     lines = [line for key, value in named.items() for line in _LINES[key](value)]
     if not consent(lines):
         raise InputError(
-            f"{store.name}: made by somebody else, on another machine or by an earlier version, "
+            f"{store.name}: made by another user, on another machine or by an earlier version, "
             f"and it names code that would run: {'; '.join(lines)}. "
             f"Where you trust all of it, repeat with {FLAG} (once: it is remembered)"
         )

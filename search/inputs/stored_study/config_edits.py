@@ -55,7 +55,7 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
     if not keys:
         return ()
     lines = [_difference(key, now.get(key), counts.get(key)) for key in keys]
-    head = f"{file} was edited since the study was made; the study's own values count:"
+    head = f"{file} was edited since the study was made; the study's own values apply:"
     fixed = [key for key in keys if key not in ON_RESUME]
     advice = (
         "To search with the file as it is now, start a new run, with what this one found among "

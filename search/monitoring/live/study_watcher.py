@@ -158,7 +158,7 @@ class Watcher:
     def _notice(self, seen: _Seen) -> str:
         if seen.driven or seen.complete:
             return ""
-        return f"nobody is at work on it; `search resume {self.store.name}` goes on"
+        return f"no driver is running; `search resume {self.store.name}` continues it"
 
 
 def _done(records: tuple[Record, ...] | list[Record], phase: str) -> int:

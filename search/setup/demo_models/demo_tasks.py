@@ -11,7 +11,6 @@ import yaml
 
 from runs.output_files import write_text
 from search.setup.demo_models.exercises import SKILLS, Curriculum
-from spaces.text.plain_yaml import plain
 
 _CONFIG = """\
 # A search over the tiny models beside this file; `search demo` made all of it.
@@ -59,13 +58,12 @@ def config_text(curriculum: Curriculum, seed: int) -> str:
 
 
 def write_task(
-    folder: Path, final: Path, skill: str, digits: tuple[str, ...], *, chosen: bool, seed: int
+    folder: Path, skill: str, digits: tuple[str, ...], *, chosen: bool, seed: int
 ) -> None:
     """Write one task: its questions, and the file that lm-eval reads.
 
     Args:
         folder: Where to write.
-        final: Where it will be read from; absolute.
         skill: Name of the skill.
         digits: One string per question.
         chosen: Whether the answer is chosen from the digits, instead of written.
@@ -82,25 +80,7 @@ def write_task(
             question |= {"choices": choices, "gold": choices.index(answer)}
         lines.append(json.dumps(question) + "\n")
     write_text(folder / _data(skill), "".join(lines))
-    write_text(
-        folder / f"{task_name(skill)}.yaml", _task_text(skill, final / _data(skill), chosen=chosen)
-    )
-
-
-def mend_tasks(folder: Path) -> None:
-    """Point the task files at the questions beside them where they point at nothing.
-
-    lm-eval wants absolute paths, which are wrong after a family has been moved.
-    """
-    for path in sorted(folder.glob("*.yaml")):
-        data = path.with_suffix(".jsonl")
-        if not data.is_file():
-            continue
-        present = plain(path.read_text(encoding="utf-8"))
-        files = present["dataset_kwargs"]["data_files"]
-        if not Path(files["test"]).is_file():
-            files["test"] = str(data)
-            write_text(path, _dumped(present))
+    write_text(folder / f"{task_name(skill)}.yaml", _task_text(skill, chosen=chosen))
 
 
 def _metric(chosen: bool) -> str:
@@ -111,12 +91,12 @@ def _data(skill: str) -> str:
     return f"{task_name(skill)}.jsonl"
 
 
-def _task_text(skill: str, data: Path, *, chosen: bool) -> str:
-    return _dumped(
+def _task_text(skill: str, *, chosen: bool) -> str:
+    return yaml.safe_dump(
         {
             "task": task_name(skill),
             "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(data)}},
+            "dataset_kwargs": {"data_files": {"test": _data(skill)}},  # beside the task file
             "test_split": "test",
             "doc_to_text": "{{question}}",
             "target_delimiter": "",
@@ -125,7 +105,9 @@ def _task_text(skill: str, data: Path, *, chosen: bool) -> str:
                 {"metric": _metric(chosen), "aggregation": "mean", "higher_is_better": True}
             ],
             "metadata": {"version": 1.0},
-        }
+        },
+        sort_keys=False,
+        allow_unicode=True,
     )
 
 
@@ -143,7 +125,3 @@ def _by_generation() -> dict[str, Any]:
         "doc_to_target": "answer",
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 8},
     }
-
-
-def _dumped(values: dict[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

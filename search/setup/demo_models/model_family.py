@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from merging.building.staged_folder import StagedFolder
 from runs.output_files import write_text
 from search.inputs.input_error import InputError
-from search.setup.demo_models.demo_tasks import config_text, mend_tasks, write_task
+from search.setup.demo_models.demo_tasks import config_text, write_task
 from search.setup.demo_models.exercises import FOUR, THREE, examination
 
 if TYPE_CHECKING:
@@ -90,11 +90,9 @@ def make_family(
         raise InputError("hard: expected a family that is not quick as well, got both")
     folder = folder.absolute()
     kind = {"version": VERSION, "seed": seed, "quick": quick} | ({"hard": True} if hard else {})
-    if _found(folder, kind):
-        mend_tasks(folder / _TASKS)
-    else:
+    if not _found(folder, kind):
         with _draft(folder, kind) as draft:
-            _make(draft, folder, kind, progress=progress or _silent)
+            _make(draft, kind, progress=progress or _silent)
             write_text(draft / MARKER, json.dumps(kind, indent=2) + "\n")
     return ModelFamily(
         base=folder / _BASE,
@@ -154,8 +152,8 @@ def _draft(folder: Path, kind: dict[str, Any]) -> Iterator[Path]:
         draft.discard()
 
 
-def _make(draft: Path, folder: Path, kind: dict[str, Any], *, progress: Progress) -> None:
-    """Fill the draft of a family that will lie in ``folder``."""
+def _make(draft: Path, kind: dict[str, Any], *, progress: Progress) -> None:
+    """Fill the draft of a family."""
     progress("preparing", 0.0)
     from search.setup.demo_models.family_training import (
         FULL,
@@ -170,7 +168,7 @@ def _make(draft: Path, folder: Path, kind: dict[str, Any], *, progress: Progress
     digits = {skill: examination(skill, count, seed=seed) for skill in learnt.targets}
     for skill, given in digits.items():
         chosen = skill in learnt.chosen
-        write_task(draft / _TASKS, folder / _TASKS, skill, given, chosen=chosen, seed=seed)
+        write_task(draft / _TASKS, skill, given, chosen=chosen, seed=seed)
     write_text(draft / _CONFIG, config_text(learnt, seed))
     models = train_family(
         course,

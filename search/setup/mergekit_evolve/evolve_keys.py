@@ -73,4 +73,4 @@ class EvolveKeys:
         strange = [key for key in self.top if key not in _TOP]
         strange += [f"genome.{key}" for key in self.genome if key not in _GENOME]
         for key in strange:
-            self.remarks.append(f"{key} is no key of mergekit-evolve; it was left out.")
+            self.remarks.append(f"{key} is not a key of mergekit-evolve; it was left out.")
