@@ -1,6 +1,5 @@
 """Every command that a page shows runs here, or is listed with the reason why it does not."""
 
-import csv
 import re
 import shlex
 import shutil
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from runs.records.record import Role, role_of
 from search.setup.demo_models.model_family import make_family
 from tests.command import search
 
@@ -26,7 +24,7 @@ HERE += ("reliability.md", "report.md", "start.md")
 """Pages whose commands run here; each block starts in a folder as the page takes for granted."""
 
 ELSEWHERE = {
-    "tutorial.md": "test_a_new_user_follows_the_tutorial",
+    "tutorial.md": "test_a_new_user_types_the_readme_and_the_tutorial",
     "resume.md": "test_stopping_and_resuming_as_the_page_says",
     "own-evaluator.md": "test_the_page_from_check_to_score",
     "examples/README.md": "test_killed_in_the_middle_and_resumed",
@@ -34,21 +32,26 @@ ELSEWHERE = {
 """Pages whose commands a test of their own runs."""
 
 CLUSTER, NETWORK = "runs in tests/faults/test_machines.py", "installs packages from the network"
+TYPED = "tests/test_install.py types it, without a network"
+HUB = "needs a hub; tests/search/test_push_command.py has a stand-in"
 HEAD = "needs the dashboard of a cluster, whose libraries no test has"
 EXEMPT = {
     "make demo": "the tutorial's test runs `search demo`; .ci/run installs as make does",
     "make test": "would run this test in itself",
-    "git clone REPOSITORY merge-search": NETWORK,
-    "cd merge-search": NETWORK,
-    "python3 -m venv .venv": NETWORK,
-    "source .venv/bin/activate": NETWORK,
-    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": NETWORK,
-    "pip install -c constraints.txt .": NETWORK,
+    "git clone REPOSITORY merge-search": TYPED,
+    "cd merge-search": TYPED,
+    "python3 -m venv .venv": TYPED,
+    "source .venv/bin/activate": TYPED,
+    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": TYPED,
+    "pip install -c constraints.txt .": TYPED,
+    "mkdir ../merges && cd ../merges": TYPED,
     '(umask 077; python -c "import secrets; print(secrets.token_hex(32))" > /shared/ray-token)': (
         CLUSTER
     ),
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/shared/ray-token": CLUSTER,
     "export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3": CLUSTER,
+    "search push merged/ me/math-code": HUB,
+    "search push merged/ me/math-code --public": HUB,
     "pip install optuna-dashboard": NETWORK,
     "optuna-dashboard sqlite:///search/study.db": "a server; tests/search/test_storage.py asks it",
     "search init math=org/name@v2 code=./models/code --task arc_easy --out mix.yaml --hours 8":
@@ -210,27 +213,3 @@ def test_stopping_and_resuming_as_the_page_says(family: Path, tmp_path: Path) ->
     in_a_shell(first, tmp_path)
     in_a_shell(second, tmp_path)
     assert "14 of 14 recipes" in in_a_shell(third, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_new_user_follows_the_tutorial(tmp_path: Path) -> None:
-    """From three fine-tunes and their tasks to an open report and a built model."""
-    commands = [words for block in runnable("tutorial.md") for words in block]
-    said = {words[0]: in_a_shell(words, tmp_path) for words in commands}
-    assert list(said) == [
-        "demo", "init", "check", "run", "resume", "status", "report", "build",
-    ]  # fmt: skip
-    board = (tmp_path / "demo" / "leaderboard.csv").read_text("utf-8").splitlines()
-    (first,) = (row for row in csv.DictReader(board) if row["rank"] == "1")
-    searched = role_of(first["origin"]) is Role.SEARCHED
-    winner = f"candidate {first['candidate']}" if searched else first["origin"]
-    assert f"On held-out questions, {winner} against:" in said["demo"]
-    assert "These models merge" in said["check"]
-    assert "Verdict:" in said["resume"]
-    assert "16 of 16 recipes" in said["status"]
-    assert "The weights are those that were scored." in said["build"]
-    assert (tmp_path / "search" / "report.html").stat().st_size > 10_000
-    assert (tmp_path / "check.html").exists()
-    load = "from transformers import AutoModelForCausalLM as M; M.from_pretrained('merged').eval()"
-    subprocess.run([sys.executable, "-c", load], cwd=tmp_path, check=True, capture_output=True)

@@ -226,6 +226,22 @@ def build(
     build_model(recipe, out, shard_bytes=int(shard_size * 1e9), mapped=moved or ())
 
 
+@app.command()
+def push(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Model folder that `search build` wrote.")
+    ],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model on the hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public; by default private.")
+    ] = False,
+) -> None:
+    """Upload a built model and its card to the Hugging Face hub."""
+    from search.commands.push_command import push as upload
+
+    upload(folder, repository, public=public)
+
+
 def main() -> NoReturn:
     """Run the command line; the exit code is 0 done, 1 run failed, 2 bad input."""
     problem = shadowed()

@@ -39,6 +39,8 @@ def run(
     check_new(study)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
+    if (folder / "__init__.py").exists():  # such as our own, in a clone
+        raise InputError(f"{folder}: expected a folder of a run, got a Python package; use --out")
     from search.engine import driver
 
     driver.run(given, study, folder=folder, dry_run=dry_run, callbacks=callbacks)

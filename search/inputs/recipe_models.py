@@ -14,7 +14,8 @@ from merging.checkpoints.checkpoint import Checkpoint, CheckpointError, widest_d
 from merging.kernels.native.native_library import load, try_warm_up
 from merging.planning.merge_plan import MergePlan
 from runs.config.locations import locate, portable
-from runs.export.recipe_export import model_card
+from runs.export.card_metadata import declared_license
+from runs.export.model_card import model_card
 from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import Move, moved_locations
 from search.inputs.recipe_files import find_location, unchanged
@@ -88,6 +89,7 @@ def write(
             document.recipe,
             places,
             fingerprint=fingerprint,
+            licenses={name: declared_license(one.folder) for name, one in checkpoints.items()},
             meta=document.meta if unchanged(document) else None,
             inputs_dtype=widest_dtype(checkpoints.values()),
             name=out.name,

@@ -17,6 +17,7 @@ from evaluators.resident_models.resident_model import choose_devices
 from merging.planning.memory_plan import Capacity, Weights
 from merging.tensor_statistics.model_similarity import ModelSimilarity, survey
 from runs.config.config_checks import BASE
+from runs.export.card_metadata import declared_base
 from runs.ranking.floors import floor_text
 from search.engine.processes.worker_setup import Setting, evaluator_factory, worker_memory
 from search.engine.session import PreparedRun, prepare
@@ -28,7 +29,6 @@ from search.preflight.preflight_depth import PreflightDepth, Progress
 from search.preflight.preflight_result import Preflight, Room, SpaceSize, TaskRow, gigabytes
 from search.preflight.rendering.preflight_html import fragment
 from search.preflight.smoke_test import SmokeTest, try_out
-from search.setup.config_draft import card_base
 
 
 def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> Preflight:
@@ -75,7 +75,7 @@ def _base_notes(prepared: PreparedRun) -> tuple[str, ...]:
     lacking = prepared.config.lacking
     if not lacking:
         return ()
-    cards = {card_base(one.folder) for one in prepared.checkpoints.values()} - {None}
+    cards = {declared_base(one.folder) for one in prepared.checkpoints.values()} - {None}
     named = f" (their model cards name {cards.pop()})" if len(cards) == 1 else ""
     return (
         f"Left out for want of a base: {', '.join(lacking)}. To have them, "

@@ -13,13 +13,13 @@ from evaluators.protocol import Catalogue, EvaluatorError
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
 from runs.config.config_checks import BASE, UNION
 from runs.config.run_config import ConfigError, RunConfig, open_inputs
+from runs.export.card_metadata import declared_base
 from runs.records.question_split import divide, held_out_problems
 from search.inputs.input_error import InputError
 from search.preflight.model_facts import ModelFacts, differences
 from search.preflight.preflight_result import gigabytes
 from search.setup.commented_yaml import CommentedYaml, located
 from search.setup.config_request import NamedRequest
-from spaces.text.plain_yaml import plain
 
 SHARES = (0.3, 0.4, 0.5, 0.6)
 """Shares of questions to hold out, the first that leaves enough of every task."""
@@ -63,7 +63,7 @@ def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
             folder = Checkpoint.open(location, name=name).folder
         except CheckpointError:
             return None  # reported when all are opened
-        declared = card_base(folder)
+        declared = declared_base(folder)
         if declared is not None:
             said[name] = declared
     if len(set(said.values())) != 1:
@@ -87,20 +87,6 @@ def _declared_base(models: Mapping[str, str], remarks: list[str]) -> str | None:
         return None
     remarks.append(f"The base is {base}, as the models' cards say.")
     return base
-
-
-def card_base(folder: Path) -> str | None:
-    """``base_model`` of a model card's front matter."""
-    try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        parts = text.split("---\n", 2)
-        front = plain(parts[1]) if text.startswith("---\n") and len(parts) > 2 else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    found = front.get("base_model") if isinstance(front, dict) else None
-    if isinstance(found, list):
-        found = found[0] if len(found) == 1 else None
-    return found if isinstance(found, str) and found else None
 
 
 def _inspected(

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from evaluators.protocol import TaskScore
-from runs.export.recipe_export import model_card, recipe_meta, write_recipe
+from runs.export.card_metadata import declared_base, declared_license
+from runs.export.model_card import model_card
+from runs.export.recipe_export import recipe_meta, write_recipe
 from runs.ranking.finalists import Entry
 from runs.ranking.verdict import verdict
 from runs.records.record import Role, Split
@@ -65,12 +67,61 @@ def test_model_card(run_records, golden) -> None:
         winner.recipe,
         LOCATIONS,
         fingerprint="ab12cd34",
+        licenses=dict.fromkeys(("math", "code", "base"), "apache-2.0"),
         meta=recipe_meta(winner),
-        name="Best of demo",
+        name="best",
     )
     golden("runs/model_card.md", without_recipe(card))
     front = yaml.safe_load(card.split("---")[1])
-    assert front["base_model"] == ["org/math", "org/base"]  # no path of this machine
+    assert front["base_model"] == ["org/math", "org/base"]
+    assert front["license"] == "apache-2.0"
+    assert "/models/" not in card
+
+
+@pytest.mark.parametrize(
+    ("place", "public"),
+    [
+        ("/home/me/a", "./code"),
+        ("~/a", "./code"),
+        ("../a", "../a"),
+        ("org/a+/home/me/lora", "org/a+./code-adapter"),
+        ("/home/me/a+/home/me/lora", "./code+./code-adapter"),
+    ],
+)
+def test_a_card_has_no_absolute_path(run_records, place: str, public: str) -> None:
+    card = model_card(run_records[4].recipe, LOCATIONS | {"code": place}, fingerprint="x")
+    assert f"- `code`: {public} (license: not declared)" in card
+    assert "/home/me" not in card
+    assert "~" not in card
+
+
+@pytest.mark.parametrize("code", ["", "mit"])
+def test_different_licenses_are_all_named_and_none_is_claimed(run_records, code: str) -> None:
+    licenses = {"math": "llama3", "base": "llama3", "code": code}
+    card = model_card(run_records[4].recipe, LOCATIONS, fingerprint="x", licenses=licenses)
+    assert "license" not in yaml.safe_load(card.split("---")[1])
+    assert "- `math`: org/math (license: llama3)" in card
+    assert f"- `code`: ./code (license: {code or 'not declared'})" in card
+    assert "bound by the licenses of all these models" in card
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "license_"),
+    [
+        ("---\nlicense: mit\nbase_model: [org/b]\n---\n# A", "org/b", "mit"),
+        ("---\nlicense: other\nlicense_name: own-1\nbase_model: [a/b, c/d]\n---\n", None, "own-1"),
+        ("---\nlicense: [mit, bsd]\n---\n", None, ""),
+        ("---\nlicense: {\n---\n", None, ""),
+        ("---\nlicense: mit\n", None, ""),
+        ("license: mit", None, ""),
+    ],
+)
+def test_what_the_cards_of_models_declare(
+    tmp_path: Path, text: str, base: str | None, license_: str
+) -> None:
+    assert (declared_base(tmp_path), declared_license(tmp_path)) == (None, "")
+    (tmp_path / "README.md").write_text(text)
+    assert (declared_base(tmp_path), declared_license(tmp_path)) == (base, license_)
 
 
 def test_model_card_of_a_tree_without_scores(run_records, golden) -> None:

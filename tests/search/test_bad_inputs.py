@@ -249,3 +249,13 @@ def test_data_beside_the_task_file_comes_before_that_of_another_folder(
     """Where the program runs there is a file of that name as well, with questions enough."""
     assert (place / "skills.jsonl").stat().st_size > (place / "few" / "skills.jsonl").stat().st_size
     assert "got 2 of 5" in refused("check few.yaml --quick").err
+
+
+def test_a_run_is_not_written_into_a_package(
+    place: Path, refused: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the folder ``search`` of a clone, by a config of that name."""
+    (place / "package").mkdir()
+    (place / "package" / "__init__.py").write_text("")
+    done = refused("run few.yaml --dry-run --out package")
+    assert "package: expected a folder of a run, got a Python package; use --out" in done.err
