@@ -124,7 +124,7 @@ def test_slerp_and_what_does_not_carry_over(
     evolve({"other": 1}, merge_method="dare_ties", tokenizer_source="base")
     done = command("import", "evolve.yaml", "--include-path", "tasks", "--force")
     assert "genome.normalize: true does not carry over" in done.stdout
-    assert "other is no key of mergekit-evolve" in done.stdout
+    assert "other is not a key of mergekit-evolve" in done.stdout
     assert load_config(here / "search.yaml").output.vocabulary == "base"
     assert "normalize: false" in (here / "search.yaml").read_text()
 

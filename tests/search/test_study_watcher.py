@@ -80,7 +80,7 @@ def test_a_run_under_way_is_shown_until_ctrl_c_and_left_alone(study: Path) -> No
         shown = watched(study, terminal=True, looks=3)
         assert f"candidate {number}" in shown
         assert "15 of 20 recipes" in shown
-        assert "nobody is at work" not in shown
+        assert "no driver is running" not in shown
         assert study.read_bytes() == before
         store.lock.release()
     assert "no driver is running; `search resume" in watched(study, terminal=False)
@@ -156,7 +156,7 @@ def test_it_ends_with_the_driver_and_waits_for_a_resume_after_a_crash(
             with driver._engine.begin() as connection:
                 connection.exec_driver_sql("DELETE FROM merge_search_lock")
     assert looks == (6 if end == "killed" else 3)
-    assert ("nobody is at work on it" in text.getvalue().splitlines()[-1]) == (end != "spent")
+    assert ("no driver is running" in text.getvalue().splitlines()[-1]) == (end != "spent")
 
 
 @pytest.mark.parametrize("folder", [False, True])
