@@ -99,7 +99,7 @@ def test_a_hard_link_becomes_a_copy_before_it_is_written(killed: Path, tmp_path:
     before = killed.read_bytes()
     notes = store.hold()
     assert len(notes) == 2
-    assert "is a copy of its own from now on" in notes[1]
+    assert "it is a separate copy from now on" in notes[1]
     store.add(recipe(99), origin="tpe", trial=None)
     store.close()
     assert killed.read_bytes() == before
