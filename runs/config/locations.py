@@ -126,6 +126,21 @@ def _portable(part: str, folder: Path) -> str:
     return found if found == "." or found.startswith("..") else f"./{found}"
 
 
+def published(location: str, name: str) -> str:
+    """A location as something that is published names it: never by an absolute path.
+
+    Args:
+        location: As ``portable`` gives it.
+        name: What an absolute path is called instead: ``./name``, its adapter ``./name-adapter``.
+    """
+    parts = [location] if exists(location) else location.split("+")
+    called = (f"./{name}", f"./{name}-adapter")
+    return "+".join(
+        new if expanded(part).is_absolute() else part
+        for part, new in zip(parts, called, strict=False)
+    )
+
+
 _CACHED = re.compile(r"/models--(?P<id>[\w.\-]+)/snapshots/(?P<revision>[\w.\-]+)\Z")
 
 
@@ -137,17 +152,26 @@ def _is_cache(folder: Path) -> bool:
 
 
 def portable_values(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A config's values, absolute as ``located`` makes them, as a config in ``folder`` has them."""
+    """A config's values, absolute as ``located`` makes them, as a published config has them.
+
+    Args:
+        data: The values.
+        folder: Where the config would lie.
+    """
+
+    def public(place: str, name: str | None = None) -> str:
+        return published(portable(place, folder), name or Path(place).name)
+
     evaluator, seeds = data["evaluator"], data["search"]["seeds"]
     if evaluator is not None and ".py:" in evaluator:
         file, _, name = evaluator.rpartition(":")
-        evaluator = f"{portable(file, folder)}:{name}"
+        evaluator = f"{public(file)}:{name}"
     if not isinstance(seeds, str):
-        seeds = [portable(entry, folder) for entry in seeds]
+        seeds = [public(entry) for entry in seeds]
     return {
-        "base": None if data["base"] is None else portable(data["base"], folder),
-        "models": {name: portable(place, folder) for name, place in data["models"].items()},
-        "include_path": [portable(path, folder) for path in data["include_path"]],
+        "base": None if data["base"] is None else public(data["base"], "base"),
+        "models": {name: public(place, name) for name, place in data["models"].items()},
+        "include_path": [public(path) for path in data["include_path"]],
         "evaluator": evaluator,
         "search.seeds": seeds,
     }

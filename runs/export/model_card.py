@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from runs.config.locations import published
 from runs.config.yaml_document import dump
 from runs.export.recorded_scores import noted_scores, noted_verdict
 from runs.report.report_markdown import code_block, escaped
 from spaces.catalogue.method_catalogue import METHODS, Method
 from spaces.mergekit import not_in_mergekit, to_yaml
-from spaces.paths import exists, expanded
+from spaces.paths import exists
 from spaces.recipes.recipe import Model, Recipe, merges
 from spaces.text.error_text import listed
 
@@ -44,9 +45,10 @@ def model_card(
         inputs_dtype: Dtype of the models, for recipes that keep it.
         name: Begins the title.
     """
-    places = {model: _public(model, locations[model]) for model in recipe.models}
+    public = {model: published(place, model) for model, place in locations.items()}
+    places = {model: public[model] for model in recipe.models}
     declared = {model: (licenses or {}).get(model, "") for model in recipe.models}
-    document = to_yaml(recipe, places, inputs_dtype=inputs_dtype)
+    document = to_yaml(recipe, public, inputs_dtype=inputs_dtype)
     parts = [
         _front_matter(places, declared),
         f"# {escaped(name)}: {escaped(recipe.title)} of {escaped(listed(_inputs(recipe)))}",
@@ -72,16 +74,6 @@ def _inputs(recipe: Recipe) -> list[str]:
     groups = (group for merge in merges(recipe.root) for group in merge.groups())
     names = (one.of.name for group in groups for one in group if isinstance(one.of, Model))
     return list(dict.fromkeys(names))
-
-
-def _public(model: str, location: str) -> str:
-    """A location without an absolute path: such a part becomes a folder of the model's name."""
-    parts = [location] if exists(location) else location.split("+")  # a folder may have a plus
-    public = (f"./{model}", f"./{model}-adapter")
-    return "+".join(
-        new if expanded(part).is_absolute() else part
-        for part, new in zip(parts, public, strict=False)
-    )
 
 
 def _front_matter(places: Mapping[str, str], licenses: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from evaluators.workers.pool import Attendance
 from runs.activity.timeline import Timeline
 from runs.activity.worker_register import attended, busy_share, machines, most_at_once
 from runs.config.budget import Budget, Cost, cost_of
-from runs.config.locations import portable, portable_values
+from runs.config.locations import portable, portable_values, published
 from runs.config.run_config import RunConfig
 from runs.export.recipe_export import recipe_meta, write_recipe
 from runs.ranking.floors import broken_text, floored
@@ -57,7 +57,7 @@ def make_report(store: Store, config: RunConfig) -> Report:
     manifest = store.manifest
     winner = best(records)
     space = Space.from_dict(manifest.space)
-    places = places_for(config, store.folder)
+    places = _published_places(config, store.folder)
     study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
     known = {record.id for record in records}  # a driver may have taken up more since
     parts = (part for part in store.parts() if part[0] in known)
@@ -108,6 +108,11 @@ def places_for(config: RunConfig, folder: Path, *, absolute: bool = False) -> di
     if absolute:
         return config.locations
     return {name: portable(place, folder) for name, place in config.locations.items()}
+
+
+def _published_places(config: RunConfig, folder: Path) -> dict[str, str]:
+    """Locations of the models as a report names them: never by an absolute path."""
+    return {name: published(place, name) for name, place in places_for(config, folder).items()}
 
 
 def _portable_config(store: Store, config: RunConfig) -> RunConfig:
@@ -372,7 +377,7 @@ def _facts(
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "busy share by worker": _busy_shares(attended(store)),
-        "models": dict(places_for(config, store.folder)),
+        "models": _published_places(config, store.folder),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_files_for_others_hold_no_absolute_path(
     (made / "config.yaml").write_text(text.split("\n```")[0])
     done = command("check", made / "config.yaml", "--quick")
     assert done.returncode == 0, done.stderr
+
+
+def test_reports_and_cards_name_no_far_folder_either(
+    project: Callable[..., Path], command: Command, tmp_path: Path, tiny_family: dict[str, Path]
+) -> None:
+    """Models and tasks have no folder in common with the run but the root."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as far:
+        folder = Path(far)
+        for name in ("base", "math", "code"):
+            shutil.copytree(tiny_family[name], folder / name)
+        places = {name: str(folder / name) for name in ("math", "code")}
+        config = project(models=places, base=str(folder / "base"))
+        assert command("run", config, "--dry-run", "--trials", 8).returncode == 0
+        made = tmp_path / "mix"
+        assert command("build", made / "best.yaml", tmp_path / "merged").returncode == 0
+        for file in (*made.glob("*.html"), *made.glob("*.md"), *made.glob("*.json"),
+                     *made.glob("*.csv"), tmp_path / "merged" / "README.md"):  # fmt: skip
+            assert far not in file.read_text(), file
+        assert "./math" in (made / "leaderboard.md").read_text()
+        assert far in (made / "best.yaml").read_text()  # or it could not be built here
 
 
 def test_home_folders_in_messages_read_as_such(
