@@ -377,7 +377,7 @@ def _facts(
         },
         "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
         "busy share by worker": _busy_shares(attended(store)),
-        "models": _published_places(config, store.folder),
+        "models": dict(_published_places(config, store.folder)),
         "inputs": dict(manifest.inputs),
         "versions": dict(manifest.versions),
     }
