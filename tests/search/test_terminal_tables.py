@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, view
 
 from evaluators.harness.tasks.task_facts import TaskFacts
 from merging.checkpoints.checkpoint import Checkpoint
@@ -23,6 +22,7 @@ from runs.storage.store import Store
 from search.commands.study_commands import config_of
 from search.inputs.overrides import Overrides
 from search.monitoring.fitted_table import FittedTable
+from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, view
 from search.monitoring.study_summary import make_report, show_result, show_status
 from search.preflight.advice import advise
 from search.preflight.model_facts import ModelFacts
@@ -55,7 +55,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Rep
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path.parent)
         store = Store.open(path.name)
-        yield store, make_report(store, config_of(store, Overrides()))
+        yield store, make_report(store, config_of(store))
         store.close()
 
 

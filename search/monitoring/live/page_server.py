@@ -25,7 +25,6 @@ from runs.report.report_files import FORMATS
 from runs.storage.database.connection import DATABASE_ERRORS
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
-from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_config import config_of
 from search.monitoring.live.live_view import PhasePace, PhaseStanding
 from search.monitoring.live.study_watcher import Watcher
@@ -119,7 +118,7 @@ class LiveReport:
         if made is not None and made.state == state:
             return made
         try:
-            report = make_report(self._store, config_of(self._store, Overrides()))
+            report = make_report(self._store, config_of(self._store))
         finally:
             self._store.rest()
         html = page(report, live=state[0])

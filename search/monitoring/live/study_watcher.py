@@ -22,7 +22,6 @@ from runs.storage.study_creation import exists
 from search.engine.learning.learning_progress import LearningProgress, standing_of, tracks
 from search.engine.spending import SAVE_SECONDS
 from search.engine.trials.leading import Leading
-from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import STUDY
 from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
@@ -62,7 +61,7 @@ class _Seen:
     @classmethod
     def of(cls, store: Store) -> _Seen:
         """By several queries, which should be of the same moment."""
-        config, records, holder = config_of(store, Overrides()), store.records(), store.holder()
+        config, records, holder = config_of(store), store.records(), store.holder()
         driven = holder is not None and holder.alive
         ended = store.fact("ended") == Budget.of(config.search).words(Cost())
         return cls(
