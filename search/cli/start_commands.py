@@ -41,8 +41,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
     """Write a commented config for models and tasks."""
-    from search.commands.init_command import asks
-    from search.commands.init_command import init as write
+    from search.commands.config_commands import asks
+    from search.commands.config_commands import init as write
     from search.setup.config_files import check_free
     from search.setup.config_request import ConfigRequest
 
@@ -83,7 +83,7 @@ def import_(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
     """Convert a mergekit-evolve config to a config, or a mergekit YAML to a seed recipe."""
-    from search.commands.import_command import import_file
+    from search.commands.config_commands import import_file
 
     import_file(file, out=out, config=config, include_path=tuple(include_path or ()), force=force)
 

@@ -1,10 +1,12 @@
-"""``search import``: a mergekit-evolve config as one of ours, a mergekit YAML as a seed recipe.
+"""Commands that write a config or a seed recipe: ``search init`` and ``search import``.
 
-What brings torch is imported when the file was read: what is none of mergekit's is told at once.
+What brings torch is imported once the request is checked: a missing file, or one that is not
+mergekit's, is told at once.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,33 @@ from search.inputs.recipe_files import read_text
 from search.monitoring.console import console, say_written
 from search.setup.commented_yaml import CommentedYaml, text_of
 from search.setup.config_files import check_free, write_config
+from search.setup.config_request import ConfigRequest, all_named
 from search.setup.mergekit_evolve.evolve_config import evolve_draft
 from spaces.mergekit import from_yaml
 
 CONFIG = Path("search.yaml")
 """Where a config goes if nothing else is said."""
+
+
+def init(wanted: ConfigRequest, out: Path, *, force: bool) -> None:
+    """Write a config; see ``search init --help``."""
+    check_free(out, force=force)
+    asked = all_named(wanted)
+    from search.setup.config_draft import drafted
+
+    draft, remarks = drafted(asked, out)
+    screen = console()
+    for remark in remarks:
+        screen.print(f"note: {remark}", markup=False, soft_wrap=True)
+    say_written(screen, write_config(draft, out))
+    screen.print(
+        f"Next: `search check {out}`, then `search run {out}`.", markup=False, soft_wrap=True
+    )
+
+
+def asks() -> bool:
+    """Whether there is somebody at a terminal to be asked for what is missing."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def import_file(
