@@ -237,9 +237,13 @@ def push(
     ] = False,
 ) -> None:
     """Upload a built model and its card to the Hugging Face hub."""
-    from search.commands.push_command import push as upload
+    from runs.export.card_metadata import card_metadata
+    from runs.export.hub_upload import upload
 
-    upload(folder, repository, public=public)
+    address = upload(folder, repository, public=public)
+    if not card_metadata(folder).get("license"):
+        typer.echo(f"note: {printable(str(folder))}: its card declares no license")
+    typer.echo(f"Uploaded {printable(str(folder))} to {printable(address)}")
 
 
 def main() -> NoReturn:

@@ -124,7 +124,7 @@ def test_every_file_arrives(hub: Hub, built: Path, public: bool) -> None:
     done = pushed(built, "me/mix", *(["--public"] if public else []))
     assert done.returncode == 0, done.stderr
     assert f"{hub.address}/me/mix" in done.stdout
-    assert "no license is declared" in done.stdout
+    assert "its card declares no license" in done.stdout
     assert hub.repositories == {"me/mix": "public" if public else "private"}
     here = {path.name: path.read_bytes() for path in built.iterdir() if path.is_file()}
     assert hub.files == here

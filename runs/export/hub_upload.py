@@ -1,17 +1,16 @@
-"""``search push``: a built model goes to the Hugging Face hub, with its card."""
+"""A built model goes to the Hugging Face hub, with its card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from runs.export.card_metadata import CARD, card_metadata
-from search.inputs.input_error import InputError, RunFailed
-from search.monitoring.console import console
+from runs.export.card_metadata import CARD
+from spaces.errors import RunFailed, UserError
 from spaces.text.error_text import plain_line, said
 
 
-def push(folder: Path, repository: str, *, public: bool) -> str:
-    """Upload a model folder; see ``search push --help``.
+def upload(folder: Path, repository: str, *, public: bool) -> str:
+    """Upload a model folder.
 
     Args:
         folder: What ``search build`` wrote.
@@ -22,16 +21,14 @@ def push(folder: Path, repository: str, *, public: bool) -> str:
         The address of the model.
 
     Raises:
-        InputError: If the folder is no built model, or names folders of this machine.
+        UserError: If the folder is no built model, or names folders of this machine.
         RunFailed: If the hub does not take it.
     """
     problems = _missing(folder) or _private_paths(folder)
     if repository.count("/") != 1:
         problems.append(f"repository: expected OWNER/NAME, got {repository}")
     if problems:
-        raise InputError(problems)
-    if not card_metadata(folder).get("license"):
-        console().print(f"note: {folder / CARD}: no license is declared", markup=False)
+        raise UserError(problems)
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -42,14 +39,13 @@ def push(folder: Path, repository: str, *, public: bool) -> str:
         message = f"Upload {folder.resolve().name}, built by merge-search"
         hub.upload_folder(repo_id=place.repo_id, folder_path=folder, commit_message=message)
     except HFValidationError as error:
-        raise InputError(f"repository: {plain_line(said(error), 300)}") from error
+        raise UserError(f"repository: {plain_line(said(error), 300)}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError) as error:
         reason = plain_line(said(error), 300)
         raise RunFailed(
             f"{repository}: the hub did not take it ({reason}); `hf auth login` or HF_TOKEN gives "
             "access"
         ) from error
-    console().print(f"Uploaded {folder} to {place.url}", markup=False, soft_wrap=True)
     return str(place.url)
 
 
