@@ -120,7 +120,9 @@ def test_every_schema_key_describes_itself() -> None:
 
 def test_report_page_has_every_column_with_its_dtype() -> None:
     floor = Floor(value=0.5)
-    task = TaskInfo(name="NAME", metric="m", higher_is_better=True, weight=1.0, floor=floor)
+    task = TaskInfo(
+        name="NAME", metric="m", higher_is_better=True, weight=1.0, floor=floor, written=True
+    )
     board, failed = REPORT.split("## Columns of the failures")
     board = board.split("## Columns of the leaderboard")[1]
     failed = failed.split("## The JSON file")[0]
