@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from search.cli import start_commands
+from search.cli.command_output import STOPPED, for_programs
 from search.cli.installation import shadowed
 from search.cli.options import (
     Address,
@@ -24,7 +25,7 @@ from search.cli.options import (
     consent,
     with_overrides,
 )
-from search.inputs.input_error import RunFailed
+from search.inputs.input_error import RunFailed, RunStopped
 from search.inputs.overrides import Overrides
 from spaces.errors import UserError
 from spaces.text.redaction import hidden
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 _debug = False
 
@@ -246,8 +248,11 @@ def push(
     typer.echo(f"Uploaded {printable(str(folder))} to {printable(address)}")
 
 
+for_programs(app)
+
+
 def main() -> NoReturn:
-    """Run the command line; the exit code is 0 done, 1 run failed, 2 bad input."""
+    """Run the command line; exit codes: 0 done, 1 failed, 2 bad input, 3 stopped, can go on."""
     problem = shadowed()
     if problem is not None:
         _fail([problem], code=2)
@@ -255,6 +260,8 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(error.problems, code=2)
+    except RunStopped as error:
+        _fail([str(error)], code=STOPPED)
     except RunFailed as error:
         _fail([str(error)], code=1)
     except OSError as error:

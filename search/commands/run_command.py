@@ -15,6 +15,7 @@ from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_path import STUDY, study_in
+from search.monitoring.console import step
 
 if TYPE_CHECKING:
     from search.inputs.stored_study.code_trust import Consent
@@ -41,6 +42,7 @@ def run(
         raise InputError(f"{folder}: expected a folder or nothing, got a file; use --out")
     if (folder / "__init__.py").exists():  # such as our own, in a clone
         raise InputError(f"{folder}: expected a folder of a run, got a Python package; use --out")
+    step("loading the libraries")
     from search.engine import driver
 
     driver.run(given, study, folder=folder, dry_run=dry_run, callbacks=callbacks)
@@ -67,6 +69,7 @@ def resume(
             return
         code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
+        step("loading the libraries")
         from search.engine import driver
 
         driver.resume(store, config, overrides=overrides, callbacks=callbacks)
@@ -87,6 +90,7 @@ def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Cons
         config = config_of(store, overrides)
         code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
+        step("loading the libraries")
         from search.engine import driver
 
         driver.validate(store, config, top=top)

@@ -24,17 +24,17 @@ from search.engine.processes.model_changes import read_whole
 from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
 from search.engine.session import PreparedRun, Session, check_unchanged, prepare
 from search.inputs.given_config import GivenConfig
-from search.inputs.input_error import InputError, RunFailed
+from search.inputs.input_error import InputError, RunFailed, RunStopped
 from search.inputs.moved_locations import KEYS
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.code_trust import remember
 from search.inputs.stored_study.config_edits import edits, note_file
 from search.inputs.stored_study.study_config import config_of, new_budget
 from search.monitoring.callbacks import Callback, Telling
-from search.monitoring.console import console, say_written
+from search.monitoring.console import console, say_written, step, tell
 from search.monitoring.loggers import loggers
 from search.monitoring.monitor import monitor
-from search.monitoring.study_summary import show_result, write_outputs
+from search.monitoring.study_summary import outcome, show_result, write_outputs
 from spaces.search_space.space import Space
 
 
@@ -50,10 +50,11 @@ def run(
         dry_run: Whether candidates are only pretended.
         callbacks: Told of the run as it goes on.
     """
-    prepared = prepare(given, dry_run=dry_run)
+    prepared = prepare(given, dry_run=dry_run, begun=step)
     told = (*callbacks, *loggers(prepared.config.output.loggers))
     manifest, checkpoints = prepared.manifest, prepared.checkpoints
     if not dry_run:
+        step("reading the models")
         checkpoints = read_whole(checkpoints, folder, console())
         inputs = {name: one.input_hash for name, one in checkpoints.items()}
         manifest = replace(manifest, inputs=inputs)
@@ -137,6 +138,7 @@ def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, 
 
 def _setting(store: Store, config: RunConfig) -> Setting:
     """What the workers of a study are set up for; checks that its inputs are unchanged."""
+    step("reading the models")
     return Setting(
         config=config,
         space=Space.from_dict(store.manifest.space),
@@ -165,17 +167,20 @@ def _drive(
         view.start(store, config, folder)
         for note in (*notes, *pool.notes, *_slow(setting, pool)):
             view.note(note)
+        step("preparing statistics of the models")
         prepare_statistics(setting, screen)
+        step("starting with the first candidate")
         ended = work(
             Session(store, config, pool=pool, monitor=view, checkpoints=setting.checkpoints)
         )
         view.close()
         written, report = write_outputs(store, config, folder)
         verdict = "" if report.verdict is None else report.verdict.sentence
+        tell(study=store.name, stopped=not ended, **outcome(report))
         say_written(screen, written)
         show_result(store, report, screen)
     except KeyboardInterrupt:
-        raise RunFailed(f"stopped at once; `search resume {store.name}` continues it") from None
+        raise RunStopped(f"stopped at once; `search resume {store.name}` continues it") from None
     except EvaluatorError as error:  # no worker is left; what is recorded stands
         view.close()
         written, _ = write_outputs(store, config, folder)
@@ -206,6 +211,7 @@ def _slow(setting: Setting, pool: Pool) -> tuple[str, ...]:
 
 @contextmanager
 def _workers(setting: Setting) -> Iterator[Pool]:
+    step("starting Ray and its workers" if setting.config.workers.ray else "starting the worker")
     pool = make_pool(setting)
     try:
         yield pool

@@ -83,12 +83,15 @@ class PreparedRun:
     tasks: tuple[TaskFacts, ...] = ()
 
 
-def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
+def prepare(
+    given: GivenConfig, *, dry_run: bool, begun: Callable[[str], None] = lambda _: None
+) -> PreparedRun:
     """Check a config's models (headers only) and tasks.
 
     Args:
         given: The config.
         dry_run: Whether candidates are only pretended; tasks are not looked at then.
+        begun: Told each step as it begins.
 
     Raises:
         InputError: With everything that is wrong with any of them.
@@ -96,10 +99,12 @@ def prepare(given: GivenConfig, *, dry_run: bool) -> PreparedRun:
     config, path = given.config, given.name
     problems: list[str] = []
     engine_notes: tuple[str, ...] = ()
+    begun("reading the models' headers")
     try:
         checkpoints = open_inputs(config)
     except ConfigError as error:
         problems += error.problems
+    begun("loading the tasks")
     try:
         survey = survey_of(config, dry_run=dry_run)
         problems += [f"{path}: {problem}" for problem in test_set_problems(config, survey)]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from spaces.errors import RunFailed, UserError
 
-__all__ = ["InputError", "RunFailed"]
+__all__ = ["InputError", "RunFailed", "RunStopped"]
 
 
 class InputError(UserError):
     """Something the user gave cannot be used, found by a command itself; exit code 2."""
+
+
+class RunStopped(RunFailed):
+    """A run was stopped by the user; `search resume` goes on; exit code 3."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -11,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from spaces.text.terminal_text import stripped
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+_RESULT: ContextVar[dict[str, Any] | None] = ContextVar("result", default=None)
 
 
 class Screen(Console):
@@ -30,8 +37,40 @@ class Screen(Console):
 
 def console(*, stderr: bool = False) -> Console:
     """Where commands print; files and pipes get lines long enough for a leaderboard."""
-    screen = Screen(highlight=False, stderr=stderr)
-    return screen if screen.is_terminal else Screen(highlight=False, stderr=stderr, width=160)
+    quiet = _QUIET.get()
+    screen = Screen(highlight=False, stderr=stderr, quiet=quiet)
+    if screen.is_terminal:
+        return screen
+    return Screen(highlight=False, stderr=stderr, width=160, quiet=quiet)
+
+
+@contextmanager
+def printing(*, quiet: bool) -> Iterator[dict[str, Any]]:
+    """What is told within the block, for programs.
+
+    Args:
+        quiet: Whether nothing is printed for people meanwhile.
+    """
+    result: dict[str, Any] = {}
+    tokens = _QUIET.set(quiet), _RESULT.set(result)
+    try:
+        yield result
+    finally:
+        _QUIET.reset(tokens[0])
+        _RESULT.reset(tokens[1])
+
+
+def tell(**values: Any) -> None:
+    """Part of what the command came to, for programs: plain values by name."""
+    result = _RESULT.get()
+    if result is not None:
+        result.update(values)
+
+
+def step(text: str) -> None:
+    """What is begun now, with the time: between two of these nothing else may be told for long."""
+    line = f"{time.strftime('%H:%M:%S')}  {text} ..."
+    console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(to: Console, text: str, *, style: str = "") -> None:
@@ -55,5 +94,6 @@ def say_facts(to: Console, facts: Iterable[tuple[str, str]]) -> None:
 
 def say_written(to: Console, paths: list[Path]) -> None:
     """Name the files that a command wrote."""
+    tell(written=[str(path) for path in paths])
     names = ", ".join(str(path) for path in paths)
     to.print(f"Wrote {names}", markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,7 +34,7 @@ from runs.report.report_files import write_report
 from runs.storage.store import Store
 from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
-from search.monitoring.console import say, say_facts
+from search.monitoring.console import say, say_facts, tell
 from search.monitoring.fitted_table import FittedTable
 from search.monitoring.live.live_view import span
 from search.monitoring.run_verdict import judge_run, show_verdict
@@ -188,13 +189,83 @@ def show_result(store: Store, report: Report, console: Console) -> None:
         show_verdict(report.verdict, report.tasks, console)
 
 
+def outcome(report: Report) -> dict[str, Any]:
+    """What a run came to, for programs."""
+    records = () if report.details is None else report.details.records
+    return {
+        "title": report.title,
+        "best": _best_values(records),
+        "verdict": _verdict_values(report.verdict),
+    }
+
+
+def _verdict_values(found: Verdict | None) -> dict[str, str] | None:
+    if found is None:
+        return None
+    return {"standing": found.standing, "winner": found.winner, "sentence": found.sentence}
+
+
+def _best_values(records: Sequence[Record]) -> dict[str, Any] | None:
+    first = best(records)
+    if first is None:
+        return None
+    known = first.posterior
+    return {
+        "candidate": first.id,
+        "origin": first.origin,
+        "recipe": first.recipe.words,
+        "expected": None if known is None else known.value,
+        "stderr": None if known is None or math.isnan(known.stderr) else known.stderr,
+        "search": _known(score_of(first, Split.SEARCH)),
+        "held_out": _known(score_of(first, Split.HELD_OUT)),
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def show_status(store: Store, config: RunConfig, console: Console) -> None:
     """Where a run stands, a line per fact."""
     # a verdict looks at each task as well
     checked = not store.under_way() and next(store.answers(Split.HELD_OUT), None) is not None
     records = judged(store, apart=checked)
+    tell(**status_values(store, config, records))
     say_facts(console, _standing(store, config, records).items())
     _show_table(store, records, console)
+
+
+def status_values(store: Store, config: RunConfig, records: tuple[Record, ...]) -> dict[str, Any]:
+    """Where a run stands, for programs."""
+    states = Counter(record.evaluations[Split.SEARCH].state for record in records)
+    budget, cost, holder = (
+        Budget.of(config.search),
+        cost_so_far(store, records),
+        store.lock.holder(),
+    )
+    driven = holder is not None and holder.alive
+    verdict = None if store.under_way() else judge_run(store, records)
+    return {
+        "study": store.name,
+        "title": store.title,
+        "created": store.manifest.created,
+        "dry_run": store.manifest.dry_run,
+        "driver": {"host": holder.host, "process": holder.pid} if holder and driven else None,
+        "complete": store.fact("ended") == budget.words(Cost()) and not driven,
+        "candidates": {
+            "done": states[State.COMPLETE] + states[State.FAILED],
+            "failed": dict(_failed(records)),
+            "under_way": states[State.RUNNING],
+            "held_out": sum(Split.HELD_OUT in record.evaluations for record in records),
+        },
+        "budget": {
+            unit: {"spent": spent, "limit": most} for unit, spent, most in budget.items(cost)
+        },
+        "questions": int(cost.questions),
+        "hours": cost.hours,
+        "best": _best_values(records),
+        "verdict": _verdict_values(verdict),
+    }
 
 
 def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> Mapping[str, str]:
