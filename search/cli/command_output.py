@@ -20,6 +20,9 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
 ]
 
+OWN_OUTPUT = ("schema", "serve")
+"""Commands whose output is a file, or an address that nobody could do without."""
+
 EXAMPLES = {
     "demo": ("search demo", "search demo --out /tmp/demo --trials 30"),
     "init": (
@@ -40,6 +43,8 @@ EXAMPLES = {
     "report": ("search report night", "search report night --out pages --format html --format csv"),
     "export": ("search export night", "search export night --rank 2 --out second.yaml"),
     "build": ("search build best.yaml merged", "search build best.yaml merged --shard-size 2"),
+    "serve": ("search serve night", "search serve night --port 8080"),
+    "push": ("search push merged me/my-merge", "search push merged me/my-merge --public"),
 }
 """Lines as people type them, by command."""
 
@@ -48,13 +53,14 @@ def for_programs(app: typer.Typer) -> None:
     """Give all commands of a command line what programs need, and examples.
 
     Args:
-        app: With all its commands; ``schema`` prints JSON by itself.
+        app: With all its commands.
     """
     for info in app.registered_commands:
         assert info.callback is not None
         name = info.name or info.callback.__name__
-        info.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[name])
-        if name != "schema":
+        lines = (f"  {line}" for line in EXAMPLES.get(name, ()))
+        info.epilog = "\n".join(("\b", "Examples:", *lines))
+        if name not in OWN_OUTPUT:
             info.callback = _printed(info.callback, name)
 
 

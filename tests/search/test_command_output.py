@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from search.cli.app import app
-from search.cli.command_output import EXAMPLES
+from search.cli.command_output import EXAMPLES, OWN_OUTPUT
 from search.engine.session import Session
 from tests.command import search
 
@@ -41,12 +41,13 @@ def test_help_has_examples_that_are_understood(name: str) -> None:
     said = search(name, "-h")
     assert said.code == 0
     assert "..." not in said.out.split("Options:")[0].split("Usage:")[0]
+    assert EXAMPLES[name]
     for line in EXAMPLES[name]:
         assert f"  {line}\n" in said.out
         program, command, *arguments = shlex.split(line)
         assert (program, command) == ("search", name)
         COMMANDS[name].make_context(name, arguments)
-    assert ("--quiet" in said.out) == ("--json" in said.out) == (name != "schema")
+    assert ("--quiet" in said.out) == ("--json" in said.out) == (name not in OWN_OUTPUT)
 
 
 def test_a_run_and_what_follows_tell_programs(config: Path) -> None:
