@@ -22,6 +22,7 @@ from merging.kernels.native import native_library
 from merging.planning.memory_plan import Demand, Home, Weights
 from merging.planning.merge_plan import MergePlan
 from merging.tensor_statistics.statistics_cache import StatisticsCache
+from spaces.catalogue.method_catalogue import METHODS
 
 
 def supply_of(
@@ -145,6 +146,6 @@ class Build:
             largest=max(info.numel for info in infos),
             activations=0,
             itemsize=max(info.dtype.itemsize for info in infos),
-            row_ranks=self._made.recipe.root.method in ("della", "della_linear"),
+            whole_inputs=METHODS[self._made.recipe.root.method].whole_inputs,
         )
         return demand.workspace + (demand.staging if self._home is Home.PINNED else 0)

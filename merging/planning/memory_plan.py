@@ -101,7 +101,7 @@ class Demand:
         activations: Bytes to answer the smallest batch.
         itemsize: Bytes of a parent's element.
         trees: Whether merges of merges may be drawn.
-        row_ranks: Whether a method ranks the entries of rows (DELLA).
+        whole_inputs: Whether a method holds something of all entries of all inputs at once.
     """
 
     model: Weights
@@ -110,7 +110,7 @@ class Demand:
     activations: int
     itemsize: int = 4
     trees: bool = False
-    row_ranks: bool = False
+    whole_inputs: bool = False
 
     @property
     def workspace(self) -> int:
@@ -118,8 +118,8 @@ class Demand:
         inputs = max(1, len(self.parents))
         chunks = 4 * min(self.largest, CHUNK) * (_TEMPORARIES * inputs + _SHARED)
         inner = 4 * self.largest * max(0, inputs - 1) if self.trees else 0
-        ranks = 4 * self.largest * inputs if self.row_ranks else 0
-        return chunks + inner + ranks
+        held = 4 * self.largest * inputs if self.whole_inputs else 0
+        return chunks + inner + held
 
     @property
     def staging(self) -> int:

@@ -217,6 +217,17 @@ class Method:
         """Names of what a search draws for it."""
         return tuple(spec.search.name for spec in self.parameters if spec.search is not None)
 
+    @property
+    def whole_inputs(self) -> bool:
+        """Whether it holds a number for every entry of every input of a tensor at once."""
+        match self.arithmetic:
+            case TaskVectors(keeps=keeps):
+                return keeps is Keeps.RANKED
+            case DeltaFunction(whole=whole):
+                return whole
+            case _:
+                return False
+
     def parameter(self, name: str) -> ParameterSpec | None:
         """The parameter of that name, or ``None``."""
         return next((p for p in self.parameters if p.name == name), None)

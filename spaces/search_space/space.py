@@ -218,7 +218,7 @@ def _problems(space: Space) -> Iterator[str]:
     if not is_count(space.layers, 1):
         yield f"layers: expected a whole number of at least 1, got {space.layers!r}"
     yield from _method_problems(space)
-    for name in dict(space.ranges).keys() - set(FURTHER):
+    for name in sorted(dict(space.ranges).keys() - set(FURTHER)):
         yield f"ranges: expected names from {', '.join(FURTHER) or 'no package'}, got {name!r}"
     yield from range_problems({name: space.range(name) for name in RANGES}, space.methods)
     yield from space.depth.problems(space.layers)

@@ -103,7 +103,7 @@ def test_on_a_cpu_parents_do_not_count() -> None:
 def test_trees_ranks_and_depth_take_more() -> None:
     plain = family()
     assert family(trees=True).workspace == plain.workspace + 3 * 4 * plain.largest
-    assert family(row_ranks=True).workspace == plain.workspace + 4 * 4 * plain.largest
+    assert family(whole_inputs=True).workspace == plain.workspace + 4 * 4 * plain.largest
     assert LLAMA_7B.deepened(48).total == LLAMA_7B.total + 16 * LLAMA_7B.layers[0]
 
 

@@ -35,7 +35,6 @@ from merging.planning.memory_plan import (
     place,
 )
 from merging.tensor_statistics.statistics_cache import StatisticsCache
-from spaces.catalogue.method import Keeps, TaskVectors
 from spaces.catalogue.method_catalogue import METHODS
 
 PLANNED_TOKENS = 2048
@@ -155,11 +154,7 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
         activations=batch * each,
         itemsize=dtype.itemsize,
         trees=spec.trees,
-        row_ranks=any(
-            isinstance(found := METHODS[name].arithmetic, TaskVectors)
-            and found.keeps is Keeps.RANKED
-            for name in _methods(spec)
-        ),
+        whole_inputs=any(METHODS[name].whole_inputs for name in _methods(spec)),
     )
 
 
