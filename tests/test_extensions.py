@@ -214,7 +214,7 @@ print(json.dumps(list(run.leaderboard()["origin"])))
 """
 
 RUN = """
-models: {math: org/math, code: org/code}
+models: {math: MATH, code: CODE}
 tasks: [gsm8k]
 space: {methods: [linear], weight: [0.1, 0.9]}
 search: {trials: 8, sampler: halton, seeds: none}
@@ -233,9 +233,12 @@ def others(install: Install) -> dict[str, str]:
     return install(files)
 
 
-def test_a_sampler_of_a_package_searches(others: dict[str, str], tmp_path: Path) -> None:
+def test_a_sampler_of_a_package_searches(
+    others: dict[str, str], tiny_family: dict[str, Path], tmp_path: Path
+) -> None:
     config, out = tmp_path / "search.yaml", tmp_path / "out"
-    config.write_text(RUN, encoding="utf-8")
+    text = RUN.replace("MATH", str(tiny_family["math"])).replace("CODE", str(tiny_family["code"]))
+    config.write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "search", "run", str(config), "--out", str(out), "--dry-run"],
         env=others, capture_output=True, text=True, timeout=600,
