@@ -81,7 +81,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typed(lines: list[str], folder: Path, environment: dict[str, str]) -> str:
     """Type lines into one shell; what they print comes back."""
     done = subprocess.run(
-        ["bash", "-e"], input="\n".join(lines), cwd=folder, env=environment,
+        ["bash", "-ec", "\n".join(lines)], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -89,7 +89,7 @@ def typed(lines: list[str], folder: Path, environment: dict[str, str]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_new_user_types_the_readme_and_the_tutorial(
     repository: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_new_user_types_the_readme_and_the_tutorial(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_wheel_from_the_source_archive_is_whole(
     repository: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from runs.activity.worker_register import busy_share, machines, most_at_once
 from runs.storage.store import Store
 from search.commands import run_command
 from search.inputs.overrides import Overrides
-from search.monitoring import study_watcher
+from search.monitoring.live import study_watcher
 from search.monitoring.live.study_watcher import Watcher, await_study, watch
 from tests.command import search
 
