@@ -32,7 +32,7 @@ from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import Candidate, Score
 from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig, load_config
-from search.engine.learning.coefficient_learning import (
+from search.engine.learning.learning_plan import (
     BACKWARD,
     LOOK,
     MOST_ASIDE,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
-from search.engine.learning.coefficient_learning import filters_of
+from search.engine.learning.learning_plan import filters_of
 from spaces.sampling.layered_weights import layered
 
 INTERVAL = 0.002

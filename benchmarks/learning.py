@@ -2,49 +2,67 @@
 
     python -m benchmarks.learning                     # ten families
     python -m benchmarks.learning --seeds 3 --show
+    python -m benchmarks.learning --whole equal 2 3   # whole runs, without learning and with it
 
 For each family a weight for every parent, layer and kind of tensor is learned as ``search run``
 does it (``search/engine/learning/coefficient_learning.py``), for what 2, 5 and 10 full evaluations
 cost, and the result is asked the held-out questions. A differentiated question counts as three, a
 build as in ``benchmarks.tiny``. The search without learning is read from the results of
 ``benchmarks.tiny``.
+
+``--whole`` compares whole runs of the product for the price of 10 full evaluations, which differ in
+nothing but ``search.learn``; in the family ``equal`` all parents are the same model, and learning
+has little to bring.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 
 from benchmarks.tiny import BUILD, OURS, SEARCHED, World  # first: it sets one thread
 
 # isort: split
 from benchmarks.strategies import Quiet
+from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.workers.pool import Pool, SerialPool
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig, load_config
+from runs.ranking.leaderboard import ranked
 from runs.storage.store import Store
-from search.engine.learning.coefficient_learning import (
+from search.engine.final_check import reserve
+from search.engine.learning.coefficient_learning import Learning
+from search.engine.learning.learning_plan import (
     BACKWARD,
     LOOK,
     MOST_ASIDE,
-    Learning,
     filters_of,
     starts,
 )
 from search.engine.learning.learning_progress import spent
 from search.engine.processes.stop_signals import Stop
-from search.engine.session import prepare
+from search.engine.session import Session, prepare
 from search.inputs.given_config import GivenConfig
+from search.samplers.estimation.posterior import judged
 from search.setup.demo_models.model_family import make_family
 from spaces.recipes.recipe import Recipe
+from spaces.sampling.seed_recipes import seeds
 
 CHECKS = (2, 5, 10)
 """Full evaluations whose price is paid."""
+
+WHOLE = 10
+"""Full evaluations that a whole run may cost before its final check."""
+
+EQUAL = "equal"
+"""The family whose parents are all the same."""
 
 
 def steps_paid_for(check: int) -> int:
@@ -94,6 +112,45 @@ def measure(folder: Path, seed: int) -> dict[str, list[float]]:
     return found
 
 
+def whole(world: World, config: RunConfig, *, learn: str, seed: int) -> dict[str, float | str]:
+    """What a run ends with that may cost ``WHOLE`` full evaluations and the final check."""
+    config = config.replaced({"search.validate": 1, "search.learn": learn, "search.seed": seed})
+    kept_back = reserve(config, world.questions, top=1, seeds=len(seeds(world.space)))
+    config = config.replaced({"search.questions": WHOLE * SEARCHED + kept_back})
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
+    with tempfile.TemporaryDirectory() as home:
+        manifest = replace(prepared.manifest, questions=world.questions)
+        store = Store.create(str(Path(home) / "study.db"), manifest)
+        store.hold()
+        pool = SerialPool(lambda: HarnessEvaluator(config.harness_spec()))
+        checkpoints = prepared.checkpoints
+        Session(store, config, pool=pool, monitor=Quiet(), checkpoints=checkpoints).run()
+        best = ranked(judged(store))[0]
+        found = {"origin": best.origin, "learning": spent(store).questions}
+        store.close()
+    return {"held_out": world.held_out(best.recipe), **found}
+
+
+def compare(folder: Path, name: str, runs: int) -> dict[str, list[dict[str, float | str]]]:
+    """Whole runs of a family, without learning and with it; the seed of the search differs."""
+    seed = 0 if name == EQUAL else int(name)
+    family = make_family(folder / f"hard{seed}", seed=seed, hard=True)
+    config = load_config(family.config)
+    with tempfile.TemporaryDirectory() as home:
+        if name == EQUAL:
+            copies = {one: str(Path(home) / one) for one in family.models}
+            for copy in copies.values():
+                shutil.copytree(next(iter(family.models.values())), copy)
+            config = config.replaced({"models": copies})
+        world = World.over(config, seed=seed)
+        found = {
+            learn: [whole(world, config, learn=learn, seed=one) for one in range(runs)]
+            for learn in ("off", "auto")
+        }
+        world.evaluator.close()
+    return found
+
+
 Results = dict[str, dict[str, list[float]]]
 
 
@@ -112,13 +169,35 @@ def show(results: Results, searched: Results) -> None:
     print("| median | " + " | ".join(f"{value:.3f}" for value in middle) + " |")
 
 
+def show_whole(args: argparse.Namespace) -> None:
+    """Compare whole runs that are not in the results yet, and print the table."""
+    path = args.results.with_name("learning_whole.json")
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in () if args.show else args.whole:
+        if name not in results:
+            results[name] = compare(args.folder, name, args.runs)
+            path.write_text(json.dumps(results, indent=1) + "\n")
+            print(name, results[name], flush=True)
+    print("| family | without learning | with learning | difference |\n|---|---|---|---|")
+    for name, found in results.items():
+        off, on = ([one["held_out"] for one in found[learn]] for learn in ("off", "auto"))
+        more = [b - a for a, b in zip(off, on, strict=True)]
+        error = stdev(more) / math.sqrt(len(more)) if len(more) > 1 else math.nan
+        print(f"| {name} | {fmean(off):.3f} | {fmean(on):.3f} | {fmean(more):+.4f} ± {error:.4f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="families")
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/families"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/learning.json"))
     parser.add_argument("--show", action="store_true", help="only print what is there")
+    parser.add_argument("--whole", nargs="+", default=[], metavar="FAMILY", help="whole runs")
+    parser.add_argument("--runs", type=int, default=3, help="whole runs of each kind")
     args = parser.parse_args()
+    if args.whole:
+        show_whole(args)
+        return
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
     for seed in range(0 if args.show else args.seeds):
         if str(seed) not in results:

@@ -35,7 +35,7 @@ from benchmarks.asking import Meter
 from benchmarks.strategies import Problem, Strategy, evolve, hyperband, product
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import Candidate, Score
-from runs.config.run_config import load_config
+from runs.config.run_config import RunConfig, load_config
 from runs.output_files import write_text
 from runs.records.question_split import Questions, divide
 from search.setup.demo_models.model_family import make_family
@@ -88,7 +88,11 @@ class World:
     @classmethod
     def of(cls, folder: Path, *, seed: int, hard: bool) -> World:
         """The family of a seed, trained now if it is not there."""
-        config = load_config(make_family(folder, seed=seed, hard=hard).config)
+        return cls.over(load_config(make_family(folder, seed=seed, hard=hard).config), seed=seed)
+
+    @classmethod
+    def over(cls, config: RunConfig, *, seed: int) -> World:
+        """What a config's models and tasks are, with the split of a seed."""
         evaluator = HarnessEvaluator(config.harness_spec())
         catalogue = evaluator.catalogue()
         share = 1.0 - SEARCHED / len(catalogue.questions)

@@ -17,7 +17,7 @@ from evaluators.protocol import TaskScore
 from evaluators.resident_models.model_builder import BuiltModel
 from runs.records.question_split import Questions
 from search.engine.learning.adam_descent import Batches
-from search.engine.learning.coefficient_learning import kept_aside
+from search.engine.learning.learning_plan import kept_aside
 from spaces.recipes.recipe import Recipe
 
 ALL, LORA = "all weights", "LoRA"

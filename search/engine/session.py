@@ -29,9 +29,9 @@ from search.engine.final_check import (
     places,
     reserve,
 )
-from search.engine.learning.coefficient_learning import (
+from search.engine.learning.coefficient_learning import Learning
+from search.engine.learning.learning_plan import (
     FEWEST_STEPS,
-    Learning,
     filters_of,
     plan_for,
     section_of,

@@ -23,7 +23,9 @@ from runs.records.question_split import divide
 from runs.report.figure_images import flags
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Descent
-from search.engine.learning.coefficient_learning import starts
+from search.engine.learning.learning_plan import (
+    starts,
+)
 from search.engine.learning.learning_progress import FACT, LearningProgress
 from search.engine.session import Session, objectives, versions
 from search.engine.trials.seed_book import read_book, resolve_book

@@ -29,9 +29,9 @@ from runs.records.record import Role, Split, role_of
 from runs.report.html.page import figures
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Batches, Descent
-from search.engine.learning.coefficient_learning import (
+from search.engine.learning.coefficient_learning import Learning
+from search.engine.learning.learning_plan import (
     BACKWARD,
-    Learning,
     filters_of,
     kept_aside,
     plan_for,

@@ -10,18 +10,15 @@ Held-out questions are never asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from evaluators.protocol import Candidate, Failure, LossGradient, attention
 from evaluators.workers.pool import Pool, Result
-from runs.config.budget import Budget
 from runs.config.config_sections import LearnSection
-from runs.config.run_config import RunConfig
-from runs.records.record import LEARNED
 from runs.storage.store import Store
 from search.engine.learning.adam_descent import Batches, Descent
+from search.engine.learning.learning_plan import BACKWARD, LOOK, kept_aside
 from search.engine.learning.learning_progress import FACT, LearningProgress, standing_of, tracks
 from search.engine.processes.stop_signals import Stop
 from search.monitoring.monitor import Monitor
@@ -29,90 +26,11 @@ from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.distributions import NotInSpace
 from spaces.sampling.draw import params
-from spaces.sampling.layered_weights import METHOD, layered
-from spaces.sampling.seed_recipes import Seed, seeds
+from spaces.sampling.seed_recipes import Seed
 from spaces.search_space.space import Space
-
-BACKWARD = 3
-"""What a question costs that is differentiated, in questions: a backward pass is two forward."""
-
-FEWEST_QUESTIONS = 20
-"""Search questions below which nothing is learned."""
-
-FEWEST_STEPS = 10
-"""Steps below which learning is not begun."""
-
-ENOUGH_STEPS = 30
-"""Steps that bring most of what there is to learn."""
-
-SIDE = 0.25
-"""The share of a budget that pays for enough steps of both recipes, where both are learned."""
-
-MOST_ASIDE = 60
-"""Questions kept aside to choose the coefficients by."""
-
-ASIDE = 0.2
-"""The share of the search questions that is kept aside, up to ``MOST_ASIDE``."""
-
-LOOK = 5
-"""Steps between two looks at the questions kept aside."""
 
 PATIENCE = 3
 """Failures in a row after which a recipe is learned no further."""
-
-KINDS = (("self_attn", "attention", "attn"), ("mlp", "feed_forward", "ffn", "block_sparse_moe"))
-"""Names of the kinds of tensors that have coefficients of their own, the first that occurs."""
-
-
-def filters_of(layers: Sequence[Iterable[str]]) -> tuple[str, ...]:
-    """Which names of ``KINDS`` the tensors of a model's layers have."""
-    names = {suffix for layer in layers for suffix in layer}
-    found = (next((one for one in kind if any(one in n for n in names)), None) for kind in KINDS)
-    return tuple(one for one in found if one is not None)
-
-
-def why_not(config: RunConfig, store: Store, space: Space) -> str:
-    """Why a run learns nothing; empty where it does."""
-    manifest = store.manifest
-    if config.search.learn is None:
-        return "search.learn is off"
-    if manifest.dry_run or config.evaluator is not None:
-        return "it needs answers of lm-eval's tasks"
-    if space.base is None:
-        return "it needs a base model"
-    if METHOD not in space.methods or space.order == "pairwise":
-        return f"it needs {METHOD} of all parents at once, which the space leaves out"
-    if config.search.seeds == "none":
-        return "search.seeds is none"
-    if len(manifest.questions.search) < FEWEST_QUESTIONS:
-        return f"it needs {FEWEST_QUESTIONS} search questions, got {len(manifest.questions.search)}"
-    return ""
-
-
-def plan_for(
-    section: LearnSection, budget: Budget, *, questions: int, reserved: int
-) -> tuple[int, int]:
-    """How many recipes the budget pays for learning, and how many steps of each.
-
-    Both where that leaves most of the budget to search around the second one; else only the one
-    with a weight for every layer, which brings more than a search of the same price.
-
-    Args:
-        section: The most steps, and the share of the budget that learning may take.
-        budget: Of the run.
-        questions: Search questions: what a recipe of a budget in recipes costs.
-        reserved: Questions of the budget that are for the final check.
-    """
-    most = math.inf
-    if budget.questions is not None:
-        most = max(0, budget.questions - reserved)
-    if budget.trials is not None:
-        most = min(most, budget.trials * questions)
-    each = BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK
-    both = min(section.steps, min(section.share, SIDE) * most / (2 * each))
-    if both >= min(section.steps, ENOUGH_STEPS):
-        return 2, int(both)
-    return 1, int(min(section.steps, section.share * most / each))
 
 
 @dataclass(kw_only=True)
@@ -287,35 +205,6 @@ class Learning:
             yield _seed(name, track.learned(), self.space)
 
 
-def kept_aside(questions: Sequence[str], documents: Mapping[str, str]) -> tuple[str, ...]:
-    """Questions to choose coefficients by, whole documents only; none of them is learned from.
-
-    Args:
-        questions: Search questions in the run's order.
-        documents: The document of every question.
-    """
-    wanted = min(MOST_ASIDE, math.ceil(ASIDE * len(questions)))
-    by_document: dict[str, list[str]] = {}
-    for name in reversed(questions):  # from the end: the first ones are asked most often
-        by_document.setdefault(documents[name], []).append(name)
-    found: list[str] = []
-    for names in by_document.values():
-        if len(found) + len(names) <= wanted:
-            found += names
-    return tuple(found)
-
-
-def starts(
-    space: Space, *, layers: int, filters: Sequence[str], most: int = 2
-) -> dict[str, Recipe]:
-    """The recipes to learn, at most so many, by the name of what comes of them."""
-    found = {f"{LEARNED}by layer": layered(space, layers=layers, filters=filters)}
-    for seed in seeds(space):
-        if seed.params is not None and seed.name.startswith(f"{METHOD} weight 1/"):
-            found[f"{LEARNED}in the space"] = seed.recipe
-    return dict(list(found.items())[:most])
-
-
 def _seed(name: str, recipe: Recipe, space: Space) -> Seed:
     """What was learned as a recipe to try; as one of the space where it can draw it."""
     low, high = space.weight.low, space.weight.high
@@ -325,8 +214,3 @@ def _seed(name: str, recipe: Recipe, space: Space) -> Seed:
         return Seed(name=name, recipe=within, params=params(within, space))
     except NotInSpace:
         return Seed(name=name, recipe=recipe, params=None)
-
-
-def section_of(value: Any) -> LearnSection:
-    """How to learn: what a config says, or the defaults for ``auto``."""
-    return value if isinstance(value, LearnSection) else LearnSection()
