@@ -43,6 +43,8 @@ class Remembered:
         return self._evaluator.catalogue()
 
     def evaluate(self, candidate: Candidate) -> Score | Failure:
+        if candidate.texts:  # which are not kept
+            return self._evaluator.evaluate(candidate)
         key = candidate.recipe.key
         known = self._answers.get(key, {})
         missing = tuple(name for name in candidate.questions if name not in known)
@@ -104,4 +106,5 @@ class Remembered:
 def _request(candidate: Candidate) -> str:
     """What the gradient depends on, as text."""
     weights = sorted((candidate.weights or {}).items())
-    return json.dumps([candidate.recipe.key, list(candidate.questions), weights])
+    targets = [dict(candidate.targets)] if candidate.targets else []
+    return json.dumps([candidate.recipe.key, list(candidate.questions), weights, *targets])

@@ -125,12 +125,17 @@ class Candidate:
         weights: ``None`` to score the recipe. Else it is learned from: the losses of right answers
             are asked for, and the gradient of their sum weighted so, by question id; a question
             without a weight gives its loss only.
+        targets: Texts that count as right answers where it is learned from, by question id; other
+            questions have their reference.
+        texts: Whether outcomes are to hold the answers that were written and right.
     """
 
     id: int
     recipe: Recipe
     questions: tuple[str, ...]
     weights: Mapping[str, float] | None = None
+    targets: Mapping[str, str] = field(default_factory=dict)
+    texts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,11 +148,13 @@ class Outcome:
             where the metric exists only for a whole task, and where the task gave none.
         length: Characters of the written answer, up to where it was told to stop; the mean where it
             was given several times; ``None`` where none is written.
+        text: The written answer, if it was right and texts were asked for; else empty.
     """
 
     question: str
     value: float
     length: float | None = None
+    text: str = field(default="", compare=False)  # no study keeps it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,7 +107,7 @@ class HarnessEvaluator:
             other = FailureKind.TASK
             if not known:
                 self._look(candidate.recipe, model, asked)
-            tasks, outcomes = self._answer(model, asked)
+            tasks, outcomes = self._answer(model, asked, texts=candidate.texts)
             done = time.perf_counter()
         except Exception as error:  # noqa: BLE001 - whatever else it is, it is this candidate's
             self._builder.check_lost(error)
@@ -168,7 +168,7 @@ class HarnessEvaluator:
             model = self._built(candidate.recipe)
             built = time.perf_counter()
             gradients = self._builder.gradients(model)
-            answers = self._answers(model, asked)
+            answers = self._answers(model, asked, candidate.targets)
 
             def work() -> dict[str, float]:
                 gradients.zero()  # a batch that ran out of memory has left its part
@@ -202,8 +202,14 @@ class HarnessEvaluator:
     def close(self) -> None:
         self._builder.close()
 
-    def _answers(self, model: BuiltModel, asked: Mapping[str, Sequence[int]]) -> list[AnswerTokens]:
+    def _answers(
+        self,
+        model: BuiltModel,
+        asked: Mapping[str, Sequence[int]],
+        targets: Mapping[str, str] | None = None,
+    ) -> list[AnswerTokens]:
         """What to judge the questions by; those without a known right answer are left out."""
+        given = targets or {}
         with isolated(self._device):
             lm = self._lm(model.skeleton, model.desk)
             found = [
@@ -213,6 +219,7 @@ class HarnessEvaluator:
                     model.desk.requests[task.questions[position].id],
                     encode=lm.pair,
                     most=int(lm.max_length),
+                    target=given.get(task.questions[position].id),
                 )
                 for task in self._tasks
                 for position in asked.get(task.info.name, ())
@@ -312,12 +319,12 @@ class HarnessEvaluator:
             raise NonFiniteScoreError(_BROKEN)
 
     def _answer(
-        self, model: BuiltModel, asked: Mapping[str, Sequence[int]]
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], *, texts: bool = False
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         """Ask the model as it is now."""
         # lm-eval draws a bar per batch there, whatever it is told.
         bars = any(task.task.OUTPUT_TYPE == "loglikelihood_rolling" for task in self._tasks)
-        return self._with_room(lambda: self._ask_once(model, asked), bars=bars)
+        return self._with_room(lambda: self._ask_once(model, asked, texts), bars=bars)
 
     def _with_room(self, work: Callable[[], T], *, bars: bool = True) -> T:
         """Do what takes batches, in smaller ones, for good, if memory runs out.
@@ -339,7 +346,7 @@ class HarnessEvaluator:
             self._builder.free()
 
     def _ask_once(
-        self, model: BuiltModel, asked: Mapping[str, Sequence[int]]
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], texts: bool
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         tasks = [task for task in self._tasks if task.info.name in asked]
         chosen = {
@@ -352,7 +359,9 @@ class HarnessEvaluator:
             cut_off = respond(self._lm(model.skeleton, model.desk), everything)
             if model.skeleton.broken:
                 raise NonFiniteScoreError(_BROKEN)
-            marks = [mark(task, asked[task.info.name], chosen, cut_off) for task in tasks]
+            marks = [
+                mark(task, asked[task.info.name], chosen, cut_off, texts=texts) for task in tasks
+            ]
         finally:
             for request in everything:  # they are used again
                 request.resps = []

@@ -25,6 +25,7 @@ class LearningSummary:
         seconds: Time that workers were busy with it.
         share: The same as a share of the run's budget; NaN where that is not known.
         failed: Why it ended early; empty if it did not.
+        targets: What was learned in place of references; empty where these were learned.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LearningSummary:
     seconds: float
     share: float
     failed: str
+    targets: str = ""
 
     @property
     def chosen(self) -> tuple[int, float] | None:
@@ -50,6 +52,7 @@ class LearningSummary:
         text = f"{self.steps}{planned} steps"
         if self.chosen is not None:
             text += f", loss {self.aside[0][1]:.3f} -> {self.chosen[1]:.3f} on questions kept aside"
+        text += f" ({self.targets})" if self.targets else ""
         return text + (f"; ended early: {self.failed}" if self.failed else "")
 
 

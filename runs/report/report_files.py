@@ -227,6 +227,7 @@ def _lesson(lesson: LearningSummary, details: Details | None) -> dict[str, Any]:
         "seconds": lesson.seconds,
         "share": lesson.share,
         "failed": lesson.failed,
+        "targets": lesson.targets,
         "weights_over_depth": [asdict(item) for item in found],
     }
 

@@ -191,6 +191,7 @@ _LEARNING = (
     "questions",
     "of the budget",
     "s of work",
+    "learned from",
     "ended early",
 )
 
@@ -208,13 +209,14 @@ def learning_table(lessons: Sequence[LearningSummary]) -> Table:
             f"{one.questions:,}",
             "" if math.isnan(one.share) else f"{100 * one.share:.0f} %",
             seconds_text(one.seconds),
+            one.targets or "references",
             one.failed,
         )
         for one in lessons
     ]
     return Table(
         headers=_LEARNING,
-        numeric=tuple(name not in ("recipe", "ended early") for name in _LEARNING),
+        numeric=tuple(name not in ("recipe", "learned from", "ended early") for name in _LEARNING),
         rows=tuple(rows),
         marks=("",) * len(rows),
     )

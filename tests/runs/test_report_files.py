@@ -105,8 +105,13 @@ def test_learning_is_in_every_report_for_people_and_programs(
     report: Report, lesson: LearningSummary
 ) -> None:
     learned = replace(report, learning=(lesson,))
-    row = "| learned by layer | 2 | 12 of 12 | 0.900 | 0.400 | 10 | 1,234 | 12 % | 42 |  |"
-    assert row in to_markdown(learned)
+    row = "| learned by layer | 2 | 12 of 12 | 0.900 | 0.400 | 10 | 1,234 | 12 % | 42 |"
+    assert f"{row} references |  |" in to_markdown(learned)
+    taught = replace(lesson, targets="sums: 9 answers that parents got right")
+    assert f"| 42 | {taught.targets} |  |" in to_markdown(replace(report, learning=(taught,)))
+    assert taught.words() == f"{lesson.words()} ({taught.targets})"
+    (found,) = json.loads(to_json(replace(report, learning=(taught,))))["learning"]
+    assert found["targets"] == taught.targets
     (found,) = json.loads(to_json(learned))["learning"]
     assert found["aside"][1] == {"step": 5, "loss": 0.4}
     assert (found["chosen"], found["share"], found["losses"]) == (10, 0.125, [1.0, 0.5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -38,6 +39,8 @@ from search.engine.learning.learning_plan import (
     starts,
 )
 from search.engine.learning.learning_progress import FACT, spent
+from search.engine.learning.parent_answers import FACT as ANSWERS
+from search.engine.learning.parent_answers import ParentAnswers
 from search.engine.processes.stop_signals import Stop
 from search.engine.session import Session, prepare
 from search.inputs.given_config import GivenConfig
@@ -226,6 +229,124 @@ def test_where_nothing_is_learned_it_says_why(
     assert [reason in note for note in said] == ([] if reason is None else [True])  # type: ignore[operator]
     assert not store.facts(FACT)
     store.close()
+
+
+MARKS = """
+def marks(document, answers):
+    return {"exact_match": float(len(answers[0]) > 1)}  # a letter alone has no thought before it
+"""
+
+
+@pytest.fixture
+def reasoning(project: Callable[..., Path], tasks_folder: Path, tmp_path: Path) -> RunConfig:
+    """A config with a task beside a choice whose reference alone is marked wrong."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(tasks_folder, folder)
+    (folder / "marks.py").write_text(MARKS)
+    rows = [json.loads(line) for line in (folder / "write.json").read_text().splitlines()]
+    given = "\n".join(json.dumps(row | {"answer": "b"}) for row in rows)
+    (folder / "reason.json").write_text(given)
+    text = (folder / "write.yaml").read_text().replace("task: write", "task: reason")
+    text = text.replace(str(tasks_folder / "write.json"), str(folder / "reason.json"))
+    (folder / "reason.yaml").write_text(f"{text}process_results: !function marks.marks\n")
+    path = project(
+        tasks=["pick", {"name": "reason", "metric": "exact_match,none"}],
+        include_path=str(folder),
+        search={"trials": 60, "seed": 1, "learn": LEARN | {"steps": 30}},
+    )
+    return load_config(path)
+
+
+@pytest.fixture
+def reasons(reasoning: RunConfig, tmp_path: Path) -> Iterator[Store]:
+    prepared = prepare(GivenConfig(config=reasoning, written=reasoning), dry_run=False)
+    made = Store.create(str(tmp_path / "study.db"), prepared.manifest)
+    made.hold()
+    yield made
+    made.close()
+
+
+def test_what_parents_got_right_is_learned_where_references_say_nothing(
+    reasoning: RunConfig, reasons: Store
+) -> None:
+    pool = Watched(reasoning)
+    job = learning(reasons, reasoning, pool, Stop())
+    seeds = job.run(beginnings(reasoning))  # type: ignore[arg-type]
+    assert [seed.name for seed in seeds] == ["learned by layer", "learned in the space"]
+    asked = [one for one in pool.given if one.texts]
+    assert [one.recipe.alone for one in asked] == ["code", "math", "text"]
+    assert all(name.startswith("reason/") for one in asked for name in one.questions)
+    assert {name for one in pool.given for name in one.questions} <= set(
+        reasons.manifest.questions.search
+    )
+    kept = ParentAnswers.of(reasons)
+    targets = kept.targets({name: name.split("/")[0] for one in asked for name in one.questions})
+    learned = [one for one in pool.given if one.targets]
+    assert len(learned) == 2 * (job.steps + 1)  # a last look beside the steps of both
+    for one in learned:
+        written = {name for name in one.questions if name.startswith("reason/")}
+        assert dict(one.targets) == {name: targets[name] for name in written}
+    assert all(len(text) > 1 for text in targets.values())
+    for text in reasons.facts(FACT).values():
+        descent = Descent.from_json(json.loads(text)["descent"])
+        assert descent.steps == job.steps < 30  # asking the parents was paid for
+        assert min(loss for _, loss in descent.aside) < descent.aside[0][1]
+    assert f"reason: {len(targets)} answers that parents got right" in told(reasons, reasoning)
+
+
+def test_parents_that_answered_are_not_asked_again(
+    reasoning: RunConfig, reasons: Store, tmp_path: Path
+) -> None:
+    begun, stop = beginnings(reasoning), Stop()
+    first = Watched(reasoning, stop=stop, after=4)  # a step of each, and two parents
+    assert learning(reasons, reasoning, first, stop).run(begun) == ()  # type: ignore[arg-type]
+    assert [one.recipe.alone for one in first.given] == [None, None, "code", "math"]
+    second = Watched(reasoning)
+    learning(reasons, reasoning, second, Stop()).run(begun)  # type: ignore[arg-type]
+    assert [one.recipe.alone for one in second.given if one.texts] == ["text"]
+    whole = Store.create(str(tmp_path / "whole.db"), reasons.manifest)
+    whole.hold()
+    learning(whole, reasoning, Watched(reasoning), Stop()).run(begun)  # type: ignore[arg-type]
+    assert spent(reasons).questions == spent(whole).questions
+    values = [
+        [json.loads(json.loads(text)["descent"])["values"] for text in one.facts(FACT).values()]
+        for one in (reasons, whole)
+    ]
+    assert values[0] == values[1]
+    whole.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"steps": 12}, "no right answers in reason, and no budget to ask the parents for theirs"),
+        ({}, "no right answers in reason, and too few of the parents"),
+    ],
+)
+def test_without_answers_of_parents_nothing_is_learned(
+    reasoning: RunConfig, reasons: Store, tmp_path: Path, changes: dict[str, int], reason: str
+) -> None:
+    if not changes:
+        (tmp_path / "tasks" / "marks.py").write_text(MARKS.replace("> 1", "> 99"))
+    config = reasoning.replaced({f"search.learn.{key}": n for key, n in changes.items()})
+    job = learning(reasons, config, Watched(config), Stop())
+    assert job.run(beginnings(config)) == ()  # type: ignore[arg-type]
+    assert f"not learned further: {reason}" in job.monitor.notes  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tasks": ["a"], "right": "?"}', '{"right": "e30="}'])
+def test_damaged_answers_count_for_nothing(store: Store, text: str) -> None:
+    store.set_fact(ANSWERS, text)
+    assert ParentAnswers.of(store) == ParentAnswers()
+
+
+def test_a_target_comes_from_the_parent_that_is_better_at_the_task() -> None:
+    found = ParentAnswers(
+        tasks=("a",), right={"x": {"a/1": "x1"}, "y": {"a/1": "y1", "a/2": "y2"}, "z": {}}
+    )
+    tasks = {"a/1": "a", "a/2": "a"}
+    assert found.targets(tasks) == {"a/1": "y1", "a/2": "y2"}
+    assert found.words(found.targets(tasks), tasks) == "a: 2 answers that parents got right"
 
 
 @pytest.mark.slow

@@ -56,7 +56,13 @@ class AnswerTokens:
 
 
 def answers_of(
-    task: AskedTask, position: int, requests: Sequence[Any], *, encode: Encode, most: int
+    task: AskedTask,
+    position: int,
+    requests: Sequence[Any],
+    *,
+    encode: Encode,
+    most: int,
+    target: str | None = None,
 ) -> AnswerTokens | None:
     """What to judge a question by; ``None`` where no right answer is known.
 
@@ -66,12 +72,17 @@ def answers_of(
         requests: What is asked of the question, in order.
         encode: The model's tokenizer.
         most: Most tokens the model takes; more are cut off in front.
+        target: A text that was marked right; ``None`` takes the reference.
     """
-    right = right_answer(task, position, requests)
-    if right is None or right.request_type != "loglikelihood":
-        return None
-    if task.info.written and not _is_marked_right(task, position, requests):
-        return None
+    if target is not None:
+        given = (requests[0].args[0], target)
+        right = replace(requests[0], request_type="loglikelihood", arguments=given, resps=[])
+    else:
+        right = right_answer(task, position, requests)
+        if right is None or right.request_type != "loglikelihood":
+            return None
+        if task.info.written and not _is_marked_right(task, position, requests):
+            return None
     choices = [right]
     if task.task.OUTPUT_TYPE == "multiple_choice":
         choices = [one for one in requests if one.request_type == "loglikelihood"]

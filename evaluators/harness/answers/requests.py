@@ -105,6 +105,8 @@ def mark(
     positions: Sequence[int],
     chosen: Mapping[str, list[Any]],
     cut_off: Mapping[int, Sequence[bool]],
+    *,
+    texts: bool = False,
 ) -> tuple[TaskScore, list[Outcome]]:
     """The task's own marks for the answers.
 
@@ -113,6 +115,7 @@ def mark(
         positions: Of the questions asked.
         chosen: Their requests, answered, by question id.
         cut_off: Of each written answer whether it was cut off, by ``id`` of its request.
+        texts: Whether to give the texts of right answers as well.
 
     Raises:
         NonFiniteScoreError: If no question gave the metric.
@@ -147,7 +150,19 @@ def mark(
         )
         for name in ids
     ]
+    if texts and task.info.higher_is_better:
+        outcomes = [
+            replace(one, text=_text(chosen[one.question])) if one.value == 1.0 else one
+            for one in outcomes
+        ]
     return score, outcomes
+
+
+def _text(requests: Sequence[Any]) -> str:
+    """The one answer written to a question; empty where there are several, or none."""
+    written = [one for one in requests if one.request_type == "generate_until"]
+    answers = [answer for one in written for answer in one.resps]
+    return answers[0] if len(answers) == 1 else ""
 
 
 def _length(requests: Sequence[Any]) -> float | None:

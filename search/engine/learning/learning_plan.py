@@ -11,9 +11,12 @@ from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig
 from runs.records.record import LEARNED
 from runs.storage.store import Store
+from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
+from spaces.sampling.distributions import NotInSpace
+from spaces.sampling.draw import params
 from spaces.sampling.layered_weights import METHOD, layered
-from spaces.sampling.seed_recipes import seeds
+from spaces.sampling.seed_recipes import Seed, seeds
 from spaces.search_space.space import Space
 
 BACKWARD = 3
@@ -122,6 +125,23 @@ def starts(
         if seed.params is not None and seed.name.startswith(f"{METHOD} weight 1/"):
             found[f"{LEARNED}in the space"] = seed.recipe
     return dict(list(found.items())[:most])
+
+
+def parents_of(space: Space) -> dict[str, Recipe]:
+    """Every parent as it stands, by name."""
+    found = {one.recipe.alone: one.recipe for one in seeds(space)}
+    return {name: found[name] for name in space.parents if name in found}
+
+
+def seed_of(name: str, recipe: Recipe, space: Space) -> Seed:
+    """What was learned as a recipe to try; as one of the space where it can draw it."""
+    low, high = space.weight.low, space.weight.high
+    found = Coefficients(recipe)
+    within = found.replaced([min(max(one, low), high) for one in found.values])
+    try:
+        return Seed(name=name, recipe=within, params=params(within, space))
+    except NotInSpace:
+        return Seed(name=name, recipe=recipe, params=None)
 
 
 def section_of(value: Any) -> LearnSection:

@@ -31,11 +31,13 @@ class LearningProgress:
         recipe: As it began.
         descent: Where its coefficients stand.
         planned: Steps to take; 0 where that is not known.
+        targets: What is learned in place of references, in words; empty where they are learned.
     """
 
     recipe: Recipe
     descent: Descent
     planned: int = 0
+    targets: str = ""
 
     def to_json(self) -> str:
         """All of it as text; ``from_json`` is the inverse."""
@@ -44,6 +46,7 @@ class LearningProgress:
                 "recipe": self.recipe.to_dict(),
                 "descent": self.descent.to_json(),
                 "planned": self.planned,
+                "targets": self.targets,
             }
         )
 
@@ -59,6 +62,7 @@ class LearningProgress:
             recipe=Recipe.from_dict(data["recipe"]),
             descent=Descent.from_json(data["descent"]),
             planned=int(data.get("planned", 0)),
+            targets=str(data.get("targets", "")),
         )
 
     @property
@@ -130,6 +134,7 @@ def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[LearningSumm
                 seconds=descent.seconds,
                 share=budget.share(cost),
                 failed=descent.failed,
+                targets=track.targets,
             )
         )
     return tuple(found)
