@@ -40,7 +40,7 @@ from evaluators.resident_models.candidate_failures import (
 from evaluators.resident_models.degeneracy import PROMPTS, check_hears
 from evaluators.resident_models.devices.batch_size import auto_batch_size
 from evaluators.resident_models.model_builder import BuiltModel, ModelBuilder, Models
-from evaluators.resident_models.resident_model import ResidentError, Skeleton
+from evaluators.resident_models.skeleton import ResidentError, Skeleton
 from evaluators.resident_models.tokenizer_cache import CachedTokenizer
 from merging.planning.merge_plan import PlanError
 from spaces.recipes.recipe import Recipe

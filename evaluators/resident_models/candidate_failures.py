@@ -8,7 +8,7 @@ import torch
 
 from evaluators.protocol import Failure, FailureKind
 from evaluators.resident_models.degeneracy import DegenerateError
-from evaluators.resident_models.resident_model import ResidentError
+from evaluators.resident_models.skeleton import ResidentError
 from merging.building.output_checks import BuildError, NonFiniteError
 from merging.checkpoints.checkpoint import CheckpointError
 from merging.planning.merge_plan import PlanError

@@ -16,12 +16,8 @@ from evaluators.resident_models.devices.build_preparation import (
     prepare_builds,
     spread_over,
 )
-from evaluators.resident_models.resident_model import (
-    ResidentError,
-    ResidentModel,
-    Skeleton,
-    choose_devices,
-)
+from evaluators.resident_models.resident_model import ResidentModel, choose_devices
+from evaluators.resident_models.skeleton import ResidentError, Skeleton
 from evaluators.resident_models.tokenizer_cache import CachedTokenizer, TokenizerCache
 from merging.building.build import build_into
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import gc
 import json
+import tempfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from torch import nn
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.core_model_loading import build_glob_alternation
 from transformers.initialization import no_init_weights
 
 from evaluators.resident_models.devices.device_sharding import DeviceSharding, Fill, Wanted, empty
 from evaluators.resident_models.devices.free_memory import free_bytes
+from evaluators.resident_models.skeleton import OutputTensor, ResidentError, Skeleton
 from merging.checkpoints.files.companion_files import GENERATION
+from merging.checkpoints.weight_places import auto_class
 from merging.planning.merge_plan import MergePlan
 
 MOST_KEPT = 4
@@ -26,138 +33,6 @@ MOST_KEPT = 4
 
 ROOM = 0.25
 """Share of the free memory that models kept for later may take."""
-
-
-class ResidentError(ValueError):
-    """A model that cannot be kept resident.
-
-    Attributes:
-        problems: One line each.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
-
-
-class OutputTensor(Protocol):
-    """What is needed to know of an output tensor."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> Sequence[int]: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-
-class Skeleton:
-    """A model without weights of its own, and where each tensor of a checkpoint goes in it.
-
-    Attributes:
-        model: In eval mode, without gradients; its weights are whatever was built last.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self._state: dict[str, Tensor] = model.state_dict()
-        self._names: dict[str, str] = {}
-        self._apart: dict[str, Tensor] = {}
-        self._broken = torch.zeros((), dtype=torch.bool, device=model.device)
-        model.register_forward_hook(self._look)
-
-    def targets(self, jobs: Sequence[OutputTensor]) -> dict[str, Tensor]:
-        """The tensors to build into, by their names in the checkpoint.
-
-        Where the model holds a tensor in another dtype than the job has, or not at all
-        (transformers ignores it on load), the target is one apart; ``settle`` moves it in.
-
-        Raises:
-            ResidentError: If a tensor does not fit, or one of the model's would stay empty.
-        """
-        self._apart = {}
-        problems = self._rename([job.name for job in jobs if job.name not in self._names])
-        result: dict[str, Tensor] = {}
-        for job in jobs:
-            inner = self._state.get(self._names.get(job.name, ""))
-            if inner is not None and tuple(inner.shape) != tuple(job.shape):
-                problems.append(
-                    f"tensor {job.name}: expected the shape {tuple(inner.shape)} that the config "
-                    f"asks for, got {tuple(job.shape)}"
-                )
-            if inner is None or inner.dtype != job.dtype:
-                device = self.model.device if inner is None else inner.device
-                apart = torch.empty(tuple(job.shape), dtype=job.dtype, device=device)
-                self._apart[job.name] = apart
-                result[job.name] = apart
-            else:
-                result[job.name] = inner
-        problems += self._unfilled(jobs)
-        if problems:
-            raise ResidentError(problems)
-        return result
-
-    def settle(self) -> None:
-        """Move in what was built apart; call it after every build."""
-        with torch.no_grad():
-            for name, value in self._apart.items():
-                inner = self._state.get(self._names[name])
-                if inner is not None:
-                    inner.copy_(value)
-        self._apart = {}
-        self._broken.zero_()
-
-    def parameters(self, jobs: Sequence[OutputTensor]) -> dict[str, Tensor]:
-        """The model's own parameters by their names in the checkpoint, for taking gradients.
-
-        Tensors that the model does not hold as parameters are left out. Call ``targets`` first.
-        """
-        own = dict(self.model.named_parameters(remove_duplicate=False))
-        found = {job.name: own.get(self._names.get(job.name, "")) for job in jobs}
-        return {name: one for name, one in found.items() if one is not None}
-
-    @property
-    def broken(self) -> bool:
-        """Whether the model gave NaN or infinite logits since it was settled."""
-        return bool(self._broken.item())
-
-    def _look(self, model: Any, inputs: Any, output: Any) -> None:
-        # A model that overflows still has an argmax: without this it would score like any other.
-        # Single entries may be -inf (a masked vocabulary). No synchronisation with the device here.
-        del model, inputs
-        largest = output.logits[:, -1, :].amax(dim=-1)
-        self._broken |= torch.logical_not(largest.isfinite()).any()
-
-    def _rename(self, names: Sequence[str]) -> list[str]:
-        """Find each tensor's name in the model the way transformers does on load."""
-        transforms = get_model_conversion_mapping(self.model) if names else []
-        renamings = [item for item in transforms if isinstance(item, WeightRenaming)]
-        converters = [item for item in transforms if isinstance(item, WeightConverter)]
-        problems = []
-        for name in names:
-            inner, converter = rename_source_key(
-                name, renamings, converters, self.model.base_model_prefix, self._state
-            )
-            self._names[name] = inner
-            if converter is not None:
-                problems.append(
-                    f"tensor {name}: expected one that goes into the model as it is, got one that "
-                    f"transformers rearranges on load ({type(self.model).__name__}); models of "
-                    "this architecture cannot be scored in memory"
-                )
-        return problems[:3]
-
-    def _unfilled(self, jobs: Sequence[OutputTensor]) -> list[str]:
-        filled = {
-            self._state[inner].data_ptr()
-            for job in jobs
-            if (inner := self._names.get(job.name, "")) in self._state
-        }
-        return [
-            f"tensor {name}: expected one in the checkpoints (the model has it), got none"
-            for name, parameter in self.model.named_parameters()
-            if parameter.data_ptr() not in filled
-        ][:3]
 
 
 class ResidentModel:
@@ -300,27 +175,53 @@ def _model(
     """
 
     def make() -> PreTrainedModel:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = auto_class(config).from_config(
             config, dtype=dtype, trust_remote_code=trust
         )
         model.tie_weights()
+        _widen(model)
         return model
 
     try:
-        config_class = type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
-        config = config_class.from_dict(dict(plan.config))
-        config.name_or_path = str(folder)  # where code of the model's own is looked for
+        config = _config(plan, folder, trust=trust)
         dtype = config.dtype or _widest(plan.jobs)
         with torch.random.fork_rng(devices=[]), no_init_weights():
             model = spread.over(make, plan, fill=fill)
     except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
         raise ResidentError(
-            [f"model {plan.donor}: transformers cannot make it: {error}"]
+            [f"model {plan.donor}: transformers cannot make it: {_short(error)}"]
         ) from error
     model.requires_grad_(False)
     model.train(False)
     model.generation_config = _generation_config(folder, config)
     return model
+
+
+def _short(error: Exception) -> str:
+    """Its first line: transformers lists every class it has where it lacks one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _widen(model: PreTrainedModel) -> None:
+    """Give tensors the dtype that transformers loads them in, where it is wider than the rest."""
+    wider = model._get_dtype_plan(model.dtype)  # it has no public name
+    if not wider:
+        return
+    pattern, names, _ = build_glob_alternation(list(wider))
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if found := pattern.search(name):
+            tensor.data = tensor.data.to(wider[names[str(found.lastgroup)]])
+
+
+def _config(plan: MergePlan, folder: Path, *, trust: bool) -> PretrainedConfig:
+    """The config of the plan's output, read as it would be from the model that is built."""
+    config_class = type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
+    with tempfile.TemporaryDirectory() as made:
+        file = Path(made) / "config.json"
+        file.write_text(json.dumps(plan.config), encoding="utf-8")
+        config: PretrainedConfig = config_class.from_pretrained(file)
+    config.name_or_path = str(folder)  # where code of the model's own is looked for
+    return config
 
 
 def _generation_settings(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from evaluators.resident_models.encoding_cache import EncodingCache
-from evaluators.resident_models.resident_model import ResidentError
+from evaluators.resident_models.skeleton import ResidentError
 from spaces.text.error_text import class_and_last_line
 
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_templ")

@@ -26,6 +26,7 @@ from merging.checkpoints.files.model_folder import (
 )
 from merging.checkpoints.files.model_layout import LayerPattern, ModelLayout, find_layers
 from merging.checkpoints.files.safetensors_header import Header, TensorInfo
+from merging.checkpoints.hub_layout import in_hub_layout
 from merging.checkpoints.lora_adapter import LoraAdapter, LoraChange
 from merging.checkpoints.model_location import LocationError, resolve
 from merging.problems import Problems
@@ -56,8 +57,10 @@ class Checkpoint:
         location: As the user gave it.
         folder: Where the files lie; of a model with an adapter, the model's.
         config: Content of ``config.json``.
-        tensors: Every tensor by name; of one that an adapter changes, the shape and dtype it gets.
+        tensors: Every tensor by name, experts one by one as on the hub; of one that an adapter
+            changes, the shape and dtype it gets.
         headers: Header of each file by file name.
+        stored: What the files hold of each tensor, before an adapter changes it.
         adapter: What changes the stored tensors, if anything does.
         changes: What it changes, by tensor.
         contents: Hashes of files that are known.
@@ -69,6 +72,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     headers: Mapping[str, Header] = field(repr=False)
+    stored: Mapping[str, TensorInfo] = field(repr=False)
     adapter: LoraAdapter | None = field(default=None, repr=False)
     changes: Mapping[str, LoraChange] = field(default_factory=dict, repr=False)
     contents: ContentHashes = field(default_factory=ContentHashes, repr=False)
@@ -103,9 +107,10 @@ class Checkpoint:
             problems += check_whole(folder, headers, tensors, config)
         if problems:
             raise CheckpointError([f"model {name}: {problem}" for problem in problems])
+        tensors = in_hub_layout(folder, tensors)
         opened = cls(
-            name=name, location=location, folder=folder,
-            config=config, tensors=tensors, headers=headers, contents=contents or ContentHashes(),
+            name=name, location=location, folder=folder, config=config, tensors=tensors,
+            headers=headers, stored=tensors, contents=contents or ContentHashes(),
         )  # fmt: skip
         return opened if place.adapter is None else _adapted(opened, place.adapter)
 
@@ -212,7 +217,8 @@ class Checkpoint:
                 return self._files.tensor(self.tensors[name])
             if "whole" in change.parts:
                 return self.adapter.apply(change, None)
-            return self.adapter.apply(change, self._files.tensor(self._stored(name)))
+            stored = self.stored[change.stand_in or name]
+            return self.adapter.apply(change, self._files.tensor(stored))
         except MappingError as error:
             raise CheckpointError([f"model {self.name}: {error}"]) from error
 
@@ -271,11 +277,6 @@ class Checkpoint:
         if change is None or self.adapter is None:
             return self.tensors[name].file
         return self.adapter.file
-
-    def _stored(self, name: str) -> TensorInfo:
-        """What the model itself holds, under this name or the one that stands in for it."""
-        name = self.changes[name].stand_in or name
-        return next(h.tensors[name] for h in self.headers.values() if name in h.tensors)
 
     @cached_property
     def _files(self) -> MappedFiles:

@@ -9,9 +9,9 @@ only one lives at a time, and there is no second model and no graph over the mer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class CoefficientGradients:
     Args:
         plan: What the resident model was built by.
         checkpoints: The models it was planned on.
-        parameters: The resident model's parameters by output name; outputs that the model does not
-            read are left out.
+        parameters: By output name, the resident model's parameter that it is in, and what takes
+            its part of one like it; outputs that the model does not read are left out.
         coefficients: Those of the plan's recipe.
         statistics: What is known of the parents; changes nothing but speed.
         supply: Where the parents' tensors come from; ``None`` takes them as they lie.
@@ -55,7 +55,7 @@ class CoefficientGradients:
         self,
         plan: MergePlan,
         checkpoints: Mapping[str, Checkpoint],
-        parameters: Mapping[str, Tensor],
+        parameters: Mapping[str, tuple[Tensor, Callable[[Tensor], Tensor]]],
         coefficients: Coefficients,
         *,
         statistics: StatisticsCache | None = None,
@@ -66,12 +66,13 @@ class CoefficientGradients:
         self._coefficients = coefficients
         self._statistics = statistics
         self._supply = supply or MappedTensors(statistics)
-        self._jobs = [
-            (job, parameters[job.name])
-            for job in plan.jobs
-            if job.name in parameters and self._learns(job.expression)
-        ]
-        methods = {node.method for job, _ in self._jobs for node in self._above(job.expression)}
+        self._inside: dict[Tensor, list[tuple[TensorJob, Callable[[Tensor], Tensor]]]]
+        self._inside = defaultdict(list)
+        jobs = [job for job in plan.jobs if job.name in parameters and self._learns(job.expression)]
+        for job in jobs:
+            target, part = parameters[job.name]
+            self._inside[target].append((job, part))
+        methods = {node.method for job in jobs for node in self._above(job.expression)}
         if refused := sorted(methods - DIFFERENTIABLE):
             raise GradientError(
                 f"method: expected one of {', '.join(sorted(DIFFERENTIABLE))}, got "
@@ -87,32 +88,33 @@ class CoefficientGradients:
         """Within it, backward passes add to ``values``; parameters need no gradients after it."""
         handles = []
         try:
-            for job, target in self._jobs:
+            for target in self._inside:
                 target.requires_grad_(True)
-                hook = partial(self._take, job)
-                handles.append(target.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
+                handles.append(target.register_post_accumulate_grad_hook(self._take))  # type: ignore[no-untyped-call]
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for _, target in self._jobs:
+            for target in self._inside:
                 target.grad = None
                 target.requires_grad_(False)
 
-    def _take(self, job: TensorJob, target: Tensor) -> None:
-        """Add what one tensor's gradient says, and free it."""
+    def _take(self, target: Tensor) -> None:
+        """Add what the gradient of one of the model's parameters says, and free it."""
         gradient, target.grad = target.grad, None
         if gradient is None:
             return
-        want = want_of(job, self._checkpoints, target.device)
-        with (
-            torch.no_grad(),
-            statistics_scope.scope(self._statistics),
-            closing(self._supply.stream([want])) as stream,
-        ):
-            stored = next(stream)
-            named(want, stored)
-            self._descend(job, job.expression, stored, gradient.detach().reshape(-1), {})
+        gradient = gradient.detach().contiguous()
+        for job, part in self._inside[target]:
+            want = want_of(job, self._checkpoints, target.device)
+            with (
+                torch.no_grad(),
+                statistics_scope.scope(self._statistics),
+                closing(self._supply.stream([want])) as stream,
+            ):
+                stored = next(stream)
+                named(want, stored)
+                self._descend(job, job.expression, stored, part(gradient).reshape(-1), {})
 
     def _descend(
         self,

@@ -10,12 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from search.inputs.input_error import RunFailed
+from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import read_moves
 from search.inputs.recipe_files import read_recipe, unchanged
 from search.monitoring.console import console as terminal
 from spaces.mergekit import Document
+from spaces.recipes.recipe import merges
+
+if TYPE_CHECKING:  # torch stays out until the recipe was read
+    from merging.planning.merge_plan import MergePlan
 
 
 def build(
@@ -37,6 +42,7 @@ def build(
 
     checkpoints = open_models(document, recipe, moves)
     planned = plan(document.recipe, checkpoints)
+    _check_whole(planned, out)
     warm_up(planned, console)
     with _interruptible(out):
         fingerprint = write(planned, checkpoints, document, out, shard_bytes, console)
@@ -51,6 +57,31 @@ def build(
         )
     console.print("The weights are those that were scored.")
     return fingerprint, True
+
+
+def _check_whole(planned: MergePlan, out: Path) -> None:
+    """Compare stacked layers with what their config asks for: names, shapes, nothing left empty.
+
+    Raises:
+        InputError: If the folder would not load whole.
+    """
+    if not any(node.slices for node in merges(planned.recipe.root)):
+        return
+    import torch
+
+    from evaluators.resident_models.resident_model import ResidentModel
+    from evaluators.resident_models.skeleton import ResidentError
+
+    try:
+        skeleton = ResidentModel(device=torch.device("meta")).skeleton(planned, planned.folder)
+    except ResidentError:
+        return  # a class that transformers does not have, or none with a head for text
+    try:
+        skeleton.targets(planned.jobs)
+    except ResidentError as error:
+        raise InputError(
+            [f"{out}: the stacked model would not load: {line}" for line in error.problems]
+        ) from error
 
 
 def _expected(document: Document) -> str | None:

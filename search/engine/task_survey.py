@@ -53,7 +53,7 @@ def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) 
     wanted = config.harness.apply_chat_template
     if wanted is False or config.evaluator is not None:
         return []
-    from evaluators.resident_models.resident_model import ResidentError
+    from evaluators.resident_models.skeleton import ResidentError
     from evaluators.resident_models.tokenizer_cache import TokenizerCache
 
     desks = TokenizerCache(template=wanted, trust_remote_code=config.harness.trust_remote_code)

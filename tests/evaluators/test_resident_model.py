@@ -10,12 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from evaluators.resident_models.resident_model import (
-    ResidentError,
-    ResidentModel,
-    Skeleton,
-    choose_device,
-)
+from evaluators.resident_models.resident_model import ResidentModel, choose_device
+from evaluators.resident_models.skeleton import ResidentError, Skeleton
 from merging.building.build import build_into, write_model
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import MergePlan, plan
@@ -179,22 +175,6 @@ def test_broken_logits_are_noticed(tiny_model: Any) -> None:
     logits(skeleton.model)
     assert skeleton.broken
     assert not fill(resident, planned, checkpoints).broken
-
-
-def test_rearranged_tensors_are_refused(tmp_path: Path) -> None:
-    from transformers import AutoConfig
-
-    config = AutoConfig.for_model(
-        "mixtral", vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    checkpoints = opened(one=tmp_path)
-    sources = (Source(of=Model("one"), parameters=parameters(weight=1.0)),)
-    planned = plan(Recipe(root=Merge(method="linear", sources=sources)), checkpoints)
-    skeleton = ResidentModel(device=CPU).skeleton(planned, tmp_path)
-    with pytest.raises(ResidentError, match=r"experts.*rearranges on load \(MixtralForCausalLM\)"):
-        skeleton.targets(planned.jobs)
 
 
 def test_config_that_does_not_match_the_tensors(tiny_model: Any) -> None:

@@ -126,6 +126,7 @@ class World:
         self.model = AutoModelForCausalLM.from_pretrained(models["base"], dtype=torch.float64)
         self.model.requires_grad_(False)
         self.targets = dict(self.model.named_parameters())
+        self.wholes = {name: (one, torch.detach) for name, one in self.targets.items()}
         self.plan = self._retyped(plan(self.recipe, self.checkpoints))
 
     @staticmethod
@@ -160,7 +161,7 @@ class World:
 
     def gradients(self) -> Tensor:
         build_into(self.plan, self.checkpoints, self.targets)
-        found = CoefficientGradients(self.plan, self.checkpoints, self.targets, self.coefficients)
+        found = CoefficientGradients(self.plan, self.checkpoints, self.wholes, self.coefficients)
         with found.collecting():
             self.loss(self.targets).backward()
         assert all(one.grad is None and not one.requires_grad for one in self.targets.values())
@@ -269,7 +270,7 @@ def test_untied_heads_and_slices(tiny_model: Callable[..., Path]) -> None:
 def test_backward_passes_add_up_until_zeroed(family: dict[str, Path]) -> None:
     world = World(family, merge("ties", [0.7, 0.5], density=0.5))
     build_into(world.plan, world.checkpoints, world.targets)
-    found = CoefficientGradients(world.plan, world.checkpoints, world.targets, world.coefficients)
+    found = CoefficientGradients(world.plan, world.checkpoints, world.wholes, world.coefficients)
     with found.collecting():
         world.loss(world.targets).backward()
         once = found.values.clone()
@@ -292,7 +293,7 @@ def test_methods_without_a_derivative_are_refused(family: dict[str, Path], metho
     }[method]
     world = World(family, outer)
     with pytest.raises(GradientError, match=rf"method: expected one of .*, got {method}"):
-        CoefficientGradients(world.plan, world.checkpoints, world.targets, world.coefficients)
+        CoefficientGradients(world.plan, world.checkpoints, world.wholes, world.coefficients)
 
 
 def test_merges_below_the_coefficients_may_have_any_method(family: dict[str, Path]) -> None:

@@ -350,6 +350,29 @@ def test_eight_bit_floats_are_quantised(models: dict[str, Path]) -> None:
     assert "expected plain weights" in problems(ties("math", "code"), models)[0]
 
 
+def test_packed_integers_are_quantised(models: dict[str, Path]) -> None:
+    """GPTQ without a word in the config: one line, and nothing of shapes and missing tensors."""
+
+    def pack(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith("proj.weight")]:
+            rows, columns = tensors.pop(name).shape
+            stem = name.removesuffix("weight")
+            tensors[f"{stem}qweight"] = torch.zeros(columns // 8, rows, dtype=torch.int32)
+            tensors[f"{stem}scales"] = torch.ones(1, rows, dtype=torch.float16)
+
+    for name in ("math", "code"):
+        change(models[name], pack)
+    expected = [
+        f"model {name}: expected plain weights, got a quantised model; dequantise it and save it "
+        "as bfloat16 first"
+        for name in ("code", "math")
+    ]
+    assert sorted(problems(ties("math", "code"), models)) == expected
+    assert sorted(check_parents(opened(models), "base")) == expected
+    alike = {name: models[name] for name in ("math", "code")}
+    assert sorted(problems(linear("math", "code"), alike)) == expected
+
+
 def test_other_depth(models: dict[str, Path], tiny_model: Any) -> None:
     models["code"] = tiny_model(layers=3)
     assert problems(ties("math", "code"), models) == (

@@ -49,6 +49,14 @@ from merging.checkpoints.files.safetensors_header import TensorInfo
             None,
             ("dec.layers.", 1),
         ),
+        # a vision tower of as many layers, and more tensors
+        (
+            [f"visual.blocks.{i}.{x}" for i in range(2) for x in "abc"]
+            + [f"model.layers.{i}.a" for i in range(2)]
+            + ["model.embed_tokens.weight"],
+            2,
+            ("model.layers.", 2),
+        ),
         # appended prediction layers are not layers
         ([f"model.layers.{i}.a" for i in range(5)], 4, ("model.layers.", 4)),
         (["a.weight", "b.weight"], None, None),

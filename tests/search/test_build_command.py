@@ -27,6 +27,7 @@ from search.commands.build_command import build
 from search.inputs import recipe_models
 from search.inputs.input_error import InputError, RunFailed
 from spaces.mergekit import from_yaml
+from tests.tiny_configs import tiny_config
 
 ROOT = Path(__file__).parents[2]
 LINEAR = """
@@ -405,3 +406,26 @@ def test_passes_that_were_compiled_are_used(
             assert native_library.library() is not None
     finally:
         native_library.cool_down()
+
+
+def test_a_stack_that_its_config_cannot_say_is_refused(tmp_path: Path) -> None:
+    """A dense first layer twice: the config counts dense layers from the start."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config("deepseek_v3"))
+    model.save_pretrained(tmp_path / "base")
+    file = tmp_path / "recipe.yaml"
+    stack = "merge_method: passthrough\nslices:\n"
+    part = "  - sources: [{{model: {}, layer_range: [{}, {}]}}]\n"
+    file.write_text(stack + part.format(tmp_path / "base", 0, 2) * 2)
+    with pytest.raises(InputError, match=r"the stacked model would not load: tensor .*experts"):
+        build(file, tmp_path / "out", shard_bytes=10**9)
+    assert not (tmp_path / "out").exists()
+    file.write_text(
+        stack + part.format(tmp_path / "base", 0, 2) + part.format(tmp_path / "base", 1, 2)
+    )
+    build(file, tmp_path / "out", shard_bytes=10**9)
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert loaded.config.num_hidden_layers == 3
+    assert not any(info.values())

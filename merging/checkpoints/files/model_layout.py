@@ -61,15 +61,18 @@ def find_layers(names: Iterable[str], depth: int | None = None) -> LayerPattern 
     """The list of layers among tensor names.
 
     The number after a prefix that other numbers (of experts, say) come after is the layer's. Of
-    several lists the one as long as ``depth`` is taken, then the one with most tensors. Layers
-    beyond ``depth`` (prediction modules that some models append) are not counted.
+    several lists the one as long as ``depth`` is taken, then the one that stands beside embeddings
+    of tokens (a vision tower has none), then the one with most tensors. Layers beyond ``depth``
+    (prediction modules that some models append) are not counted.
 
     Args:
         names: All tensor names of a checkpoint.
         depth: Number of layers its config states, if it does.
     """
     numbers: dict[str, list[int]] = defaultdict(list)
+    embedded: set[str] = set()
     for name in names:
+        embedded.update(name.removesuffix(one) for one in _EMBEDDINGS if name.endswith(one))
         if match := _FIRST_INDEX.match(name):
             numbers[match[1]].append(int(match[2]))
     runs = {
@@ -79,10 +82,13 @@ def find_layers(names: Iterable[str], depth: int | None = None) -> LayerPattern 
     }
     if not runs:
         return None
-    prefix = max(
-        runs,
-        key=lambda p: (runs[p] == depth, depth is not None and runs[p] > depth, len(numbers[p]), p),
-    )
+
+    def likely(prefix: str) -> tuple[bool, bool, bool, int, str]:
+        count, root = runs[prefix], LayerPattern(prefix=prefix, count=0).root
+        deeper = depth is not None and count > depth
+        return count == depth, deeper, root in embedded, len(numbers[prefix]), prefix
+
+    prefix = max(runs, key=likely)
     count = runs[prefix] if depth is None else min(runs[prefix], depth)
     return LayerPattern(prefix=prefix, count=count)
 
