@@ -87,7 +87,7 @@ def test_endings_go_to_the_requests_that_they_belong_to() -> None:
     for arguments in (asked[1], asked[0], asked[2]):  # the order of lm-eval's batches
         endings.add_partial("loglikelihood", arguments, (0.0, True))
         endings.add_partial("generate_until", arguments, "x")
-    assert [endings.take(arguments) for arguments in asked] == [False, False, True]
+    assert [endings.take(arguments) for arguments in asked] == [False, True, False]
 
 
 def test_parts_count_by_their_questions() -> None:
@@ -128,11 +128,15 @@ def test_a_run_whose_answers_are_cut_off_warns(
 
 
 def test_a_run_without_cut_off_answers_does_not(
-    project: Project, command: Command, brief: Path
+    project: Project, command: Command, brief: Path, tmp_path: Path
 ) -> None:
+    other = Path(shutil.copytree(brief, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    tensors["lm_head.weight"] *= 2
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     config = project(
         base=None,
-        models={"a": str(brief), "b": str(brief)},
+        models={"a": str(brief), "b": str(other)},
         search={"trials": 4, "seed": 1, "sampler": "random", "learn": "off"},
         harness={"check_degenerate": False},
     )
