@@ -96,7 +96,7 @@ def test_a_stopped_run_has_an_exit_code_of_its_own(
     monkeypatch.setattr(Session, "run", interrupted)
     at_once = search("resume", "mix")
     assert at_once.code == 3
-    assert "`search resume mix/study.db` goes on" in at_once.err
+    assert "`search resume mix/study.db`" in at_once.err
     monkeypatch.setattr(Session, "run", go_on)
     assert search("resume", "mix").code == 0
 
