@@ -253,7 +253,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
     """
 
     def __init__(
-        self, *, known: EncodingCache, engine: InferenceEngine | None, **options: Any
+        self, *, known: EncodingCache, engine: InferenceEngine | None = None, **options: Any
     ) -> None:
         self._known = known
         self._engine = engine
