@@ -33,6 +33,7 @@ ELSEWHERE = {
 
 CLUSTER, NETWORK = "runs in tests/faults/test_machines.py", "installs packages from the network"
 TYPED = "tests/test_install.py types it, without a network"
+SERVER = "runs until it is stopped; tests/browser/test_live_page.py asks it"
 HUB = "needs a hub; tests/search/test_push_command.py has a stand-in"
 HEAD = "needs the dashboard of a cluster, whose libraries no test has"
 EXEMPT = {
@@ -52,7 +53,10 @@ EXEMPT = {
     "export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3": CLUSTER,
     "search push merged/ me/math-code": HUB,
     "search push merged/ me/math-code --public": HUB,
+    "pip install 'merge-search[serve]'": NETWORK,
     "pip install optuna-dashboard": NETWORK,
+    "search serve search/study.db": SERVER,
+    "search serve search/study.db --host 0.0.0.0": SERVER,
     "optuna-dashboard sqlite:///search/study.db": "a server; tests/search/test_storage.py asks it",
     "search init math=org/name@v2 code=./models/code --task arc_easy --out mix.yaml --hours 8":
         "needs a model and a data set from the hub",
