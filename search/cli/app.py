@@ -241,11 +241,13 @@ def push(
     """Upload a built model and its card to the Hugging Face hub."""
     from runs.export.card_metadata import card_metadata
     from runs.export.hub_upload import upload
+    from search.monitoring.console import console, say, tell
 
     address = upload(folder, repository, public=public)
     if not card_metadata(folder).get("license"):
-        typer.echo(f"note: {printable(str(folder))}: its card declares no license")
-    typer.echo(f"Uploaded {printable(str(folder))} to {printable(address)}")
+        say(console(), f"note: {folder}: its card declares no license")
+    tell(url=address)
+    say(console(), f"Uploaded {folder} to {address}")
 
 
 for_programs(app)
