@@ -259,21 +259,9 @@ def test_experts_are_merged_one_by_one(
     merge = {"method": method, "sources": sources, "parameters": {"weight": 0.6}, **head}
     ours, theirs = build(merge, models), mergekit(merge, models)
     assert ours.keys() == load_file(base / "model.safetensors").keys()
-    for name in ours.keys() & theirs.keys():
+    assert ours.keys() == theirs.keys()  # its folder, too, is read as the hub stores experts
+    for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
-    for layer in range(2):
-        own, other = f"model.layers.{layer}.block_sparse_moe", f"model.layers.{layer}.mlp"
-        experts = range(theirs[f"{other}.gate.weight"].shape[0])
-        first, second, third = (
-            torch.stack([ours[f"{own}.experts.{at}.{part}.weight"] for at in experts])
-            for part in ("w1", "w2", "w3")
-        )
-        for mine, name in (
-            (torch.cat((first, third), dim=1), "experts.gate_up_proj"),
-            (second, "experts.down_proj"),
-            (ours[f"{own}.gate.weight"], "gate.weight"),
-        ):
-            torch.testing.assert_close(mine, theirs[f"{other}.{name}"], atol=1e-6, rtol=0)
 
 
 def combined(method: str, *inputs: Tensor, base: Tensor | None = None, **values: Any) -> Tensor:
