@@ -198,7 +198,7 @@ def view(standing: PhaseStanding, pace: PhasePace) -> RenderableType:
     parts: list[RenderableType] = [bar, facts]
     if standing.active:
         parts.append(_active(standing))
-    title = " · ".join(part for part in (standing.title, standing.phase) if part)
+    title = " · ".join(filter(None, dict.fromkeys((standing.title, standing.phase))))
     return Panel(Group(*parts), title=Text(title), title_align="left", padding=(0, 1))
 
 
