@@ -202,7 +202,7 @@ def test_a_set_up_that_hangs_beside_others_is_begun_again_and_then_given_up(
     assert found.news[:3] == [
         f"node a: {why}; another was asked for (1)",
         f"node a: {why}; another was asked for (2)",
-        f"going on without a worker that cannot be set up: {why}",
+        f"continuing without a worker that cannot be set up: {why}",
     ]
     assert [post.name for post in found.posts if post.attendance is not None] == ["w1"]
 
