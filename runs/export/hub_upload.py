@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from runs.export.card_metadata import CARD
 from spaces.errors import RunFailed, UserError
+from spaces.paths import exists
 from spaces.text.error_text import plain_line, said
+
+_ABSOLUTE = re.compile(r"(?<![\w:/.~-])/[\w.-]+(?:/[\w.-]+)+")
+"""An absolute path of two parts or more; no part of an address or of a relative path."""
 
 
 def upload(folder: Path, repository: str, *, public: bool) -> str:
@@ -55,16 +60,21 @@ def _missing(folder: Path) -> list[str]:
     return [
         f"{folder}: expected a model folder that `search build` wrote, got none with {name}"
         for name in wanted
-        if not any(folder.glob(name))
+        if not any(file.is_file() for file in folder.glob(name))
     ]
 
 
 def _private_paths(folder: Path) -> list[str]:
-    """Files that are published and name the home folder or the folder itself."""
+    """Files that are published and name a folder of this machine: home, its own, or any other."""
     private = {str(Path.home()), str(folder.resolve().parent)} - {"/"}
-    return [
-        f"{file}: expected no folder of this machine, got {path}; edit the file"
-        for file in sorted((*folder.glob("*.md"), *folder.glob("*.json")))
-        for path in sorted(private)
-        if f"{path}/" in file.read_text(encoding="utf-8", errors="replace")
-    ]
+    texts = (file for kind in ("md", "json", "yaml", "yml") for file in folder.rglob(f"*.{kind}"))
+    problems = []
+    for file in sorted(texts):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        named = {path for path in private if re.search(rf"{re.escape(path)}(?![\w.-])", text)}
+        named |= {path for path in _ABSOLUTE.findall(text) if exists(path)}
+        problems += [
+            f"{file}: expected no folder of this machine, got {path}; edit the file"
+            for path in sorted(named)
+        ]
+    return problems

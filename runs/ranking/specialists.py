@@ -15,7 +15,7 @@ from enum import StrEnum
 from evaluators.protocol import TaskInfo
 from runs.ranking.finalists import Entry
 from runs.records.record import Role
-from runs.statistics.comparisons import ALONE, Documents, lead, paired
+from runs.statistics.comparisons import ALONE, Comparison, Documents, lead, paired
 from runs.statistics.intervals import Interval
 from runs.statistics.resampling import DEFAULT, Resampling
 
@@ -24,7 +24,9 @@ class TaskChange(StrEnum):
     """What became of a task."""
 
     GAINS = "gains"  # better than its specialist beyond doubt
+    MAY_GAIN = "may gain"  # better by the interval, while the test of the same answers has doubts
     KEEPS = "keeps"  # the difference could be chance
+    MAY_LOSE = "may lose"  # worse by the interval, while the test of the same answers has doubts
     LOSES = "loses"  # worse beyond doubt
 
 
@@ -124,14 +126,7 @@ def _on_task(
 ) -> OnTask:
     ours, theirs = ({task.name: one.outcomes.get(task.name, {})} for one in (winner, rival))
     found = paired(ours, theirs, [task], documents=documents, how=how)
-    if found.clear(how.confidence):
-        change = TaskChange.GAINS
-    elif found.difference.high < 0 and (
-        lead(theirs, ours, [task], documents=documents, how=how)[1] < (1 - how.confidence) / 2
-    ):
-        change = TaskChange.LOSES
-    else:
-        change = TaskChange.KEEPS
+    change = _change(found, lead(theirs, ours, [task], documents=documents, how=how)[1], how)
     pairs = [
         (value, theirs[task.name][name])
         for name, value in ours[task.name].items()
@@ -148,3 +143,21 @@ def _on_task(
         kept=part / whole if ratio else math.nan,
         points=all(0 <= value <= 1 for value in values),
     )
+
+
+def _change(found: Comparison, losing: float, how: Resampling) -> TaskChange:
+    """What a difference comes to; a claim needs the interval and the one-sided test to agree.
+
+    Args:
+        found: Winner against specialist.
+        losing: P-value of the winner's being worse.
+        how: Confidence.
+    """
+    if found.clear(how.confidence):
+        return TaskChange.GAINS
+    if found.difference.low > 0:
+        return TaskChange.MAY_GAIN
+    if found.difference.high < 0:
+        sure = losing < (1 - how.confidence) / 2
+        return TaskChange.LOSES if sure else TaskChange.MAY_LOSE
+    return TaskChange.KEEPS

@@ -196,8 +196,9 @@ def told(found: Sequence[OnTask], *, contrast: bool) -> str:
         found: The winner against the specialist of each task.
         contrast: Whether something good was said before.
     """
-    lost = [_named(one) for one in found if one.change is TaskChange.LOSES]
-    others = [one for one in found if one.change is not TaskChange.LOSES]
+    behind = (TaskChange.LOSES, TaskChange.MAY_LOSE)
+    lost = [_named(one) for change in behind for one in found if one.change is change]
+    others = [one for one in found if one.change not in behind]
     others.sort(key=lambda one: one.change is TaskChange.KEEPS)
     parts = lost + (list(map(_named, others)) if len(found) <= MOST_TASKS else _counted(others))
     if not parts:
@@ -224,12 +225,17 @@ def _named(one: OnTask) -> str:
     low, high = one.difference.low, one.difference.high
     ends = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.points else ""
     ends = ends or f"{signed(low)} to {signed(high)}"
-    word = "against" if one.change is TaskChange.LOSES else "over"
-    return f"{one.change.value} {_amount(one)} on {one.task!r} ({ends}) {word} {over}"
+    doubt = ", not beyond doubt" if one.change.value.startswith("may ") else ""
+    word = "over" if one.difference.value > 0 else "against"
+    return f"{one.change.value} {_amount(one)} on {one.task!r} ({ends}{doubt}) {word} {over}"
 
 
 def _counted(found: Sequence[OnTask]) -> list[str]:
-    words = {TaskChange.GAINS: "gains on {}", TaskChange.KEEPS: "is within the noise on {}"}
+    words = {
+        TaskChange.GAINS: "gains on {}",
+        TaskChange.MAY_GAIN: "may gain on {}",
+        TaskChange.KEEPS: "is within the noise on {}",
+    }
     counts = {change: sum(one.change is change for one in found) for change in words}
     return [
         words[change].format(counted(count, "task")) for change, count in counts.items() if count

@@ -36,7 +36,9 @@ FRAME = {
 
 _WORDS = {
     TaskChange.GAINS: "gains over {}",
+    TaskChange.MAY_GAIN: "may gain over {}",
     TaskChange.KEEPS: "within the noise of {}",
+    TaskChange.MAY_LOSE: "may lose to {}",
     TaskChange.LOSES: "loses to {}",
 }
 

@@ -174,6 +174,15 @@ class RunDatabase(Transactions):
             with self._engine.connect() as connection:
                 check_sound(connection, self.name)
 
+    def check_there(self) -> None:
+        """Make sure that a file is still there: to read one that is gone would make an empty one.
+
+        Raises:
+            StoreError: If it is not, or is no database any more.
+        """
+        if self._path is not None:
+            check_file(self._path, self.name)
+
     def close(self) -> None:
         """Release the lock if held and close all connections; calling it twice is fine."""
         self.patience = 0.0

@@ -202,7 +202,7 @@ def export(
     rank: Annotated[int, typer.Option(min=1, help="Place in the leaderboard.")] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write; by default best.yaml beside the study."),
+        typer.Option(help="File to write; by default best.yaml or rank-N.yaml beside the study."),
     ] = None,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Absolute paths, not relative to the file's folder.")

@@ -16,6 +16,7 @@ from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import read_moves
 from search.inputs.recipe_files import read_recipe, unchanged
 from search.monitoring.console import console as terminal
+from search.monitoring.console import tell
 from spaces.mergekit import Document
 from spaces.recipes.recipe import merges
 
@@ -47,6 +48,7 @@ def build(
     with _interruptible(out):
         fingerprint = write(planned, checkpoints, document, out, shard_bytes, console)
     console.print(f"Wrote {out}, fingerprint {fingerprint}", markup=False, soft_wrap=True)
+    tell(written=[str(out)], fingerprint=fingerprint)
     expected = _expected(document)
     if expected is None:
         return fingerprint, None

@@ -21,12 +21,13 @@ from search.inputs.overrides import Overrides
 from search.inputs.stored_study.config_edits import edits
 from search.inputs.stored_study.study_config import config_of, new_budget
 from search.inputs.stored_study.study_path import study_in
-from search.monitoring.console import console, say_written
+from search.monitoring.console import console, say_written, tell
 from search.monitoring.live.study_watcher import await_study, watch
 from search.monitoring.run_verdict import judge_run
 from search.monitoring.study_summary import (
     cost_so_far,
     make_report,
+    outcome,
     places_for,
     show_status,
     write_recipe_of,
@@ -70,7 +71,7 @@ def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
         return
     with Store.open(study_in(study)) as store:
         _say_how_found(store)
-        serve_pages(store, host=host, port=port, told=told)
+    serve_pages(study_in(study), host=host, port=port, told=told)
 
 
 def _say_how_found(store: Store) -> None:
@@ -186,6 +187,7 @@ def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
         store.set_facts({"budget": kept, "ended": budget.words(Cost())})
     spent = budget.words(cost_so_far(store, store.records(recipes=False)))
     screen = console()
+    tell(study=store.name, stopped=False, **outcome(make_report(store, config)))
     for line in edits(store, config):
         screen.print(line, markup=False, soft_wrap=True)
     screen.print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.faults.driver import drive_here
 from tests.faults.driver import make_study as make_run
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +145,7 @@ def test_a_page_of_elsewhere_cannot_ask_this_machine(study: Path) -> None:
 def test_beyond_this_machine_a_token_is_needed(study: Path) -> None:
     with served(study, "--host", "0.0.0.0") as printed:
         where, token = printed.split("?token=")
-        where = where.replace("0.0.0.0", "127.0.0.1")
+        where = f"http://127.0.0.1:{urlsplit(where).port}/"
         for given in ("", "?token=", "?token=wrong"):
             assert ask(where + given)[0] == 401
             assert ask(where + "files/best.yaml" + given)[0] == 401
@@ -155,3 +157,45 @@ def test_beyond_this_machine_a_token_is_needed(study: Path) -> None:
         assert "HttpOnly" in cookie
         assert ask(where + "standing.json", cookie=cookie.split(";")[0])[0] == 200
         assert ask(where + "standing.json", cookie="merge_search_token=wrong")[0] == 401
+
+
+def test_a_study_that_goes_away_is_one_line_and_one_that_takes_its_place_is_shown(
+    study: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "study.db"
+    shutil.copy(study, place)
+    with served(place) as address:
+        assert json.loads(ask(address + "files/leaderboard.json")[1])["title"]
+        place.unlink()
+        for path in ("", "standing.json", "files/best.yaml"):
+            status, text, _ = ask(address + path)
+            assert (status, text) == (503, f"{place}: expected a study, got no such file")
+        assert list(tmp_path.iterdir()) == []
+        drive_here(str(place))
+        table = json.loads(ask(address + "files/leaderboard.json")[1])
+        assert table["notice"].startswith("dry run")
+        assert "nowhere" in table["config"]
+
+
+@pytest.mark.parametrize("path", [f"recipes/{'9' * 5000}.yaml", "recipes/x.yaml", "other"])
+def test_what_is_not_there_is_not_found(study: Path, path: str) -> None:
+    with served(study) as address:
+        status, _, headers = ask(address + path)
+        assert status == 404
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_servers_of_one_machine_do_not_log_each_other_out(study: Path) -> None:
+    cookies = set()
+    for _ in range(2):
+        with served(study, "--host", "0.0.0.0") as printed:
+            port, token = urlsplit(printed).port, printed.split("?token=")[1]
+            connection = http.client.HTTPConnection(f"127.0.0.1:{port}")
+            connection.request("GET", f"/?token={token}")
+            cookies.add(connection.getresponse().getheader("set-cookie").split("=")[0])
+    assert len(cookies) == 2
+
+
+def test_any_loopback_address_is_answered(study: Path) -> None:
+    with served(study, "--host", "127.0.0.2") as address:
+        assert ask(address + "standing.json")[0] == 200

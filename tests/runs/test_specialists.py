@@ -12,12 +12,15 @@ import pytest
 
 from evaluators.protocol import TaskInfo, TaskScore
 from runs.ranking.finalists import Entry, WinnerStanding
-from runs.ranking.specialists import TaskChange, on_tasks
+from runs.ranking.specialists import OnTask, TaskChange, _change, on_tasks
 from runs.ranking.verdict import Verdict, verdict
+from runs.ranking.verdict_text import told
 from runs.records.record import Role
 from runs.report.html.headline import headline
 from runs.report.report_files import Report
 from runs.report.task_tables import FRAME, by_task_frame, by_task_table, specialists_table
+from runs.statistics.comparisons import Comparison
+from runs.statistics.intervals import Interval
 from runs.statistics.resampling import Resampling
 
 HOW = Resampling(resamples=2000)
@@ -87,6 +90,27 @@ def test_another_finalist_that_beats_the_parents_names_its_losses_too() -> None:
     assert note.startswith("Candidate 3 beats every parent on average: +0.")
     assert ", corrected for 2 finalists), but loses 15.0 points on 'largest' (-" in note
     assert [one.change for one in found.on_tasks] == [TaskChange.LOSES, TaskChange.LOSES]
+
+
+def test_an_interval_without_0_that_the_test_does_not_share_is_a_doubt() -> None:
+    behind = Interval(value=-0.05, stderr=0.02, low=-0.1, high=-0.001, n=120)
+    ahead = replace(behind, value=0.05, low=0.001, high=0.1)
+    how = Resampling(confidence=0.95)
+    for difference, losing, expected in (
+        (behind, 0.001, TaskChange.LOSES),
+        (behind, 0.2, TaskChange.MAY_LOSE),
+        (ahead, 0.9, TaskChange.MAY_GAIN),
+        (replace(behind, high=0.01), 0.001, TaskChange.KEEPS),
+    ):
+        found = Comparison(difference=difference, p_value=0.3, tasks={}, left_out=())
+        assert _change(found, losing, how) is expected
+    doubt = OnTask(
+        task="sort", specialist="parent s", difference=behind, change=TaskChange.MAY_LOSE,
+        kept=0.95, points=True,
+    )  # fmt: skip
+    assert told((doubt,), contrast=True) == (
+        ", but may lose 5.0 points on 'sort' (-10.0 to -0.1, not beyond doubt) against parent 's'"
+    )
 
 
 def test_a_loss_that_may_be_chance_is_not_called_one() -> None:

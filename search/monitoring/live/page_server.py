@@ -22,7 +22,15 @@ from typing import Any
 from runs.report.html.page import page
 from runs.report.report_content import Report
 from runs.report.report_files import FORMATS
-from runs.storage.database.connection import DATABASE_ERRORS
+from runs.storage.database.connection import (
+    DATABASE_ERRORS,
+    StoreError,
+    check_file,
+    file_of,
+    reason,
+    shown,
+)
+from runs.storage.database.study_copies import identity
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
 from search.inputs.stored_study.study_config import config_of
@@ -33,6 +41,7 @@ from search.monitoring.study_summary import make_report
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.middleware.base import BaseHTTPMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -45,8 +54,6 @@ except ImportError as error:
 
 REPORT_SHARE = 0.1
 """Most of the time that is spent on making reports, as one of a large study takes seconds."""
-
-COOKIE = "merge_search_token"
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -135,86 +142,131 @@ class LiveReport:
         return None if record is None or details is None else details.recipe(record)
 
 
-def application(store: Store, *, token: str) -> Starlette:
+class _Study:
+    """The study that is served: opened anew where another file took its place.
+
+    Args:
+        place: Its file, or the URL of its database.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._file: str | None = None
+        self._store: Store | None = None
+        self._live: LiveReport | None = None
+
+    def live(self) -> LiveReport:
+        """What is to be seen of it now.
+
+        Raises:
+            StoreError: If there is none, or none that can be read.
+        """
+        path = file_of(self._place)
+        if path is not None:
+            check_file(path, shown(self._place))  # to open what is gone would make an empty file
+        file = None if path is None else identity(path)
+        if self._live is None or file != self._file:
+            self.close()
+            self._store = Store.open(self._place)
+            self._file, self._live = file, LiveReport(self._store)
+        return self._live
+
+    def close(self) -> None:
+        """Close it until it is asked for again."""
+        if self._store is not None:
+            self._store.close()
+        self._store = self._live = None
+
+
+def application(place: str, *, token: str, host: str, port: int) -> Starlette:
     """The pages of a study.
 
     Args:
-        store: The study; only read, by one thread.
+        place: The study's file, or the URL of its database; only read, by one thread.
         token: What a browser has to bring once, in the address; empty for nothing, and then only
             requests that name this machine as ``localhost`` or by its address are answered.
+        host: What is listened on.
+        port: Likewise; it tells the tokens of several servers of one machine apart.
     """
-    live, reader = LiveReport(store), ThreadPoolExecutor(max_workers=1)
+    study, reader = _Study(place), ThreadPoolExecutor(max_workers=1)
 
-    async def read(what: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(reader, what)
+    async def read(what: Callable[[LiveReport], Any]) -> Any:
+        def work() -> Any:
+            try:
+                return what(study.live())
+            except (StoreError, *DATABASE_ERRORS):
+                study.close()
+                raise
 
-    def answered(
-        handler: Callable[[Request], Awaitable[Response]],
-    ) -> Callable[[Request], Awaitable[Response]]:
-        async def checked(request: Request) -> Response:
-            response = _entrance(request, token)
-            if response is None:
-                try:
-                    response = await handler(request)
-                except DATABASE_ERRORS as error:
-                    response = PlainTextResponse(str(store.failure(error)), status_code=503)
-            response.headers.update(_HEADERS)
-            return response
+        return await asyncio.get_running_loop().run_in_executor(reader, work)
 
-        return checked
+    async def checked(
+        request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = _entrance(request, token, f"merge_search_token_{port}")
+        if response is None:
+            try:
+                response = await answer(request)
+            except (StoreError, *DATABASE_ERRORS) as error:
+                text = str(error) if isinstance(error, StoreError) else reason(error)
+                response = PlainTextResponse(text, status_code=503)
+        response.headers.update(_HEADERS)
+        return response
 
     async def whole(_: Request) -> Response:
-        made: _Made = await read(live.report)
+        made: _Made = await read(LiveReport.report)
         return Response(made.html, media_type="text/html")
 
     async def standing(_: Request) -> Response:
-        return JSONResponse(await read(live.standing))
+        return JSONResponse(await read(LiveReport.standing))
 
     async def file(request: Request) -> Response:
         name = next((n for n in _FILES if FORMATS[n].file == request.path_params["name"]), None)
         if name is None or (text := FORMATS[name].text) is None:
             return PlainTextResponse("no such file", status_code=404)
-        made: _Made = await read(live.report)
-        return _download(await read(lambda: text(made.report)), FORMATS[name].file, _FILES[name])
+        found = await read(lambda live: text(live.report().report))
+        return _download(found, FORMATS[name].file, _FILES[name])
 
     async def best(_: Request) -> Response:
-        made: _Made = await read(live.report)
+        made: _Made = await read(LiveReport.report)
         if made.report.best_yaml is None:
             return PlainTextResponse("nothing has a score yet", status_code=404)
         return _download(made.report.best_yaml, "best.yaml", "application/yaml")
 
     async def recipe(request: Request) -> Response:
-        number = int(request.path_params["candidate"])
-        text = await read(lambda: live.recipe(number))
+        wanted = request.path_params["candidate"]
+        text = None
+        if wanted.isascii() and wanted.isdigit() and len(wanted) < 10:
+            text = await read(lambda live: live.recipe(int(wanted)))
         if text is None:
             return PlainTextResponse("no such candidate", status_code=404)
-        return _download(text, f"candidate-{number}.yaml", "application/yaml")
+        return _download(text, f"candidate-{int(wanted)}.yaml", "application/yaml")
 
     pages = {
         "/": whole,
         "/standing.json": standing,
         "/files/best.yaml": best,
         "/files/{name}": file,
-        "/recipes/{candidate:int}.yaml": recipe,
+        "/recipes/{candidate}.yaml": recipe,
     }
-    app = Starlette(routes=[Route(path, answered(page)) for path, page in pages.items()])
+    app = Starlette(routes=[Route(path, answer) for path, answer in pages.items()])
+    app.add_middleware(BaseHTTPMiddleware, dispatch=checked)
     if not token:
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", "::1"]
-        )
+        names = ["localhost", "127.0.0.1", "[::1]", "::1", host]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names)
     return app
 
 
-def _entrance(request: Request, token: str) -> Response | None:
+def _entrance(request: Request, token: str, cookie: str) -> Response | None:
     """What keeps a request out, or takes its token out of the address; ``None`` to let it in."""
     if not token:
         return None
     brought = request.query_params.get("token")
     if brought is not None and _same(brought, token):
         response = RedirectResponse(request.url.path, status_code=303)
-        response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        response.set_cookie(cookie, token, httponly=True, samesite="strict")
         return response
-    if _same(request.cookies.get(COOKIE, ""), token):
+    if _same(request.cookies.get(cookie, ""), token):
         return None
     return PlainTextResponse(
         "Open the whole address that `search serve` printed: it ends with a token.",
@@ -231,11 +283,11 @@ def _download(text: str, name: str, kind: str) -> Response:
     return Response(text, media_type=kind, headers=headers)
 
 
-def serve(store: Store, *, host: str, port: int, told: Callable[[str], None]) -> None:
+def serve(place: str, *, host: str, port: int, told: Callable[[str], None]) -> None:
     """Answer requests until the user stops it.
 
     Args:
-        store: The study; only read.
+        place: The study's file, or the URL of its database; only read.
         host: Address or name of this machine to listen on. On all but loopback a token is needed.
         port: To listen on; 0 for a free one.
         told: Gets the address to open.
@@ -245,11 +297,12 @@ def serve(store: Store, *, host: str, port: int, told: Callable[[str], None]) ->
     """
     token = "" if is_loopback(host) else secrets.token_urlsafe(16)
     listener = _listener(host, port)
-    name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{listener.getsockname()[1]}/"
-    told(address + (f"?token={token}" if token else ""))
+    port = listener.getsockname()[1]
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104 - said, not bound
+    name = f"[{name}]" if ":" in name else name
+    told(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
     config = uvicorn.Config(
-        application(store, token=token),
+        application(place, token=token, host=host, port=port),
         log_level="warning",
         access_log=False,
         server_header=False,

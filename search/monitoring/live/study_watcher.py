@@ -97,6 +97,7 @@ class Watcher:
 
     def standing(self) -> PhaseStanding:
         """As it is now."""
+        self.store.check_there()
         seen = self.store.at_once(lambda: _Seen.of(self.store))
         self.driven, self.over = seen.driven, seen.over
         if seen.seconds != self._seconds:
