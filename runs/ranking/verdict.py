@@ -15,7 +15,7 @@ from runs.ranking.floor_verdict import FloorFound, floors_found, keeping_words, 
 from runs.ranking.floors import broken_text
 from runs.ranking.leaderboard import ranked, unmarked, written
 from runs.ranking.specialists import OnTask, on_tasks
-from runs.ranking.verdict_text import Story, p_text, title
+from runs.ranking.verdict_text import Story, p_words, title
 from runs.records.record import Record, Role, Split, role_of
 from runs.statistics.comparisons import ALONE, Comparison, Documents, by_task, paired
 from runs.statistics.resampling import DEFAULT, Resampling
@@ -212,14 +212,14 @@ def _looked(found: Verdict, looks: int) -> list[str]:
     if looks < 2:
         return []
     text = (
-        f"This is verdict {looks} on the same held-out questions, each after more search: the "
+        f"This is verdict {looks} on the same held-out questions: the "
         f"chance that one of them claims a win where there is none is up to {looks} times as large"
     )
     parents = found.finalists[0].parents
     if parents is None:
         return [f"{text}."]
     p_value = min(1.0, looks * parents.p_value)
-    return [f"{text} (corrected for it, p = {p_text(p_value)} against the parents)."]
+    return [f"{text} (corrected for it, {p_words(p_value)} against the parents)."]
 
 
 def _cut_off(records: Sequence[Record], found: Verdict) -> list[str]:

@@ -87,7 +87,7 @@ class Story:
     def _over(self, group: Against, word: str) -> str:
         """The winner against one group: ``beats every parent: +0.1 over the best, ...``."""
         margin = f"{signed(group.difference.value)} over the best, {title(group.best)}"
-        numbers = f"({self._interval(group.difference)}, {_p(group.p_value)})"
+        numbers = f"({self._interval(group.difference)}, {p_words(group.p_value)})"
         missing = [entry.role for entry in self.missing]
         every = everyone(group, parents=word == "parent", missing=missing)
         if every == title(group.best):
@@ -141,7 +141,7 @@ class Story:
                     f"{title(finalist.name).capitalize()} beats every parent"
                     f"{' on average' if several else ''}: "
                     f"{signed(group.difference.value)} over the best, {title(group.best)} "
-                    f"({self._interval(group.difference)}; {_p(group.adjusted)}, "
+                    f"({self._interval(group.difference)}; {p_words(group.adjusted)}, "
                     f"corrected for {count} finalists){told(found, contrast=True)}."
                 )
 
@@ -277,7 +277,8 @@ def p_text(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """The same in a sentence: ``p = 0.012``, ``p < 0.001``."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 

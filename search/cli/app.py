@@ -275,7 +275,7 @@ def main() -> NoReturn:
         hint = "" if _debug else " (search --debug ... shows where)"
         _fail([f"{type(error).__name__}: {error}".splitlines()[0] + hint], code=1)
     if code == _INTERRUPTED:
-        _fail(["stopped at once; `search resume` continues a run"], code=1)
+        _fail(["stopped at once; `search resume` continues a run whose study was made"], code=1)
     sys.exit(code or 0)
 
 
