@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.samplers.features.feature_columns import FeatureColumns, Group, Mix
-from search.samplers.features.recipe_shapes import alike
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.recipes.recipe import (
     ByFilter,
@@ -90,15 +89,10 @@ class RecipeFeatures:
 
     def matrix(self, recipes: Sequence[Recipe]) -> Array:
         """The vectors of several recipes, ``(len(recipes), columns)``."""
-        result = np.empty((len(recipes), self.columns))
-        for kind in alike(recipes):
-            sketch = kind.sketch() if len(kind.rows) > 1 else None
-            if sketch is None:
-                result[kind.rows] = [self.vector(recipes[row]) for row in kind.rows]
-            else:
-                row, columns = sketch
-                result[kind.rows] = self.look(recipes[row], columns).rows(kind.numbers)
-        return result
+        # One by one: products of many at once differ in last digits, and a resumed run, which reads
+        # all of a study together, would then not propose what an uninterrupted one does.
+        rows = [self.vector(recipe) for recipe in recipes]
+        return np.array(rows).reshape(len(recipes), self.columns)
 
     def vector(self, recipe: Recipe) -> Array:
         """The features of a recipe that the space can draw, ``(columns,)``."""
