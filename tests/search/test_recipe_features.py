@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from search.samplers.features.batch_features import BatchFeatures
 from search.samplers.features.recipe_features import RecipeFeatures
-from search.samplers.features.recipe_shapes import alike
 from search.samplers.proposals import Cube
 from spaces.sampling.draw import Choices, Fixed, draw, parameters, params
 from spaces.search_space.space import Depth, Order, Range, Space, Stacking
@@ -230,21 +229,3 @@ def test_recipes_that_are_built_alike_have_the_features_of_each_to_the_bit(
     recipes += recipes[:1]
     each = np.array([features.vector(recipe) for recipe in recipes])
     np.testing.assert_array_equal(features.matrix(recipes), each)
-
-
-def test_numbers_that_recipes_share_tell_nothing_apart() -> None:
-    """Where a density is 1, or two parameters are the same in one recipe, another one is taken."""
-    values = [
-        at_once("ties", **{"density.a": 1.0, "density.b": 0.7}),
-        at_once("ties", **{"density.a": 0.9, "density.b": 0.9}),
-        at_once("ties", **{"density.a": 0.8, "density.b": 0.6, "weight.a": 0.7, "weight.b": 0.3,
-                           "weight.c": 0.2, "density.c": 0.4}),
-        at_once("ties", **{"weight.a": 0.5}),
-    ]  # fmt: skip
-    recipes = [draw(THREE, Fixed(one)) for one in values]
-    for some in (recipes, recipes[:2], recipes[3:] * 2):
-        kinds = alike(some)
-        assert len(kinds) == 1
-        assert (kinds[0].sketch() is None) == (len(some) == 2 and some[0] is not some[1])
-        each = np.array([RecipeFeatures(THREE).vector(one) for one in some])
-        np.testing.assert_array_equal(RecipeFeatures(THREE).matrix(some), each)
