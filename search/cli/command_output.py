@@ -73,7 +73,7 @@ def _printed(command: Callable[..., None], name: str) -> Callable[..., None]:
         from search.monitoring.console import printing
 
         own = bool(given.get("json"))
-        with printing(quiet=(quiet and not own) or as_json) as result:
+        with printing(quiet=(quiet and not own) or as_json, shown=as_json) as result:
             command(**given)
         if as_json:
             found = {"format": FORMAT, "command": name, **result}

@@ -66,12 +66,12 @@ def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
         )
 
     try:
-        study = await_study(study, screen, interval=interval)
+        place = study_in(await_study(study, screen, interval=interval))
     except KeyboardInterrupt:
         return
-    with Store.open(study_in(study)) as store:
+    with Store.open(place) as store:
         _say_how_found(store)
-    serve_pages(study_in(study), host=host, port=port, told=told)
+    serve_pages(place, host=host, port=port, told=told)
 
 
 def _say_how_found(store: Store) -> None:
@@ -187,7 +187,7 @@ def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
         store.set_facts({"budget": kept, "ended": budget.words(Cost())})
     spent = budget.words(cost_so_far(store, store.records(recipes=False)))
     screen = console()
-    tell(study=store.name, stopped=False, **outcome(make_report(store, config)))
+    tell(lambda: outcome(make_report(store, config)), study=store.name, stopped=False)
     for line in edits(store, config):
         screen.print(line, markup=False, soft_wrap=True)
     screen.print(

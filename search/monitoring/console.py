@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,6 +18,7 @@ from spaces.text.terminal_text import stripped
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _RESULT: ContextVar[dict[str, Any] | None] = ContextVar("result", default=None)
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 
 
 class Screen(Console):
@@ -45,26 +46,35 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def printing(*, quiet: bool) -> Iterator[dict[str, Any]]:
+def printing(*, quiet: bool, shown: bool) -> Iterator[dict[str, Any]]:
     """What is told within the block, for programs.
 
     Args:
         quiet: Whether nothing is printed for people meanwhile.
+        shown: Whether a program gets to see it.
     """
     result: dict[str, Any] = {}
-    tokens = _QUIET.set(quiet), _RESULT.set(result)
+    tokens = _QUIET.set(quiet), _RESULT.set(result), _SHOWN.set(shown)
     try:
         yield result
     finally:
         _QUIET.reset(tokens[0])
         _RESULT.reset(tokens[1])
+        _SHOWN.reset(tokens[2])
 
 
-def tell(**values: Any) -> None:
-    """Part of what the command came to, for programs: plain values by name."""
+def tell(more: Callable[[], Mapping[str, Any]] | None = None, /, **values: Any) -> None:
+    """Part of what the command came to, for programs: plain values by name.
+
+    Args:
+        more: Gives further ones, which take time; only asked where a program gets to see them.
+        values: By name.
+    """
     result = _RESULT.get()
     if result is not None:
         result.update(values)
+        if more is not None and _SHOWN.get():
+            result.update(more())
 
 
 def step(text: str) -> None:

@@ -230,7 +230,7 @@ def show_status(store: Store, config: RunConfig, console: Console) -> None:
     # a verdict looks at each task as well
     checked = not store.under_way() and next(store.answers(Split.HELD_OUT), None) is not None
     records = judged(store, apart=checked)
-    tell(**status_values(store, config, records))
+    tell(lambda: status_values(store, config, records))
     say_facts(console, _standing(store, config, records).items())
     _show_table(store, records, console)
 
