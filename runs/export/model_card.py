@@ -17,7 +17,7 @@ from runs.report.report_markdown import code_block, escaped
 from spaces.catalogue.method_catalogue import METHODS, Method
 from spaces.mergekit import not_in_mergekit, to_yaml
 from spaces.paths import exists
-from spaces.recipes.recipe import Model, Recipe, merges
+from spaces.recipes.recipe import Recipe, merges
 from spaces.text.error_text import listed
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
@@ -51,7 +51,7 @@ def model_card(
     document = to_yaml(recipe, public, inputs_dtype=inputs_dtype)
     parts = [
         _front_matter(places, declared),
-        f"# {escaped(name)}: {escaped(recipe.title)} of {escaped(listed(_inputs(recipe)))}",
+        f"# {escaped(name)}: {escaped(recipe.title)} of {escaped(listed(recipe.inputs))}",
         "Merged by merge-search from the models below.",
         "## Models",
         "\n".join(_model_lines(places, declared)),
@@ -69,20 +69,13 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _inputs(recipe: Recipe) -> list[str]:
-    """Names of the models that are mixed, without a base that only deltas are taken from."""
-    groups = (group for merge in merges(recipe.root) for group in merge.groups())
-    names = (one.of.name for group in groups for one in group if isinstance(one.of, Model))
-    return list(dict.fromkeys(names))
-
-
 def _front_matter(places: Mapping[str, str], licenses: Mapping[str, str]) -> str:
     """Metadata as model hubs read it; paths would mean nothing there."""
     ids = [part for place in places.values() for part in place.split("+")]
     hub = [item.partition("@")[0] for item in ids if _HUB_ID.match(item) and not exists(item)]
     data: dict[str, object] = {"base_model": list(dict.fromkeys(hub))} if hub else {}
-    if len(found := set(licenses.values())) == 1 and "" not in found:
-        data["license"] = found.pop()
+    if common := _common(licenses):
+        data["license"] = common
     data |= {"library_name": "transformers", "tags": ["merge", "mergekit", "merge-search"]}
     return f"---\n{dump(data)}---"
 
@@ -93,9 +86,15 @@ def _model_lines(places: Mapping[str, str], licenses: Mapping[str, str]) -> Iter
         yield f"- `{model}`: {escaped(place)} (license: {license_})"
 
 
+def _common(licenses: Mapping[str, str]) -> str:
+    """The license that all models declare; empty where they do not agree, or one declares none."""
+    declared = set(licenses.values())
+    return declared.pop() if len(declared) == 1 else ""
+
+
 def _bound_by(licenses: Mapping[str, str]) -> str:
     """What follows for the license of the merge; nothing where all models declare the same."""
-    if len(found := set(licenses.values())) == 1 and "" not in found:
+    if _common(licenses):
         return ""
     return "The merge is bound by the licenses of all these models. Check that they allow it."
 

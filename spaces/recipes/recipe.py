@@ -307,16 +307,21 @@ class Recipe:
         return _title(self.root)
 
     @property
-    def words(self) -> str:
-        """How it is made, and of what: ``ties of math, code``."""
-        inputs = dict.fromkeys(
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the models that are mixed, without a base that only deltas are taken from."""
+        names = (
             source.of.name
             for merge in merges(self.root)
             for group in merge.groups()
             for source in group
             if isinstance(source.of, Model)
         )
-        return f"{self.title} of {', '.join(inputs)}"
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def words(self) -> str:
+        """How it is made, and of what: ``ties of math, code``."""
+        return f"{self.title} of {', '.join(self.inputs)}"
 
     @cached_property
     def alone(self) -> str | None:
