@@ -8,7 +8,7 @@ beforehand. A task that was not searched on names nobody: every parent is compar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -126,7 +126,9 @@ def _on_task(
 ) -> OnTask:
     ours, theirs = ({task.name: one.outcomes.get(task.name, {})} for one in (winner, rival))
     found = paired(ours, theirs, [task], documents=documents, how=how)
-    change = _change(found, lead(theirs, ours, [task], documents=documents, how=how)[1], how)
+    change = _change(
+        found, lambda: lead(theirs, ours, [task], documents=documents, how=how)[1], how
+    )
     pairs = [
         (value, theirs[task.name][name])
         for name, value in ours[task.name].items()
@@ -145,12 +147,12 @@ def _on_task(
     )
 
 
-def _change(found: Comparison, losing: float, how: Resampling) -> TaskChange:
+def _change(found: Comparison, losing: Callable[[], float], how: Resampling) -> TaskChange:
     """What a difference comes to; a claim needs the interval and the one-sided test to agree.
 
     Args:
         found: Winner against specialist.
-        losing: P-value of the winner's being worse.
+        losing: Computes the p-value of the winner's being worse; asked only where that matters.
         how: Confidence.
     """
     if found.clear(how.confidence):
@@ -158,6 +160,6 @@ def _change(found: Comparison, losing: float, how: Resampling) -> TaskChange:
     if found.difference.low > 0:
         return TaskChange.MAY_GAIN
     if found.difference.high < 0:
-        sure = losing < (1 - how.confidence) / 2
+        sure = losing() < (1 - how.confidence) / 2
         return TaskChange.LOSES if sure else TaskChange.MAY_LOSE
     return TaskChange.KEEPS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def test_an_interval_without_0_that_the_test_does_not_share_is_a_doubt() -> None
         (replace(behind, high=0.01), 0.001, TaskChange.KEEPS),
     ):
         found = Comparison(difference=difference, p_value=0.3, tasks={}, left_out=())
-        assert _change(found, losing, how) is expected
+        assert _change(found, partial(float, losing), how) is expected
     doubt = OnTask(
         task="sort", specialist="parent s", difference=behind, change=TaskChange.MAY_LOSE,
         kept=0.95, points=True,
