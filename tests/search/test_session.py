@@ -28,7 +28,7 @@ from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, Result, SerialPool
 from runs.config.run_config import RunConfig
 from runs.ranking.leaderboard import failures, fronts, leaderboard, ranked
-from runs.ranking.verdict_text import p_text
+from runs.ranking.verdict_text import p_words
 from runs.records.record import MEASURES, Estimate, Split, State, is_known_good
 from runs.report.report_files import write_report
 from runs.storage.store import Store
@@ -379,7 +379,7 @@ def test_verdicts_on_the_same_held_out_answers_are_counted(tmp_path: Path) -> No
     assert note.startswith("This is verdict 2 on the same held-out questions")
     parents = second.finalists[0].parents
     assert parents is not None
-    assert f"p = {p_text(min(1.0, 2 * parents.p_value))} against the parents" in note
+    assert f"{p_words(min(1.0, 2 * parents.p_value))} against the parents" in note
     store.close()
 
 
