@@ -47,10 +47,10 @@ class TensorSource(Protocol):
 
 
 class MappedTensors:
-    """Tensors where their files are mapped; those that an adapter changes are kept in a folder.
+    """Tensors where their files are mapped; those that are computed are kept in a folder.
 
     Args:
-        statistics: Where changed tensors are kept, mapped from then on; ``None``, or one without a
+        statistics: Where computed tensors are kept, mapped from then on; ``None``, or one without a
             folder, computes them on every read.
     """
 
@@ -68,7 +68,7 @@ class MappedTensors:
     def read(self, checkpoint: Checkpoint, name: str) -> Tensor:
         """One tensor, in main memory."""
         statistics = self._statistics
-        if statistics is None or statistics.folder is None or name not in checkpoint.changes:
+        if statistics is None or statistics.folder is None or name not in checkpoint.computed:
             return checkpoint.tensor(name)
         # Asked for again each time: where the disk is full nobody holds what was computed.
         return statistics.mapped(

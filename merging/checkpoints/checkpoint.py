@@ -29,6 +29,12 @@ from merging.checkpoints.files.safetensors_header import Header, TensorInfo
 from merging.checkpoints.hub_layout import in_hub_layout
 from merging.checkpoints.lora_adapter import LoraAdapter, LoraChange
 from merging.checkpoints.model_location import LocationError, resolve
+from merging.checkpoints.quantisation.packed_tensors import (
+    PackedTensor,
+    find_packed,
+    quantisation_of,
+    without_quantisation,
+)
 from merging.problems import Problems
 from spaces.errors import UserError
 
@@ -56,11 +62,13 @@ class Checkpoint:
         name: Short name used in recipes.
         location: As the user gave it.
         folder: Where the files lie; of a model with an adapter, the model's.
-        config: Content of ``config.json``.
-        tensors: Every tensor by name, experts one by one as on the hub; of one that an adapter
-            changes, the shape and dtype it gets.
+        config: Content of ``config.json``, of a quantised model as of a plain one.
+        tensors: Every tensor by name, experts one by one as on the hub; of one that is stored
+            quantised, or that an adapter changes, the shape and dtype it gets.
         headers: Header of each file by file name.
-        stored: What the files hold of each tensor, before an adapter changes it.
+        stored: The same before an adapter changes it.
+        packed: Those that are stored quantised.
+        quantisation: What the config says of it.
         adapter: What changes the stored tensors, if anything does.
         changes: What it changes, by tensor.
         contents: Hashes of files that are known.
@@ -73,6 +81,8 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     headers: Mapping[str, Header] = field(repr=False)
     stored: Mapping[str, TensorInfo] = field(repr=False)
+    packed: Mapping[str, PackedTensor] = field(default_factory=dict, repr=False)
+    quantisation: Mapping[str, Any] = field(default_factory=dict, repr=False)
     adapter: LoraAdapter | None = field(default=None, repr=False)
     changes: Mapping[str, LoraChange] = field(default_factory=dict, repr=False)
     contents: ContentHashes = field(default_factory=ContentHashes, repr=False)
@@ -103,14 +113,17 @@ class Checkpoint:
         tensors = {
             tensor: info for header in headers.values() for tensor, info in header.tensors.items()
         }
+        packed: Mapping[str, PackedTensor] = {}
         if not problems:
             problems += check_whole(folder, headers, tensors, config)
+            tensors, packed = find_packed(tensors, config, problems)
         if problems:
             raise CheckpointError([f"model {name}: {problem}" for problem in problems])
-        tensors = in_hub_layout(folder, tensors)
+        tensors = in_hub_layout(folder, tensors) | {key: one.info for key, one in packed.items()}
         opened = cls(
-            name=name, location=location, folder=folder, config=config, tensors=tensors,
-            headers=headers, stored=tensors, contents=contents or ContentHashes(),
+            name=name, location=location, folder=folder, config=without_quantisation(config),
+            tensors=tensors, headers=headers, stored=tensors, packed=packed,
+            quantisation=quantisation_of(config), contents=contents or ContentHashes(),
         )  # fmt: skip
         return opened if place.adapter is None else _adapted(opened, place.adapter)
 
@@ -157,7 +170,7 @@ class Checkpoint:
         Raises:
             CheckpointError: If a file cannot be read.
         """
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        digest = hashlib.sha256(self._said)
         if self.adapter is not None:
             digest.update(json.dumps(self.adapter.config, sort_keys=True).encode())
         try:
@@ -166,6 +179,12 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError([f"model {self.name}: {error}"]) from error
         return WHOLE + digest.hexdigest()[:32]
+
+    @property
+    def _said(self) -> bytes:
+        """The config, of a quantised model as it is stored, for hashing."""
+        parts = [self.config, *([self.quantisation] if self.quantisation else [])]
+        return "".join(json.dumps(part, sort_keys=True) for part in parts).encode()
 
     def matches(self, noted: str | None) -> bool:
         """Whether it is the model of a hash: ``input_hash``, or ``sampled_hash`` of before."""
@@ -196,14 +215,14 @@ class Checkpoint:
 
         Costs one small read per tensor, and misses a change between them.
         """
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        digest = hashlib.sha256(self._said)
         digest.update(self._files.samples())
         if self.adapter is not None:
             digest.update(self.adapter.samples())
         return digest.hexdigest()[:32]
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor: mapped from its file without a copy, or as the adapter makes it; read-only.
+        """A tensor: mapped from its file without a copy, or computed; read-only.
 
         Raises:
             KeyError: If there is no such tensor.
@@ -214,13 +233,24 @@ class Checkpoint:
         change = self.changes.get(name)
         try:
             if change is None or self.adapter is None:
-                return self._files.tensor(self.tensors[name])
+                return self._plain(name)
             if "whole" in change.parts:
                 return self.adapter.apply(change, None)
-            stored = self.stored[change.stand_in or name]
-            return self.adapter.apply(change, self._files.tensor(stored))
+            return self.adapter.apply(change, self._plain(change.stand_in or name))
         except MappingError as error:
             raise CheckpointError([f"model {self.name}: {error}"]) from error
+
+    def _plain(self, name: str) -> Tensor:
+        """A tensor before an adapter changes it."""
+        packed = self.packed.get(name)
+        if packed is None:
+            return self._files.tensor(self.stored[name])
+        return packed.plain({role: self._files.tensor(one) for role, one in packed.parts.items()})
+
+    @property
+    def computed(self) -> frozenset[str]:
+        """Tensors that are computed on every read: dequantised, or changed by an adapter."""
+        return frozenset({*self.packed, *self.changes})
 
     def view(
         self, name: str, rows: EmbeddingRows, sources: Mapping[str, tuple[Checkpoint, str]]
@@ -337,14 +367,13 @@ def _adapted(model: Checkpoint, folder: Path) -> Checkpoint:
 def widest_dtype(checkpoints: Iterable[Checkpoint]) -> str:
     """The dtype that holds every number of these models, such as ``bfloat16``.
 
-    At most float32, in which all arithmetic is done; eight-bit floats cannot be merged and do not
-    count.
+    At most float32, in which all arithmetic is done.
     """
     found = {
         info.dtype
         for checkpoint in checkpoints
         for info in checkpoint.tensors.values()
-        if info.dtype.is_floating_point and info.dtype.itemsize > 1
+        if info.dtype.is_floating_point
     }
     widest = found.pop() if len(found) == 1 else torch.float32  # two that differ need float32
     return "float32" if widest == torch.float64 else str(widest).removeprefix("torch.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from merging.checkpoints.checkpoint import Checkpoint, stated
+from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.files.model_layout import is_head, is_head_part
 from merging.checkpoints.files.safetensors_header import TensorInfo
 from merging.problems import Problems
@@ -54,8 +54,7 @@ def check_parents(
                 f"model {other.name}: expected {expected} layers as in {reference.name}, "
                 f"got {depth}"
             )
-        if not is_quantised(reference) and not is_quantised(other):
-            _check_tensors(reference, other, problems, same_tokens=same_tokens)
+        _check_tensors(reference, other, problems, same_tokens=same_tokens)
         if same_tokens:
             _check_tokens(reference, other, problems)
     return problems.lines()
@@ -78,27 +77,6 @@ def differ_by_padding(first: Checkpoint, second: Checkpoint) -> bool:
     ours, theirs = _tokens(first.tokenizer_folder), _tokens(second.tokenizer_folder)
     fewest = min(first.rows or 0, second.rows or 0)
     return bool(ours) and ours == theirs and max(ours.values()) < fewest
-
-
-def is_quantised(checkpoint: Checkpoint) -> bool:
-    """Whether the weights are not plain numbers: the config says so, or eight-bit floats or packed
-    integers are stored (GPTQ calls them qweight).
-    """
-    return bool(stated(checkpoint.config, "quantization_config")) or any(
-        info.dtype.itemsize == 1
-        if info.dtype.is_floating_point
-        else name.endswith(("weight", "weight_packed"))
-        for name, info in checkpoint.tensors.items()
-    )
-
-
-def check_quantised(checkpoint: Checkpoint, problems: Problems) -> None:
-    """Note it if the weights are not plain numbers."""
-    if is_quantised(checkpoint):
-        problems.add(
-            f"model {checkpoint.name}: expected plain weights, got a quantised model; "
-            "dequantise it and save it as bfloat16 first"
-        )
 
 
 def check_shape(
@@ -137,7 +115,6 @@ def check_shape(
 
 
 def _check_alone(checkpoint: Checkpoint, problems: Problems) -> None:
-    check_quantised(checkpoint, problems)
     if not checkpoint.tied and checkpoint.layout.head is None:
         problems.add(
             f"model {checkpoint.name}: expected an output head (config.json says "

@@ -13,7 +13,6 @@ from merging.checkpoints.checkpoint import Checkpoint, stated
 from merging.checkpoints.compatibility import (
     check_architecture,
     check_parents,
-    check_quantised,
     check_shape,
 )
 from merging.checkpoints.files.model_layout import DEPTH_KEYS, ModelLayout, is_head, is_late
@@ -117,7 +116,6 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
     recipe = _as_it_stands(recipe, checkpoints)
     donor = checkpoints[recipe.donor]
     for name in used:
-        check_quantised(checkpoints[name], problems)
         check_architecture(donor, checkpoints[name], problems)
     try:
         aligner = EmbeddingAlignment(recipe, checkpoints, problems)

@@ -14,7 +14,7 @@ from evaluators.resident_models import config_differences
 from evaluators.resident_models.devices.build_preparation import plan_gpus, plan_memory
 from evaluators.resident_models.devices.free_memory import free_bytes
 from evaluators.resident_models.resident_model import choose_devices
-from merging.planning.memory_plan import Capacity, Weights
+from merging.planning.memory_plan import Capacity
 from merging.tensor_statistics.model_similarity import ModelSimilarity, survey
 from runs.config.config_checks import BASE
 from runs.export.card_metadata import declared_base
@@ -178,9 +178,11 @@ def _room(setting: Setting, depth: PreflightDepth) -> Room:
 
 
 def _cached(setting: Setting) -> int:
-    """Bytes that a run keeps in its folder of adapters, and of ranks where DELLA is searched."""
+    """Bytes that a run keeps in its folder: computed tensors, and ranks where DELLA is searched."""
     total = sum(
-        Weights.of(one).total for one in setting.checkpoints.values() if one.adapter is not None
+        one.tensors[name].numel * one.tensors[name].dtype.itemsize
+        for one in setting.checkpoints.values()
+        for name in one.computed
     )
     if {"della", "della_linear"} & set(setting.space.methods):
         total += sum(

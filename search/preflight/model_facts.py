@@ -22,7 +22,7 @@ class ModelFacts:
         architecture: Class of the model, such as ``LlamaForCausalLM``.
         layers: Number of layers; 0 where the names of tensors show none.
         parameters: Number of weights.
-        bytes: Size of the weights on disk.
+        bytes: Size of the weights, as they are merged.
         dtypes: Types of the weights, the most frequent first.
         vocabulary: Rows of the embeddings; 0 where there are none.
         tokenizer: Hash of the tokenizer's files, 8 hex digits; equal for equal tokenizers.
@@ -30,6 +30,8 @@ class ModelFacts:
         template: Hash of the chat template, 8 hex digits; empty without one.
         tied: Whether the output head is the embeddings.
         adapter: Whether it is a model with a LoRA adapter.
+        quantised: What its weights are quantised with, as its config calls it; empty if they are
+            plain.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelFacts:
     template: str
     tied: bool
     adapter: bool
+    quantised: str
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> ModelFacts:
@@ -69,6 +72,7 @@ class ModelFacts:
             template="" if template is None else _digest(template),
             tied=checkpoint.tied,
             adapter=checkpoint.adapter is not None,
+            quantised=checkpoint.quantisation["quant_method"] if checkpoint.packed else "",
         )
 
 
@@ -91,6 +95,12 @@ def differences(facts: Mapping[str, ModelFacts]) -> list[str]:
     if len({one.dtypes[:1] for one in models}) > 1:
         groups = _grouped({one.name: one.dtypes[0] for one in models}, names=True)
         found.append(f"the weights have different types ({groups}); set output.dtype")
+    if quantised := {one.name: one.quantised for one in models if one.quantised}:
+        groups = _grouped(quantised, names=True)
+        found.append(
+            f"quantised weights are read as plain ones ({groups}), and the result is plain; a copy "
+            "that never was quantised makes a better parent"
+        )
     if len({one.tied for one in models}) > 1:
         groups = _grouped(
             {one.name: "tied" if one.tied else "untied" for one in models}, names=True

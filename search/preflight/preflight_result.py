@@ -93,7 +93,7 @@ class Room:
         lines: The plan of a worker's memory, in words.
         model: A merged model.
         disk_free: Free where the run's folder will be.
-        cached: What the run keeps there of adapters, and of ranks for DELLA.
+        cached: What the run keeps there of adapted and dequantised tensors, and of ranks for DELLA.
     """
 
     lines: tuple[str, ...]

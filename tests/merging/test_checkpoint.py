@@ -118,6 +118,12 @@ def edited(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     return lambda folder: edit_header(folder / "model.safetensors", change)
 
 
+def gguf(folder: Path) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).unlink()
+    (folder / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+
+
 def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"")
@@ -156,6 +162,7 @@ NORM = "model.norm.weight"
             edited(lambda h: h[NORM].update(data_offsets=[0, 128])),
             r"expected its data at byte \d+, got \d+ \(gap or overlap\)",
         ),
+        (gguf, r"^model \w+: \S*model-Q4_K_M\.gguf: GGUF is not read; .*gguf_file=NAME[^\n]*$"),
         (pickled, r"pytorch_model\.bin: pickled weights can run code.*save_pretrained"),
         (lambda f: (f / "model.safetensors").unlink(), "expected model.safetensors or"),
         (lambda f: (f / "config.json").unlink(), r"config\.json: missing"),

@@ -46,6 +46,8 @@ def read_config(folder: Path, problems: list[str]) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if _gguf(folder):  # said once, of the weights
+            return {}
         problems.append(f"{file}: missing; expected the config of a transformers model")
         if is_adapter(folder):
             problems[-1] = (
@@ -84,6 +86,13 @@ def _weight_files(folder: Path, problems: list[str]) -> list[Path]:
         return [folder / name for name in names if name not in missing]
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]
+    if packed := _gguf(folder):
+        problems.append(
+            f"{packed[0]}: GGUF is not read; make plain weights of it once, with transformers and "
+            "gguf: AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME)"
+            ".save_pretrained(NEW), and AutoTokenizer likewise"
+        )
+        return []
     pickled = sorted(file for pattern in _PICKLED for file in folder.glob(pattern))
     if pickled:
         problems.append(
@@ -93,6 +102,11 @@ def _weight_files(folder: Path, problems: list[str]) -> list[Path]:
     else:
         problems.append(f"{folder}: expected {_SINGLE} or {_INDEX}, got neither")
     return []
+
+
+def _gguf(folder: Path) -> list[Path]:
+    """The files of a folder that holds a model as GGUF alone."""
+    return [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.gguf"))
 
 
 def _weight_map(index: Path, problems: list[str]) -> dict[str, str]:
