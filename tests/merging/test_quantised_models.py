@@ -81,6 +81,76 @@ def int8_rows(weight: Tensor) -> tuple[Stored, Tensor]:
     return parts, expected
 
 
+NF4 = (  # QLoRA, appendix E
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+)  # fmt: skip
+FP4 = (
+    0.0, 0.005208333333, 0.66666667, 1.0, 0.33333333, 0.5, 0.16666667, 0.25, -0.0, -0.005208333333,
+    -0.66666667, -1.0, -0.33333333, -0.5, -0.16666667, -0.25,
+)  # fmt: skip
+"""As bitsandbytes has them, in order of the codes."""
+
+
+def four_bit(weight: Tensor, kind: str, values: tuple[float, ...]) -> tuple[Stored, Tensor, Any]:
+    """Runs of 64 numbers with the largest of each, as bitsandbytes 0.4x stores them."""
+    runs = weight.flatten().reshape(-1, 64)
+    largest = runs.abs().amax(1)
+    levels = torch.tensor(values)
+    codes = (runs / largest[:, None])[..., None].sub(levels).abs().argmin(-1)
+    flat = codes.flatten().to(torch.uint8)
+    parts = {
+        "weight": (flat[0::2] * 16 + flat[1::2]).unsqueeze(-1),
+        "weight.quant_map": levels,
+        "weight.absmax": largest,
+    }
+    state = {"quant_type": kind, "blocksize": 64, "dtype": "bfloat16", "shape": [*weight.shape]}
+    return parts, codes, state
+
+
+def with_state(parts: Stored, state: Any) -> Stored:
+    text = json.dumps(state).encode()
+    name = f"weight.quant_state.bitsandbytes__{state['quant_type']}"
+    return parts | {name: torch.tensor(list(text), dtype=torch.uint8)}
+
+
+def nf4_twice(weight: Tensor) -> tuple[Stored, Tensor]:
+    """The scales are quantised again, around their mean, in runs of 16."""
+    parts, codes, state = four_bit(weight, "nf4", NF4)
+    largest = parts.pop("weight.absmax")
+    offset = float(largest.mean())
+    runs = torch.nn.functional.pad(largest - offset, (0, -len(largest) % 16)).reshape(-1, 16)
+    outer = runs.abs().amax(1)
+    table = torch.linspace(-1, 1, 256)
+    inner = (runs / outer[:, None])[..., None].sub(table).abs().argmin(-1).flatten()[: len(largest)]
+    scales = [float(table[i] * outer[n // 16]) for n, i in enumerate(inner.tolist())]
+    scale = torch.tensor(scales) + torch.tensor(offset)
+    parts |= {
+        "weight.absmax": inner.to(torch.uint8),
+        "weight.nested_absmax": outer,
+        "weight.nested_quant_map": table,
+    }
+    state |= {"nested_blocksize": 16, "nested_dtype": "float32", "nested_offset": offset}
+    expected = torch.tensor(NF4)[codes] * scale[:, None]
+    return with_state(parts, state), expected.reshape(weight.shape)
+
+
+def fp4(weight: Tensor) -> tuple[Stored, Tensor]:
+    parts, codes, state = four_bit(weight, "fp4", FP4)
+    expected = torch.tensor(FP4)[codes] * parts["weight.absmax"][:, None]
+    return with_state(parts, state), expected.reshape(weight.shape)
+
+
+def llm_int8(weight: Tensor) -> tuple[Stored, Tensor]:
+    largest = weight.abs().amax(1)
+    stored = (weight / largest[:, None] * 127).round().to(torch.int8)
+    expected = (stored.double() * largest[:, None].double() / 127).float()
+    parts = {"weight": stored, "SCB": largest, "weight_format": torch.zeros((), dtype=torch.uint8)}
+    return parts, expected
+
+
 Quantiser = Callable[[Tensor], tuple[Stored, Tensor]]
 KINDS: Mapping[str, tuple[Quantiser, dict[str, Any]]] = {
     "fp8": (fp8_blocks, {"quant_method": "fp8", "weight_block_size": [24, 20]}),
@@ -88,6 +158,9 @@ KINDS: Mapping[str, tuple[Quantiser, dict[str, Any]]] = {
     "rows": (fp8_rows, {"quant_method": "compressed-tensors", "format": "float-quantized"}),
     "whole": (fp8_whole, {"quant_method": "modelopt", "quant_algo": "FP8"}),
     "int8": (int8_rows, {"quant_method": "compressed-tensors", "format": "int-quantized"}),
+    "nf4": (nf4_twice, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    "fp4": (fp4, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    "SCB": (llm_int8, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
 }
 
 

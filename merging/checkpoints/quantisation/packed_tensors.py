@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +19,12 @@ from merging.problems import Problems
 _KEY = "quantization_config"
 _LEFT_OUT = (
     "input_scale", "activation_scale", "output_scale", "k_scale", "v_scale", "q_scale",
+    "weight_format",
 )  # fmt: skip
-"""How tensors end that quantised models store for activations and caches."""
+"""How tensors end that quantised models store for activations, for caches, and for no use."""
+
+_SAYING = {"nf4", "fp4"}
+"""Roles of parts that are JSON on a weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,23 +120,26 @@ class _Search:
                 self._add(stem + kind.result, kind, parts)
 
     def _add(self, name: str, kind: StorageKind, parts: dict[str, TensorInfo]) -> None:
-        info = replace(parts["weight"], dtype=self._dtype)
-        packed = PackedTensor(info=info, parts=parts, settings=self._settings, kind=kind)
+        weight = parts["weight"]
         try:
-            shape = self._shape(packed)
-        except (RuntimeError, ValueError, IndexError) as error:
+            said = [json.loads(_content(parts.pop(role))) for role in _SAYING & parts.keys()]
+            own = ChainMap(*said)
+            info = replace(weight, dtype=_dtype(own["dtype"]) if "dtype" in own else self._dtype)
+            settings = {**self._settings, **own}
+            packed = PackedTensor(info=info, parts=parts, settings=settings, kind=kind)
+            self.packed[name] = replace(packed, info=replace(info, shape=self._shape(packed)))
+        except (RuntimeError, ValueError, TypeError, LookupError, OSError) as error:
             shapes = ", ".join(f"{role} {list(one.shape)}" for role, one in parts.items())
             self.problems.add(
-                f"{info.file}: {name}: expected the parts of one weight, quantised as config.json "
+                f"{weight.file}: {name}: expected the parts of a weight, quantised as config.json "
                 f"says, got {shapes} ({(str(error).splitlines() or [''])[0]})",
                 group="parts",
             )
-        else:
-            self.packed[name] = replace(packed, info=replace(info, shape=shape))
 
     def _shape(self, packed: PackedTensor) -> tuple[int, ...]:
         """Of the plain weight: found by its routine, once for all that are stored alike."""
-        key = (packed.kind.run, *((one.dtype, one.shape) for one in packed.parts.values()))
+        alike = tuple((one.dtype, one.shape) for one in packed.parts.values())
+        key = (packed.kind.run, alike, str(packed.settings.get("shape")))
         if key not in self._shapes:
             empty = {
                 role: torch.empty(one.shape, dtype=one.dtype, device="meta")
@@ -138,6 +147,12 @@ class _Search:
             }
             self._shapes[key] = tuple(packed.plain(empty).shape)
         return self._shapes[key]
+
+
+def _content(info: TensorInfo) -> bytes:
+    with info.file.open("rb") as stream:
+        stream.seek(info.start)
+        return stream.read(info.end - info.start)
 
 
 def _refusal(got: str) -> str:
