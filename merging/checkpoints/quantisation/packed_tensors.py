@@ -20,11 +20,12 @@ _KEY = "quantization_config"
 _LEFT_OUT = (
     "input_scale", "activation_scale", "output_scale", "k_scale", "v_scale", "q_scale",
     "weight_format",
+    "input_global_scale",
 )  # fmt: skip
 """How tensors end that quantised models store for activations, for caches, and for no use."""
 
-_SAYING = {"nf4", "fp4"}
-"""Roles of parts that are JSON on a weight."""
+_SAYING = {"nf4", "fp4", "shape"}
+"""Roles of parts that say how a weight is stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,7 @@ class PackedTensor:
         """The weight, computed in float32 and rounded once; experts in one tensor one by one."""
         first = parts["weight"]
         if first.dim() < 3:
-            return self.kind.run(parts, self.settings).to(self.info.dtype)
+            return self.kind.run(parts, self.settings).to(self.info.dtype).contiguous()
         alone = [{role: one[at] for role, one in parts.items()} for at in range(len(first))]
         return torch.stack([self.kind.run(one, self.settings).to(self.info.dtype) for one in alone])
 
@@ -122,7 +123,7 @@ class _Search:
     def _add(self, name: str, kind: StorageKind, parts: dict[str, TensorInfo]) -> None:
         weight = parts["weight"]
         try:
-            said = [json.loads(_content(parts.pop(role))) for role in _SAYING & parts.keys()]
+            said = [_content(parts.pop(role)) for role in _SAYING & parts.keys()]
             own = ChainMap(*said)
             info = replace(weight, dtype=_dtype(own["dtype"]) if "dtype" in own else self._dtype)
             settings = {**self._settings, **own}
@@ -149,10 +150,14 @@ class _Search:
         return self._shapes[key]
 
 
-def _content(info: TensorInfo) -> bytes:
+def _content(info: TensorInfo) -> dict[str, Any]:
+    """What a tensor says of a weight: JSON in bytes, or its shape."""
     with info.file.open("rb") as stream:
         stream.seek(info.start)
-        return stream.read(info.end - info.start)
+        raw = bytearray(stream.read(info.end - info.start))
+    if info.dtype != torch.uint8:
+        return {"shape": torch.frombuffer(raw, dtype=info.dtype).tolist()}
+    return dict(json.loads(raw))
 
 
 def _refusal(got: str) -> str:
