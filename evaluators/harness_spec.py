@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from evaluators.protocol import Floor
 from spaces.paths import is_folder
 
+Scalar = str | int | float | bool
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:
@@ -59,6 +61,13 @@ class HarnessSpec:
         apply_chat_template: Wrap prompts in the tokenizer's chat template; a string names one.
         fewshot_as_multiturn: Few-shot examples as turns of a chat.
         system_instruction: System prompt, or ``None``.
+        chat_template_args: Further variables of the chat template, as sorted pairs.
+        enable_thinking: Another one; where true, only written answers can be asked for.
+        think_end_token: Text or token after which thoughts are over and the answer begins;
+            ``None`` takes all that is written for the answer.
+        max_think_toks: Most tokens of thoughts, their end included; ``None`` counts them among
+            the answer's.
+        end_loops: End written answers that repeat themselves to the letter, again and again.
         gen_kwargs: Generation settings that override the tasks', as sorted pairs.
         engine: What runs the model: ``static`` (lm-eval's own batches) or ``continuous``; settled
             before a worker is set up.
@@ -85,7 +94,12 @@ class HarnessSpec:
     apply_chat_template: bool | str = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
-    gen_kwargs: tuple[tuple[str, str | int | float | bool], ...] = ()
+    chat_template_args: tuple[tuple[str, Scalar], ...] = ()
+    enable_thinking: bool | None = None
+    think_end_token: str | int | None = None
+    max_think_toks: int | None = None
+    end_loops: bool = True
+    gen_kwargs: tuple[tuple[str, Scalar], ...] = ()
     engine: str = "static"
     batch_size: int | str = "auto"
     max_length: int | None = None
@@ -100,6 +114,11 @@ class HarnessSpec:
     trust_remote_code: bool = False
     statistics: str | None = None
     methods: tuple[str, ...] | None = None
+
+    def chat_variables(self) -> dict[str, Scalar]:
+        """What the chat template is given besides the messages."""
+        thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+        return {**dict(self.chat_template_args), **thinking}
 
     def problems(self) -> list[str]:
         """What is wrong with it without looking at models and tasks, one line each."""

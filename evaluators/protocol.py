@@ -171,6 +171,7 @@ class TaskScore:
         cut_off: Share of the answers, in [0, 1], that ended neither with a stop sequence nor with
             the end of text, but with the most tokens allowed; ``None`` where none is written, or
             nobody noted it.
+        looped: Share of the answers that went on repeating themselves to the letter; likewise.
     """
 
     task: str
@@ -180,6 +181,7 @@ class TaskScore:
     unmarked: int = 0
     length: float | None = None
     cut_off: float | None = None
+    looped: float | None = None
 
     @property
     def doubt(self) -> float:

@@ -219,6 +219,7 @@ class HarnessEvaluator:
                     model.desk.requests[task.questions[position].id],
                     encode=lm.pair,
                     most=int(lm.max_length),
+                    thinks=model.desk.mark is not None,
                     target=given.get(task.questions[position].id),
                 )
                 for task in self._tasks
@@ -285,6 +286,9 @@ class HarnessEvaluator:
         return LanguageModel(
             known=desk.encodings,
             engine=self._engine,
+            mark=desk.mark,
+            end_loops=self._spec.end_loops,
+            chat_template_args=self._spec.chat_variables(),
             pretrained=skeleton.model,
             tokenizer=desk.tokenizer,
             batch_size=self._batch or 1,
@@ -356,12 +360,10 @@ class HarnessEvaluator:
         }
         everything = [request for requests in chosen.values() for request in requests]
         try:
-            cut_off = respond(self._lm(model.skeleton, model.desk), everything)
+            ends = respond(self._lm(model.skeleton, model.desk), everything)
             if model.skeleton.broken:
                 raise NonFiniteScoreError(_BROKEN)
-            marks = [
-                mark(task, asked[task.info.name], chosen, cut_off, texts=texts) for task in tasks
-            ]
+            marks = [mark(task, asked[task.info.name], chosen, ends, texts=texts) for task in tasks]
         finally:
             for request in everything:  # they are used again
                 request.resps = []

@@ -23,11 +23,12 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.tasks import TaskManager
 from torch import Tensor
-from transformers import StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from evaluators.harness.answers.answer_endings import AnswerEndings
-from evaluators.harness.answers.generation_stopping import GenerationStopping
+from evaluators.harness.answers.answer_endings import AnswerEnd, AnswerEndings, ending_of
+from evaluators.harness.answers.generation_stopping import AnswerRules, GenerationStopping
 from evaluators.harness.answers.requests import AskedTask
+from evaluators.harness.answers.thoughts import ThoughtCap, ThoughtMark
 from evaluators.harness.engines.inference_engine import Continuation, InferenceEngine
 from evaluators.harness.process_isolation import quiet, seeded
 from evaluators.harness.questions.question_ids import questions_of
@@ -246,6 +247,8 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
     Args:
         known: Tokens of texts.
         engine: What runs the model; ``None`` for lm-eval's own batches.
+        mark: What ends thoughts, where there are any.
+        end_loops: Whether answers that repeat themselves are ended.
         options: lm-eval's.
 
     Attributes:
@@ -253,11 +256,18 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
     """
 
     def __init__(
-        self, *, known: EncodingCache, engine: InferenceEngine | None = None, **options: Any
+        self,
+        *,
+        known: EncodingCache,
+        engine: InferenceEngine | None = None,
+        mark: ThoughtMark | None = None,
+        end_loops: bool = True,
+        **options: Any,
     ) -> None:
         self._known = known
         self._engine = engine
-        super().__init__(**options)
+        self._mark, self._end_loops = mark, end_loops
+        super().__init__(**options, think_end_token=None if mark is None else mark.given)
         self.endings = self.cache_hook = AnswerEndings()
 
     def tok_encode(
@@ -303,36 +313,51 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         self, context: Tensor, max_length: int, stop: list[str], **options: Any
     ) -> Tensor:
         """As HFLM's, but a batch of greedy answers ends as soon as all of them are settled."""
-        written = self._written(context, max_length, stop, **options)
-        rows = written[:, context.shape[1] :].tolist()
-        self.endings.note(self.tokenizer, rows, stops=stop, ends=self._end_tokens())
+        start, usual = context.shape[1], not self._ends_early(stop, options)
+        if usual and self._mark is None:
+            written: Tensor = super()._model_generate(context, max_length, stop, **options)
+            ends = [self._end_of(row, stop) for row in written[:, start:].tolist()]
+        else:
+            stopping = self._stopping(context, max_length, stop)
+            written = self.model.generate(
+                input_ids=context,
+                max_length=max_length,
+                stopping_criteria=StoppingCriteriaList([stopping]),
+                logits_processor=self._processors(stopping, start),
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=True,
+                **_settings(options),
+            )
+            ends = stopping.answer_ends(written[:, start:].tolist())
+        self.endings.note(ends)
         return written
 
-    def _end_tokens(self) -> list[int]:
-        ends = self.model.generation_config.eos_token_id
-        return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    def _end_of(self, tokens: list[int], stop: list[str]) -> AnswerEnd:
+        ends = self._end_tokens()
+        return AnswerEnd(ending=ending_of(self.tokenizer, tokens, stops=stop, ends=ends))
 
-    def _written(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
-        if not self._ends_early(stop, options):
-            written: Tensor = super()._model_generate(context, max_length, stop, **options)
-            return written
-        criterion = GenerationStopping(
-            stop_sequences_criteria(self.tokenizer, stop, context.shape[1], context.shape[0]),
+    def _end_tokens(self) -> frozenset[int]:
+        ends = self.model.generation_config.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    def _stopping(self, context: Tensor, max_length: int, stop: list[str]) -> GenerationStopping:
+        start, mark = context.shape[1], self._mark
+        rules = AnswerRules(
             tokenizer=self.tokenizer,
-            stops=stop,
-            start=context.shape[1],
+            stops=tuple(stop),
             ends=self._end_tokens(),
+            mark=mark,
+            most=max_length - start - mark.most if mark and mark.most else None,
+            end_loops=self._end_loops,
         )
-        done: Tensor = self.model.generate(
-            input_ids=context,
-            attention_mask=options.get("attention_mask"),
-            max_length=max_length,
-            stopping_criteria=StoppingCriteriaList([criterion]),
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-            do_sample=False,
-        )
-        return done
+        usual = stop_sequences_criteria(self.tokenizer, stop, start, context.shape[0])
+        return GenerationStopping(usual, rules, start=start)
+
+    def _processors(self, stopping: GenerationStopping, start: int) -> LogitsProcessorList:
+        mark = self._mark
+        if mark is None or mark.most is None:
+            return LogitsProcessorList()
+        return LogitsProcessorList([ThoughtCap(mark, mark.most, stopping.starts, start=start)])
 
     def _ends_early(self, stop: Sequence[str], options: Mapping[str, Any]) -> bool:
         """Whether what comes after an answer's end is sure to be cut off, whatever it is.
@@ -348,3 +373,9 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             and tokenizer.pad_token_id in tokenizer.all_special_ids
             and not tokenizer.clean_up_tokenization_spaces
         )
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given for answers, less the temperature where none is drawn."""
+    drawn = options.get("do_sample")
+    return {key: value for key, value in options.items() if drawn or key != "temperature"}

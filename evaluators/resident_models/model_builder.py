@@ -115,9 +115,7 @@ class ModelBuilder:
             spread=spread_over(memory, models.devices),
             trust_remote_code=spec.trust_remote_code,
         )
-        self._desks = TokenizerCache(
-            template=spec.apply_chat_template, trust_remote_code=spec.trust_remote_code
-        )
+        self._desks = TokenizerCache(spec)
         self._prepared = prepare_builds(
             spec, models.checkpoints, memory=memory, devices=models.devices
         )

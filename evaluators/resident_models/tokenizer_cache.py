@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from evaluators.harness.answers.thoughts import MarkError, ThoughtMark
+from evaluators.harness_spec import HarnessSpec
 from evaluators.resident_models.encoding_cache import EncodingCache
 from evaluators.resident_models.skeleton import ResidentError
 from spaces.text.error_text import class_and_last_line
@@ -20,28 +23,34 @@ TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merg
 
 @dataclass(kw_only=True, slots=True)
 class CachedTokenizer:
-    """A tokenizer and the requests made with it, by question id."""
+    """A tokenizer and what was made with it.
+
+    Attributes:
+        tokenizer: With the chat template that is asked for.
+        encodings: Texts as tokens.
+        mark: What ends thoughts, where there are any.
+        requests: By question id.
+    """
 
     tokenizer: Any
     encodings: EncodingCache
+    mark: ThoughtMark | None = None
     requests: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 class TemplateError(ValueError):
-    """A tokenizer that lacks the chat template that is asked for."""
+    """A tokenizer that lacks the chat template that is asked for, or one that lacks a variable."""
 
 
 class TokenizerCache:
     """A desk for each tokenizer; models with the same tokenizer files share one.
 
     Args:
-        template: The chat template to use: a name, ``True`` for the default, ``False`` for none.
-        trust_remote_code: Let tokenizers run code of their own.
+        spec: Says which chat template is used, what it is told, and what ends thoughts.
     """
 
-    def __init__(self, *, template: bool | str, trust_remote_code: bool) -> None:
-        self._template = template
-        self._trust = trust_remote_code
+    def __init__(self, spec: HarnessSpec) -> None:
+        self._spec = spec
         self._known: dict[str, CachedTokenizer] = {}
         self._keys: dict[Path, str] = {}
 
@@ -53,20 +62,25 @@ class TokenizerCache:
             folder: Its files.
 
         Raises:
-            ResidentError: If the tokenizer does not load or lacks the chat template.
+            ResidentError: If the tokenizer does not load, or lacks what it is asked for.
         """
         key = self._keys.get(folder) or tokenizer_key(folder)
         if key not in self._known:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self._trust)
-                _choose_template(tokenizer, self._template)
-            except TemplateError as error:
+                tokenizer = AutoTokenizer.from_pretrained(
+                    folder, trust_remote_code=self._spec.trust_remote_code
+                )
+                _choose_template(tokenizer, self._spec)
+                mark = ThoughtMark.of(tokenizer, self._spec)
+            except (TemplateError, MarkError) as error:
                 raise ResidentError([f"model {model}: {error}"]) from error
             except (OSError, ValueError, ImportError) as error:
                 raise ResidentError(
                     [f"model {model}: tokenizer: {class_and_last_line(error)}"]
                 ) from error
-            self._known[key] = CachedTokenizer(tokenizer=tokenizer, encodings=EncodingCache())
+            self._known[key] = CachedTokenizer(
+                tokenizer=tokenizer, encodings=EncodingCache(), mark=mark
+            )
         self._keys[folder] = key
         return self._known[key]
 
@@ -85,12 +99,14 @@ def tokenizer_key(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _choose_template(tokenizer: Any, wanted: bool | str) -> None:
+def _choose_template(tokenizer: Any, spec: HarnessSpec) -> None:
     """Set the chat template that is asked for.
 
     Raises:
-        TemplateError: If the tokenizer has none of that name, or none at all.
+        TemplateError: If the tokenizer has none of that name, or none at all, or one that does not
+            read what it would be told: it would be passed over in silence.
     """
+    wanted = spec.apply_chat_template
     if wanted is False:
         return
     has = tokenizer.chat_template
@@ -107,3 +123,8 @@ def _choose_template(tokenizer: Any, wanted: bool | str) -> None:
     tokenizer.chat_template = (
         has[wanted] if isinstance(wanted, str) else tokenizer.get_chat_template()
     )
+    for name in spec.chat_variables():
+        if not re.search(rf"\b{re.escape(name)}\b", tokenizer.chat_template):
+            given = name == "enable_thinking"
+            key = f"harness.{name}" if given else f"harness.chat_template_args.{name}"
+            raise TemplateError(f"{key}: expected a chat template that reads {name}, got another")

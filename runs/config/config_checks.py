@@ -119,6 +119,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[YamlProblem]:
     return [
         *_model_problems(data),
         *_task_problems(data),
+        *_thinking_problems(data),
         *_floor_problems(data),
         *_held_out_problems(data),
         *_method_problems(data),
@@ -172,6 +173,28 @@ def _task_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
         if name is not None and name in names[:at]:
             text = f"expected each task once, got {shown(name)} again"
             yield YamlProblem(text=text, place=("tasks", at))
+
+
+def _thinking_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
+    harness = _at(data, "harness")
+    if not isinstance(harness, Mapping):
+        return
+    arguments, thinking = harness.get("chat_template_args"), harness.get("enable_thinking")
+    ends = harness.get("think_end_token") is not None
+    chat = harness.get("apply_chat_template") not in (None, False)
+    for key, given in (("chat_template_args", arguments or None), ("enable_thinking", thinking)):
+        if given is not None and not chat:
+            text = f"expected none without harness.apply_chat_template, got {shown(given)}"
+            yield YamlProblem(text=text, place=("harness", key))
+    if isinstance(arguments, Mapping) and "enable_thinking" in arguments:
+        text = "expected it as harness.enable_thinking"
+        yield YamlProblem(text=text, place=("harness", "chat_template_args", "enable_thinking"))
+    if thinking is True and not ends:
+        text = "expected false without harness.think_end_token (such as </think>), got true"
+        yield YamlProblem(text=text, place=("harness", "enable_thinking"))
+    if (most := harness.get("max_think_toks")) is not None and not ends:
+        text = f"expected none without harness.think_end_token, got {shown(most)}"
+        yield YamlProblem(text=text, place=("harness", "max_think_toks"))
 
 
 def _floor_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:

@@ -97,6 +97,9 @@ Bounds = Annotated[
     AfterValidator(_ascending),
 ]
 Auto = Literal["auto"]
+Scalars = dict[
+    str, Annotated[str | bool | int | float, _expecting("a text, number, true or false")]
+]
 MethodName = Annotated[str, _known(METHODS), Field(json_schema_extra={"enum": list(METHODS)})]
 _SAMPLERS = (*SAMPLERS, *additions(SAMPLERS_GROUP))
 SamplerName = Annotated[str, _known(_SAMPLERS), Field(json_schema_extra={"enum": list(_SAMPLERS)})]
@@ -183,9 +186,31 @@ class HarnessSection(Section):
         default=False, description="Few-shot examples as turns of a chat."
     )
     system_instruction: str | None = Field(default=None, description="System prompt.")
-    gen_kwargs: dict[
-        str, Annotated[str | bool | int | float, _expecting("a text, number, true or false")]
-    ] = Field(default_factory=dict, description="Generation settings that override the tasks'.")
+    chat_template_args: Scalars = Field(
+        default_factory=dict, description="Further variables that the chat template reads."
+    )
+    enable_thinking: bool | None = Field(
+        default=None,
+        description="The chat template's enable_thinking; true needs think_end_token.",
+    )
+    think_end_token: Annotated[
+        Text | Annotated[int, Field(ge=0)] | None, _expecting("a text, or a token's number")
+    ] = Field(
+        default=None,
+        description="What ends a model's thoughts, such as </think>; the answer is what follows.",
+    )
+    max_think_toks: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens of thoughts, their end included; max_gen_toks is then the "
+        "answer's alone. Omit to count both together.",
+    )
+    end_loops: bool = Field(
+        default=True, description="End answers that repeat themselves again and again."
+    )
+    gen_kwargs: Scalars = Field(
+        default_factory=dict, description="Generation settings that override the tasks'."
+    )
     engine: Literal["static", "continuous", "auto"] = Field(
         default="static",
         description="static: lm-eval's own batches, to the last bit; continuous: what prompts have "

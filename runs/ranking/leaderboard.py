@@ -86,9 +86,9 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
     ``expected:x`` and ``expected_stderr:x``, where larger is better. So do the measures. The first
     less that of the parent best in ``x`` is ``over_parents:x``. With a floor it has ``margin:x``
     and ``margin_stderr:x``, below 0 where the floor is broken, and ``broken`` says which floors
-    are, and by how much. Where answers are written it has ``length:x`` and
-    ``cut_off:x``: mean characters of an answer, and the share that ended with the most tokens
-    allowed, over the search and held-out questions asked.
+    are, and by how much. Where answers are written it has ``length:x``, ``cut_off:x`` and
+    ``looped:x``: mean characters of an answer, and the shares that ended with the most tokens
+    allowed and that repeated themselves, over the search and held-out questions asked.
     """
     expected: dict[str, str] = {}
     answers: dict[str, str] = {}
@@ -101,7 +101,7 @@ def columns(tasks: Sequence[TaskInfo]) -> dict[str, str]:
         search |= {f"task:{task.name}": "float64", f"task_stderr:{task.name}": "float64"}
         held_out |= {f"held_out:{task.name}": "float64", f"held_out_stderr:{task.name}": "float64"}
     for task in (task for task in tasks if task.written):
-        answers |= {f"length:{task.name}": "float64", f"cut_off:{task.name}": "float64"}
+        answers |= {f"{what}:{task.name}": "float64" for what in ("length", "cut_off", "looped")}
     floors: dict[str, str] = {}
     for task in floored(tasks):
         floors |= {f"margin:{task.name}": "float64", f"margin_stderr:{task.name}": "float64"}
@@ -311,6 +311,7 @@ def _row(record: Record, tasks: Sequence[TaskInfo], rank: int | None) -> dict[st
         }
         for name, score in written(record).items():
             row |= {f"length:{name}": score.length, f"cut_off:{name}": score.cut_off}
+            row |= {f"looped:{name}": score.looped}
         row |= _scores(search, tasks, "score", "stderr", "task")
     held_out = record.evaluations.get(Split.HELD_OUT)
     if held_out is not None and held_out.state is State.COMPLETE:

@@ -21,7 +21,7 @@ from runs.statistics.comparisons import ALONE, Comparison, Documents, by_task, p
 from runs.statistics.resampling import DEFAULT, Resampling
 
 CUT_OFF = 0.05
-"""Share of answers cut off, and difference between such shares, above which it is told."""
+"""Share of answers cut off or in a loop, and difference between shares, above which it is told."""
 
 _WORST_FIRST = (WinnerStanding.NOT_BETTER, WinnerStanding.AHEAD, WinnerStanding.BEATS)
 
@@ -203,7 +203,7 @@ def judge(
     winner = order[0]
     notes = (*unkept(winner.shortfall, broken_text(winner)), *_looked(found, looks))
     return replace(
-        found, notes=(*found.notes, *notes, *_unmarked(records), *_cut_off(records, found))
+        found, notes=(*found.notes, *notes, *_unmarked(records), *_ended(records, found))
     )
 
 
@@ -222,27 +222,38 @@ def _looked(found: Verdict, looks: int) -> list[str]:
     return [f"{text} (corrected for it, {p_words(p_value)} against the parents)."]
 
 
-def _cut_off(records: Sequence[Record], found: Verdict) -> list[str]:
-    """A sentence for each task in which the cap on answers may have decided what is compared."""
+def _ended(records: Sequence[Record], found: Verdict) -> list[str]:
+    """A sentence for each task in which how answers ended may have decided what is compared."""
     compared = {one.name for one in found.finalists}
-    shares: dict[str, dict[str, float]] = {}
-    for record in records:
-        for task, score in written(record).items():
-            if name_of(record) in compared and score.cut_off is not None:
-                shares.setdefault(task, {})[name_of(record)] = score.cut_off
+    scores = {name_of(record): written(record) for record in records if name_of(record) in compared}
+    tasks = dict.fromkeys(task for by_task in scores.values() for task in by_task)
     lines = []
-    for task, by_name in shares.items():
-        least, most = (choose(by_name, key=by_name.__getitem__) for choose in (min, max))
-        if by_name[most] <= CUT_OFF:
-            continue
-        text = f"{task}: {by_name[most]:.0%} of the answers of {title(most)} were cut off"
-        if by_name[most] - by_name[least] > CUT_OFF:
-            text += f", {by_name[least]:.0%} of those of {title(least)}"
-        lines.append(
-            f"{text}, at the most tokens allowed: what is compared there may be the length of "
-            "answers. With more room (max_gen_toks in harness.gen_kwargs) the order may be another."
-        )
+    for task in tasks:
+        asked = {name: by_task[task] for name, by_task in scores.items() if task in by_task}
+        cut_off = {name: one.cut_off for name, one in asked.items() if one.cut_off is not None}
+        if words := _shares_words(cut_off, "were cut off"):
+            lines.append(
+                f"{task}: {words}, at the most tokens allowed: what is compared there may be the "
+                "length of answers. With more room (max_gen_toks in harness.gen_kwargs) the order "
+                "may be another."
+            )
+        looped = {name: one.looped for name, one in asked.items() if one.looped is not None}
+        if words := _shares_words(looped, "repeat themselves to the end"):
+            lines.append(f"{task}: {words}; they are marked as they stand.")
     return lines
+
+
+def _shares_words(shares: Mapping[str, float], happened: str) -> str:
+    """Whose answers have had most of something, and whose least; empty where it is rare."""
+    if not shares:
+        return ""
+    least, most = (choose(shares, key=shares.__getitem__) for choose in (min, max))
+    if shares[most] <= CUT_OFF:
+        return ""
+    text = f"{shares[most]:.0%} of the answers of {title(most)} {happened}"
+    if shares[most] - shares[least] > CUT_OFF:
+        text += f", {shares[least]:.0%} of those of {title(least)}"
+    return text
 
 
 def _unmarked(records: Sequence[Record]) -> list[str]:

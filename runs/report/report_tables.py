@@ -83,9 +83,11 @@ def _columns(
     lengths = frame["answer_length"]
     if not _blank(lengths, frame):
         yield "answer length", True, _scores(lengths, frame["answer_length_stderr"])
-    for task in tasks:
-        if task.written and (frame[f"cut_off:{task.name}"] > 0).any():
-            yield f"cut off {task_title(task)}", True, shares(frame[f"cut_off:{task.name}"])
+    for task in (task for task in tasks if task.written):
+        for column, words in (("cut_off", "cut off"), ("looped", "looping")):
+            found = frame[f"{column}:{task.name}"]
+            if (found > 0).any():
+                yield f"{words} {task_title(task)}", True, shares(found)
     if frame["parameters"].nunique() > 1:  # it says nothing where all have the same
         yield "parameters", True, [f"{n:,}" if not pd.isna(n) else "" for n in frame["parameters"]]
     yield "method", False, texts(frame["method"])

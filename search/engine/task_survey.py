@@ -49,14 +49,18 @@ def survey_of(config: RunConfig, *, dry_run: bool) -> Survey:
 
 
 def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> list[str]:
-    """Whether tokenizers that prompts are made with have the chat template that is asked for."""
-    wanted = config.harness.apply_chat_template
-    if wanted is False or config.evaluator is not None:
+    """Whether tokenizers that prompts are made with have the chat template that is asked for.
+
+    And the variables that it is given, and what ends thoughts.
+    """
+    spec = config.harness_spec()
+    asked = spec.apply_chat_template is not False or spec.think_end_token is not None
+    if not asked or config.evaluator is not None:
         return []
     from evaluators.resident_models.skeleton import ResidentError
     from evaluators.resident_models.tokenizer_cache import TokenizerCache
 
-    desks = TokenizerCache(template=wanted, trust_remote_code=config.harness.trust_remote_code)
+    desks = TokenizerCache(spec)
     donor = config.output.tokenizer or (BASE if config.base is not None else None)
     problems: list[str] = []
     for name in checkpoints if donor is None else [donor]:

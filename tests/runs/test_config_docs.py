@@ -78,7 +78,11 @@ def test_every_key_is_documented_with_its_default(key: str) -> None:
     assert values
     expected = default_of(key)
     if expected is ...:
-        assert default == "required" or key in ("harness.gen_kwargs", "workers.runtime_env")
+        assert default == "required" or key in (
+            "harness.chat_template_args",
+            "harness.gen_kwargs",
+            "workers.runtime_env",
+        )
     elif expected is None:
         assert default.startswith("none")
     else:

@@ -341,6 +341,7 @@ def test_all_problems_at_once(golden) -> None:
             "3: harness.apply_chat_template: expected true, false or a template's name, got 3",
         ),
         ("harness: {gen_kwargs: {a: [1]}}", "3: harness.gen_kwargs.a: expected a text, number,"),
+        ("harness: {end_loops: 1}", "3: harness.end_loops: expected true or false, got 1"),
         ("harness: {trust_remote_code: 1}", "3: harness.trust_remote_code: expected true or fal"),
         ("output: {tokenizer: base}", "3: output.tokenizer: expected a model's name, got 'base'"),
         ("output: {tokenizer: c}", "3: output.tokenizer: expected one of a, b, got 'c'"),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from runs.storage.store import Store
 from search.engine import driver
+from search.inputs.stored_study.study_config import config_of
 
 Command = Callable[..., Any]
 
@@ -22,6 +26,16 @@ def made(project: Callable[..., Path], command: Command, tmp_path: Path) -> Path
     done = command("run", config, "--dry-run")
     assert done.returncode == 0, done.stderr
     return tmp_path / "mix" / "study.db"
+
+
+def test_a_study_from_before_loops_were_ended_ends_none(made: Path) -> None:
+    with Store.open(str(made)) as store:
+        assert config_of(store).harness.end_loops
+        written = yaml.safe_load(store.manifest.config)
+        del written["harness"]["end_loops"]
+        old = replace(store.manifest, config=yaml.safe_dump(written))
+        before = SimpleNamespace(manifest=old, name=store.name, mapping=store.mapping)
+        assert not config_of(before).harness.end_loops  # type: ignore[arg-type]
 
 
 def edit(config: Path, changes: dict[str, Any]) -> None:

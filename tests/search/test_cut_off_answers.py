@@ -13,7 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluators.harness.answers.answer_endings import AnswerEndings
+from evaluators.harness.answers.answer_endings import (
+    AnswerEnd,
+    AnswerEndings,
+    Ending,
+    ending_of,
+)
 from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness_spec import HarnessSpec, TaskSpec
@@ -83,11 +88,14 @@ def test_endings_go_to_the_requests_that_they_belong_to() -> None:
     endings = AnswerEndings()
     asked = [("a", {"until": ["|"]}), ("b", {"until": ["|"]}), ("a", {"until": ["|"]})]
     rows = [[*map(ord, text)] for text in ("xyz", "x|yz", "x\x01z")]
-    endings.note(Tokenizer(), rows, stops=["|", ""], ends=[1])
+    found = [ending_of(Tokenizer(), row, stops=["|", ""], ends=[1]) for row in rows]
+    assert found == [Ending.CAP, Ending.STOP, Ending.TEXT]
+    endings.note([AnswerEnd(ending=one) for one in found])
     for arguments in (asked[1], asked[0], asked[2]):  # the order of lm-eval's batches
         endings.add_partial("loglikelihood", arguments, (0.0, True))
         endings.add_partial("generate_until", arguments, "x")
-    assert [endings.take(arguments) for arguments in asked] == [False, True, False]
+    taken = [endings.take(arguments).ending for arguments in asked]
+    assert taken == [Ending.STOP, Ending.CAP, Ending.TEXT]
 
 
 def test_parts_count_by_their_questions() -> None:

@@ -62,6 +62,7 @@ def answers_of(
     *,
     encode: Encode,
     most: int,
+    thinks: bool = False,
     target: str | None = None,
 ) -> AnswerTokens | None:
     """What to judge a question by; ``None`` where no right answer is known.
@@ -72,6 +73,7 @@ def answers_of(
         requests: What is asked of the question, in order.
         encode: The model's tokenizer.
         most: Most tokens the model takes; more are cut off in front.
+        thinks: Whether models are to think before they write: a reference has no thoughts.
         target: A text that was marked right; ``None`` takes the reference.
     """
     if target is not None:
@@ -81,7 +83,7 @@ def answers_of(
         right = right_answer(task, position, requests)
         if right is None or right.request_type != "loglikelihood":
             return None
-        if task.info.written and not _is_marked_right(task, position, requests):
+        if task.info.written and (thinks or not _is_marked_right(task, position, requests)):
             return None
     choices = [right]
     if task.task.OUTPUT_TYPE == "multiple_choice":

@@ -2,21 +2,52 @@
 
 lm-eval writes on until every answer of a batch has met the same stop sequence, or until the longest
 answer allowed. Answers end differently (one with a stop sequence, one with the end of text), and
-all that comes after is cut off again. Here the batch ends when every answer is settled. Nothing
-else changes: rows are neither dropped nor masked, so every token is the one that lm-eval gets.
+all that comes after is cut off again. Here the batch ends when every answer is settled. Rows are
+neither dropped nor masked before, so every token is the one that lm-eval gets.
+
+Two kinds of rows get padding from where they end, so that nothing comes after: answers that are
+ended as a loop, and those after thoughts, whose stop sequences and cap count from the mark on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from evaluators.harness.answers.answer_endings import AnswerEnd, Ending, ending_of, loops
+from evaluators.harness.answers.thoughts import AnswerStarts, ThoughtMark
+
 LOOKBACK = 2
 """Tokens looked at beyond as many as a stop sequence has, as in lm-eval."""
+
+_LOOK_EVERY = 16
+"""Tokens after which loops are looked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerRules:
+    """What ends an answer.
+
+    Attributes:
+        tokenizer: Of the model.
+        stops: The stop sequences; answers are cut at them, one after the other.
+        ends: Tokens after which the model's own rule ends an answer.
+        mark: What ends the thoughts before it, if there are any.
+        most: Most tokens of an answer after thoughts; ``None`` where the batch's length says it.
+        end_loops: Whether an answer ends once it is a loop.
+    """
+
+    tokenizer: Any
+    stops: tuple[str, ...]
+    ends: frozenset[int]
+    mark: ThoughtMark | None = None
+    most: int | None = None
+    end_loops: bool = True
 
 
 class GenerationStopping(StoppingCriteria):
@@ -25,56 +56,99 @@ class GenerationStopping(StoppingCriteria):
     Args:
         usual: lm-eval's criteria, one for each stop sequence; asked only where they could end a
             batch that is not settled (a stop sequence made of special tokens, which are no text).
-        tokenizer: Of the model.
-        stops: The stop sequences; answers are cut at them, one after the other.
+        rules: What ends an answer.
         start: Tokens of the prompts; answers follow.
-        ends: Tokens after which the model's own rule ends an answer.
+
+    Attributes:
+        starts: Where the answers begin.
     """
 
-    def __init__(
-        self,
-        usual: Sequence[Any],
-        *,
-        tokenizer: Any,
-        stops: Sequence[str],
-        start: int,
-        ends: Collection[int],
-    ) -> None:
+    def __init__(self, usual: Sequence[Any], rules: AnswerRules, *, start: int) -> None:
         self._usual = tuple(usual)
-        self._tokenizer = tokenizer
-        self._stops = tuple(stop for stop in stops if stop)
-        self._start, self._ends = start, frozenset(ends)
+        self._rules, self._start = rules, start
+        self._stops = tuple(stop for stop in rules.stops if stop)
         self._windows: dict[int, list[str]] = {}
         for stop in self._stops:
-            tokens = tokenizer.encode(stop, add_special_tokens=False)
+            tokens = rules.tokenizer.encode(stop, add_special_tokens=False)
             self._windows.setdefault(len(tokens) + LOOKBACK, []).append(stop)
-        self._open: list[int] | None = None
+        self.starts = AnswerStarts(rules.mark)
+        self._endings: dict[int, Ending] = {}
+        self._open: Sequence[int] | None = None
         self._odd = False
         self._told = 0
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
-        """Whether the batch is done, ``(batch,)``, the same for all."""
+        """``(batch,)``: all where the batch is done, else the rows to be padded from now on."""
         del options
         rows = input_ids[:, self._start :].tolist()
-        open_rows = range(len(rows)) if self._open is None else self._open
-        self._open = [at for at in open_rows if not self._is_settled(rows[at])]
+        for at in range(len(rows)) if self._open is None else self._open:
+            if (ending := self._ending(at, rows[at])) is not None:
+                self._endings[at] = ending
+        self._open = [at for at in range(len(rows)) if at not in self._endings]
         done = not self._open or (self._odd and self._usual_says(input_ids, scores))
-        return torch.full((len(rows),), done, dtype=torch.bool, device=input_ids.device)
+        padded = [done or self._is_padded(at) for at in range(len(rows))]
+        return torch.tensor(padded, device=input_ids.device)
+
+    def answer_ends(self, rows: Sequence[list[int]]) -> list[AnswerEnd]:
+        """How each answer ended, once the batch has.
+
+        Args:
+            rows: All that was written.
+        """
+        return [
+            AnswerEnd(ending=self._final(at, tokens), thought=self._thought(at, tokens))
+            for at, tokens in enumerate(rows)
+        ]
+
+    def _is_padded(self, row: int) -> bool:
+        ending = self._endings.get(row)
+        return ending is Ending.LOOP or (ending is not None and self._rules.mark is not None)
+
+    def _ending(self, row: int, tokens: list[int]) -> Ending | None:
+        """What has ended an answer; ``None`` if nothing has."""
+        if not self._rules.ends.isdisjoint(tokens):
+            return Ending.TEXT
+        start = self.starts.of(row, tokens)
+        if start is not None:
+            answer = tokens[start:] if start else tokens
+            if self._is_settled(answer):
+                return Ending.STOP
+            if self._rules.most is not None and len(answer) >= self._rules.most:
+                return Ending.CAP
+        looks = self._rules.end_loops and len(tokens) % _LOOK_EVERY == 0
+        return Ending.LOOP if looks and loops(tokens) else None
 
     def _is_settled(self, tokens: list[int]) -> bool:
-        if not self._ends.isdisjoint(tokens):
-            return True
+        tokenizer = self._rules.tokenizer
         if not any(
             stop in ending
             for window, stops in self._windows.items()
-            for ending in [self._tokenizer.decode(tokens[-window:])]
+            for ending in [tokenizer.decode(tokens[-window:])]
             for stop in stops
         ):
             return False
-        if settled(self._tokenizer.decode(tokens, skip_special_tokens=True), self._stops):
+        if settled(tokenizer.decode(tokens, skip_special_tokens=True), self._stops):
             return True
-        self._odd = True  # lm-eval takes it for stopped: from now on it may end the batch
+        # lm-eval takes it for stopped: from now on it may end the batch
+        self._odd = self._rules.mark is None
         return False
+
+    def _final(self, row: int, tokens: list[int]) -> Ending:
+        if row in self._endings:
+            return self._endings[row]
+        if self._rules.mark is not None:
+            return Ending.LOOP if loops(tokens) else Ending.CAP
+        rules = self._rules
+        return ending_of(rules.tokenizer, tokens, stops=rules.stops, ends=rules.ends)
+
+    def _thought(self, row: int, tokens: list[int]) -> str:
+        """What was written before the answer, with the blanks that lm-eval takes away after it."""
+        start = self.starts.of(row, tokens)
+        if not start:
+            return ""
+        answer = str(self._rules.tokenizer.decode(tokens[start:], skip_special_tokens=True))
+        blanks = answer[: len(answer) - len(answer.lstrip())]
+        return str(self._rules.tokenizer.decode(tokens[:start])) + blanks
 
     def _usual_says(self, input_ids: Tensor, scores: Any) -> bool:
         """What lm-eval's criteria say, once told of every token: they keep count."""

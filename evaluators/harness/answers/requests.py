@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evaluators.harness.answers.answer_endings import AnswerEnd, Ending
 from evaluators.harness.answers.task_scores import outcome, task_score
 from evaluators.harness.questions.few_shot import FewShotPool
 from evaluators.harness.questions.question_ids import Keys
@@ -75,17 +76,17 @@ def longest(lm: Any, requests: Mapping[str, Sequence[Any]]) -> int:
     return min(most, int(lm.max_length))
 
 
-def respond(lm: Any, requests: Sequence[Any]) -> dict[int, list[bool]]:
+def respond(lm: Any, requests: Sequence[Any]) -> dict[int, list[AnswerEnd]]:
     """Put the requests to the model, each kind at once, as ``lm_eval.evaluate`` does.
 
     Returns:
-        Of each written answer whether it was cut off, by ``id`` of its request.
+        How each written answer ended, by ``id`` of its request.
 
     Raises:
         NonFiniteScoreError: If a likelihood is not a number.
     """
     kinds: dict[str, list[Any]] = {}
-    cut_off: dict[int, list[bool]] = {}
+    ends: dict[int, list[AnswerEnd]] = {}
     for request in requests:
         kinds.setdefault(request.request_type, []).extend([request] * (request.repeats or 1))
     for kind, repeated in kinds.items():
@@ -96,15 +97,15 @@ def respond(lm: Any, requests: Sequence[Any]) -> dict[int, list[bool]]:
                 raise NonFiniteScoreError(f"task {request.task_name}: a log-likelihood is NaN")
             request.resps.append(response)
             if kind == "generate_until":
-                cut_off.setdefault(id(request), []).append(lm.endings.take(request.args))
-    return cut_off
+                ends.setdefault(id(request), []).append(lm.endings.take(request.args))
+    return ends
 
 
 def mark(
     task: AskedTask,
     positions: Sequence[int],
     chosen: Mapping[str, list[Any]],
-    cut_off: Mapping[int, Sequence[bool]],
+    ends: Mapping[int, Sequence[AnswerEnd]],
     *,
     texts: bool = False,
 ) -> tuple[TaskScore, list[Outcome]]:
@@ -114,7 +115,7 @@ def mark(
         task: The task.
         positions: Of the questions asked.
         chosen: Their requests, answered, by question id.
-        cut_off: Of each written answer whether it was cut off, by ``id`` of its request.
+        ends: How each written answer ended, by ``id`` of its request.
         texts: Whether to give the texts of right answers as well.
 
     Raises:
@@ -133,11 +134,13 @@ def mark(
     mean, by_item = task.info.mean, task.by_item
     lengths = {name: _length(chosen[name]) for name in ids}
     asked = [request for name in ids for request in chosen[name]]
+    endings = [end.ending for request in asked for end in ends.get(id(request), ())]
     score = replace(
         task_score(task.info.name, items, aggregate=task.aggregate, mean=mean),
         unmarked=len(ids) - len(items),
         length=_mean([length for length in lengths.values() if length is not None]),
-        cut_off=_mean([cut for request in asked for cut in cut_off.get(id(request), ())]),
+        cut_off=_mean([ending is Ending.CAP for ending in endings]),
+        looped=_mean([ending is Ending.LOOP for ending in endings]),
     )
     outcomes = [
         outcome(
@@ -152,17 +155,21 @@ def mark(
     ]
     if texts and task.info.higher_is_better:
         outcomes = [
-            replace(one, text=_text(chosen[one.question])) if one.value == 1.0 else one
+            replace(one, text=_text(chosen[one.question], ends)) if one.value == 1.0 else one
             for one in outcomes
         ]
     return score, outcomes
 
 
-def _text(requests: Sequence[Any]) -> str:
-    """The one answer written to a question; empty where there are several, or none."""
-    written = [one for one in requests if one.request_type == "generate_until"]
-    answers = [answer for one in written for answer in one.resps]
-    return answers[0] if len(answers) == 1 else ""
+def _text(requests: Sequence[Any], ends: Mapping[int, Sequence[AnswerEnd]]) -> str:
+    """The one answer written to a question, after its thoughts; empty where it is not one."""
+    written = [
+        end.thought + answer
+        for request in requests
+        if request.request_type == "generate_until"
+        for end, answer in zip(ends[id(request)], request.resps, strict=True)
+    ]
+    return written[0] if len(written) == 1 else ""
 
 
 def _length(requests: Sequence[Any]) -> float | None:

@@ -17,6 +17,12 @@ OUTPUT_TYPES = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "ge
 """Kinds of tasks that can be asked."""
 
 
+_MOST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names of the most tokens of an answer, the one that counts first, as in lm-eval."""
+
+MOST_TOKENS = 256
+"""Most tokens of an answer where nothing says it, as in lm-eval."""
+
 _EMPTY = {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": ""}
 """By kind of request, an answer that says nothing."""
 
@@ -35,8 +41,13 @@ def configure(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> list[str]:
             "task: expected one that runs no code, got one that runs what the model writes; set "
             "trust_remote_code if that is what you want"
         )
-    if task.OUTPUT_TYPE == "generate_until" and spec.gen_kwargs:
-        task.set_config(key="generation_kwargs", value=dict(spec.gen_kwargs), update=True)
+    if task.OUTPUT_TYPE == "generate_until":
+        problems += _configure_answers(task, spec)
+    elif spec.enable_thinking:
+        problems.append(
+            "output_type: expected generate_until with harness.enable_thinking (no thoughts come "
+            f"before choices), got {task.OUTPUT_TYPE}"
+        )
     own = task.get_config("num_fewshot")
     if own == 0 and wanted.num_fewshot:
         problems.append(f"num_fewshot: expected 0 (the task fixes it), got {wanted.num_fewshot}")
@@ -46,6 +57,20 @@ def configure(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> list[str]:
     if hasattr(task, "sampler"):
         task.sampler = FewShotExamples(task.sampler)
     return problems
+
+
+def _configure_answers(task: Any, spec: HarnessSpec) -> list[str]:
+    """Say how long answers may be, thoughts included; what forbids it."""
+    settings = (task.get_config("generation_kwargs") or {}) | dict(spec.gen_kwargs)
+    if spec.max_think_toks is not None:
+        most = next((settings[key] for key in _MOST if settings.get(key) is not None), MOST_TOKENS)
+        settings = {key: value for key, value in settings.items() if key not in _MOST}
+        settings["max_gen_toks"] = spec.max_think_toks + int(most)
+    if settings:
+        task.set_config(key="generation_kwargs", value=settings)
+    if spec.think_end_token is not None and (beams := settings.get("num_beams", 1)) != 1:
+        return [f"num_beams: expected 1 with harness.think_end_token, got {beams}"]
+    return []
 
 
 def documents_of(

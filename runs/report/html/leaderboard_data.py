@@ -124,6 +124,8 @@ def _more(frame: pd.DataFrame, tasks: Sequence[TaskInfo]) -> Iterator[tuple[str,
             yield f"answer length {task_title(task)}, characters", lengths
             cut_off = shares(frame[f"cut_off:{task.name}"])
             yield f"cut off {task_title(task)}, at the most tokens allowed", cut_off
+            looped = shares(frame[f"looped:{task.name}"])
+            yield f"looping {task_title(task)}, the same words again and again", looped
     yield "build, seconds", [seconds_text(value) for value in frame["build_seconds"]]
     yield "scoring, seconds", [seconds_text(value) for value in frame["score_seconds"]]
     names = {"worker": "worker", "trial": "Optuna trial", "key": "recipe key"}

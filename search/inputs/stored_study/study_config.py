@@ -16,6 +16,8 @@ def config_of(store: Store, overrides: Overrides = Overrides()) -> RunConfig:  #
     With the budget and the places that it was given since, and what the command line says.
     """
     config = RunConfig.from_text(store.manifest.config, name=store.name)
+    if "end_loops" not in store.manifest.config:  # made by a version that ended none
+        config = config.replaced({"harness.end_loops": False})
     config = config.replaced({**_kept_places(store), **kept_budget(store), **overrides.values()})
     return config.replaced(moved_values(config, overrides.moves))
 
