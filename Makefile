@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 # Test processes; each takes up to 2 GB with its Ray.
 PROCESSES ?= 2
+# Where tests write: in memory where there is room, as thousands of studies wait for the disk else.
+SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 6000000 {print "/dev/shm"}')
+PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest -n $(PROCESSES)
 
 .PHONY: demo test fast lint docs format install pictures clean
 
@@ -14,10 +17,10 @@ demo: $(VENV)/.installed
 	$(BIN)/search demo
 
 test: lint docs
-	$(BIN)/python -m pytest -n $(PROCESSES)
+	$(PYTEST)
 
 fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(PROCESSES) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import pytest
 from runs.records.record import Split, State
 from runs.storage.store import Store
 from search.setup.demo_models.model_family import make_family
+from tests.command import apart as search
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
@@ -26,11 +27,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "examples", folder / "examples")
     make_family(folder / "demo" / "family", quick=True)
     return folder
-
-
-def search(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "search", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 def test_all_examples_are_listed() -> None:

@@ -251,7 +251,7 @@ def test_studies_with_other_bytes(study: bytes, tmp_path: Path) -> None:
     """Refused, or so little is wrong that SQLite itself takes the file for sound."""
     path, best = tmp_path / "study.db", tmp_path / "best.yaml"
     unseen = 0
-    for number, rng in cases(300, "flip"):
+    for number, rng in cases(120, "flip"):
         data = study
         for _ in range(rng.choice((1, 1, 4, 40))):
             data = broken_bytes(data, rng)[: len(study)] or study
@@ -269,7 +269,7 @@ def test_studies_with_other_bytes(study: bytes, tmp_path: Path) -> None:
             best.unlink()
         assert path.read_bytes() == before
         assert [one.name for one in tmp_path.iterdir()] == ["study.db"], number
-    assert unseen < 300 * TIMES * 2
+    assert unseen < 120 * TIMES * 2
 
 
 def test_a_spent_study_with_any_damaged_tree_is_not_told_to_be_well(

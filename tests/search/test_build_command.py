@@ -27,6 +27,7 @@ from search.commands.build_command import build
 from search.inputs import recipe_models
 from search.inputs.input_error import InputError, RunFailed
 from spaces.mergekit import from_yaml
+from tests.command import apart
 from tests.tiny_configs import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -355,32 +356,23 @@ def test_search_over_adapters_and_vocabularies(
     models = {"lora": f"{tiny_family['base']}+./lora", "other": "./other"}
     output = {"dtype": "float32", "vocabulary": "union"}
     file = project(models=models, output=output, search={"trials": 4, "seed": 1})
-    done = command("run", file, tmp_path)
+    done = apart("run", file, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     # A parent alone keeps its own tokens; the best of those that are merged has all of them.
     recipe, rank = tmp_path / "merge.yaml", 0
     while "tokenizer_source: union" not in (recipe.read_text() if recipe.exists() else ""):
         rank += 1
         study = tmp_path / "mix" / "study.db"
-        exported = command("export", study, "--rank", rank, "--out", recipe, tmp_path)
+        exported = apart("export", study, "--rank", rank, "--out", recipe, cwd=tmp_path)
         assert exported.returncode == 0, exported.stderr
-    built = command("build", recipe, tmp_path / "merged", tmp_path)
+    built = apart("build", recipe, tmp_path / "merged", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "The weights are those that were scored." in built.stdout
     assert "## Scores" in (tmp_path / "merged" / "README.md").read_text()
     strict = project(models=models)
-    refused = command("run", strict, "--out", tmp_path / "no", tmp_path)
+    refused = apart("run", strict, "--out", tmp_path / "no", cwd=tmp_path)
     assert refused.returncode == 2
     assert "of different vocabularies can only be merged" in refused.stderr
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in the folder that comes last."""
-    *words, folder = arguments
-    return subprocess.run(
-        [sys.executable, "-m", "search", *map(str, words)], capture_output=True, text=True,
-        cwd=str(folder), check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
 
 
 def test_passes_that_were_compiled_are_used(

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,9 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.command import apart as search
+
 Project = Callable[..., Path]
-
-
-def search(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "search", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 def files(folder: Path) -> set[str]:

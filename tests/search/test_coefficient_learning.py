@@ -48,6 +48,7 @@ from search.monitoring.live.live_view import PhaseStanding
 from search.monitoring.live.study_watcher import Watcher
 from search.monitoring.study_summary import make_report, show_result, show_status
 from spaces.recipes.coefficients import Coefficients
+from tests.command import apart
 
 LEARN = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}
 
@@ -352,9 +353,8 @@ def test_a_target_comes_from_the_parent_that_is_better_at_the_task() -> None:
 @pytest.mark.slow
 def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_path: Path) -> None:
     path = project(search={"trials": 9, "seed": 1, "learn": {**LEARN, "steps": 60}})
-    command = [sys.executable, "-m", "search"]
     process = subprocess.Popen(
-        [*command, "run", str(path)],
+        [sys.executable, "-m", "search", "run", str(path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
@@ -371,9 +371,7 @@ def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_pa
         process.stderr.close()  # type: ignore[union-attr]
     before = _steps(study)
     assert before < 40
-    done = subprocess.run(
-        [*command, "resume", str(study)], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = apart("resume", study, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     store = Store.open(str(study))
     for text in store.facts(FACT).values():

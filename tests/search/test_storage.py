@@ -17,7 +17,7 @@ from runs.records.record import Split, State
 from runs.storage import run_database
 from runs.storage.store import Store
 from spaces.text.redaction import hidden
-from tests.command import Done, search
+from tests.command import apart, search
 
 Project = Callable[..., Path]
 
@@ -196,21 +196,14 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def apart(*arguments: object) -> Done:
-    """The command in a process of its own, whose lock ends with it."""
-    command = [sys.executable, "-m", "search", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return Done(code=done.returncode, out=done.stdout, err=done.stderr)
-
-
 @pytest.mark.slow
 def test_a_run_on_a_disk_that_fills_up(project: Project, small_disk: Path) -> None:
     config = project(search={"trials": 400, "sampler": "random", "seed": 1})
     run = small_disk / "run"
     done = apart("run", config, "--dry-run", "--out", run)
-    assert (done.code, len(done.lines)) == (1, 1), done.err
-    assert "full" in done.err
-    assert "`search resume" in done.err
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "full" in done.stderr
+    assert "`search resume" in done.stderr
     store = Store.open(str(run / "study.db"))
     before = {
         record.id: (record, store.outcomes(record.id, Split.SEARCH))
@@ -220,7 +213,7 @@ def test_a_run_on_a_disk_that_fills_up(project: Project, small_disk: Path) -> No
     store.close()
     assert 5 < len(before) < 400
     again = apart("resume", run / "study.db")
-    assert (again.code, len(again.lines)) == (1, 1), again.err
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1), again.stderr
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     more = len(before) + 20
     done = search("resume", run / "study.db", "--trials", more)
