@@ -151,6 +151,13 @@ class Store(RunDatabase):
         if candidates:
             self._write(lambda connection: _count(connection, candidates))
 
+    def note_trials(self, attrs: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write user attributes of Optuna trials, by their numbers, for who looks at the study."""
+        assert self.study is not None  # its trials are read
+        book = self._book
+        assert book is not None
+        self._write(lambda connection: book.note(connection, attrs))
+
     def under_way(self) -> tuple[Asking, ...]:
         """What was handed out and has not come back, in the order of the candidates."""
         query = (

@@ -92,6 +92,16 @@ class TrialBook(InMemoryStorage):
         self._changed, self._new_rows = {}, {}
         self._user_attrs, self._system_attrs = {}, {}
 
+    def note(self, connection: sa.Connection, attrs: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write user attributes of trials that are there, in place of those of the same keys.
+
+        Optuna takes none of a trial that has ended. These are for who looks at the study: nothing
+        here reads them.
+        """
+        if self._tables is None:
+            self._tables = _Tables(connection)
+        self._tables.note(connection, self._kept_study, attrs)
+
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         number = super().create_new_trial(study_id, template_trial)
         self._unwritten.append(number)
@@ -198,6 +208,23 @@ class _Tables:
             (trials.c.study_id == study) & (trials.c.number == number)
         )
         return int(connection.execute(query).scalar_one())
+
+    def note(
+        self, connection: sa.Connection, study: int, attrs: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        """Write user attributes of trials, given by their numbers."""
+        trials, table = self._trials, self._of_trials[2]
+        query = sa.select(trials.c.number, trials.c.trial_id).where(trials.c.study_id == study)
+        rows = [
+            {"trial_id": row, "key": key, "value_json": json.dumps(value)}
+            for number, row in connection.execute(query).all()
+            for key, value in attrs.get(number, {}).items()
+        ]
+        if rows:
+            same = (table.c.trial_id == sa.bindparam("row")) & (table.c.key == sa.bindparam("name"))
+            old = [{"row": row["trial_id"], "name": row["key"]} for row in rows]
+            connection.execute(sa.delete(table).where(same), old)
+            connection.execute(sa.insert(table), rows)
 
     def set_study_attrs(
         self, connection: sa.Connection, study: int, values: Mapping[str, Any], *, system: bool

@@ -35,7 +35,6 @@ app = typer.Typer(
     name="search",
     help="Search for merge recipes of language models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,7 +69,7 @@ def demo(
     workers: Workers = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Make a tiny model family here, search it, and build the winner: no download."""
+    """Search a tiny model family made here, and build the winner."""
     from search.commands.demo_command import demo as run_demo
 
     run_demo(out, trials=trials, workers=workers, seed=seed)
@@ -133,7 +132,7 @@ def validate(
     moved: Moved = None,
     trust_study: Trust = False,
 ) -> None:
-    """Score the best recipes, the parents and the average on the held-out questions."""
+    """Score the best recipes and the parents on held-out questions."""
     from search.commands import run_command
     from search.inputs.moved_locations import read_moves
 
@@ -170,7 +169,7 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")
     ] = 8700,
 ) -> None:
-    """Show a run in a browser as it goes on: the report, which grows; it only reads."""
+    """Show a run in a browser while it goes on; only reads."""
     from search.commands import study_commands
 
     study_commands.serve(study, host=host, port=port)
@@ -209,7 +208,7 @@ def export(
     ] = False,
     moved: Moved = None,
 ) -> None:
-    """Write a recipe of the leaderboard as YAML for mergekit and `search build`."""
+    """Write a recipe of the leaderboard as YAML for mergekit."""
     from search.commands import study_commands
 
     study_commands.export(study, rank=rank, out=out, absolute=absolute, mapped=moved or ())

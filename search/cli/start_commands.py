@@ -82,7 +82,7 @@ def import_(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
-    """Convert a mergekit-evolve config to a config, or a mergekit YAML to a seed recipe."""
+    """Convert a mergekit-evolve config, or a mergekit recipe."""
     from search.commands.config_commands import import_file
 
     import_file(file, out=out, config=config, include_path=tuple(include_path or ()), force=force)
@@ -122,7 +122,7 @@ def check(
     overrides: Overrides,
     allow_test_sets: TestSets = False,
 ) -> None:
-    """Check a config before a run: problems, time, memory, and whether the models will merge."""
+    """Find a config's problems, its time and memory, before a run."""
     from search.commands.check_command import check as run_check
     from search.preflight.preflight_depth import PreflightDepth
 

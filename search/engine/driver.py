@@ -35,6 +35,7 @@ from search.monitoring.console import console, say_written, step, tell
 from search.monitoring.loggers import loggers
 from search.monitoring.monitor import monitor
 from search.monitoring.study_summary import outcome, show_result, write_outputs
+from search.monitoring.trial_attributes import note_trials
 from spaces.search_space.space import Space
 
 
@@ -175,6 +176,7 @@ def _drive(
         )
         view.close()
         written, report = write_outputs(store, config, folder)
+        note_trials(store, report.frame, report.tasks)
         verdict = "" if report.verdict is None else report.verdict.sentence
         tell(study=store.name, stopped=not ended, **outcome(report))
         say_written(screen, written)

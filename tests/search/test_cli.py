@@ -1,6 +1,7 @@
 """The command line as a user meets it: real models, real lm-eval, exit codes, files."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,16 @@ def test_version_and_help() -> None:
     text = search("--help").stdout
     for command in ("demo", "run", "resume", "status", "report", "export", "build", "validate"):
         assert f"  {command} " in text
+    assert not re.search(r"\w\.\.\.$", text, re.M)  # no summary is cut
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"COMP_WORDS": "search stat", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "search stat"}
+    words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    for name, value in (words | {"_SEARCH_COMPLETE": f"complete_{shell}"}).items():
+        monkeypatch.setenv(name, value)
+    assert "status" in search().stdout
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from evaluators.workers.pool import Attendance
 from runs.activity.worker_register import busy_share, machines, most_at_once
 from runs.storage.store import Store
 from search.commands import run_command
+from search.commands.run_handle import Run
 from search.inputs.overrides import Overrides
 from search.monitoring.live import study_watcher
 from search.monitoring.live.study_watcher import Watcher, await_study, watch
@@ -278,6 +279,24 @@ def test_optunas_dashboard_opens_a_study(study: Path) -> None:
     shown = {trial["number"]: trial.get("values") for trial in detail["trials"]}
     assert shown == told
     assert set(trials) <= set(shown)
+
+
+def test_optuna_shows_what_came_of_a_trial(study: Path) -> None:
+    """Method, rank and task scores, as of the leaderboard, and again after a resume."""
+    for trials in (14, 18):
+        assert search("resume", study, "--trials", trials).code == 0
+        board = Run(study).leaderboard().dropna(subset=["trial"]).set_index("trial")
+        with closing(Store.open(str(study))) as store:
+            shown = {trial.number: trial.user_attrs for trial in store.study.trials}
+        for number, row in board.iterrows():
+            attrs = shown[number]
+            assert attrs["candidate"] == row["candidate"]
+            assert (attrs["method"], attrs["rank"]) == (row["method"], row["rank"])
+            names = [name for name in board if name.startswith(("task:", "held_out:"))]
+            assert names
+            for name in names:
+                value = None if math.isnan(row[name]) else pytest.approx(row[name])
+                assert attrs.get(name) == value, name
 
 
 @pytest.mark.parametrize(
