@@ -6,15 +6,19 @@ one that has the libraries loaded: importing them anew takes six seconds of a co
 
 import atexit
 import io
+import itertools
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from runs.storage.store import Store
 from search.cli import app
 
 _LOADED = ["search.engine.session", "evaluators.harness.lm_eval_adapter", "ray", "tests.command"]
@@ -48,15 +52,24 @@ def search(*arguments: object) -> Done:
     return Done(code=code, out=out.getvalue(), err=err.getvalue())
 
 
-def apart(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``search ARGUMENTS...`` in a process of its own, as a terminal without a screen does."""
+def apart(
+    *arguments: object, cwd: Path | None = None, dies_after: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run ``search ARGUMENTS...`` in a process of its own, as a terminal without a screen does.
+
+    Args:
+        arguments: As typed.
+        cwd: Folder that it runs in; this process's by default.
+        dies_after: It gets SIGKILL when so many results are in the study; 0 lets it live.
+    """
     command = ["search", *map(str, arguments)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_LOADED)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = context.Process(
-            target=_command, args=(command, cwd or Path.cwd(), dict(os.environ), out, err)
+            target=_command,
+            args=(command, cwd or Path.cwd(), dict(os.environ), out, err, dies_after),
         )
         process.start()
         process.join()
@@ -67,7 +80,12 @@ def apart(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
 
 
 def _command(
-    command: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path
+    command: list[str],
+    cwd: Path,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
+    dies_after: int,
 ) -> None:
     """What the forked process does: streams, folder and variables first, as of a new one."""
     for file, stream in ((Path(os.devnull), 0), (out, 1), (err, 2)):
@@ -79,7 +97,20 @@ def _command(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = command
+    if dies_after:
+        _die_after(dies_after)
     try:
         app.main()
     finally:
         atexit._run_exitfuncs()  # such a process ends without them
+
+
+def _die_after(results: int) -> None:
+    finish, done = Store.finish, itertools.count(1)
+
+    def finish_and_die(store: Store, *arguments: Any, **options: Any) -> None:
+        finish(store, *arguments, **options)
+        if next(done) == results:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.finish = finish_and_die  # type: ignore[method-assign]

@@ -1,11 +1,7 @@
 """Every example runs; one of them is killed on the way and goes on."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -70,25 +66,11 @@ def test_killed_in_the_middle_and_resumed(checkout: Path, tmp_path: Path) -> Non
     """SIGKILL of the driver with Ray workers: nothing complete is lost, nothing is done twice."""
     study = tmp_path / "x" / "study.db"
     config = checkout / "examples" / "first.yaml"
-    arguments = ["run", config, "--workers", 2, "--out", tmp_path / "x"]
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "search", *map(str, arguments)],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    complete: dict[int, object] = {}
-    try:
-        while len(complete) < 8:
-            assert driver.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.05)
-            complete = finished(study)
-    finally:
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.wait()
+    run = ("run", config, "--workers", 2, "--out", tmp_path / "x")
+    killed = search(*run, cwd=tmp_path, dies_after=8)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     complete = finished(study)
-    assert len(complete) < 20
+    assert len(complete) == 8
     refused = search("run", config, "--out", tmp_path / "x", cwd=tmp_path)
     assert refused.returncode == 2
     assert "search resume" in refused.stderr

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -350,27 +347,37 @@ def test_a_target_comes_from_the_parent_that_is_better_at_the_task() -> None:
     assert found.words(found.targets(tasks), tasks) == "a: 2 answers that parents got right"
 
 
+DIES = """
+import json, os, signal, sys
+from runs.storage.store import Store
+from search.cli import app
+from search.engine.learning.adam_descent import Descent
+from search.engine.learning.learning_progress import FACT
+
+write = Store.set_fact
+
+def write_and_die(store, key, value):
+    write(store, key, value)
+    if key.startswith(FACT) and Descent.from_json(json.loads(value)["descent"]).steps >= 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Store.set_fact = write_and_die
+app.main()
+"""
+"""A run that is killed when ten steps of a recipe are in the study."""
+
+
 @pytest.mark.slow
 def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_path: Path) -> None:
     path = project(search={"trials": 9, "seed": 1, "learn": {**LEARN, "steps": 60}})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "search", "run", str(path)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
+    killed = subprocess.run(
+        [sys.executable, "-c", DIES, "run", str(path)], cwd=tmp_path, capture_output=True
     )
-    study, steps = tmp_path / "mix" / "study.db", 0
-    try:
-        while steps < 5:
-            assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-            time.sleep(0.05)
-            steps = _steps(study)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stderr.close()  # type: ignore[union-attr]
-    before = _steps(study)
-    assert before < 40
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    study = tmp_path / "mix" / "study.db"
+    with closing(Store.open(str(study))) as store:
+        known = [json.loads(text)["descent"] for text in store.facts(FACT).values()]
+    assert 10 <= max(Descent.from_json(one).steps for one in known) < 40
     done = apart("resume", study, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     store = Store.open(str(study))
@@ -380,20 +387,6 @@ def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_pa
         assert [step for step, _ in descent.aside] == list(range(0, 41, 5))
     assert store.records()[-1].evaluations[Split.SEARCH].finished is not None
     store.close()
-
-
-def _steps(study: Path) -> int:
-    """Steps in a study that another process writes to."""
-    if not study.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(study)) as connection:
-            rows = connection.execute(
-                "select value from merge_search_run where key like ?", (f"now:{FACT}%",)
-            ).fetchall()
-    except sqlite3.Error:  # it is being made
-        return 0
-    return sum(Descent.from_json(json.loads(text)["descent"]).steps for (text,) in rows)
 
 
 def test_batches_go_through_all_questions_and_come_again_the_same() -> None:
