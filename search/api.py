@@ -18,6 +18,7 @@ from runs.config.run_config import load_config as _load
 from search.inputs.given_config import read
 from search.inputs.input_error import RunFailed as RunFailed
 from search.inputs.overrides import Overrides
+from search.monitoring.console import printing
 from spaces.errors import UserError as UserError
 from spaces.mergekit.reader import Document
 from spaces.recipes.recipe import Recipe as Recipe
@@ -100,6 +101,8 @@ def run(
     dry_run: bool = False,
     allow_test_sets: bool = False,
     callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+    progress: bool = True,
 ) -> Run:
     """Search, as ``search run``: it comes back when the budget is spent.
 
@@ -116,6 +119,8 @@ def run(
         dry_run: Made-up scores instead of models.
         allow_test_sets: Confirms well-known test sets.
         callbacks: Told of the run as it goes on; see ``search.monitoring.callbacks``.
+        quiet: Print nothing.
+        progress: Show how far the run is: in a notebook one line that changes in place.
 
     Raises:
         UserError: With everything that is wrong with what was given.
@@ -134,14 +139,15 @@ def run(
         allow_test_sets=allow_test_sets or None,
     )
     folder = None if out is None else Path(out)
-    study = run_command.run(
-        _given(config),
-        out=folder,
-        overrides=overrides,
-        storage=storage,
-        dry_run=dry_run,
-        callbacks=callbacks,
-    )
+    with printing(quiet=quiet, progress=progress):
+        study = run_command.run(
+            _given(config),
+            out=folder,
+            overrides=overrides,
+            storage=storage,
+            dry_run=dry_run,
+            callbacks=callbacks,
+        )
     return Run(study)
 
 
@@ -157,6 +163,8 @@ def resume(
     moved: Mapping[str, str] | None = None,
     trust_study: bool = False,
     callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+    progress: bool = True,
 ) -> Run:
     """Go on with a search, as ``search resume``.
 
@@ -172,6 +180,8 @@ def resume(
             with the study.
         trust_study: Lets code run that the study names, though it was not made here; remembered.
         callbacks: Told of the run as it goes on.
+        quiet: Print nothing.
+        progress: Show how far the run is.
 
     Raises:
         UserError: If it cannot be gone on with, or names code and is not trusted.
@@ -188,9 +198,10 @@ def resume(
         ray_address=ray_address,
         moves=_moves(moved),
     )
-    run_command.resume(
-        study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks
-    )
+    with printing(quiet=quiet, progress=progress):
+        run_command.resume(
+            study, overrides=overrides, consent=lambda _: trust_study, callbacks=callbacks
+        )
     return Run(study)
 
 
@@ -201,13 +212,16 @@ def validate(
     workers: int | None = None,
     moved: Mapping[str, str] | None = None,
     trust_study: bool = False,
+    quiet: bool = False,
+    progress: bool = True,
 ) -> Run:
     """Score the best recipes and all baselines on held-out questions, as ``search validate``."""
     from search.commands import run_command
     from search.commands.run_handle import Run
 
     overrides = Overrides(workers=workers, moves=_moves(moved))
-    run_command.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
+    with printing(quiet=quiet, progress=progress):
+        run_command.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
     return Run(study)
 
 

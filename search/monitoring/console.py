@@ -18,6 +18,7 @@ from spaces.text.terminal_text import stripped
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _RESULT: ContextVar[dict[str, Any] | None] = ContextVar("result", default=None)
+_PROGRESS: ContextVar[bool] = ContextVar("progress", default=True)
 _SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
 
 
@@ -42,25 +43,40 @@ def console(*, stderr: bool = False) -> Console:
     screen = Screen(highlight=False, stderr=stderr, quiet=quiet)
     if screen.is_terminal:
         return screen
-    return Screen(highlight=False, stderr=stderr, width=160, quiet=quiet)
+    width = 100 if in_notebook() else 160
+    return Screen(highlight=False, stderr=stderr, width=width, quiet=quiet, force_jupyter=False)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return Console().is_jupyter
+
+
+def shows_progress() -> bool:
+    """Whether progress is shown to people."""
+    return _PROGRESS.get() and not _QUIET.get()
 
 
 @contextmanager
-def printing(*, quiet: bool, shown: bool) -> Iterator[dict[str, Any]]:
+def printing(
+    *, quiet: bool = False, progress: bool = True, shown: bool = False
+) -> Iterator[dict[str, Any]]:
     """What is told within the block, for programs.
 
     Args:
         quiet: Whether nothing is printed for people meanwhile.
-        shown: Whether a program gets to see it.
+        progress: Whether they see how far a run is, beside its steps and its result.
+        shown: Whether a program gets to see what is told.
     """
     result: dict[str, Any] = {}
-    tokens = _QUIET.set(quiet), _RESULT.set(result), _SHOWN.set(shown)
+    tokens = _QUIET.set(quiet), _PROGRESS.set(progress), _RESULT.set(result), _SHOWN.set(shown)
     try:
         yield result
     finally:
         _QUIET.reset(tokens[0])
-        _RESULT.reset(tokens[1])
-        _SHOWN.reset(tokens[2])
+        _PROGRESS.reset(tokens[1])
+        _RESULT.reset(tokens[2])
+        _SHOWN.reset(tokens[3])
 
 
 def tell(more: Callable[[], Mapping[str, Any]] | None = None, /, **values: Any) -> None:

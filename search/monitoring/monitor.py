@@ -1,16 +1,17 @@
-"""What a person sees while a run works: a live view on a terminal, log lines elsewhere."""
+"""What a person sees while a run works: a live view, a line that changes, or log lines."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 from evaluators.protocol import Failure, Score
 from evaluators.workers.pool import Result
+from search.monitoring.console import in_notebook, shows_progress
 from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
 
 __all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "PhaseStanding", "monitor"]
@@ -41,6 +42,8 @@ class Monitor(Protocol):
 class LogMonitor:
     """One line now and then: for files, pipes and schedulers."""
 
+    seconds = LOG_SECONDS
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._pace = PhasePace()
@@ -56,17 +59,50 @@ class LogMonitor:
         failed = result is not None and isinstance(result.scored, Failure)
         tell = (standing.lead.candidate, standing.words)
         finished = standing.done == standing.total
-        if not failed and tell == self._told and not finished and now - self._last < LOG_SECONDS:
+        if not failed and tell == self._told and not finished and now - self._last < self.seconds:
             return
         self._last, self._told, self._done = now, tell, standing.done
         last = "" if result is None else describe(result)
-        self.note(line(standing, self._pace, last=last))
+        self.progress(line(standing, self._pace, last=last))
+
+    def progress(self, text: str) -> None:
+        """How far the run is."""
+        self.note(text)
 
     def note(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
         self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
+        pass
+
+
+class NotebookMonitor(LogMonitor):
+    """One line of progress that changes in place; notes stay, in the order they came."""
+
+    seconds = 0.5
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._line: Any = None
+
+    def progress(self, text: str) -> None:
+        from IPython.display import display
+
+        shown = {"text/plain": text}
+        if self._line is None:
+            self._line = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._line.update(shown, raw=True)
+
+    def close(self) -> None:
+        self._line = None
+
+
+class NotesMonitor(LogMonitor):
+    """Notes without progress."""
+
+    def progress(self, text: str) -> None:
         pass
 
 
@@ -99,7 +135,11 @@ class LiveMonitor:
 
 
 def monitor(console: Console) -> Monitor:
-    """A live view on a terminal, log lines elsewhere."""
+    """A live view on a terminal, one live line in a notebook, log lines elsewhere."""
+    if not shows_progress():
+        return NotesMonitor(console)
+    if in_notebook():
+        return NotebookMonitor(console)
     return LiveMonitor(console) if console.is_terminal else LogMonitor(console)
 
 
