@@ -19,7 +19,6 @@ from search.cli.options import (
     Moved,
     Study,
     TestSets,
-    Trials,
     Trust,
     Workers,
     consent,
@@ -64,10 +63,18 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all output.")] = Path("demo"),
-    trials: Trials = None,
-    workers: Workers = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for all output.")] = Path(
+        "demo"
+    ),
+    trials: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="60", help="Total number of recipes."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default="one per core", help="Number of workers."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed.")] = 0,
 ) -> None:
     """Search a tiny model family made here, and build the winner."""
     from search.commands.demo_command import demo as run_demo
@@ -81,7 +88,7 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the run; by default named after CONFIG."),
+        typer.Option(metavar="FOLDER", help="Folder for the run; by default named after CONFIG."),
     ] = None,
     *,
     overrides: Overrides,
@@ -126,7 +133,9 @@ def resume(
 @app.command()
 def validate(
     study: Study,
-    top: Annotated[int, typer.Option(min=1, help="Number of best recipes to check.")] = 3,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of best recipes to check.")
+    ] = 3,
     workers: Workers = None,
     ray_address: Address = None,
     moved: Moved = None,
@@ -149,7 +158,8 @@ def status(
         typer.Option("--watch", help="Keep showing it until the run ends; Ctrl-C stops watching."),
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.5, max=3600, help="Seconds between updates, with --watch.")
+        float,
+        typer.Option(metavar="N", min=0.5, max=3600, help="Seconds between updates, with --watch."),
     ] = 5.0,
 ) -> None:
     """Show the progress of a run; only reads, also while it runs."""
@@ -163,10 +173,14 @@ def serve(
     study: Study,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on; all but this machine's own ask for a token."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; all but this machine's own ask for a token.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")
+        int,
+        typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 for a free one."),
     ] = 8700,
 ) -> None:
     """Show a run in a browser while it goes on; only reads."""
@@ -180,12 +194,14 @@ def report(
     study: Study,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write to; by default the study's."),
+        typer.Option(metavar="FOLDER", help="Folder to write to; by default the study's."),
     ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="html, csv, markdown, json, parquet, png or svg; may be repeated."
+            "--format",
+            metavar="FORMAT",
+            help="html, csv, markdown, json, parquet, png or svg; may be repeated.",
         ),
     ] = None,
 ) -> None:
@@ -198,10 +214,13 @@ def report(
 @app.command()
 def export(
     study: Study,
-    rank: Annotated[int, typer.Option(min=1, help="Place in the leaderboard.")] = 1,
+    rank: Annotated[int, typer.Option(metavar="N", min=1, help="Place in the leaderboard.")] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write; by default best.yaml or rank-N.yaml beside the study."),
+        typer.Option(
+            metavar="FILE",
+            help="File to write; by default best.yaml or rank-N.yaml beside the study.",
+        ),
     ] = None,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Absolute paths, not relative to the file's folder.")
@@ -218,7 +237,9 @@ def export(
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe or mergekit YAML.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to make.")],
-    shard_size: Annotated[float, typer.Option(min=0.001, help="Largest weight file, in GB.")] = 5.0,
+    shard_size: Annotated[
+        float, typer.Option(metavar="N", min=0.001, help="Largest weight file, in GB.")
+    ] = 5.0,
     moved: Moved = None,
 ) -> None:
     """Build the model of a recipe and write it to a folder."""

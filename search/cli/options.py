@@ -35,15 +35,19 @@ Trust = Annotated[
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(min=1, help="Total number of recipes to evaluate."),
+    typer.Option(metavar="N", min=1, help="Total number of recipes to evaluate."),
 ]
-Questions = Annotated[int | None, typer.Option(min=1, help="Total number of questions to ask.")]
-Hours = Annotated[float | None, typer.Option(min=0.0, help="Total hours to search.")]
+Questions = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Total number of questions to ask.")
+]
+Hours = Annotated[float | None, typer.Option(metavar="N", min=0.0, help="Total hours to search.")]
 GpuHours = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Total GPU-hours: workers' hours times the GPUs of each."),
+    typer.Option(
+        metavar="N", min=0.0, help="Total GPU-hours: workers' hours times the GPUs of each."
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Number of workers.")]
 Address = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Ray cluster to use, such as `auto` or HOST:PORT."),

@@ -26,16 +26,20 @@ def init(
         typer.Argument(metavar="MODELS", help="Folders or hub ids, or NAME=FOLDER."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Model that the others were fine-tuned from.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Model that the others were fine-tuned from."),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="lm-eval task: a name, a file, or a folder; may be repeated."),
+        typer.Option(
+            metavar="TASK", help="lm-eval task: a name, a file, or a folder; may be repeated."
+        ),
     ] = None,
     include_path: Annotated[
-        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Folder with task files; may be repeated."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("search.yaml"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path("search.yaml"),
     hours: Hours = None,
     trials: Trials = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
@@ -72,13 +76,17 @@ def import_(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write; by default search.yaml, or seed-NAME.yaml."),
+        typer.Option(
+            metavar="FILE", help="File to write; by default search.yaml, or seed-NAME.yaml."
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="For a recipe: config to check the recipe against.")
+        Path | None,
+        typer.Option(metavar="CONFIG", help="For a recipe: config to check the recipe against."),
     ] = None,
     include_path: Annotated[
-        list[str] | None, typer.Option(help="Folder with task files; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Folder with task files; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
@@ -89,7 +97,9 @@ def import_(
 
 
 def schema(
-    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write instead of printing.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema of a config, for editors."""
     from search.setup.config_files import schema_text, write_schema
@@ -109,14 +119,21 @@ def check(
     smoke: Annotated[
         bool, typer.Option("--smoke/--no-smoke", help="Build and ask one candidate.")
     ] = True,
-    html: Annotated[Path | None, typer.Option(help="HTML file to write, with heat maps.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file to write, with heat maps.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     seconds: Annotated[
-        float, typer.Option(min=1.0, help="Time limit for sampling weights, in seconds.")
+        float,
+        typer.Option(metavar="N", min=1.0, help="Time limit for sampling weights, in seconds."),
     ] = 60.0,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Memory of a worker's GPU in GB, if it is in another machine."),
+        typer.Option(
+            metavar="N",
+            min=0.1,
+            help="Memory of a worker's GPU in GB, if it is in another machine.",
+        ),
     ] = None,
     *,
     overrides: Overrides,

@@ -70,7 +70,7 @@ def _show(study: Path, console: Console) -> None:
 
 
 def _margins(verdict: Verdict) -> list[str]:
-    lines = [f"On held-out questions, {verdict.winner} against:"]
+    lines = ["On held-out questions, the winner against:"]
     for name, comparison in verdict.comparisons.items():
         gap = comparison.difference
         lines.append(
