@@ -70,7 +70,7 @@ def _show(study: Path, console: Console) -> None:
 
 
 def _margins(verdict: Verdict) -> list[str]:
-    lines = ["On held-out questions, the winner against:"]
+    lines = ["On held-out questions, the winner against each of them by itself:"]
     for name, comparison in verdict.comparisons.items():
         gap = comparison.difference
         lines.append(

@@ -405,6 +405,25 @@ def test_it_prints_in_light_colours_and_comes_back(page) -> None:
     assert page.errors() == []
 
 
+def test_recipes_side_by_side(page, report) -> None:
+    """A line for each, gaps between them, the best tenth apart, and both ends of each axis."""
+    (figure,) = (one for one in figures(report) if one.name == "lines")
+    others, best = figure.traces
+    axes = figure.layout["xaxis"]["tickvals"]
+    for trace, share in ((others, 0.9), (best, 0.1)):
+        ends = [at for at, x in enumerate(trace["x"]) if x is None]
+        assert len(trace["x"]) == len(trace["y"]) == len(ends) * (len(axes) + 1)
+        known = [y for y in trace["y"] if y is not None]
+        assert 0.0 <= min(known) <= max(known) <= 1.0
+        lines = len(report.details.insights.dials)
+        assert len(ends) == pytest.approx(lines * share, abs=1)
+    shown = page.run(
+        "return [...document.querySelectorAll('.x2tick text')].map(t => t.textContent)"
+    )
+    assert shown == figure.layout["xaxis2"]["ticktext"]
+    assert page.errors() == []
+
+
 @pytest.mark.slow
 def test_two_thousand_candidates_stay_below_8_megabytes(browser, pages, tmp_path: Path) -> None:
     study = make_study(tmp_path, trials=2000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from runs.activity.search_progress import expected
 from runs.ranking.leaderboard import ranked
@@ -38,6 +38,9 @@ ALL_POINTS = 400
 
 BINS = 10
 """Points of the curve of medians."""
+
+MOST_LINES = 300
+"""Recipes of which each has a line across all axes, the best ones."""
 
 MOST_NUMBERS = 12
 """Layers up to which the numbers are written into the heat map."""
@@ -84,6 +87,114 @@ def effect_figures(details: Details) -> Iterator[Figure]:
         figure = _against(name, note, inside, [values(dials[record.id]) for record in inside])
         if figure is not None:
             yield figure
+    lines = _lines(inside[:MOST_LINES], details)
+    if lines is not None:
+        yield lines
+
+
+def _lines(records: Sequence[Record], details: Details) -> Figure | None:
+    """Each recipe as a line across what it mixes and what it scores: parallel coordinates."""
+    axes: dict[str, list[float]] = {}
+    for kind, of in (("weight", _weights), ("density", _densities)):
+        values = [of(details.insights.dials[record.id]) for record in records]
+        for parent in dict.fromkeys(parent for one in values for parent in one):
+            axes[f"{kind} of {parent}"] = [one.get(parent, math.nan) for one in values]
+    for task in dict.fromkeys(name for record in records for name in record.objectives):
+        axes[task] = [
+            r.objectives[task].value if task in r.objectives else math.nan for r in records
+        ]
+    axes["expected"] = [expected(record) for record in records]
+    ends = {
+        name: (min(known), max(known)) for name, known in _known(axes).items() if len(known) > 1
+    }
+    axes = {name: axes[name] for name, (low, high) in ends.items() if low < high}
+    if len(axes) < 3 or len(records) < 3:
+        return None
+    best = math.ceil(len(records) / 10)
+    return Figure(
+        name="lines",
+        title="Recipes side by side",
+        note="Every line is a recipe; every axis runs from the lowest to the highest value among "
+        f"the {len(records)} shown, and both stand at its ends. The best tenth is drawn strong: "
+        "where its lines meet, the good recipes agree.",
+        traces=(
+            _across(axes, ends, records, slice(best, None), name="others", best=False),
+            _across(axes, ends, records, slice(best), name="best tenth", best=True),
+        ),
+        layout={
+            "xaxis": {
+                "tickvals": [*range(len(axes))],
+                "ticktext": [f"{ends[name][0]:.3g}<br>{text(_short(name))}" for name in axes],
+                "tickangle": 90,
+                "gridcolor": "$soft",
+                "range": [-0.3, len(axes) - 0.7],
+                "zeroline": False,
+            },
+            "xaxis2": {
+                "overlaying": "x",
+                "side": "top",
+                "matches": "x",
+                "tickvals": [*range(len(axes))],
+                "ticktext": [f"{ends[name][1]:.3g}" for name in axes],
+                "showgrid": False,
+                "zeroline": False,
+            },
+            "yaxis": {
+                "showticklabels": False,
+                "showgrid": False,
+                "zeroline": False,
+                "domain": [0, 0.92],
+            },
+            "hovermode": "closest",
+            "showlegend": False,
+        },
+        height=420,
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _known(axes: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    return {name: [v for v in values if math.isfinite(v)] for name, values in axes.items()}
+
+
+def _across(
+    axes: Mapping[str, Sequence[float]],
+    ends: Mapping[str, tuple[float, float]],
+    records: Sequence[Record],
+    chosen: slice,
+    *,
+    name: str,
+    best: bool,
+) -> Json:
+    """The lines of some recipes as one trace, with a gap after each."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    said: list[str] = []
+    for at in range(len(records))[chosen]:
+        values = [axes[key][at] for key in axes]
+        scaled = [
+            (v - ends[k][0]) / (ends[k][1] - ends[k][0]) for k, v in zip(axes, values, strict=True)
+        ]
+        x += [*range(len(axes)), None]
+        y += [*rounded(scaled), None]
+        label = text(record_name(records[at]))
+        said += [f"{label}<br>{text(k)} {v:.4g}" for k, v in zip(axes, values, strict=True)] + [""]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": x,
+        "y": y,
+        "xaxis": "x2" if best else "x",
+        "text": said,
+        "hovertemplate": "%{text}<extra></extra>",
+        "connectgaps": False,
+        "line": {"width": 2.5 if best else 1, "color": "$winner" if best else "$accent"},
+        "opacity": 0.9 if best else 0.35,
+    }
 
 
 def _weights(dials: ParentShares) -> dict[str, float]:
