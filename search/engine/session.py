@@ -57,7 +57,8 @@ from search.monitoring.monitor import Monitor
 from search.samplers.cma_state import check_state
 from search.samplers.estimation.objectives import objectives, sizes_of
 from search.samplers.estimation.posterior import kept_fits
-from search.samplers.sampler_choice import Sampler
+from search.samplers.sampler_choice import Sampler, check_sampler
+from spaces.catalogue.extensions import ExtensionError
 from spaces.sampling.seed_recipes import seeds
 from spaces.search_space.space import Space, SpaceError
 
@@ -116,6 +117,10 @@ def prepare(
             config, engine_notes = with_engine(config, checkpoints)
         except InputError as error:
             problems += [f"{path}: {problem}" for problem in error.problems]
+    try:
+        check_sampler(config.search.sampler)
+    except ExtensionError as error:
+        problems += error.problems
     try:
         book = read_book(config)
     except InputError as error:

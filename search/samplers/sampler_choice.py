@@ -19,6 +19,7 @@ from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.surrogate.hyperparameters import Fits
 from spaces.catalogue.extensions import SAMPLERS_GROUP, ExtensionError, additions, loaded
 from spaces.search_space.space import Space
+from spaces.text.error_text import class_and_last_line
 
 Array = NDArray[np.float64]
 
@@ -162,6 +163,45 @@ def _choice(name: str) -> Choice:
     return found
 
 
+def _made(name: str, choice: Choice, seeds: Seeds) -> BaseSampler:
+    """The Optuna sampler of a choice.
+
+    Raises:
+        ExtensionError: If another package's cannot be made, or is none.
+    """
+    try:
+        found = choice.make(seeds)
+    except Exception as error:
+        if name in SAMPLERS:
+            raise
+        raise ExtensionError(
+            f"{SAMPLERS_GROUP}: expected {name} to make a sampler, got {class_and_last_line(error)}"
+        ) from error
+    if not isinstance(found, BaseSampler):
+        raise ExtensionError(
+            f"{SAMPLERS_GROUP}: expected {name} to make an Optuna sampler, got {found!r}"
+        )
+    return found
+
+
+def check_sampler(name: str) -> None:
+    """Make a sampler once, to find out before a run whether that can be done.
+
+    Raises:
+        ExtensionError: If it cannot, or if a package's sampler hides behind one of ours.
+    """
+    name = chosen(name)
+    if name == OURS or name in SAMPLERS:
+        entry = additions(SAMPLERS_GROUP).get(name)
+        if entry is not None:
+            raise ExtensionError(
+                f"{SAMPLERS_GROUP}: expected another name than {name!r} for {entry.value}: it is "
+                "one of merge-search's own; rename or uninstall it"
+            )
+        return
+    _made(name, _choice(name), Seeds(run=0, trial=0))
+
+
 def weighs_scores(name: str) -> bool:
     """Whether the sampler of that name knows how sure each score is."""
     return chosen(name) == OURS
@@ -218,7 +258,8 @@ class Sampler:
         if self._choice is None:
             assert self._ours is not None
             return self._ours
-        return self._choice.make(Seeds(run=_mix(self._seed, -1), trial=_mix(self._seed, number)))
+        seeds = Seeds(run=_mix(self._seed, -1), trial=_mix(self._seed, number))
+        return _made(self.name, self._choice, seeds)
 
     def learn(
         self, estimates: Mapping[int, Sequence[Estimate]], floors: Sequence[float] | Array = ()

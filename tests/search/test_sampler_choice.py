@@ -1,5 +1,6 @@
 """Samplers by name."""
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import optuna
@@ -7,7 +8,9 @@ import pytest
 
 from runs.records.record import SAMPLERS as CONFIG_NAMES
 from runs.records.record import Estimate
-from search.samplers.sampler_choice import OURS, SAMPLERS, Sampler
+from search.samplers import sampler_choice
+from search.samplers.sampler_choice import OURS, SAMPLERS, Choice, Sampler, check_sampler
+from spaces.catalogue.extensions import SAMPLERS_GROUP, ExtensionError
 from spaces.sampling.draw import Fixed, draw, parameters, params
 from spaces.search_space.space import Depth, Space, Stacking
 
@@ -92,3 +95,47 @@ def test_the_docs_name_every_sampler_and_that_it_goes_on() -> None:
     del rows["search.sampler"]  # the heading
     assert set(rows) == {*SAMPLERS, OURS}
     assert all(row.split("|")[3].strip() == "the same" for row in rows.values())
+
+
+def _none(seeds: object) -> object:
+    return None
+
+
+def _breaks(seeds: object) -> object:
+    raise KeyError("population")
+
+
+NONE, BREAKS = (Choice(make=make, flat=False) for make in (_none, _breaks))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "mine",
+            "math:pi",
+            "expected mine to be a search.samplers.sampler_choice.Choice, got 3.14",
+        ),
+        ("mine", "math:no_such", "expected mine to be at math:no_such, got AttributeError"),
+        ("mine", "NONE", "expected mine to make an Optuna sampler, got None"),
+        ("mine", "BREAKS", "expected mine to make a sampler, got KeyError: 'population'"),
+        ("tpe", "NONE", "expected another name than 'tpe' for"),
+        ("surrogate", "NONE", "expected another name than 'surrogate' for"),
+    ],
+)
+def test_a_package_sampler_that_is_none_is_told_before_a_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    value = value if ":" in value else f"{__name__}:{value}"
+    entry = EntryPoint(name=name, value=value, group=SAMPLERS_GROUP)
+    monkeypatch.setattr(sampler_choice, "additions", lambda group: {name: entry})
+    with pytest.raises(ExtensionError) as error:
+        check_sampler(name)
+    (line,) = error.value.problems
+    assert line.startswith("merge_search.samplers: ")
+    assert said in line
+
+
+@pytest.mark.parametrize("name", ["auto", *CONFIG_NAMES])
+def test_ours_can_be_made(name: str) -> None:
+    check_sampler(name)
