@@ -230,5 +230,6 @@ def _warnings(
     if smoke is not None and smoke.pace.failure:
         found.append(f"The candidate that was tried failed: {smoke.pace.failure}")
     if smoke is not None:
-        found += [level.warning() for level in smoke.levels if level.warning()]
+        for level in smoke.levels:
+            found += [words for words in (level.warning(), level.cap_warning()) if words]
     return found

@@ -101,7 +101,7 @@ class SmokeTest:
         pace: How long a candidate takes.
         points: Base, parents, middles of pairs, and the plain average.
         questions: Questions per task that losses were taken from.
-        levels: Scores of the models in tasks where the candidate's said little.
+        levels: Scores of the models in tasks where the candidate's said little, or was written.
     """
 
     pace: CandidatePace

@@ -1,17 +1,27 @@
-"""Tasks in which nothing tells one model from another: all wrong, all right, or guessed.
+"""Tasks in which nothing tells one model from another: all wrong, all right, guessed, or cut off.
 
 A search is led by differences between scores. Where the candidate that was tried answered every
-question of a task alike, or did no better than guessing, the models themselves are asked.
+question of a task alike, or did no better than guessing, the models themselves are asked. So they
+are where answers are written: the most tokens allowed may be what decides.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from evaluators.protocol import Candidate, Catalogue, Evaluator, Failure, Score, scored
+from evaluators.protocol import (
+    Candidate,
+    Catalogue,
+    Evaluator,
+    Failure,
+    Score,
+    TaskInfo,
+    scored,
+)
 from evaluators.workers.attempt import attempt
+from runs.ranking.verdict import CUT_OFF
 from spaces.recipes.recipe import Recipe
 
 FEWEST = 10
@@ -32,6 +42,8 @@ class Level:
         task: Its name.
         questions: How many search questions each of them was asked.
         scores: Mean over these questions by model, in the metric's own units.
+        cut_off: Share of the answers that were cut off by model, where answers are written.
+        flat: Whether the candidate that was tried said little there.
         alike: The value of every answer of every model, if they are all the same; else NaN.
         chance: What guessing scores; NaN where there are no choices to guess from.
     """
@@ -39,11 +51,15 @@ class Level:
     task: str
     questions: int
     scores: Mapping[str, float]
+    cut_off: Mapping[str, float] = field(default_factory=dict)
+    flat: bool = True
     alike: float = math.nan
     chance: float = math.nan
 
     def warning(self) -> str:
         """A sentence for the user; empty if one of the models stands out."""
+        if not self.flat:
+            return ""
         asked = f"the {self.questions} questions of {self.task} that were tried"
         if self.alike == 0.0:
             return (
@@ -71,6 +87,18 @@ class Level:
             )
         return ""
 
+    def cap_warning(self) -> str:
+        """A sentence where the most tokens allowed may decide; empty where few answers meet it."""
+        often = {name: share for name, share in self.cut_off.items() if share > CUT_OFF}
+        if not often:
+            return ""
+        shares = ", ".join(f"{share:.0%} of {name}" for name, share in often.items())
+        return (
+            f"Answers to the {self.questions} questions of {self.task} that were tried are cut off "
+            f"at the most tokens allowed: {shares}. What is compared there may be the length of "
+            "answers: give them more room (max_gen_toks in harness.gen_kwargs)."
+        )
+
 
 def guessed(chance: float, questions: int) -> float:
     """The score from which one is clearly better than guessing; NaN where nothing is guessed."""
@@ -85,7 +113,7 @@ def levels(
     chances: Mapping[str, float],
     seconds: float,
 ) -> tuple[Level, ...]:
-    """Ask the models in each task where the candidate that was tried says little.
+    """Ask the models in each task where the candidate that was tried says little, or writes.
 
     Args:
         evaluator: Asks them.
@@ -96,31 +124,32 @@ def levels(
     """
     room = int(seconds * len(tried.outcomes) / max(tried.score_seconds, 1e-9) / max(1, len(models)))
     found = []
-    for task, values in _by_task(evaluator.catalogue(), tried).items():
-        chance = chances.get(task, math.nan)
-        if len(values) < FEWEST or not _flat(list(values.values()), chance):
+    for task in evaluator.catalogue().tasks:
+        values = _values(evaluator.catalogue(), tried, task.name)
+        if len(values) < FEWEST:
             continue
-        asked = tuple(values)[: max(FEWEST, min(MOST, room))]
-        level = _asked(evaluator, models, task, asked, chance)
-        found += [level] if level is not None else []
+        chance = chances.get(task.name, math.nan)
+        flat = _flat(task, list(values.values()), chance)
+        if flat or task.written:
+            asked = tuple(values)[: max(FEWEST, min(MOST, room))]
+            level = _asked(evaluator, models, task.name, asked, chance)
+            found += [replace(level, flat=flat)] if level is not None else []
     return tuple(found)
 
 
-def _by_task(catalogue: Catalogue, tried: Score) -> dict[str, dict[str, float]]:
-    """Value by question of each task whose score is a mean of such, where larger is better."""
-    task_of = {question.id: question.task for question in catalogue.questions}
-    found: dict[str, dict[str, float]] = {
-        task.name: {} for task in catalogue.tasks if task.mean and task.higher_is_better
-    }
-    for one in tried.outcomes:
-        if task_of[one.question] in found and math.isfinite(one.value):
-            found[task_of[one.question]][one.question] = one.value
-    return found
+def _values(catalogue: Catalogue, tried: Score, task: str) -> dict[str, float]:
+    """Value by question of a task."""
+    ids = {question.id for question in catalogue.questions if question.task == task}
+    return {one.question: one.value for one in tried.outcomes if one.question in ids}
 
 
-def _flat(values: Sequence[float], chance: float) -> bool:
-    alike = max(values) == min(values)
-    return alike or math.fsum(values) / len(values) < guessed(chance, len(values))
+def _flat(task: TaskInfo, values: Sequence[float], chance: float) -> bool:
+    """Whether a task's values tell nothing; never where it is no mean, or lower is better."""
+    known = [value for value in values if math.isfinite(value)]
+    if len(known) < FEWEST or not (task.mean and task.higher_is_better):
+        return False
+    alike = max(known) == min(known)
+    return alike or math.fsum(known) / len(known) < guessed(chance, len(known))
 
 
 def _asked(
@@ -132,6 +161,7 @@ def _asked(
 ) -> Level | None:
     """What all models make of some questions; nothing if one could not be asked."""
     scores: dict[str, float] = {}
+    cut_off: dict[str, float] = {}
     seen: set[float] = set()
     for number, (name, recipe) in enumerate(models.items()):
         found = scored(attempt(evaluator, Candidate(id=number, recipe=recipe, questions=questions)))
@@ -141,8 +171,17 @@ def _asked(
         if not values:
             return None
         scores[name] = math.fsum(values) / len(values)
+        if (share := found.tasks[0].cut_off) is not None:
+            cut_off[name] = share
         seen |= set(values)
     if not scores:
         return None
     alike = seen.pop() if len(seen) == 1 else math.nan
-    return Level(task=task, questions=len(questions), scores=scores, alike=alike, chance=chance)
+    return Level(
+        task=task,
+        questions=len(questions),
+        scores=scores,
+        cut_off=cut_off,
+        alike=alike,
+        chance=chance,
+    )

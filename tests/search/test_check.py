@@ -476,6 +476,10 @@ def test_tasks_too_hard_or_too_easy_for_every_model_are_named(
     data = found.to_dict()["smoke"]["levels"]
     assert [one["warning"] for one in data] == [easy, hard]
     assert data[0]["scores"]["math"] == 1.0
+    assert (data[0]["cut_off"], min(data[1]["cut_off"].values())) == ({}, 1.0)
+    (cut_off,) = (line for line in found.warnings if "are cut off" in line)
+    assert "questions of write that were tried are cut off at the most tokens allowed: " in cut_off
+    assert "100% of math" in cut_off
 
 
 @pytest.mark.parametrize(("share", "asks"), [(0.0, True), (1.0, True), (0.3, True), (0.6, False)])
