@@ -209,6 +209,7 @@ def validate(
     study: str | Path,
     *,
     top: int = 3,
+    max_gen_toks: int | None = None,
     workers: int | None = None,
     moved: Mapping[str, str] | None = None,
     trust_study: bool = False,
@@ -221,7 +222,13 @@ def validate(
 
     overrides = Overrides(workers=workers, moves=_moves(moved))
     with printing(quiet=quiet, progress=progress):
-        run_command.validate(study, top=top, overrides=overrides, consent=lambda _: trust_study)
+        run_command.validate(
+            study,
+            top=top,
+            overrides=overrides,
+            consent=lambda _: trust_study,
+            max_gen_toks=max_gen_toks,
+        )
     return Run(study)
 
 

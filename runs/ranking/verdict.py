@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evaluators.protocol import Catalogue, Outcome, TaskInfo
+from evaluators.protocol import Catalogue, Outcome, TaskInfo, TaskScore
 from runs.ranking.finalists import Against, Entry, Finalist, WinnerStanding, finalists
 from runs.ranking.floor_verdict import FloorFound, floors_found, keeping_words, unkept
 from runs.ranking.floors import broken_text
@@ -223,9 +223,19 @@ def _looked(found: Verdict, looks: int) -> list[str]:
 
 
 def _ended(records: Sequence[Record], found: Verdict) -> list[str]:
-    """A sentence for each task in which how answers ended may have decided what is compared."""
+    """What is to be said of how the answers of those compared ended."""
     compared = {one.name for one in found.finalists}
-    scores = {name_of(record): written(record) for record in records if name_of(record) in compared}
+    return ending_notes(
+        {name_of(record): written(record) for record in records if name_of(record) in compared}
+    )
+
+
+def ending_notes(scores: Mapping[str, Mapping[str, TaskScore]]) -> list[str]:
+    """A sentence for each task in which how answers ended may have decided what is compared.
+
+    Args:
+        scores: Of those compared, by name and task.
+    """
     tasks = dict.fromkeys(task for by_task in scores.values() for task in by_task)
     lines = []
     for task in tasks:

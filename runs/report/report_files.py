@@ -91,13 +91,13 @@ def _json(value: Any) -> str:
     """One member of the report, as it stands in it."""
     if isinstance(value, pd.DataFrame):
         return _rows_json(value)
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     return text.replace("\n", "\n  ")
 
 
 def _rows_json(frame: pd.DataFrame) -> str:
     """The rows of a table; by an encoder that knows no indents, which is many times faster."""
-    columns = [[_plain(value) for value in frame[name].tolist()] for name in frame.columns]
+    columns = [[plain(value) for value in frame[name].tolist()] for name in frame.columns]
     encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",\n      ", ": "))
     rows = [
         encoder.encode(dict(zip(frame.columns, row, strict=True)))
@@ -285,12 +285,12 @@ def _group(group: Against | None) -> dict[str, Any] | None:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same values with NaN, infinities and NA as ``None``, for strict JSON."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or value is pd.NA:
         return None
     if isinstance(value, float):

@@ -136,6 +136,10 @@ def validate(
     top: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of best recipes to check.")
     ] = 3,
+    max_gen_toks: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Another cap on answers, in tokens; kept apart."),
+    ] = None,
     workers: Workers = None,
     ray_address: Address = None,
     moved: Moved = None,
@@ -147,7 +151,13 @@ def validate(
 
     moves = read_moves(moved or ())
     overrides = Overrides(workers=workers, ray_address=ray_address, moves=moves)
-    run_command.validate(study, top=top, overrides=overrides, consent=consent(trust_study))
+    run_command.validate(
+        study,
+        top=top,
+        overrides=overrides,
+        consent=consent(trust_study),
+        max_gen_toks=max_gen_toks,
+    )
 
 
 @app.command()

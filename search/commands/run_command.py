@@ -75,7 +75,14 @@ def resume(
         driver.resume(store, config, overrides=overrides, callbacks=callbacks)
 
 
-def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Consent) -> None:
+def validate(
+    study: str | Path,
+    *,
+    top: int,
+    overrides: Overrides,
+    consent: Consent,
+    max_gen_toks: int | None = None,
+) -> None:
     """Score on held-out questions; see ``search validate --help``."""
     from runs.ranking.leaderboard import ranked
     from runs.storage.store import Store
@@ -91,6 +98,11 @@ def validate(study: str | Path, *, top: int, overrides: Overrides, consent: Cons
         code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
         step("loading the libraries")
+        if max_gen_toks is not None:
+            from search.commands.recheck_command import recheck
+
+            recheck(store, config, top=top, most=max_gen_toks)
+            return
         from search.engine import driver
 
         driver.validate(store, config, top=top)

@@ -67,7 +67,7 @@ def run(
         folder=folder,
         dry_run=dry_run,
     )
-    with _quiet_libraries(), _workers(setting) as pool:
+    with quiet_libraries(), workers_of(setting) as pool:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,7 +92,7 @@ def resume(
     store: Store, config: RunConfig, *, overrides: Overrides, callbacks: Sequence[Callback]
 ) -> None:
     """Go on with a study that nobody drives; a new budget in ``overrides`` is kept with it."""
-    setting = _setting(store, config)
+    setting = setting_of(store, config)
     notes = _hold(store, config)
     budget = new_budget(store, overrides)
 
@@ -102,17 +102,17 @@ def resume(
         return session.run()
 
     told, missing = _loggers_there(config)
-    with _quiet_libraries(), _workers(setting) as pool:
+    with quiet_libraries(), workers_of(setting) as pool:
         notes = (*notes, *missing)
         _drive(store, setting, pool, go_on, told=(*callbacks, *told), notes=notes)
 
 
 def validate(store: Store, config: RunConfig, *, top: int) -> None:
     """Score the best recipes of a study that nobody drives on its held-out questions."""
-    setting = _setting(store, config)
+    setting = setting_of(store, config)
     told, missing = _loggers_there(config)
     notes = (*_hold(store, config), *missing)
-    with _quiet_libraries(), _workers(setting) as pool:
+    with quiet_libraries(), workers_of(setting) as pool:
 
         def work(session: Session) -> bool:
             return session.validate(top)
@@ -137,7 +137,7 @@ def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, 
         return (), error.problems
 
 
-def _setting(store: Store, config: RunConfig) -> Setting:
+def setting_of(store: Store, config: RunConfig) -> Setting:
     """What the workers of a study are set up for; checks that its inputs are unchanged."""
     step("reading the models")
     return Setting(
@@ -212,7 +212,8 @@ def _slow(setting: Setting, pool: Pool) -> tuple[str, ...]:
 
 
 @contextmanager
-def _workers(setting: Setting) -> Iterator[Pool]:
+def workers_of(setting: Setting) -> Iterator[Pool]:
+    """The workers of a run; they end with the block."""
     step("starting Ray and its workers" if setting.config.workers.ray else "starting the worker")
     pool = make_pool(setting)
     try:
@@ -222,7 +223,7 @@ def _workers(setting: Setting) -> Iterator[Pool]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Optuna logs every trial, and parameters drawn outside its model; both are as meant here."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.ERROR)

@@ -189,6 +189,47 @@ def test_a_whole_run(thinking: Project, command: Command) -> None:
     assert "harness.max_think_toks: 12 counts, the file says 3" in done.stdout
 
 
+def test_the_cap_decides_who_wins(thinking: Project, command: Command) -> None:
+    """12 tokens are the wordy one's thoughts, and leave nothing for its answers."""
+    config = thinking(harness={"gen_kwargs": {"max_gen_toks": WORDY}})
+    done = command("check", config)
+    assert done.returncode == 0, done.stderr
+    assert "questions of largest that were tried are cut off" in " ".join(done.stdout.split())
+    assert "most tokens allowed: 100% of wordy. What is compared" in " ".join(done.stdout.split())
+    done = command("run", config)
+    assert done.returncode == 0, done.stderr
+    warned = "largest: 100% of the answers of parent 'wordy' were cut off, 0% of those of"
+    assert warned in " ".join(done.stdout.split())
+    folder = config.parent / "mix"
+    before = rows_of(folder)
+    assert before["parent brief"]["held_out"] > before["parent wordy"]["held_out"] == 0.0
+    again = ("validate", folder / "study.db", "--max-gen-toks")
+    text = " ".join(command(*again, 16).stdout.split())
+    assert "Held-out questions with max_gen_toks 16" in text
+    assert "another set-up of the questions than the run's: it is kept in the file below" in text
+    done = command(*again, 16, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "max-gen-toks-16.json").read_text(encoding="utf-8"))
+    assert json.loads(done.stdout)["recheck"] == found
+    scores = {one["origin"]: one["value"] for one in found["candidates"]}
+    assert 1.0 == scores["parent wordy"] > scores["parent brief"]
+    assert not any("cut off" in note for note in found["notes"])
+    done = command("report", folder / "study.db")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(folder) == before  # nothing of it is the run's
+    done = command(*again, 64)  # as many as the models take at all
+    assert done.returncode == 1
+    assert "no candidate could be scored; candidate 0: task:" in done.stderr
+
+
+def test_choices_know_no_cap(project: Project, command: Command) -> None:
+    config = project(search={"trials": 8, "sampler": "random"})
+    assert command("run", config, "--dry-run").returncode == 0
+    done = command("validate", config.parent / "mix" / "study.db", "--max-gen-toks", 16)
+    assert done.returncode == 2
+    assert "--max-gen-toks: expected a task whose answers are written, got none" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("harness", "message"),
     [

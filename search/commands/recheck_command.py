@@ -1,0 +1,168 @@
+"""The finalists of a run asked its held-out questions with another cap on answers.
+
+That is another set-up of the questions: what comes of it is printed and written to a file of its
+own, and never goes into the study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from evaluators.protocol import Candidate, Failure, Score, TaskInfo
+from evaluators.workers.pool import Pool
+from runs.config.run_config import RunConfig
+from runs.output_files import write_text
+from runs.ranking.finalists import Entry
+from runs.ranking.leaderboard import ranked
+from runs.ranking.verdict import Verdict, ending_notes, name_of, verdict
+from runs.ranking.verdict_text import title
+from runs.records.record import Record, Split, role_of
+from runs.report.report_files import plain
+from runs.report.report_tables import score_text, shares
+from runs.statistics.comparisons import by_task
+from runs.storage.store import Store
+from search.engine.driver import quiet_libraries, setting_of, workers_of
+from search.engine.final_check import places, to_judge
+from search.inputs.input_error import InputError, RunFailed
+from search.monitoring.console import console, say_written, step, tell
+from search.monitoring.fitted_table import FittedTable
+from search.monitoring.run_verdict import show_verdict
+from search.samplers.estimation.posterior import judged
+
+FORMAT = 1
+
+
+def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
+    """Ask the best recipes and the baselines again; see ``search validate --help``.
+
+    Args:
+        store: The study; it is only read.
+        config: Of the study, as it is to be used.
+        top: How many recipes besides those they are compared with.
+        most: Most tokens of an answer.
+
+    Raises:
+        InputError: If there is nothing whose answers are written.
+        RunFailed: If nobody could be scored.
+    """
+    manifest = store.manifest
+    if manifest.dry_run or not any(task.written for task in manifest.catalogue.tasks):
+        raise InputError(
+            f"{store.name}: --max-gen-toks: expected a task whose answers are written, got none"
+        )
+    records = judged(store)
+    top = places(top, manifest.objectives)
+    chosen = to_judge(records, top=top, objectives=manifest.objectives)
+    caps = {"harness.gen_kwargs": config.harness.gen_kwargs | {"max_gen_toks": most}}
+    setting = replace(setting_of(store, config), config=config.replaced(caps))
+    with quiet_libraries(), workers_of(setting) as pool:
+        found = _ask(pool, chosen, manifest.questions.held_out)
+    scores = {number: one for number, one in found.items() if isinstance(one, Score)}
+    failed = {number: one for number, one in found.items() if isinstance(one, Failure)}
+    if not scores:
+        raise RunFailed(f"{store.name}: no candidate could be scored; {_words(failed)}")
+    asked = [record for record in chosen if record.id in scores]
+    made = _judge(asked, scores, store)
+    path = store.folder / f"max-gen-toks-{most}.json"
+    data = _data(asked, scores, made, cap=most)
+    write_text(path, json.dumps(data, indent=2) + "\n")
+    screen = console()
+    screen.print(_table(asked, scores, manifest.catalogue.tasks, cap=most))
+    show_verdict(made, manifest.catalogue.tasks, screen)
+    if failed:
+        screen.print(f"Could not be scored: {_words(failed)}", markup=False, soft_wrap=True)
+    screen.print(
+        f"All of this is with max_gen_toks {most}, another set-up of the questions than the run's: "
+        "it is kept in the file below alone. Study, leaderboard and report have the run's numbers.",
+        markup=False,
+        soft_wrap=True,
+    )
+    tell(study=store.name, recheck=data)
+    say_written(screen, [path])
+
+
+def _ask(
+    pool: Pool, chosen: Sequence[Record], questions: Sequence[str]
+) -> dict[int, Score | Failure]:
+    for record in chosen:
+        pool.submit(Candidate(id=record.id, recipe=record.recipe, questions=tuple(questions)))
+    found: dict[int, Score | Failure] = {}
+    while pool.pending:
+        if (result := pool.next()) is not None:
+            found[result.candidate.id] = result.scored
+            step(f"{len(found)} of {len(chosen)} candidates asked")
+    return found
+
+
+def _judge(asked: Sequence[Record], scores: Mapping[int, Score], store: Store) -> Verdict:
+    """The verdict on these answers alone; nothing of the run's goes in but the order."""
+    catalogue = store.manifest.catalogue
+    order = {record.id: rank for rank, record in enumerate(ranked(judged(store)), start=1)}
+    entries = [
+        Entry(
+            name=name_of(record),
+            role=role_of(record.origin),
+            rank=order.get(record.id),
+            outcomes=by_task(scores[record.id].outcomes, catalogue),
+        )
+        for record in asked
+    ]
+    found = verdict(entries, tasks=catalogue.tasks, documents=catalogue.documents())
+    written = {
+        name_of(record): {one.task: one for one in scores[record.id].tasks} for record in asked
+    }
+    return replace(found, notes=(*found.notes, *ending_notes(written)))
+
+
+def _table(
+    asked: Sequence[Record], scores: Mapping[int, Score], tasks: Sequence[TaskInfo], *, cap: int
+) -> FittedTable:
+    written = [task.name for task in tasks if task.written]
+    rows = []
+    for record in asked:
+        score, before = scores[record.id], record.evaluations.get(Split.HELD_OUT)
+        by_name = {one.task: one for one in score.tasks}
+        rows.append(
+            (
+                title(name_of(record)),
+                score_text(score.value, score.stderr),
+                "" if before is None else score_text(before.value, before.stderr),
+                *shares(by_name[name].cut_off for name in written),
+            )
+        )
+    return FittedTable(
+        title=f"Held-out questions with max_gen_toks {cap}",
+        headers=("", f"with {cap}", "in the run", *(f"cut off {name}" for name in written)),
+        rows=rows,
+        numeric=(False, True, True, *(True for _ in written)),
+    )
+
+
+def _data(
+    asked: Sequence[Record], scores: Mapping[int, Score], made: Verdict, *, cap: int
+) -> dict[str, Any]:
+    data = {
+        "format": FORMAT,
+        "max_gen_toks": cap,
+        "verdict": made.sentence,
+        "notes": list(made.notes),
+        "candidates": [
+            {
+                "candidate": record.id,
+                "origin": record.origin,
+                "key": record.recipe.key,
+                "value": scores[record.id].value,
+                "stderr": scores[record.id].stderr,
+                "tasks": [asdict(one) for one in scores[record.id].tasks],
+            }
+            for record in asked
+        ],
+    }
+    return {key: plain(value) for key, value in data.items()}
+
+
+def _words(failed: Mapping[int, Failure]) -> str:
+    return "; ".join(f"candidate {at}: {one.kind}: {one.message}" for at, one in failed.items())
