@@ -172,6 +172,7 @@ class TaskScore:
             the end of text, but with the most tokens allowed; ``None`` where none is written, or
             nobody noted it.
         looped: Share of the answers that went on repeating themselves to the letter; likewise.
+        tokens: Tokens of what the model was shown, and of what it wrote; 0 where nobody counts.
     """
 
     task: str
@@ -182,6 +183,7 @@ class TaskScore:
     length: float | None = None
     cut_off: float | None = None
     looped: float | None = None
+    tokens: int = 0
 
     @property
     def doubt(self) -> float:

@@ -53,6 +53,9 @@ SPREAD = 0.12
 REACH = (0.15, 1.15)
 """Distances within which the hardest and the easiest question are answered right."""
 
+TOKENS = 100
+"""Tokens that a question is pretended to take."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyntheticSpec:
@@ -326,7 +329,7 @@ def _mean_score(task: str, values: list[float]) -> TaskScore:
     n = len(values)
     mean = sum(values) / n
     variance = sum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else math.nan
-    return TaskScore(task=task, value=mean, stderr=math.sqrt(variance / n), n=n)
+    return TaskScore(task=task, value=mean, stderr=math.sqrt(variance / n), n=n, tokens=TOKENS * n)
 
 
 def _digest(*parts: str) -> str:

@@ -94,6 +94,7 @@ def run(
     storage: str | None = None,
     trials: int | None = None,
     questions: int | None = None,
+    tokens: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
     workers: int | None = None,
@@ -112,6 +113,7 @@ def run(
         storage: Where the study goes, by default ``study.db`` in that folder.
         trials: Replaces the config's value, as all that follow.
         questions: Likewise.
+        tokens: Likewise.
         hours: Likewise.
         gpu_hours: Likewise.
         workers: Likewise.
@@ -132,6 +134,7 @@ def run(
     overrides = Overrides(
         trials=trials,
         questions=questions,
+        tokens=tokens,
         hours=hours,
         gpu_hours=gpu_hours,
         workers=workers,
@@ -156,6 +159,7 @@ def resume(
     *,
     trials: int | None = None,
     questions: int | None = None,
+    tokens: int | None = None,
     hours: float | None = None,
     gpu_hours: float | None = None,
     workers: int | None = None,
@@ -170,8 +174,9 @@ def resume(
 
     Args:
         study: ``study.db``, its folder, or the URL of a database.
-        trials: A larger budget, which stays, as the three that follow.
+        trials: A larger budget, which stays, as the four that follow.
         questions: Likewise.
+        tokens: Likewise.
         hours: Likewise.
         gpu_hours: Likewise.
         workers: For this time.
@@ -192,6 +197,7 @@ def resume(
     overrides = Overrides(
         trials=trials,
         questions=questions,
+        tokens=tokens,
         hours=hours,
         gpu_hours=gpu_hours,
         workers=workers,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from evaluators.harness.answers.answer_gradients import AnswerTokens, answers_of, backward
 from evaluators.harness.answers.answer_losses import losses, right_answer
 from evaluators.harness.answers.prompts import requests_of
-from evaluators.harness.answers.requests import longest, mark, respond
+from evaluators.harness.answers.requests import longest, mark, respond, tokens_read
 from evaluators.harness.engines.continuous_engine import ContinuousEngine
 from evaluators.harness.engines.engine_choice import CONTINUOUS, engine_problems
 from evaluators.harness.lm_eval_adapter import LanguageModel, catalogue_of, isolated, load_tasks
@@ -360,10 +361,14 @@ class HarnessEvaluator:
         }
         everything = [request for requests in chosen.values() for request in requests]
         try:
-            ends = respond(self._lm(model.skeleton, model.desk), everything)
+            lm = self._lm(model.skeleton, model.desk)
+            ends, read = respond(lm, everything), partial(tokens_read, lm)
             if model.skeleton.broken:
                 raise NonFiniteScoreError(_BROKEN)
-            marks = [mark(task, asked[task.info.name], chosen, ends, texts=texts) for task in tasks]
+            marks = [
+                mark(task, asked[task.info.name], chosen, ends, read=read, texts=texts)
+                for task in tasks
+            ]
         finally:
             for request in everything:  # they are used again
                 request.resps = []

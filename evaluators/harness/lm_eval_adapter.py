@@ -334,7 +334,9 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
     def _end_of(self, tokens: list[int], stop: list[str]) -> AnswerEnd:
         ends = self._end_tokens()
-        return AnswerEnd(ending=ending_of(self.tokenizer, tokens, stops=stop, ends=ends))
+        last = next((at for at, token in enumerate(tokens, start=1) if token in ends), len(tokens))
+        ending = ending_of(self.tokenizer, tokens, stops=stop, ends=ends)
+        return AnswerEnd(ending=ending, tokens=last)
 
     def _end_tokens(self) -> frozenset[int]:
         ends = self.model.generation_config.eos_token_id

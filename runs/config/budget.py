@@ -1,4 +1,4 @@
-"""What a search may cost, and what it has cost: recipes, questions, hours, GPU-hours."""
+"""What a search may cost, and what it has cost: recipes, questions, tokens, hours, GPU-hours."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class Cost:
     Attributes:
         trials: Distinct recipes, failed ones included.
         questions: Questions asked, held-out ones and those of failed recipes included.
+        tokens: Tokens that models were shown and wrote, in answers that came back.
         hours: Hours by the clock while a driver was at work.
         gpu_hours: Hours of work of all workers, times the GPUs of each.
     """
 
     trials: float = 0.0
     questions: float = 0.0
+    tokens: float = 0.0
     hours: float = 0.0
     gpu_hours: float = 0.0
 
@@ -36,6 +38,7 @@ class Budget:
 
     trials: int | None = None
     questions: int | None = None
+    tokens: int | None = None
     hours: float | None = None
     gpu_hours: float | None = None
 
@@ -50,7 +53,8 @@ class Budget:
     @property
     def counts_questions(self) -> bool:
         """Whether asking fewer questions of a recipe leaves more of the budget for others."""
-        return any(limit is not None for limit in (self.questions, self.hours, self.gpu_hours))
+        limits = (self.questions, self.tokens, self.hours, self.gpu_hours)
+        return any(limit is not None for limit in limits)
 
     def items(self, cost: Cost) -> Iterator[tuple[str, float, float]]:
         """Unit, amount spent and limit, for every limit that is set."""
@@ -74,13 +78,14 @@ class Budget:
 _UNITS = {
     "trials": "recipes",
     "questions": "questions",
+    "tokens": "tokens",
     "hours": "hours",
     "gpu_hours": "GPU-hours",
 }
 
 
 def _amount(unit: str, value: float) -> str:
-    if unit in ("trials", "questions"):
+    if unit in ("trials", "questions", "tokens"):
         return f"{value:,.0f}"
     return f"{value:g}" if value == round(value, 2) else f"{value:.2f}"
 
@@ -102,6 +107,7 @@ def cost_of(records: Sequence[Record], *, seconds: float, gpus: float) -> Cost:
     return Cost(
         trials=sum(Split.SEARCH in record.evaluations for record in records),
         questions=sum(item.asked for item in evaluations),
+        tokens=sum(task.tokens for item in evaluations for task in item.tasks),
         hours=seconds / 3600,
         gpu_hours=busy * gpus / 3600,
     )

@@ -128,6 +128,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[YamlProblem]:
         *_tokenizer_problems(data),
         *_worker_problems(data),
         *_objective_problems(data),
+        *_token_problems(data),
     ]
 
 
@@ -285,6 +286,12 @@ def _worker_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     if type(count) is int and count > 1:
         text = f"expected 1 or auto where ray is false, got {count}"
         yield YamlProblem(text=text, place=("workers", "count"))
+
+
+def _token_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
+    if _at(data, "search", "tokens") is not None and _at(data, "evaluator") is not None:
+        text = "expected none with an evaluator of your own, which counts no tokens; use questions"
+        yield YamlProblem(text=text, place=("search", "tokens"))
 
 
 def _objective_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:

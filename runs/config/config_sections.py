@@ -370,6 +370,9 @@ class SearchSection(Section):
     questions: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Maximum number of questions, final check included."
     )
+    tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Maximum number of tokens that models read and write."
+    )
     hours: Positive | None = Field(default=None, description="Maximum wall-clock time in hours.")
     gpu_hours: Positive | None = Field(
         default=None, description="Maximum of the workers' hours, each times its GPUs."

@@ -98,6 +98,7 @@ def pooled(scores: Sequence[TaskScore]) -> TaskScore:
         length=_of_answers(scores, [score.length for score in scores]),
         cut_off=_of_answers(scores, [score.cut_off for score in scores]),
         looped=_of_answers(scores, [score.looped for score in scores]),
+        tokens=sum(score.tokens for score in scores),
     )
 
 

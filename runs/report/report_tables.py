@@ -301,9 +301,9 @@ def score_text(value: float, stderr: float = math.nan) -> str:
     return f"{value:.{digits}f}" + ("" if math.isnan(stderr) else f" ± {stderr:.{digits}f}")
 
 
-def shares(values: Iterable[float]) -> list[str]:
+def shares(values: Iterable[float | None]) -> list[str]:
     """Shares in per cent; nothing where there is none."""
-    return ["" if pd.isna(value) else f"{value:.0%}" for value in values]
+    return ["" if value is None or pd.isna(value) else f"{value:.0%}" for value in values]
 
 
 def seconds_text(value: float) -> str:

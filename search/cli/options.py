@@ -40,6 +40,9 @@ Trials = Annotated[
 Questions = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Total number of questions to ask.")
 ]
+Tokens = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Total tokens to read and write.")
+]
 Hours = Annotated[float | None, typer.Option(metavar="N", min=0.0, help="Total hours to search.")]
 GpuHours = Annotated[
     float | None,
@@ -75,6 +78,7 @@ def consent(trusted: bool) -> Consent:
 _REPLACING = {
     "trials": Trials,
     "questions": Questions,
+    "tokens": Tokens,
     "hours": Hours,
     "gpu_hours": GpuHours,
     "workers": Workers,

@@ -107,7 +107,8 @@ class Spending:
         self._gpus = gpus
         self._reserve = reserve
         self._before = before
-        self._busy = cost_of(records, seconds=0.0, gpus=1.0).gpu_hours  # hours of all workers
+        spent = cost_of(records, seconds=0.0, gpus=1.0)
+        self._busy, self._tokens = spent.gpu_hours, spent.tokens  # hours of all workers
         self._answered = sum(
             evaluation.questions
             for record in records
@@ -116,10 +117,11 @@ class Spending:
         )
 
     def note(self, result: Result) -> None:
-        """Take note of the time that a result took."""
+        """Take note of the time and tokens that a result took."""
         if isinstance(result.scored, Score):
             seconds = result.scored.build_seconds + result.scored.score_seconds
             self._busy += seconds / 3600
+            self._tokens += sum(task.tokens for task in result.scored.tasks)
             self._answered += len(result.scored.outcomes)
 
     def cost(self, *, trials: int, asked: int) -> Cost:
@@ -132,6 +134,7 @@ class Spending:
         return Cost(
             trials=trials,
             questions=asked + self._before.questions,
+            tokens=self._tokens + self._before.tokens,
             hours=self._watch.seconds / 3600,
             gpu_hours=self._busy * self._gpus + self._before.gpu_hours,
         )
@@ -145,6 +148,10 @@ class Spending:
         if budget.questions is not None:
             left = budget.questions - cost.questions - self._reserve
             if questions > left:
+                return False
+        if budget.tokens is not None:
+            each = self._tokens / max(1.0, self._answered)
+            if cost.tokens + (questions + self._reserve) * each >= budget.tokens:
                 return False
         if budget.hours is not None and cost.hours + needed / self._workers() >= budget.hours:
             return False

@@ -8,6 +8,7 @@ from typing import Any
 BUDGET = {
     "search.trials": "trials",
     "search.questions": "questions",
+    "search.tokens": "tokens",
     "search.hours": "hours",
     "search.gpu_hours": "gpu_hours",
 }
@@ -29,6 +30,7 @@ class Overrides:
 
     trials: int | None = None
     questions: int | None = None
+    tokens: int | None = None
     hours: float | None = None
     gpu_hours: float | None = None
     workers: int | None = None

@@ -262,6 +262,7 @@ def status_values(store: Store, config: RunConfig, records: tuple[Record, ...]) 
             unit: {"spent": spent, "limit": most} for unit, spent, most in budget.items(cost)
         },
         "questions": int(cost.questions),
+        "tokens": int(cost.tokens),
         "hours": cost.hours,
         "best": _best_values(records),
         "verdict": _verdict_values(verdict),
@@ -284,6 +285,8 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     lines["candidates"] = f"{done} done, {states[State.RUNNING]} under way"
     lines["budget"] = budget.words(cost)
     lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
+    if cost.tokens:
+        lines["tokens"] = f"{cost.tokens:,.0f} read and written"
     lines["time"] = span(3600 * cost.hours)
     workers = Timeline.of(store.parts() if begun(store) else ()).most_at_once
     if learned := lessons(store, budget, workers=workers):
@@ -354,6 +357,7 @@ def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
     return replace(
         cost,
         questions=cost.questions + learned.questions,
+        tokens=cost.tokens + learned.tokens,
         gpu_hours=cost.gpu_hours + learned.gpu_hours,
     )
 
@@ -442,6 +446,7 @@ def _facts(
             "hours": round(cost.hours, 3),
             "GPU-hours": round(cost.gpu_hours, 3),
             "questions asked": int(cost.questions),
+            "tokens read and written": int(cost.tokens),
             "questions saved by racing": _saved(records),
             "workers": timeline.most_at_once,
             "worker utilisation": _busy(store, timeline),

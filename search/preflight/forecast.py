@@ -129,6 +129,8 @@ def forecast(
         reached = {
             "trials": budget.trials is not None and candidates >= budget.trials,
             "questions": budget.questions is not None and asked + size + last > budget.questions,
+            "tokens": budget.tokens is not None
+            and (asked + size + last) * pace.tokens > budget.tokens,
             "hours": budget.hours is not None and hours > budget.hours,
             "gpu_hours": budget.gpu_hours is not None
             and (more + check) / 3600 * crew.gpus > budget.gpu_hours,

@@ -77,6 +77,7 @@ class CandidatePace:
     Attributes:
         build: Seconds to build one.
         question: Seconds per question.
+        tokens: Tokens read and written per question.
         questions: Questions that were asked.
         recipe: What was built.
         device: Where, such as ``cpu`` or ``cuda:0``.
@@ -88,6 +89,7 @@ class CandidatePace:
     question: float
     questions: int
     recipe: str = ""
+    tokens: float = 0.0
     device: str = ""
     setup: float = 0.0
     failure: str = ""
@@ -205,6 +207,7 @@ def _pace(
         recipe=chosen.name,
         build=found.build_seconds,
         question=found.score_seconds / asked,
+        tokens=sum(one.tokens for one in found.tasks) / asked,
         questions=asked,
     )
     return pace, found

@@ -394,7 +394,7 @@ def forecast_of(config: Path, crew: Workforce, **overrides: object) -> Forecast:
     return forecast(
         prepared.config,
         prepared.manifest,
-        pace=CandidatePace(build=1.0, question=0.01, questions=98, setup=10.0),
+        pace=CandidatePace(build=1.0, question=0.01, questions=98, tokens=10.0, setup=10.0),
         crew=crew,
     )
 
@@ -416,6 +416,11 @@ def test_the_forecast_is_the_arithmetic_of_the_budget(project: Project) -> None:
         project(search={"gpu_hours": 0.5, "asking": "all"}), Workforce(workers=8, gpus=1.0)
     )
     assert dear.candidates == pytest.approx(0.5 * 3600 / one.seconds, rel=0.05)
+    tokens = forecast_of(
+        project(search={"tokens": 140_000, "asking": "all"}), Workforce(workers=1, gpus=0.0)
+    )
+    assert tokens.limit == "search.tokens"
+    assert 0.8 * 14_000 < tokens.questions <= 14_000  # ten tokens each
     few = forecast_of(project(search={"questions": 5000}), Workforce(workers=1, gpus=0.0))
     assert few.questions <= 5000
     assert few.limit == "search.questions"

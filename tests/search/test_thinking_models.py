@@ -65,6 +65,7 @@ def task_of(spec: HarnessSpec, name: str) -> TaskScore:
 def test_thoughts_are_no_part_of_the_answer(spec: HarnessSpec) -> None:
     found = task_of(spec, "wordy")  # its thoughts have the stop sequence in them
     assert (found.value, found.length, found.cut_off, found.looped) == (1.0, 1.0, 0.0, 0.0)
+    assert found.tokens == 60 * (4 + WORDY + 2)  # prompt, thoughts, answer and end
     assert task_of(replace(spec, think_end_token=None), "wordy").value == 0.0
     assert 0.1 < task_of(spec, "brief").value < 0.6  # the first digit is the largest
 

@@ -33,10 +33,12 @@ class AnswerEnd:
 
     Attributes:
         ending: What ended it.
+        tokens: Tokens that were written up to there, thoughts included.
         thought: What was written before it, the mark that ends thoughts and blanks included.
     """
 
     ending: Ending
+    tokens: int = 0
     thought: str = ""
 
 

@@ -73,6 +73,7 @@ class GenerationStopping(StoppingCriteria):
             self._windows.setdefault(len(tokens) + LOOKBACK, []).append(stop)
         self.starts = AnswerStarts(rules.mark)
         self._endings: dict[int, Ending] = {}
+        self._written: dict[int, int] = {}
         self._open: Sequence[int] | None = None
         self._odd = False
         self._told = 0
@@ -83,7 +84,7 @@ class GenerationStopping(StoppingCriteria):
         rows = input_ids[:, self._start :].tolist()
         for at in range(len(rows)) if self._open is None else self._open:
             if (ending := self._ending(at, rows[at])) is not None:
-                self._endings[at] = ending
+                self._endings[at], self._written[at] = ending, len(rows[at])
         self._open = [at for at in range(len(rows)) if at not in self._endings]
         done = not self._open or (self._odd and self._usual_says(input_ids, scores))
         padded = [done or self._is_padded(at) for at in range(len(rows))]
@@ -96,7 +97,11 @@ class GenerationStopping(StoppingCriteria):
             rows: All that was written.
         """
         return [
-            AnswerEnd(ending=self._final(at, tokens), thought=self._thought(at, tokens))
+            AnswerEnd(
+                ending=self._final(at, tokens),
+                tokens=self._written.get(at, len(tokens)),
+                thought=self._thought(at, tokens),
+            )
             for at, tokens in enumerate(rows)
         ]
 

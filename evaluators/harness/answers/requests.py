@@ -76,6 +76,13 @@ def longest(lm: Any, requests: Mapping[str, Sequence[Any]]) -> int:
     return min(most, int(lm.max_length))
 
 
+def tokens_read(lm: Any, request: Any) -> int:
+    """Tokens of what a model is shown for a request: the prompt, and an answer to be rated."""
+    if request.request_type == "loglikelihood":
+        return sum(map(len, lm.pair(*request.args)))
+    return len(lm.tok_encode(request.args[0]))
+
+
 def respond(lm: Any, requests: Sequence[Any]) -> dict[int, list[AnswerEnd]]:
     """Put the requests to the model, each kind at once, as ``lm_eval.evaluate`` does.
 
@@ -107,6 +114,7 @@ def mark(
     chosen: Mapping[str, list[Any]],
     ends: Mapping[int, Sequence[AnswerEnd]],
     *,
+    read: Callable[[Any], int],
     texts: bool = False,
 ) -> tuple[TaskScore, list[Outcome]]:
     """The task's own marks for the answers.
@@ -116,6 +124,7 @@ def mark(
         positions: Of the questions asked.
         chosen: Their requests, answered, by question id.
         ends: How each written answer ended, by ``id`` of its request.
+        read: Tokens that a model is shown for a request.
         texts: Whether to give the texts of right answers as well.
 
     Raises:
@@ -134,13 +143,16 @@ def mark(
     mean, by_item = task.info.mean, task.by_item
     lengths = {name: _length(chosen[name]) for name in ids}
     asked = [request for name in ids for request in chosen[name]]
-    endings = [end.ending for request in asked for end in ends.get(id(request), ())]
+    written = [end for request in asked for end in ends.get(id(request), ())]
+    endings = [end.ending for end in written]
     score = replace(
         task_score(task.info.name, items, aggregate=task.aggregate, mean=mean),
         unmarked=len(ids) - len(items),
         length=_mean([length for length in lengths.values() if length is not None]),
         cut_off=_mean([ending is Ending.CAP for ending in endings]),
         looped=_mean([ending is Ending.LOOP for ending in endings]),
+        tokens=sum(read(request) * (request.repeats or 1) for request in asked)
+        + sum(end.tokens for end in written),
     )
     outcomes = [
         outcome(

@@ -99,6 +99,7 @@ def spent(store: Store) -> Cost:
     found = [track.descent for track in tracks(store).values()]
     return Cost(
         questions=sum(one.questions for one in found),
+        tokens=sum(one.tokens for one in found),
         gpu_hours=gpus * sum(one.seconds for one in found) / 3600,
     )
 
@@ -118,6 +119,7 @@ def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[LearningSumm
         cost = Cost(
             trials=descent.questions / max(1, asked),
             questions=descent.questions,
+            tokens=descent.tokens,
             hours=descent.seconds / 3600 / max(1, workers),
             gpu_hours=gpus * descent.seconds / 3600,
         )
