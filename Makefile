@@ -11,7 +11,7 @@ PROCESSES ?= 2
 SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 6000000 {print "/dev/shm"}')
 PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest -n $(PROCESSES)
 
-.PHONY: demo test fast lint docs format install pictures clean
+.PHONY: demo test fast lint docs format install pictures families clean
 
 demo: $(VENV)/.installed
 	$(BIN)/search demo
@@ -55,6 +55,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e ".[dev]"
 	touch $@
+
+# Every class of transformers, tried small; writes what becomes of each into docs/models.md.
+families: $(VENV)/.installed-dev
+	FAMILIES=all $(BIN)/python -m pytest -q tests/evaluators/test_families.py -k becomes
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -54,16 +54,21 @@ SIZES: dict[str, int] = {
 
 PARTICULAR: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], "attn_rotary_emb": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "jamba": {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
         "expert_layer_offset": 1, "use_mamba_kernels": False,
     },
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
     "nemotron_h": {
         "layers_block_type": ["mamba", "attention", "moe", "mlp"], "num_hidden_layers": 4,
     },
     "qwen3_next": {"num_hidden_layers": 4},
+    "reformer": {"is_decoder": True},
+    "xmod": {"default_language": "en_XX"},
 }  # fmt: skip
 """What a class needs besides, so that every kind of layer it has is there."""
 
@@ -75,18 +80,23 @@ def tiny_config(family: str) -> Any:
     default = AutoConfig.for_model(family)
     inner = {name: getattr(default, name, None) for name in type(default).sub_configs}
     parts = {
-        name: _sizes(one) | {"model_type": one.model_type}
+        name: _sizes(one) | PARTICULAR.get(one.model_type, {}) | {"model_type": one.model_type}
         for name, one in inner.items()
         if one is not None
     }
     return AutoConfig.for_model(family, **_sizes(default) | parts | PARTICULAR.get(family, {}))
 
 
-def _sizes(config: Any) -> dict[str, int]:
+def _sizes(config: Any) -> dict[str, Any]:
     """Small values for what a config has."""
     known = {*config.to_dict(), *inspect.signature(type(config).__init__).parameters}
     known |= set(config.attribute_map)
-    sizes = {key: size for key, size in SIZES.items() if key in known}
+    sizes: dict[str, Any] = {key: size for key, size in SIZES.items() if key in known}
+    rope = getattr(config, "rope_parameters", None) or {}
+    if "mrope_section" in rope:  # of the pairs of rotated numbers of a head
+        pairs = int(4 * rope.get("partial_rotary_factor", 1))
+        sizes["rope_parameters"] = rope | {"mrope_section": [pairs - 2 * (pairs // 4)] +
+                                           2 * [pairs // 4]}  # fmt: skip
     if "qk_rope_head_dim" in known:  # of which the size of a head follows, and no group shares one
         sizes.pop("head_dim", None)
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from merging.checkpoints.checkpoint import Checkpoint, stated
+from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.compatibility import (
     check_architecture,
     check_parents,
     check_shape,
 )
-from merging.checkpoints.files.model_layout import DEPTH_KEYS, ModelLayout, is_head, is_late
+from merging.checkpoints.files.model_layout import ModelLayout, is_head, is_late
 from merging.planning.embedding_alignment import EmbeddingAlignment
 from merging.planning.expressions import Combine, Expression, Leaf, leaves
+from merging.planning.output_config import output_config, with_rows
 from merging.planning.tracer import TensorPlace, Tracer
 from merging.problems import Problems
 from merging.tokenizers.vocabulary_alignment import VocabularyError
@@ -136,10 +137,11 @@ def plan(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
         raise PlanError([*problems.lines(), *error.problems]) from error
     if problems:
         raise PlanError(problems.lines())
-    config = _output_config(recipe, checkpoints, tracer, layers, jobs)
+    origins = [tracer.origin(recipe.root, layer) for layer in range(layers)]
+    config = output_config(donor, checkpoints, origins, [job.dtype for job in jobs])
     if aligner.alignment is not None:
         config = aligner.alignment.renumbered(config, donor.name)
-        config = _with_rows(config, aligner.alignment.count)
+        config = with_rows(config, aligner.alignment.count)
     return MergePlan(
         recipe=recipe,
         donor=donor.name,
@@ -231,68 +233,3 @@ def _output_dtype(
         assert isinstance(asked, torch.dtype)
         return asked
     return torch.float32 if widest == torch.float64 else widest
-
-
-def _output_config(
-    recipe: Recipe,
-    checkpoints: Mapping[str, Checkpoint],
-    tracer: Tracer,
-    layers: int,
-    jobs: Sequence[TensorJob],
-) -> dict[str, Any]:
-    """The donor's config with what the merge changes: depth, per-layer lists, dtype, tying."""
-    donor = checkpoints[recipe.donor]
-    origins = [tracer.origin(recipe.root, layer) for layer in range(layers)]
-    lists = {
-        key: [_per_layer(checkpoints[model], key)[layer] for model, layer in origins]
-        for key in _per_layer_keys(donor)
-        if all(_per_layer(checkpoints[model], key) for model, _ in origins)
-    }
-    config = _with_depth(donor.config, layers, lists)
-    floats = [job.dtype for job in jobs if job.dtype.is_floating_point]
-    if floats:
-        text = str(max(set(floats), key=floats.count)).removeprefix("torch.")
-        keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
-        config.update(dict.fromkeys(keys, text))
-    said = stated(donor.config, "tie_word_embeddings")
-    if donor.layout.head is not None and said is not False:
-        config["tie_word_embeddings"] = donor.tied
-    config.pop("_name_or_path", None)
-    return config
-
-
-def _with_rows(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """A copy with the size of the vocabulary replaced wherever it occurs."""
-    result = dict(config)
-    if "vocab_size" in result or not isinstance(result.get("text_config"), Mapping):
-        result["vocab_size"] = rows
-    if isinstance(result.get("text_config"), Mapping):
-        result["text_config"] = _with_rows(result["text_config"], rows)
-    return result
-
-
-def _with_depth(
-    config: Mapping[str, Any], layers: int, lists: Mapping[str, list[Any]]
-) -> dict[str, Any]:
-    """A copy with the number of layers and the per-layer lists replaced wherever they occur."""
-    result = dict(config)
-    for key in DEPTH_KEYS:
-        if isinstance(result.get(key), int):
-            result[key] = layers
-    result.update({key: value for key, value in lists.items() if key in result})
-    if isinstance(result.get("text_config"), Mapping):
-        result["text_config"] = _with_depth(result["text_config"], layers, lists)
-    return result
-
-
-def _per_layer(checkpoint: Checkpoint, key: str) -> list[Any]:
-    """A config's list with one entry per layer; empty where it has none."""
-    value = stated(checkpoint.config, key)
-    depth = len(checkpoint.layout.layers)
-    return value if isinstance(value, list) and len(value) == depth else []
-
-
-def _per_layer_keys(checkpoint: Checkpoint) -> list[str]:
-    text = checkpoint.config.get("text_config")
-    keys = [*checkpoint.config, *(text if isinstance(text, Mapping) else ())]
-    return [key for key in keys if "layer" in key and _per_layer(checkpoint, key)]

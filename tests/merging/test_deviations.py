@@ -16,6 +16,7 @@ import torch
 from mergekit.merge_methods import merge_tensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from merging.building.build import build_into
 from merging.checkpoints.checkpoint import Checkpoint
@@ -24,6 +25,7 @@ from merging.methods.method_registry import Operands, combine
 from merging.planning.merge_plan import PlanError, plan
 from spaces.catalogue.method_catalogue import METHODS, Scope
 from spaces.recipes.recipe import Recipe
+from tests.tiny_configs import tiny_config
 
 Build = Callable[..., dict[str, Tensor]]
 
@@ -239,6 +241,29 @@ def test_per_layer_config_follows_the_layers(models: dict[str, Path]) -> None:
     slices = [{"sources": [{"of": "math", "layers": at}]} for at in ([2, 4], [1, 2])]
     recipe = Recipe.from_dict({"merge": {"method": "passthrough", "slices": slices}})
     assert plan(recipe, checkpoints).config["layer_types"] == ["c", "d", "b"]
+
+
+@pytest.mark.parametrize("family", ["gemma2", "smollm3"])
+def test_what_follows_from_a_layers_number_moves_with_it(family: str, tmp_path: Path) -> None:
+    """Of a config that states no list per layer, transformers makes one by the layers' numbers."""
+    config = tiny_config(family)
+    config.num_hidden_layers = 4
+    kind = type(config)
+    config = kind(**{**config.to_dict(), "layer_types": None, "no_rope_layers": None})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "one")
+    file = tmp_path / "one" / "config.json"
+    lists = ("layer_types", "no_rope_layers")
+    stated = {key: value for key, value in json.loads(file.read_text()).items() if key not in lists}
+    file.write_text(json.dumps(stated))
+    whole = kind(**stated).to_dict()
+    key = next(key for key in lists if len(set(whole.get(key) or ())) > 1)
+    checkpoints = {"one": Checkpoint.open(str(tmp_path / "one"), name="one")}
+    for order, same in (([3, 1, 1], False), ([0, 1, 2, 3], True)):
+        slices = [{"sources": [{"of": "one", "layers": [at, at + 1]}]} for at in order]
+        recipe = Recipe.from_dict({"merge": {"method": "passthrough", "slices": slices}})
+        made = plan(recipe, checkpoints).config
+        assert kind(**made).to_dict()[key] == [whole[key][at] for at in order]
+        assert (key not in made) is same
 
 
 def test_modules_beside_the_model_may_be_missing(models: dict[str, Path], build: Build) -> None:

@@ -16,7 +16,13 @@ from merging.checkpoints.files.safetensors_header import TensorInfo
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """Names that ``config.json`` files use for the number of layers."""
 
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_HEADS = (
+    "lm_head.weight",
+    "embed_out.weight",
+    "output.weight",
+    "head.weight",
+    "cls.predictions.decoder.weight",
+)
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -24,6 +30,7 @@ _EMBEDDINGS = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
     "embeddings.weight",
+    "embed.weight",
 )
 _FIRST_INDEX = re.compile(r"((?:[^.]*[^.\d][^.]*\.)+)(\d+)\.")
 _EARLY = ("embed", "wte", "wpe")  # before the layers
