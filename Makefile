@@ -56,9 +56,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e ".[dev]"
 	touch $@
 
-# Every class of transformers, tried small; writes what becomes of each into docs/models.md.
+# Every class of transformers, or FAMILIES="llama gemma", tried small: docs/models.md says the outcome.
 families: $(VENV)/.installed-dev
-	FAMILIES=all $(BIN)/python -m pytest -q tests/evaluators/test_families.py -k becomes
+	FAMILIES="$(or $(FAMILIES),all)" $(BIN)/python -m pytest -q tests/evaluators/test_families.py -k becomes
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -121,6 +121,9 @@ def test_order(key: str, late: bool) -> None:
 def test_head_or_not() -> None:
     assert is_head("lm_head.weight")
     assert is_head("language_model.lm_head.weight")
+    assert is_head("head.weight")  # RWKV, DeepSeek-V4
+    assert is_head("cls.predictions.decoder.weight")  # RemBERT
+    assert not is_head("vision.head.weight")
     assert not is_head("lm_head.bias")
 
 
