@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import compress
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from lm_eval.api import metrics as lm_metrics
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.filters import build_filter_ensemble
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.tasks import TaskManager
 from torch import Tensor
@@ -29,7 +31,13 @@ from evaluators.harness.answers.answer_endings import AnswerEnd, AnswerEndings, 
 from evaluators.harness.answers.generation_stopping import AnswerRules, GenerationStopping
 from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.answers.thoughts import ThoughtCap, ThoughtMark
-from evaluators.harness.engines.inference_engine import Continuation, InferenceEngine
+from evaluators.harness.engines.engine_choice import takes_likeliest
+from evaluators.harness.engines.inference_engine import (
+    ROW_TOKENS,
+    Continuation,
+    InferenceEngine,
+    Prompt,
+)
 from evaluators.harness.process_isolation import quiet, seeded
 from evaluators.harness.questions.question_ids import questions_of
 from evaluators.harness.shared_documents import brought_together
@@ -56,9 +64,6 @@ BY_ITEM = (
 """Aggregations other than the mean that mean something for a single item."""
 
 CPU = torch.device("cpu")
-
-ROW_TOKENS = 32
-"""Tokens that an engine takes in a pass in place of a sequence: far fewer than sequences have."""
 
 _GREEDY = {"attention_mask", "do_sample", "temperature"}
 """What is given for answers that take the likeliest token each."""
@@ -268,6 +273,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         self._engine = engine
         self._mark, self._end_loops = mark, end_loops
         super().__init__(**options, think_end_token=None if mark is None else mark.given)
+        self._rows, self._writes = int(self.batch_size), False
         self.endings = self.cache_hook = AnswerEndings()
 
     def tok_encode(
@@ -306,14 +312,38 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             self.model,
             [Continuation(before=before, tokens=tokens) for _, before, tokens in requests],
             most=int(self.max_length),
-            room=ROW_TOKENS * int(self.batch_size),
+            room=ROW_TOKENS * self._rows,
         )
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """As HFLM's, which hands an engine all its answers in one batch."""
+        found: dict[int, str] = {}
+        for by_engine in (True, False):
+            some = [at for at, one in enumerate(requests) if self._is_for_engine(one) is by_engine]
+            self._writes = by_engine
+            self.batch_size_per_gpu = len(some) if by_engine else self._rows
+            texts = super().generate_until([requests[at] for at in some], disable_tqdm)
+            found |= zip(some, texts, strict=True)
+        return [found[at] for at in range(len(requests))]
+
+    def _is_for_engine(self, request: Any) -> bool:
+        """Whether the engine writes the answer; else it is as with lm-eval's own batches."""
+        capped = self._mark is not None and self._mark.most is not None
+        if self._engine is None or capped or not takes_likeliest(self.model.generation_config):
+            return False
+        options = dict(normalize_gen_kwargs(request.args[1], self.max_gen_toks))
+        del options["max_gen_toks"]
+        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        return self._ends_early([*options.pop("until", []), end], options)
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], **options: Any
     ) -> Tensor:
         """As HFLM's, but a batch of greedy answers ends as soon as all of them are settled."""
         start, usual = context.shape[1], not self._ends_early(stop, options)
+        if self._engine is not None and self._writes:
+            mask = options["attention_mask"]
+            return self._written(self._engine, context, mask, most=max_length - start, stop=stop)
         if usual and self._mark is None:
             written: Tensor = super()._model_generate(context, max_length, stop, **options)
             ends = [self._end_of(row, stop) for row in written[:, start:].tolist()]
@@ -331,6 +361,28 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
             ends = stopping.answer_ends(written[:, start:].tolist())
         self.endings.note(ends)
         return written
+
+    def _written(
+        self, engine: InferenceEngine, context: Tensor, mask: Tensor, *, most: int, stop: list[str]
+    ) -> Tensor:
+        """An engine's answers as lm-eval takes a batch's; each ends as in a batch of its own."""
+        rows = zip(context.tolist(), mask.bool().tolist(), strict=True)
+        prompts = [
+            tuple(compress(row, shown)) or (self.prefix_token_id,) for row, shown in rows
+        ]  # one of no tokens becomes the token that starts a text
+        rules = {prompt: self._stopping(context[:1, :0], most, stop) for prompt in prompts}
+        answers = engine.answers(
+            self.model,
+            [Prompt(tokens=prompt, over=_told(rules[prompt])) for prompt in prompts],
+            most=most,
+            rows=self._rows,
+            penalty=self.model.generation_config.repetition_penalty or 1.0,
+        )
+        told = zip(prompts, answers, strict=True)
+        self.endings.note([rules[prompt].answer_ends([answer])[0] for prompt, answer in told])
+        longest, pad = max(map(len, answers)), [self.tokenizer.pad_token_id]
+        ids = [answer + pad * (longest - len(answer)) for answer in answers]
+        return torch.cat([context, torch.tensor(ids, device=context.device)], dim=1)
 
     def _end_of(self, tokens: list[int], stop: list[str]) -> AnswerEnd:
         ends = self._end_tokens()
@@ -381,3 +433,8 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """What is given for answers, less the temperature where none is drawn."""
     drawn = options.get("do_sample")
     return {key: value for key, value in options.items() if drawn or key != "temperature"}
+
+
+def _told(criterion: GenerationStopping) -> Callable[[list[int]], bool]:
+    """The same for the tokens of a single answer."""
+    return lambda tokens: bool(criterion(torch.tensor([tokens]), None))

@@ -141,9 +141,18 @@ class TestHarness(EvaluatorContract):
             "metric_list: [{metric: bits_per_byte, aggregation: bits_per_byte, "
             "higher_is_better: false}]\n"
         )
+        (folder / "write.yaml").write_text(
+            f"task: write\n{common}output_type: generate_until\ndoc_to_target: right\n"
+            'generation_kwargs: {until: ["|", "1"], max_gen_toks: 9}\n'
+            "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+        )
         return HarnessSpec(
             models=tuple((name, str(tiny_family[name])) for name in ("base", "math", "code")),
-            tasks=(TaskSpec(name="pick"), TaskSpec(name="text", weight=0.1)),
+            tasks=(
+                TaskSpec(name="pick"),
+                TaskSpec(name="text", weight=0.1),
+                TaskSpec(name="write"),
+            ),
             include_path=(str(folder),),
             engine=engine,
         )

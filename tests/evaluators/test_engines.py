@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,9 +23,11 @@ from evaluators.harness.engines.engine_choice import (
     STATIC,
     engine_problems,
 )
-from evaluators.harness.engines.inference_engine import Continuation
+from evaluators.harness.engines.inference_engine import ROW_TOKENS, Continuation, Prompt
 from evaluators.harness.engines.shared_prefixes import PrefixTree, likelihoods
+from evaluators.harness.engines.written_answers import answers
 from evaluators.harness.harness_evaluator import HarnessEvaluator
+from evaluators.harness.lm_eval_adapter import isolated
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import Candidate, EvaluatorError, Failure, Score
 
@@ -224,3 +227,176 @@ def test_models_that_are_not_proven_are_refused(make_spec: Any, tmp_path: Path) 
     assert "with code of its own" in line
     with pytest.raises(EvaluatorError, match="engine: expected one of static, continuous, got"):
         HarnessEvaluator(make_spec("tiny_pick", engine="vllm"))
+
+
+ENDS = [7, 12, 18, 25]
+"""Tokens after which an answer is over."""
+
+
+def lively(model: Any, seed: int = 0) -> Any:
+    """The model with weights so large that it does not say the same for ever."""
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.4, generator=source)
+    return model
+
+
+def generated(model: Any, prompt: list[int], most: int, penalty: float) -> list[int]:
+    """The same from transformers' own loop, for a prompt alone."""
+    ids = torch.tensor([prompt])
+    found = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False,
+        eos_token_id=ENDS, pad_token_id=0, repetition_penalty=penalty,
+    )  # fmt: skip
+    answer: list[int] = found[0, len(prompt) :].tolist()
+    return answer
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", PROVEN)
+def test_answers_are_those_of_each_prompt_alone(
+    tiny_model: Any, family: str, attention: str
+) -> None:
+    folder = tiny_model(family=family)
+    model = lively(AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention))
+    prompts = [list(one.before[:80]) for one in asked_of(3)]
+    asked = [Prompt(tokens=one, over=lambda answer: answer[-1] in ENDS) for one in prompts]
+    for penalty in (1.0, 1.3) if attention == "sdpa" else (1.0,):
+        expected = [generated(model, one, 20, penalty) for one in prompts]
+        assert len({len(one) for one in expected}) > 2
+        each = {tuple(one): len(answer) for one, answer in zip(prompts, expected, strict=True)}
+        tree = PrefixTree([Continuation(before=one, tokens=[0]) for one in each], most=MOST)
+        for rows in (2, 64):
+            with counted(model) as seen:
+                assert answers(model, asked, most=20, rows=rows, penalty=penalty) == expected
+            assert sum(seen) == tree.size + sum(each.values()) - len(each)
+            assert max(seen) <= ROW_TOKENS * rows
+    assert answers(model, [], most=20, rows=3) == []
+
+
+@pytest.fixture(scope="module")
+def lively_family(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A family whose answers end when they end."""
+    root, found = tmp_path_factory.mktemp("lively"), {}
+    base = tiny_model(layers=3)
+    for seed, name in enumerate(("base", "math", "code")):
+        found[name] = Path(shutil.copytree(base, root / name))
+        lively(AutoModelForCausalLM.from_pretrained(base), seed).save_pretrained(found[name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def long_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions of uneven length behind two worked examples, to be answered in writing."""
+    folder, source = tmp_path_factory.mktemp("writing"), random.Random(0)
+
+    def row(length: int) -> dict[str, str]:
+        return {"q": "".join(source.choices("abcde", k=length)), "a": "1"}
+
+    for split, rows in (
+        ("test", [row(source.randint(1, 15)) for _ in range(64)]),
+        ("shots", [row(30) for _ in range(2)]),
+    ):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "essay.yaml").write_text(
+        # No stop sequence is part of "<unk>": lm-eval ends there, but in large batches.
+        "task: essay\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {test: test.jsonl, train: shots.jsonl}}\n"
+        "test_split: test\nfewshot_split: train\nfewshot_config: {sampler: first_n}\n"
+        'num_fewshot: 2\noutput_type: generate_until\ndoc_to_text: "{{q}}>"\n'
+        'doc_to_target: a\ntarget_delimiter: ""\nfewshot_delimiter: "\\n"\n'
+        'generation_kwargs: {until: ["|", "z", "m:"], max_gen_toks: 120, do_sample: false}\n'
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    return folder
+
+
+SHORT = (("max_gen_toks", 25),)
+
+
+def essays(family: dict[str, Path], folder: Path, limit: int = 64, **options: Any) -> HarnessSpec:
+    return HarnessSpec(
+        models=tuple((name, str(place)) for name, place in family.items()),
+        tasks=(TaskSpec(name="essay", limit=limit),),
+        include_path=(str(folder),),
+        **{"batch_size": 16, "max_length": 256, "check_degenerate": False} | options,
+    )
+
+
+def written(spec: HarnessSpec, *recipes: Any) -> tuple[list[str], list[bool], int]:
+    """Texts of the answers to the last recipe, which were cut off, and tokens that it took.
+
+    All of them fill one evaluator, one after the other, and are asked.
+    """
+    evaluator = HarnessEvaluator(spec)
+    ids = tuple(question.id for question in evaluator.catalogue().questions)
+    for recipe in recipes[:-1]:
+        score = evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=ids))
+        assert isinstance(score, Score), score
+    model = evaluator._built(recipes[-1])
+    lm = evaluator._lm(model.skeleton, model.desk)
+    requests = [one for name in ids for one in model.desk.requests[name]]
+    with isolated(evaluator._device), counted(model.skeleton.model) as seen:
+        texts = lm.generate_until(requests, disable_tqdm=True)
+    evaluator.close()
+    return texts, [lm.endings.take(request.args) for request in requests], sum(seen)
+
+
+def test_uneven_answers_take_half_of_the_tokens(
+    lively_family: dict[str, Path], long_prompts: Path, mix: Any
+) -> None:
+    spec, recipe = essays(lively_family, long_prompts), mix(math=0.8, code=0.3)
+    static, cut_off, before = written(spec, recipe)
+    found, same, after = written(replace(spec, engine=CONTINUOUS), recipe)
+    assert len(set(map(len, static))) > 10
+    assert 0 < sum(cut_off) < 32
+    assert (found, same) == (static, cut_off)
+    assert after <= before / 2
+    assert after <= 2 * 32 + sum(18 + len(text) for text in static)  # the examples once
+
+
+def test_nothing_is_left_of_twenty_refills(
+    lively_family: dict[str, Path], long_prompts: Path, mix: Any
+) -> None:
+    spec = essays(lively_family, long_prompts, limit=6, engine=CONTINUOUS, gen_kwargs=SHORT)
+    recipes = [mix(math=0.1 * n, code=2.0 - 0.1 * n) for n in range(21)]
+    again, *rest = written(spec, *recipes)
+    fresh, *others = written(spec, recipes[-1])
+    assert (again, rest) == (fresh, others)
+    assert again != written(spec, recipes[-2])[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "by_engine"),
+    [({"repetition_penalty": 1.4}, True), ({"no_repeat_ngram_size": 2}, False)],
+)
+def test_settings_of_the_model_are_heeded(
+    lively_family: dict[str, Path],
+    long_prompts: Path,
+    mix: Any,
+    tmp_path: Path,
+    settings: dict[str, float],
+    by_engine: bool,
+) -> None:
+    for name in lively_family:
+        shutil.copytree(lively_family[name], tmp_path / name)
+        (tmp_path / name / "generation_config.json").write_text(json.dumps(settings))
+    family = {name: tmp_path / name for name in lively_family}
+    spec = essays(family, long_prompts, limit=4, batch_size=1, gen_kwargs=SHORT)
+    recipe = mix(math=0.8, code=0.3)
+    static, _, before = written(spec, recipe)
+    found, _, after = written(replace(spec, engine=CONTINUOUS), recipe)
+    assert found == static
+    assert (after < before) is by_engine
+    plain = written(replace(spec, models=essays(lively_family, long_prompts).models), recipe)
+    assert static != plain[0]
+
+
+def test_answers_that_are_drawn_are_lm_evals(make_spec: Any, mix: Any) -> None:
+    spec, recipe = make_spec("tiny_vote", "tiny_write", batch_size=3), mix(math=0.5)
+    static, *others = written(spec, recipe)
+    found, *same = written(replace(spec, engine=CONTINUOUS), recipe)
+    assert len(static) == 80
+    assert (found, same[0]) == (static, others[0])

@@ -46,7 +46,7 @@ def test_a_run_keeps_the_engine_that_auto_took(
     for arguments in (("resume", study, "--trials", 9), ("validate", study)):
         done = command(*arguments)
         assert done.returncode == 2
-        assert "study.db: engine: expected continuous 1 as the study was made with" in done.stderr
+        assert "study.db: engine: expected continuous 2 as the study was made with" in done.stderr
         assert "got continuous 99" in done.stderr
 
 

@@ -14,8 +14,16 @@ ENGINES = (STATIC, CONTINUOUS)
 PROVEN = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 """Kinds of models (``model_type``) for which tests hold ``continuous`` to ``static``."""
 
-_VERSION = "1"
+_VERSION = "2"
 """Of ``continuous``; another one may give other last digits."""
+
+_HEEDED = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "repetition_penalty"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("num_beams", "length_penalty", "early_stopping", "max_length", "max_new_tokens"),
+    *("use_cache", "cache_implementation", "_from_model_config", "transformers_version"),
+}
+"""Settings of a model's own that engines heed, or that say nothing of the likeliest tokens."""
 
 
 def engine_versions(engine: str) -> dict[str, str]:
@@ -63,3 +71,8 @@ def _unproven(config: Mapping[str, Any], max_length: int | None) -> str:
     if window is not None and window < longest:
         return f"which looks back {window} tokens of {longest} (harness.max_length: {window} does)"
     return ""
+
+
+def takes_likeliest(settings: Any) -> bool:
+    """Whether an engine can write under a model's own ``generation_config``."""
+    return {key for key, value in settings.to_diff_dict().items() if value} <= _HEEDED

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+ROW_TOKENS = 32
+"""Tokens that an engine takes in a pass in place of a sequence: far fewer than sequences have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +21,19 @@ class Continuation:
 
     before: Sequence[int]
     tokens: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """What an answer is asked for to, the likeliest token each.
+
+    Attributes:
+        tokens: At least one.
+        over: Whether an answer of these tokens has ended; told once for each token more.
+    """
+
+    tokens: Sequence[int]
+    over: Callable[[list[int]], bool]
 
 
 class InferenceEngine(Protocol):
@@ -43,5 +59,23 @@ class InferenceEngine(Protocol):
 
         Raises:
             ValueError: If there is nothing to rate, or nothing before it.
+        """
+        ...
+
+    def answers(
+        self, model: Any, asked: Sequence[Prompt], *, most: int, rows: int, penalty: float
+    ) -> list[list[int]]:
+        """What a model writes.
+
+        Args:
+            model: As for likelihoods; it takes every prompt with the longest answer.
+            asked: Prompts.
+            most: Tokens of the longest answer, at least 1.
+            rows: Most answers under way at a time, at least 1.
+            penalty: What logits of tokens in the prompt or answer are divided by where they are
+                positive, and multiplied by where not; 1 for none.
+
+        Returns:
+            For each the tokens of its answer, with that at which it ended.
         """
         ...

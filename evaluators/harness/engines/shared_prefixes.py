@@ -9,18 +9,18 @@ padding at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from evaluators.harness.engines.inference_engine import Continuation
-
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
+from evaluators.harness.engines.token_pool import Numbers, TokenPool
 
 _NONE: Numbers = np.empty(0, dtype=np.int64)
 
@@ -75,24 +75,18 @@ class PrefixTree:
             self.places[at] = path[: len(read)][-len(asked[at].tokens) :]
             last = read
 
-    def packs(self, room: int) -> Iterator[list[Branch]]:
-        """All branches in order, so many tokens at a time; long ones are cut."""
-        pack: list[Branch] = []
-        free = room
-        for branch in self._branches:
-            at = 0
-            while at < len(branch.tokens):
-                some = branch.tokens[at : at + free]
-                own = np.arange(branch.first, branch.first + at)
-                before = np.concatenate([branch.before, own])
-                pack.append(Branch(before=before, tokens=some, first=branch.first + at))
-                at += len(some)
-                free -= len(some)
-                if not free:
-                    yield pack
-                    pack, free = [], room
-        if pack:
-            yield pack
+    def pack(self, start: int, end: int) -> list[Branch]:
+        """The branches of the tokens with these numbers; the first and the last may be cut."""
+        at, pack = bisect_right(self._branches, start, key=attrgetter("first")) - 1, []
+        while start < end:
+            branch = self._branches[at]
+            skip = start - branch.first
+            tokens = branch.tokens[skip : skip + end - start]
+            before = np.concatenate([branch.before, np.arange(branch.first, start)])
+            pack.append(Branch(before=before, tokens=tokens, first=start))
+            start += len(tokens)
+            at += 1
+        return pack
 
 
 def likelihoods(
@@ -103,13 +97,13 @@ def likelihoods(
     places = np.concatenate([_NONE, *tree.places])
     tokens = np.concatenate([_NONE, *(np.array(one.tokens, dtype=np.int64) for one in asked)])
     chances, likeliest = np.zeros(len(places)), np.zeros(len(places), dtype=bool)
-    reader = _Reader(model)
+    reader = TreeReader(model, TokenPool())
     with torch.inference_mode():
-        for pack in tree.packs(room):
-            last = pack[-1].first + len(pack[-1].tokens)
-            here = np.flatnonzero((places >= pack[0].first) & (places < last))
-            rows, row = np.unique(places[here] - pack[0].first, return_inverse=True)
-            logits = reader.logits(pack, rows)
+        for start in range(0, tree.size, room):
+            end = min(start + room, tree.size)
+            here = np.flatnonzero((places >= start) & (places < end))
+            rows, row = np.unique(places[here] - start, return_inverse=True)
+            logits = reader.logits(tree.pack(start, end), rows)
             said = logits[row, tokens[here]] - logits.logsumexp(dim=-1)[row]
             chances[here] = said.cpu().numpy()
             likeliest[here] = logits.argmax(dim=-1).cpu().numpy()[row] == tokens[here]
@@ -141,24 +135,24 @@ def _shared(one: Numbers, other: Numbers) -> int:
     return int(differ[0]) if len(differ) else length
 
 
-class _Reader:
+class TreeReader:
     """Passes of a model over the packs of a tree, in order.
 
     Args:
         model: The model.
+        pool: Where it keeps keys and values.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, pool: TokenPool) -> None:
         self._model = model
-        self._cache = DynamicCache()  # without a config: every layer keeps all it is given
-        self._held = _NONE  # numbers of the tokens whose keys and values are in the cache
+        self._pool = pool
+        self._held = self._places = _NONE  # numbers of the tokens in the pool, and their places
 
     def logits(self, pack: Sequence[Branch], rows: Numbers) -> Tensor:
         """``(rows, vocabulary)`` float32 after these of a pack's tokens."""
         kept = pack[0].before
-        self._keep(kept)
         size = sum(len(branch.tokens) for branch in pack)
-        self._held = np.concatenate([kept, pack[0].first + np.arange(size)])
+        self._turn_to(kept, pack[0].first + np.arange(size))
         seen = torch.zeros((size, len(self._held)), dtype=torch.bool)
         depths, at = [], 0
         for branch in pack:
@@ -169,36 +163,62 @@ class _Reader:
             ).tril()
             depths.append(len(branch.before) + np.arange(end - at))
             at = end
-        device = self._model.device
         kept_rows = rows if len(rows) else np.array([size - 1])  # whoever looks on finds a row
-        logits: Tensor = self._model(
-            input_ids=torch.from_numpy(np.concatenate([one.tokens for one in pack]))[None].to(
-                device
-            ),
-            position_ids=torch.from_numpy(np.concatenate(depths))[None].to(device),
-            attention_mask=self._mask(seen[None, None].to(device)),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=torch.from_numpy(kept_rows).to(device),
-        ).logits
+        logits = forward(
+            self._model,
+            self._pool,
+            tokens=np.concatenate([one.tokens for one in pack])[None],
+            positions=np.concatenate(depths)[None],
+            seen=seen[None, None],
+            rows=torch.from_numpy(kept_rows).to(self._model.device),
+        )
         return logits[0, : len(rows)].float()
 
-    def _keep(self, numbers: Numbers) -> None:
-        """Leave in the cache these tokens, in their order, and no others."""
-        if not len(numbers):
-            self._cache = DynamicCache()
-            return
-        slots = torch.from_numpy(np.searchsorted(self._held, numbers))
-        layers: list[Any] = self._cache.layers
-        for layer in layers:
-            at = slots.to(layer.keys.device)
-            layer.keys, layer.values = layer.keys[:, :, at], layer.values[:, :, at]
+    def places(self, numbers: Numbers) -> Numbers:
+        """Where tokens are that were just read, or kept for those."""
+        return self._places[np.searchsorted(self._held, numbers)]
 
-    def _mask(self, seen: Tensor) -> Tensor:
-        """As the model's attention takes it: the plain one adds it to what it has."""
-        if self._model.config._attn_implementation != "eager":
-            return seen
-        dtype = self._model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
-            ~seen, torch.finfo(dtype).min
+    def _turn_to(self, kept: Numbers, read: Numbers) -> None:
+        """Let go of all but the path to the next tokens, and find places for these."""
+        path = self.places(kept)
+        self._pool.share(path)
+        self._pool.release(self._places)
+        new = self._pool.take(len(read))
+        self._held, self._places = np.concatenate([kept, read]), np.concatenate([path, new])
+        self._pool.aim(write=new, read=self._places[None], device=self._model.device)
+
+
+def forward(
+    model: Any,
+    pool: TokenPool,
+    *,
+    tokens: Numbers,
+    positions: Numbers,
+    seen: Tensor,
+    rows: Tensor | int,
+) -> Tensor:
+    """Logits of a pass whose keys and values are in a pool that was told where.
+
+    Args:
+        model: A causal language model of transformers.
+        pool: Aimed at what is written and read.
+        tokens: ``(rows, n)``.
+        positions: ``(rows, n)`` of the tokens, in their own sequences.
+        seen: ``(rows, 1, n, read)`` which places each token attends to.
+        rows: Tokens whose logits are wanted, as ``logits_to_keep``.
+    """
+    device = model.device
+    mask = seen.to(device)
+    if model.config._attn_implementation == "eager":  # the plain one adds it to what it has
+        mask = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill(
+            ~mask, torch.finfo(model.dtype).min
         )
+    logits: Tensor = model(
+        input_ids=torch.from_numpy(tokens).to(device),
+        position_ids=torch.from_numpy(positions).to(device),
+        attention_mask=mask,
+        past_key_values=pool.cache,
+        use_cache=True,
+        logits_to_keep=rows,
+    ).logits
+    return logits
