@@ -181,10 +181,8 @@ def compare(spec: HarnessSpec, tokens: Tokens) -> tuple[int, Score, dict[str, fl
     evaluator.close()
     assert isinstance(score, Score), score
     assert not isinstance(losses, Failure), losses
-    print(
-        f"| {spec.engine}, batch of {spec.batch_size} | {read:,} | {passes:,} | {score.value:.4f} |",
-        flush=True,
-    )
+    how = f"{spec.engine}, batch of {spec.batch_size}"
+    print(f"| {how} | {read:,} | {passes:,} | {score.value:.4f} |", flush=True)
     return read, score, dict(losses)
 
 
@@ -224,17 +222,19 @@ def answers(args: argparse.Namespace, root: Path) -> None:
     liven(models, dtype=args.dtype)
     spec = spec_of(args, models, make_answers(root / "tasks", questions=args.questions))
     tokens, texts, read, written = Tokens(), Texts(), [], []
-    for engine in ENGINES:
-        read.append(compare(spec, engine, tokens)[0])
+    for engine, batch in ((STATIC, BATCH), (CONTINUOUS, BATCH), (STATIC, BATCH // 2)):
+        read.append(compare(replace(spec, engine=engine, batch_size=batch), tokens)[0])
         written.append(texts.last)
-    lengths = [min(len(text) + 1, LONGEST) for text in written[0]]
-    differ = sum(one != other for one, other in zip(*written, strict=True))
+    first, *others = written
+    lengths = [min(len(text) + 1, LONGEST) for text in first]
+    differ, halved = (sum(map(operator.ne, first, other)) for other in others)
     print(
         f"\nanswers of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.1f} on"
     )
     print(
-        f"average; {read[1] / read[0]:.3f} of lm-eval's tokens; {differ} of {len(lengths)} differ"
+        f"average; {read[1] / read[0]:.3f} of lm-eval's tokens; {differ} of {len(lengths)} differ,"
     )
+    print(f"as {halved} do between lm-eval's batches of {BATCH} and {BATCH // 2}")
     assert args.dtype != "float32" or not differ, differ
 
 

@@ -217,7 +217,7 @@ def forward(
         input_ids=torch.from_numpy(tokens).to(device),
         position_ids=torch.from_numpy(positions).to(device),
         attention_mask=mask,
-        past_key_values=pool.cache,
+        past_key_values=pool,
         use_cache=True,
         logits_to_keep=rows,
     ).logits

@@ -6,13 +6,12 @@ its rows attend to. Nothing is copied from step to step, and nothing is padded b
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import Cache
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -20,21 +19,19 @@ _LEAST = 256
 """Places at the start."""
 
 
-class TokenPool:
-    """The places, and who needs them.
+class TokenPool(Cache):
+    """The places, and who needs them: what a model takes as its past keys and values.
 
     Attributes:
-        cache: What a model takes as its past keys and values.
         size: Number of places; every layer grows to it.
-        write: Places of a pass' tokens, row after row.
-        read: ``(rows, n)`` places that each row attends to.
     """
 
     def __init__(self) -> None:
-        self.cache = Cache(layer_class_to_replicate=partial(_PooledLayer, self))
+        super().__init__(layers=[])
         self.size = 0
-        self.write = self.read = torch.empty(0, dtype=torch.int64)
         self._uses = np.zeros(0, dtype=np.int64)
+        self._write = self._read = torch.empty(0, dtype=torch.int64)
+        self._held: dict[tuple[int, str], Tensor] = {}
 
     def take(self, count: int) -> Numbers:
         """Free places, used once from now on; the pool grows where there are too few."""
@@ -56,35 +53,35 @@ class TokenPool:
         self._uses[places] -= 1
 
     def aim(self, *, write: Numbers, read: Numbers, device: torch.device) -> None:
-        """Say where the next pass writes and reads."""
-        self.write = torch.from_numpy(write).to(device)
-        self.read = torch.from_numpy(read).to(device)
+        """Say where the next pass writes and reads.
 
-
-class _PooledLayer(DynamicLayer):
-    """One layer's part: keys and values are ``(places, heads, size)``."""
-
-    def __init__(self, pool: TokenPool) -> None:
-        super().__init__()
-        self._pool = pool
+        Args:
+            write: Places of its tokens, row after row.
+            read: ``(rows, n)`` places that each row attends to.
+            device: Where the model's inputs go.
+        """
+        self._write = torch.from_numpy(write).to(device)
+        self._read = torch.from_numpy(read).to(device)
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: Any,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Write ``(rows, heads, tokens, size)``, and give what the rows attend to."""
+        """Write a layer's ``(rows, heads, tokens, size)``, and give what the rows attend to."""
         del args, options
-        device = key_states.device
-        write, read = self._pool.write.to(device), self._pool.read.to(device)
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys = self._written(self.keys, key_states, write)
-        self.values = self._written(self.values, value_states, write)
-        return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
+        keys = self._through((layer_idx, "keys"), key_states)
+        return keys, self._through((layer_idx, "values"), value_states)
 
-    def _written(self, held: Tensor, states: Tensor, write: Tensor) -> Tensor:
+    def _through(self, name: tuple[int, str], states: Tensor) -> Tensor:
+        """One of a layer's two, kept as ``(places, heads, size)``."""
         _, heads, _, size = states.shape
-        more = self._pool.size - len(held)
-        if more:  # zeros, as what is masked is multiplied by 0
-            held = torch.cat([held.view(-1, heads, size), states.new_zeros(more, heads, size)])
-        held[write] = states.transpose(1, 2).reshape(-1, heads, size)
-        return held
+        held = self._held.get(name, states.new_empty(0, heads, size))
+        if len(held) < self.size:  # by zeros, as what is masked is multiplied by 0
+            held = torch.cat([held, held.new_zeros(self.size - len(held), heads, size)])
+        held[self._write.to(held.device)] = states.transpose(1, 2).reshape(-1, heads, size)
+        self._held[name] = held
+        return held[self._read.to(held.device)].transpose(1, 2)
