@@ -115,8 +115,8 @@ class Texts:
         self.last: list[str] = []
         write = LanguageModel.generate_until
 
-        def keeping(lm: Any, *arguments: Any, **options: Any) -> list[str]:
-            self.last = write(lm, *arguments, **options)
+        def keeping(lm: Any, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            self.last = write(lm, requests, disable_tqdm)
             return self.last
 
         LanguageModel.generate_until = keeping  # type: ignore[method-assign]
