@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from evaluators.harness.answers.answer_endings import AnswerEnd, Ending
 from evaluators.harness.engines.engine_choice import (
     CONTINUOUS,
     ENGINES,
@@ -325,8 +326,8 @@ def essays(family: dict[str, Path], folder: Path, limit: int = 64, **options: An
     )
 
 
-def written(spec: HarnessSpec, *recipes: Any) -> tuple[list[str], list[bool], int]:
-    """Texts of the answers to the last recipe, which were cut off, and tokens that it took.
+def written(spec: HarnessSpec, *recipes: Any) -> tuple[list[str], list[AnswerEnd], int]:
+    """Texts of the answers to the last recipe, how they ended, and tokens that it took.
 
     All of them fill one evaluator, one after the other, and are asked.
     """
@@ -348,11 +349,11 @@ def test_uneven_answers_take_half_of_the_tokens(
     lively_family: dict[str, Path], long_prompts: Path, mix: Any
 ) -> None:
     spec, recipe = essays(lively_family, long_prompts), mix(math=0.8, code=0.3)
-    static, cut_off, before = written(spec, recipe)
+    static, ends, before = written(spec, recipe)
     found, same, after = written(replace(spec, engine=CONTINUOUS), recipe)
     assert len(set(map(len, static))) > 10
-    assert 0 < sum(cut_off) < 32
-    assert (found, same) == (static, cut_off)
+    assert 0 < sum(end.ending is Ending.CAP for end in ends) < 32
+    assert (found, same) == (static, ends)
     assert after <= before / 2
     assert after <= 2 * 32 + sum(18 + len(text) for text in static)  # the examples once
 
