@@ -115,9 +115,11 @@ class Texts:
         self.last: list[str] = []
         write = LanguageModel.generate_until
 
-        def keeping(lm: Any, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            self.last = write(lm, requests, disable_tqdm)
-            return self.last
+        keep = self
+
+        def keeping(self: Any, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            keep.last = write(self, requests, disable_tqdm)
+            return keep.last
 
         LanguageModel.generate_until = keeping  # type: ignore[method-assign]
 

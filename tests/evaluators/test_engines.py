@@ -401,3 +401,18 @@ def test_answers_that_are_drawn_are_lm_evals(make_spec: Any, mix: Any) -> None:
     found, *same = written(replace(spec, engine=CONTINUOUS), recipe)
     assert len(static) == 80
     assert (found, same[0]) == (static, others[0])
+
+
+@pytest.mark.parametrize("most", [None, 12])
+def test_thoughts_are_those_of_static(
+    lively_family: dict[str, Path], long_prompts: Path, mix: Any, most: int | None
+) -> None:
+    spec = essays(
+        lively_family, long_prompts, limit=16, think_end_token="v", max_think_toks=most,
+        gen_kwargs=SHORT,
+    )  # fmt: skip
+    recipe = mix(math=0.8, code=0.3)
+    static, ends, _ = written(spec, recipe)
+    found, same, _ = written(replace(spec, engine=CONTINUOUS), recipe)
+    assert (found, same) == (static, ends)
+    assert len({end.thought for end in ends}) > 4
