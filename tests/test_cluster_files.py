@@ -1,10 +1,13 @@
 """The files of examples/cluster: a script that runs, manifests that KubeRay takes."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -336,3 +339,55 @@ def test_the_script_starts_a_ray_that_was_too_slow_again(
     )
     assert ended(sbatch(slurm, tmp_path / "night")) == 0
     assert any(one.startswith("search") for one in calls(slurm))
+
+
+DOCKERFILE = FOLDER / "Dockerfile"
+ROOT = FOLDER.parent.parent
+
+
+def instructions() -> list[tuple[str, list[str]]]:
+    """Of the Dockerfile, each with its words; lines are none but whole instructions."""
+    lines = DOCKERFILE.read_text("utf-8").splitlines()
+    words = [shlex.split(line) for line in lines if line and not line.startswith("#")]
+    return [(first, rest) for first, *rest in words]
+
+
+def test_the_image_is_that_of_the_manifests() -> None:
+    (build,) = re.findall(r"^#   (docker build .*)$", DOCKERFILE.read_text("utf-8"), re.M)
+    _, _, _, file, _, tag, where = build.split()
+    assert (ROOT / file, where) == (DOCKERFILE, ".")
+    named = {
+        image
+        for name in MANIFESTS
+        for image in re.findall(r"image: (\S+)", (FOLDER / name).read_text("utf-8"))
+    }
+    assert named == {tag}
+
+
+def test_the_image_holds_what_an_install_needs() -> None:
+    found = instructions()
+    assert found[0][0] == "FROM"
+    assert re.fullmatch(r"python:3\.11\.\d+-\w+", found[0][1][0])  # as CI has it, pinned
+    assert {name for name, _ in found} == {"FROM", "WORKDIR", "RUN", "COPY"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    about = {project["project"]["readme"], *project["project"]["license-files"]}
+    copied = {source for name, words in found if name == "COPY" for source in words[:-1]}
+    assert copied == {one for one in packages if "*" not in one} | about | {
+        "pyproject.toml", "constraints.txt",
+    }  # fmt: skip
+    for name, (*sources, target) in found:
+        if name == "COPY":
+            assert all((ROOT / source).exists() for source in sources), sources
+            assert target in ("./", *sources)  # of folders it is the content that is copied
+
+
+def test_the_image_is_installed_as_the_readme_says() -> None:
+    torch, install = (words for name, words in instructions() if name == "RUN")
+    start = ["pip", "install", "--no-cache-dir"]
+    (version,) = re.findall(r"^torch==.*$", (ROOT / "constraints.txt").read_text("utf-8"), re.M)
+    assert torch == [*start, version]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"pip install {version} " in readme
+    assert install == [*start, "-c", "constraints.txt", ".", "ray[default]"]
+    assert "\npip install -c constraints.txt .\n" in readme
