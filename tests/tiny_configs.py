@@ -67,7 +67,12 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         "layers_block_type": ["mamba", "attention", "moe", "mlp"], "num_hidden_layers": 4,
     },
     "qwen3_next": {"num_hidden_layers": 4},
-    "reformer": {"is_decoder": True},
+    **{
+        text: {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4,
+                                   "mrope_section": [2, 1, 1]}}
+        for text in ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text",
+                     "paddleocr_vl_text", "glm4v_text", "glm_ocr_text")
+    },
     "xmod": {"default_language": "en_XX"},
 }  # fmt: skip
 """What a class needs besides, so that every kind of layer it has is there."""
@@ -92,11 +97,6 @@ def _sizes(config: Any) -> dict[str, Any]:
     known = {*config.to_dict(), *inspect.signature(type(config).__init__).parameters}
     known |= set(config.attribute_map)
     sizes: dict[str, Any] = {key: size for key, size in SIZES.items() if key in known}
-    rope = getattr(config, "rope_parameters", None) or {}
-    if "mrope_section" in rope:  # of the pairs of rotated numbers of a head
-        pairs = int(4 * rope.get("partial_rotary_factor", 1))
-        sizes["rope_parameters"] = rope | {"mrope_section": [pairs - 2 * (pairs // 4)] +
-                                           2 * [pairs // 4]}  # fmt: skip
     if "qk_rope_head_dim" in known:  # of which the size of a head follows, and no group shares one
         sizes.pop("head_dim", None)
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
