@@ -57,6 +57,21 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionText:
+    """What a question says, for people.
+
+    Attributes:
+        prompt: What is asked, without worked examples and chat template.
+        expected: The answer that counts as right; empty where none is known.
+        choices: What there is to choose from; empty where the answer is written.
+    """
+
+    prompt: str = ""
+    expected: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Floor:
     """What a task's value must not fall below; exactly one of the two is given.
 
@@ -127,7 +142,7 @@ class Candidate:
             without a weight gives its loss only.
         targets: Texts that count as right answers where it is learned from, by question id; other
             questions have their reference.
-        texts: Whether outcomes are to hold the answers that were written and right.
+        texts: Most characters of an answer's text that outcomes are to hold; 0 for no texts.
     """
 
     id: int
@@ -135,7 +150,7 @@ class Candidate:
     questions: tuple[str, ...]
     weights: Mapping[str, float] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)
-    texts: bool = False
+    texts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,13 +163,14 @@ class Outcome:
             where the metric exists only for a whole task, and where the task gave none.
         length: Characters of the written answer, up to where it was told to stop; the mean where it
             was given several times; ``None`` where none is written.
-        text: The written answer, if it was right and texts were asked for; else empty.
+        text: The answer, if texts were asked for: as it was written, or the choice that was made
+            with the log-likelihoods of all. Of a long one the middle is left out.
     """
 
     question: str
     value: float
     length: float | None = None
-    text: str = field(default="", compare=False)  # no study keeps it
+    text: str = field(default="", compare=False)  # tells nothing that the value does not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

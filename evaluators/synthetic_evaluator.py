@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluators.protocol import (
     Candidate,
@@ -25,6 +25,7 @@ from evaluators.protocol import (
     Floor,
     Outcome,
     Question,
+    QuestionText,
     Score,
     TaskInfo,
     TaskScore,
@@ -162,6 +163,8 @@ class SyntheticEvaluator:
             )
             for question in candidate.questions
         )
+        if candidate.texts:
+            outcomes = tuple(replace(one, text=self._words(one)) for one in outcomes)
         tasks = self._task_scores(outcomes)
         return Score.of(
             self._catalogue.tasks,
@@ -174,6 +177,22 @@ class SyntheticEvaluator:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def question_texts(self) -> dict[str, QuestionText]:
+        """What the questions say, by id: made up, as all of it."""
+        return {
+            one.id: QuestionText(
+                prompt=f"Question {one.position} of {one.task}:", expected=_word(one.id)
+            )
+            for one in self._catalogue.questions
+        }
+
+    def _words(self, outcome: Outcome) -> str:
+        """An answer that goes with what it is worth."""
+        right = outcome.value != float(
+            self._task_of[outcome.question] in self._spec.lower_is_better
+        )
+        return _word(outcome.question) if right else _word("wrong", outcome.question)
 
     def _fails(self, recipe: Recipe) -> bool:
         if self._spec.fail_when is not None and self._spec.fail_when(recipe):
@@ -323,6 +342,10 @@ def _length(question: str, shares: Mapping[str, float]) -> float:
     """Characters of an answer: the more is added up, the longer they get, by the question."""
     total = sum(abs(share) for share in shares.values())
     return float(round((20.0 + 40.0 * _fraction("length", question)) * (0.5 + total)))
+
+
+def _word(*parts: str) -> str:
+    return f"answer {_digest(*parts)[:6]}"
 
 
 def _mean_score(task: str, values: list[float]) -> TaskScore:

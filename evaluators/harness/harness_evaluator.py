@@ -324,7 +324,7 @@ class HarnessEvaluator:
             raise NonFiniteScoreError(_BROKEN)
 
     def _answer(
-        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], *, texts: bool = False
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], *, texts: int = 0
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         """Ask the model as it is now."""
         # lm-eval draws a bar per batch there, whatever it is told.
@@ -351,7 +351,7 @@ class HarnessEvaluator:
             self._builder.free()
 
     def _ask_once(
-        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], texts: bool
+        self, model: BuiltModel, asked: Mapping[str, Sequence[int]], texts: int
     ) -> tuple[tuple[TaskScore, ...], tuple[Outcome, ...]]:
         tasks = [task for task in self._tasks if task.info.name in asked]
         chosen = {

@@ -40,6 +40,7 @@ from evaluators.harness.engines.inference_engine import (
 )
 from evaluators.harness.process_isolation import quiet, seeded
 from evaluators.harness.questions.question_ids import questions_of
+from evaluators.harness.questions.question_texts import question_texts
 from evaluators.harness.shared_documents import brought_together
 from evaluators.harness.tasks.metric_choice import MetricError, choose_metric
 from evaluators.harness.tasks.task_facts import Survey, facts_of
@@ -47,7 +48,7 @@ from evaluators.harness.tasks.task_files import shipped_tasks
 from evaluators.harness.tasks.task_finder import TaskFinder
 from evaluators.harness.tasks.task_settings import configure, documents_of, reported
 from evaluators.harness_spec import HarnessSpec, TaskSpec
-from evaluators.protocol import Catalogue, EvaluatorError, TaskInfo
+from evaluators.protocol import Catalogue, EvaluatorError, QuestionText, TaskInfo
 from evaluators.resident_models.encoding_cache import EncodingCache
 from spaces.paths import is_folder
 
@@ -87,7 +88,12 @@ def survey(spec: HarnessSpec) -> Survey:
     asked = load_tasks(spec)
     with isolated(CPU):
         facts = tuple(facts_of(task) for task in asked)
-    return Survey(catalogue=catalogue_of(asked), tasks=facts)
+
+    def texts() -> dict[str, QuestionText]:
+        with isolated(CPU):
+            return question_texts(asked)
+
+    return Survey(catalogue=catalogue_of(asked), tasks=facts, texts=texts)
 
 
 def load_tasks(spec: HarnessSpec) -> tuple[AskedTask, ...]:

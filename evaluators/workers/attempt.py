@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ from evaluators.protocol import (
     Score,
     evaluated,
 )
+from spaces.text.error_text import fitted
 
 AGAIN_SECONDS = 1.0
 """Time after which an attempt that did not end at its limit is told so again."""
@@ -155,7 +157,12 @@ def _checked(
             _check_number(f"{one.question}: length", one.length, nan=True)
     _check_number("build_seconds", outcome.build_seconds, nan=True)
     _check_number("score_seconds", outcome.score_seconds, nan=True)
-    return outcome
+    if all(type(one.text) is str and len(one.text) <= candidate.texts for one in outcome.outcomes):
+        return outcome
+    bounded = (
+        replace(one, text=fitted(str(one.text), candidate.texts)) for one in outcome.outcomes
+    )
+    return replace(outcome, outcomes=tuple(bounded))
 
 
 def _check_number(name: str, value: Any, *, nan: bool = False) -> None:

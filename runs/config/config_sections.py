@@ -6,6 +6,7 @@ Every field's description is what the JSON Schema shows in an editor; units and 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
@@ -495,6 +496,19 @@ class OutputSection(Section):
         Field(strict=False),
         BeforeValidator(_listed, json_schema_input_type=str | list[str]),
     ] = Field(default=(), description="Experiment trackers to log to: tensorboard, mlflow, wandb.")
+    answers: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["all"],
+        _expecting("a number of megabytes of at least 0, or all"),
+    ] = Field(
+        default=64,
+        description="Most megabytes of answers' texts that the study keeps, of the best "
+        "candidates; 0 for none, all for every candidate's.",
+    )
+
+    @property
+    def answers_room(self) -> float:
+        """Bytes for the texts of answers."""
+        return math.inf if self.answers == "all" else self.answers * 1e6
 
 
 Tasks = Annotated[

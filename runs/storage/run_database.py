@@ -37,7 +37,7 @@ from runs.storage.database.durability import (
 from runs.storage.database.reconnection import SERVER_SECONDS, patiently
 from runs.storage.database.study_copies import identity, lacks_log, made_its_own, missing_log
 from runs.storage.study_creation import STUDY_NAME, check_new, fill
-from runs.storage.tables import FACTS
+from runs.storage.tables import ADDED, FACTS, METADATA
 from runs.storage.transactions import Transactions
 from runs.storage.trial_book import TrialBook
 from spaces.atomic_files import replacing
@@ -158,6 +158,7 @@ class RunDatabase(Transactions):
                 notes += begin_writing(self._engine, self._path, self.name)
                 self.set_fact(FILE, identity(self._path))
                 self._checkpoints = LogCheckpoints(self._engine, self.name)
+            METADATA.create_all(self._engine, tables=ADDED)
         except SQLAlchemyError as error:
             if is_spent(error):
                 raise self._write_error(error) from error

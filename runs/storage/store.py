@@ -22,8 +22,8 @@ from evaluators.workers import clock
 from runs.records.pooled_evaluations import whole
 from runs.records.record import Asking, Evaluation, Part, Record, Split, State
 from runs.storage.database.connection import StoreError
+from runs.storage.kept_texts import KeptTexts
 from runs.storage.result_rows import Positions, Values, answers, positions, result
-from runs.storage.run_database import RunDatabase
 from runs.storage.tables import CANDIDATES, EVALUATIONS, pack, part
 from spaces.errors import RunFailed
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
@@ -65,7 +65,7 @@ class NotUnderWayError(RunFailed, RuntimeError):
     """A result of what nobody was asked, such as a second one."""
 
 
-class Store(RunDatabase):
+class Store(KeptTexts):
     """One run's study: its candidates, what they were asked and what they answered."""
 
     def __init__(self, engine: Engine, *, name: str) -> None:
@@ -225,6 +225,8 @@ class Store(RunDatabase):
                     f"{self.name}: candidate {candidate}: expected {split} questions under way to "
                     "finish, got none; nothing was written"
                 )
+            if isinstance(outcome, Score):
+                self._keep_answers(connection, candidate, split, outcome.outcomes)
             if further:
                 self._begin(connection, candidate, split, further)
 

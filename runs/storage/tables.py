@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -62,6 +63,25 @@ EVALUATIONS = sa.Table(
     sa.Column("failure_message", sa.Text, nullable=False, default=""),
     sa.Column("failure_detail", sa.Text, nullable=False, default=""),
 )
+QUESTION_TEXTS = sa.Table(
+    "merge_search_question_text",
+    METADATA,
+    # Position in the run's list of tasks; deflated JSON: prompt, right answer and choices of each.
+    sa.Column("task", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("texts", sa.LargeBinary, nullable=False),
+)
+ANSWER_TEXTS = sa.Table(
+    "merge_search_answer_text",
+    METADATA,
+    sa.Column("candidate", sa.ForeignKey("merge_search_candidate.id"), primary_key=True),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
+    # Deflated JSON: a text for each question of that part of an evaluation, in its order.
+    sa.Column("texts", sa.LargeBinary, nullable=False),
+)
+ADDED = (QUESTION_TEXTS, ANSWER_TEXTS)
+"""Tables that studies of earlier versions lack, until they are driven again."""
+
 LOCK = study_lock.table(METADATA)
 
 
@@ -82,13 +102,40 @@ def unpack(data: bytes, dtype: str, *, most: int) -> npt.NDArray[Any]:
         ValueError: If there are more, or no whole ones.
         zlib.error: If it is not what ``pack`` gives.
     """
-    inflater, size = zlib.decompressobj(), most * np.dtype(dtype).itemsize
-    content = inflater.decompress(data, size + 1)  # one byte more tells whether there are more
-    if len(content) > size:
-        raise ValueError(f"expected at most {most} numbers, got more")
+    return np.frombuffer(_inflated(data, most * np.dtype(dtype).itemsize), dtype=dtype)
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(data, most + 1)  # one byte more tells whether there are more
+    if len(content) > most:
+        raise ValueError(f"expected at most {most} bytes, got more")
     if not inflater.eof:
         raise zlib.error("incomplete or truncated stream")
-    return np.frombuffer(content, dtype=dtype)
+    return content
+
+
+def pack_texts(values: Sequence[Any]) -> bytes:
+    """Texts, or lists of them, as deflated JSON."""
+    return zlib.compress(json.dumps(values, separators=(",", ":")).encode("ascii"), 1)
+
+
+def unpack_texts(data: bytes, *, count: int, each: int) -> list[Any]:
+    """The values that ``pack_texts`` was given.
+
+    Args:
+        data: As packed; from a stranger it may swell a thousand times.
+        count: How many there are.
+        each: Characters that one may have.
+
+    Raises:
+        ValueError: If there are more or fewer, or it is no list.
+        zlib.error: If it is not what ``pack_texts`` gives.
+    """
+    found = json.loads(_inflated(data, count * (12 * each + 100)))  # an emoji is 12 bytes of JSON
+    if not isinstance(found, list) or len(found) != count:
+        raise ValueError(f"expected {count} texts, got others")
+    return found
 
 
 def null_if_nan(value: float) -> float | None:

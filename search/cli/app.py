@@ -200,6 +200,34 @@ def serve(
 
 
 @app.command()
+def compare(
+    study: Study,
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="Candidate: best, a number, a parent's name or an origin."
+        ),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another candidate.")],
+    questions: Annotated[
+        str | None,
+        typer.Option(help="search or held-out; by default held-out where both answered them."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Show questions of this task only.")] = None,
+    find: Annotated[str, typer.Option(help="Show questions that have this text.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show also questions on which both are as good.")
+    ] = False,
+    most: Annotated[int, typer.Option(min=0, help="Most questions to show.")] = 10,
+) -> None:
+    """Show the questions on which two candidates differ, with both answers."""
+    from search.commands import compare_command
+
+    wanted = compare_command.QuestionFilter(task=task, text=find, everything=everything, most=most)
+    compare_command.compare(study, (first, second), questions=questions, wanted=wanted)
+
+
+@app.command()
 def report(
     study: Study,
     out: Annotated[

@@ -40,6 +40,10 @@ EXAMPLES = {
     "resume": ("search resume night", "search resume night/study.db --trials 500"),
     "validate": ("search validate night --top 5",),
     "status": ("search status night", "search status night --watch", "search status night --json"),
+    "compare": (
+        "search compare night best math",
+        "search compare night 17 base --task gsm8k_dev --find train --most 50",
+    ),
     "report": ("search report night", "search report night --out pages --format html --format csv"),
     "export": ("search export night", "search export night --rank 2 --out second.yaml"),
     "build": ("search build best.yaml merged", "search build best.yaml merged --shard-size 2"),

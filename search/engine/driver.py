@@ -77,6 +77,8 @@ def run(
             notes = (*notes, *remember(store, config_of(store)))
             store.set_fact("folder", str(folder.resolve()))
             note_file(store, given)
+            if prepared.config.output.answers:
+                store.keep_questions(prepared.texts())
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from evaluators.harness.engines.engine_choice import STATIC, engine_versions
 from evaluators.harness.tasks.task_facts import TaskFacts
-from evaluators.protocol import Catalogue, EvaluatorError
+from evaluators.protocol import Catalogue, EvaluatorError, QuestionText
 from evaluators.workers.cluster.node_check import versions
 from evaluators.workers.pool import Pool
 from merging.checkpoints.checkpoint import Checkpoint, widest_dtype
@@ -74,6 +74,7 @@ class PreparedRun:
         checkpoints: The models, opened by their headers.
         notes: What the user should know of the seeds.
         tasks: What each task is; empty for a dry run.
+        texts: Gives what the questions say, by id.
     """
 
     config: RunConfig
@@ -82,6 +83,7 @@ class PreparedRun:
     checkpoints: Mapping[str, Checkpoint]
     notes: tuple[str, ...] = ()
     tasks: tuple[TaskFacts, ...] = ()
+    texts: Callable[[], Mapping[str, QuestionText]] = dict
 
 
 def prepare(
@@ -149,6 +151,7 @@ def prepare(
             *notes,
         ),
         tasks=survey.tasks,
+        texts=survey.texts,
     )
 
 
@@ -289,6 +292,7 @@ class Session:
         if self._budget.gpu_hours is not None and not pool.gpus:
             raise InputError("search.gpu_hours: expected workers with GPUs, got none; use hours")
         store.set_fact("gpus", f"{pool.gpus:g}")
+        store.room = config.output.answers_room
         self._space = Space.from_dict(store.manifest.space)
         if config.search.sampler == "cmaes":
             check_state(store.study.get_trials(deepcopy=False), name=store.name)

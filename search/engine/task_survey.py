@@ -40,7 +40,8 @@ def survey_of(config: RunConfig, *, dry_run: bool) -> Survey:
         EvaluatorError: With everything that is wrong with them.
     """
     if dry_run:
-        return Survey(catalogue=fake_factory(config)().catalogue())
+        fake = fake_factory(config)()
+        return Survey(catalogue=fake.catalogue(), texts=fake.question_texts)
     if config.evaluator is not None:
         return _own_survey(config, config.evaluator)
     from evaluators.harness.lm_eval_adapter import survey

@@ -108,7 +108,8 @@ def say_facts(to: Console, facts: Iterable[tuple[str, str]]) -> None:
     """A line per fact, its name in front; on a terminal a long one goes on below its beginning."""
     if not to.is_terminal:
         for name, text in facts:
-            to.print(f"{name:<12} {text}", markup=False, soft_wrap=True)
+            below = text.replace("\n", "\n" + 13 * " ")
+            to.print(f"{name:<12} {below}", markup=False, soft_wrap=True)
         return
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True, min_width=12)

@@ -82,6 +82,7 @@ def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
     path = folder / "study.db"
     store = Store.create(str(path), manifest)
     store.lock.acquire()
+    store.keep_questions(SyntheticEvaluator(spec).question_texts())
     pool = SerialPool(partial(SyntheticEvaluator, spec))
     Session(store, config, pool=pool, monitor=Quiet()).run()
     for name, recipe in starts(space, layers=6, filters=("self_attn", "mlp")).items():

@@ -2,10 +2,12 @@
 
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from evaluators.protocol import Failure, FailureKind
+from evaluators.protocol import Failure, FailureKind, QuestionText
 from runs.records.manifest import FORMAT
 from runs.records.record import Split, State
 from runs.storage.database import study_lock
@@ -476,3 +478,101 @@ def test_signs_of_life_are_given_by_a_thread(
     while store.lock.holder().beat == before:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def answered(
+    store: Store, origin: str, weight: float, *, words: int = 0, value: float = 0.5
+) -> int:
+    """A candidate that answered all search questions with so many random words to each."""
+    number = store.add(recipe(weight), origin=origin, trial=None)
+    names = store.manifest.questions.search
+    some = random.Random(weight)
+    texts = {name: " ".join(f"{some.random()}" for _ in range(words)) for name in names}
+    found = score(names)
+    outcomes = tuple(replace(one, text=texts[one.question]) for one in found.outcomes)
+    found = replace(found, outcomes=outcomes, value=value)
+    store.finish(number, Split.SEARCH, found, worker="node/1")
+    return number
+
+
+def test_what_questions_say_comes_back(store: Store, location: str) -> None:
+    assert store.question_texts() == {}
+    said = {
+        "t/3": QuestionText(prompt="2 + 2 =\n", expected="4"),
+        "t/7": QuestionText(prompt="\x00\ud800\U0001f41d" * 3, expected="b", choices=("a", "b")),
+        "t/9": QuestionText(prompt="x" * 5000),
+    }
+    store.keep_questions(said)
+    with Store.open(location) as reader:
+        found = reader.question_texts()
+    assert found.keys() == said.keys()
+    assert (found["t/3"], found["t/7"]) == (said["t/3"], said["t/7"])
+    assert len(found["t/9"].prompt) == 2000
+    assert " characters left out ...] x" in found["t/9"].prompt
+
+
+def test_answers_come_back_part_by_part(store: Store, location: str) -> None:
+    store.room = 1e6
+    names = store.manifest.questions.search
+    number = store.add(recipe(0.25), origin="tpe", trial=0, questions=names[:2])
+    for asked, further in ((names[:2], names[2:]), (names[2:], ())):
+        found = score(asked[::-1])  # in another order than they were asked
+        said = tuple(replace(one, text=f"{one.question}: \U0001f41d") for one in found.outcomes)
+        found = replace(found, outcomes=said)
+        store.finish(number, Split.SEARCH, found, worker="", further=further)
+    with Store.open(location) as reader:
+        assert reader.answered_in_words() == {number}
+        assert reader.answer_texts(number, Split.SEARCH) == {n: f"{n}: \U0001f41d" for n in names}
+        assert reader.answer_texts(number, Split.HELD_OUT) == {}
+
+
+def test_nothing_is_kept_without_room(store: Store) -> None:
+    number = answered(store, "tpe", 0.5, words=3)
+    assert store.answered_in_words() == frozenset()
+    assert store.answer_texts(number, Split.SEARCH) == {}
+
+
+def test_where_room_is_short_the_best_the_parents_and_the_finalists_stay(store: Store) -> None:
+    store.room = 20_000
+    parent = answered(store, "parent a", 9.0, words=10, value=0.0)
+    finalist = answered(store, "tpe", 8.0, words=10, value=0.1)
+    store.begin(finalist, Split.HELD_OUT)
+    held_out = score(store.manifest.questions.held_out)
+    said = tuple(replace(one, text="x") for one in held_out.outcomes)
+    store.finish(finalist, Split.HELD_OUT, replace(held_out, outcomes=said), worker="")
+    values = [0.2 + (7 * at % 40) / 100 for at in range(40)]
+    searched = {
+        answered(store, "tpe", at / 64, words=10, value=value): value
+        for at, value in enumerate(values)
+    }
+    with sa.create_engine(store.url).connect() as connection:
+        size = sa.text("SELECT sum(length(texts)) FROM merge_search_answer_text")
+        assert 10_000 < connection.execute(size).scalar() <= 20_000
+    kept = store.answered_in_words()
+    assert {parent, finalist} < kept
+    assert max(searched, key=searched.__getitem__) in kept
+    assert min(searched, key=searched.__getitem__) not in kept
+    gone = [value for number, value in searched.items() if number not in kept]
+    assert sum(gone) / len(gone) < sum(values) / len(values)
+
+
+def test_answers_that_do_not_fit_at_all_are_left_out(store: Store) -> None:
+    store.room = 100
+    number = answered(store, "parent a", 0.5, words=10)
+    assert store.answered_in_words() == frozenset()
+    assert len(store.outcomes(number, Split.SEARCH)) == len(store.manifest.questions.search)
+    store.room = math.inf
+    assert answered(store, "parent b", 0.25, words=10) in store.answered_in_words()
+
+
+def test_a_study_of_an_earlier_version_gets_the_tables_when_it_is_driven(
+    unheld: Store, location: str
+) -> None:
+    for table in ("merge_search_question_text", "merge_search_answer_text"):
+        write(unheld, f"DROP TABLE {table}")
+    with Store.open(location) as reader:
+        assert (reader.question_texts(), reader.answered_in_words()) == ({}, frozenset())
+        assert reader.answer_texts(0, Split.SEARCH) == {}
+    unheld.hold()
+    unheld.room = 1e6
+    assert answered(unheld, "tpe", 0.5, words=1) in unheld.answered_in_words()

@@ -19,6 +19,7 @@ from merging.tensor_statistics.model_similarity import survey
 from runs.ranking.lead import Lead
 from runs.report.report_content import Report
 from runs.storage.store import Store
+from search.commands.compare_command import QuestionFilter, show_comparison
 from search.commands.study_commands import config_of
 from search.inputs.overrides import Overrides
 from search.monitoring.fitted_table import FittedTable
@@ -76,6 +77,16 @@ def test_the_final_table(
     screen = terminal(width)
     show_result(*study, screen)
     golden(f"terminal/final-{width}.txt", CHANGING.sub("", shown(screen)))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_candidates_compared(
+    study: tuple[Store, Report], width: int, golden: Callable[..., None]
+) -> None:
+    screen = terminal(width)
+    wanted = QuestionFilter(most=3)
+    show_comparison(study[0], ("best", "code"), questions=None, wanted=wanted, screen=screen)
+    golden(f"terminal/compare-{width}.txt", shown(screen))
 
 
 @pytest.mark.parametrize("width", WIDTHS)

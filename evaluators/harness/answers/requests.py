@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluators.harness.answers.answer_endings import AnswerEnd, Ending
+from evaluators.harness.answers.answer_texts import answer_text
 from evaluators.harness.answers.task_scores import outcome, task_score
 from evaluators.harness.questions.few_shot import FewShotPool
 from evaluators.harness.questions.question_ids import Keys
 from evaluators.harness_spec import TaskSpec
 from evaluators.protocol import Outcome, Question, TaskInfo, TaskScore
 from evaluators.resident_models.candidate_failures import NonFiniteScoreError
+from spaces.text.error_text import fitted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,7 @@ def mark(
     ends: Mapping[int, Sequence[AnswerEnd]],
     *,
     read: Callable[[Any], int],
-    texts: bool = False,
+    texts: int = 0,
 ) -> tuple[TaskScore, list[Outcome]]:
     """The task's own marks for the answers.
 
@@ -125,7 +127,7 @@ def mark(
         chosen: Their requests, answered, by question id.
         ends: How each written answer ended, by ``id`` of its request.
         read: Tokens that a model is shown for a request.
-        texts: Whether to give the texts of right answers as well.
+        texts: Most characters of each answer's text; 0 leaves texts out.
 
     Raises:
         NonFiniteScoreError: If no question gave the metric.
@@ -165,23 +167,12 @@ def mark(
         )
         for name in ids
     ]
-    if texts and task.info.higher_is_better:
+    if texts:
         outcomes = [
-            replace(one, text=_text(chosen[one.question], ends)) if one.value == 1.0 else one
+            replace(one, text=fitted(answer_text(chosen[one.question], task.metric, ends), texts))
             for one in outcomes
         ]
     return score, outcomes
-
-
-def _text(requests: Sequence[Any], ends: Mapping[int, Sequence[AnswerEnd]]) -> str:
-    """The one answer written to a question, after its thoughts; empty where it is not one."""
-    written = [
-        end.thought + answer
-        for request in requests
-        if request.request_type == "generate_until"
-        for end, answer in zip(ends[id(request)], request.resps, strict=True)
-    ]
-    return written[0] if len(written) == 1 else ""
 
 
 def _length(requests: Sequence[Any]) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from evaluators.harness.answers.requests import AskedTask
 from evaluators.harness.questions.few_shot import asked_split
 from evaluators.harness.tasks.known_benchmarks import known_set
 from evaluators.harness.tasks.task_settings import reported
-from evaluators.protocol import Catalogue
+from evaluators.protocol import Catalogue, QuestionText
 
 ACCURACIES = ("acc", "acc_norm")
 """Metrics that guessing one of several choices scores on."""
@@ -54,10 +55,12 @@ class Survey:
     Attributes:
         catalogue: What can be asked.
         tasks: What is known of each task, in the catalogue's order.
+        texts: Gives what the questions say, by id, which takes time; those without are left out.
     """
 
     catalogue: Catalogue
     tasks: tuple[TaskFacts, ...] = ()
+    texts: Callable[[], Mapping[str, QuestionText]] = dict
 
 
 def facts_of(asked: AskedTask) -> TaskFacts:

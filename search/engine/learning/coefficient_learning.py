@@ -27,7 +27,7 @@ from search.engine.learning.learning_plan import (
     seed_of,
 )
 from search.engine.learning.learning_progress import FACT, LearningProgress, standing_of, tracks
-from search.engine.learning.parent_answers import FEWEST, ParentAnswers
+from search.engine.learning.parent_answers import FEWEST, LONGEST, ParentAnswers
 from search.engine.processes.stop_signals import Stop
 from search.monitoring.monitor import Monitor
 from spaces.recipes.coefficients import Coefficients
@@ -74,6 +74,7 @@ class Learning:
         tasks_asked = [one for one in manifest.catalogue.tasks if one.name in searched]
         self._weights = attention(tasks_asked)  # a task only to be kept is not unlearned
         self._written = {one.name for one in tasks_asked if one.written}
+        self._rising = {one.name for one in tasks_asked if one.higher_is_better}
         self._answers = ParentAnswers.of(self.store)
         self._targets: dict[str, str] = {}
         self._taught = False  # whether the parents were asked, where references say nothing
@@ -96,6 +97,10 @@ class Learning:
         """Whether a right answer to a question is known, as far as is known by now."""
         silent = self._taught and self._task_of[name] in self._answers.tasks
         return not silent or name in self._targets
+
+    def _rises(self, name: str) -> bool:
+        """Whether 1 is the value of a right answer to a question."""
+        return self._task_of[name] in self._rising
 
     def run(self, starts: Mapping[str, Recipe]) -> tuple[Seed, ...]:
         """Learn until every recipe had its steps, or a stop is requested.
@@ -154,7 +159,9 @@ class Learning:
         for at, (parent, recipe) in enumerate(parents.items()):
             if parent not in self._answers.right:
                 self.begun[-1 - at] = parent
-                self.pool.submit(Candidate(id=-1 - at, recipe=recipe, questions=wanted, texts=True))
+                self.pool.submit(
+                    Candidate(id=-1 - at, recipe=recipe, questions=wanted, texts=LONGEST)
+                )
         self._drain(self._hear)
         if self.stop.requested:
             return
@@ -187,7 +194,8 @@ class Learning:
         else:
             assert isinstance(outcome, Failure)
             self.monitor.note(f"{parent}: no answers: {outcome.kind}: {outcome.message}")
-        self._answers = self._answers.heard(parent, answered)
+        right = [one for one in answered if one.value == 1.0 and self._rises(one.question)]
+        self._answers = self._answers.heard(parent, right)
         self.store.set_facts({**self._answers.facts(), f"{FACT}{name}": track.to_json()})
 
     def _fail(self, reason: str) -> None:

@@ -27,7 +27,7 @@ FEWEST = 8
 """Answers to learn from, below which a task counts as one without right answers."""
 
 LONGEST = 4_000
-"""Most characters of an answer that is learned from."""
+"""Most characters of an answer that is learned from; of a longer one there is no whole text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +57,9 @@ class ParentAnswers:
         packed = base64.b64encode(zlib.compress(json.dumps(self.right).encode()))
         return {FACT: json.dumps({"tasks": self.tasks, "right": packed.decode()})}
 
-    def heard(self, parent: str, outcomes: Sequence[Outcome]) -> ParentAnswers:
-        """With what one more parent said."""
-        texts = {one.question: one.text for one in outcomes if 0 < len(one.text) <= LONGEST}
+    def heard(self, parent: str, right: Sequence[Outcome]) -> ParentAnswers:
+        """With what one more parent got right; texts that are not whole are left out."""
+        texts = {one.question: one.text for one in right if 0 < len(one.text) == one.length}
         return replace(self, right={**self.right, parent: texts})
 
     def wanted(

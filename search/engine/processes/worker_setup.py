@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,7 @@ def worker_memory(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> i
     )
 
 
-def fake_factory(config: RunConfig) -> EvaluatorFactory:
+def fake_factory(config: RunConfig) -> Callable[[], SyntheticEvaluator]:
     """Makes evaluators that only pretend."""
     tasks = tuple((task.name, task.weight) for task in config.tasks)
     floors = tuple((task.name, found) for task in config.tasks if (found := task.kept_above))

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluators.protocol import Candidate, Failure, FailureKind, Score
 from evaluators.workers.pool import Result
 from runs.records.record import LEARNED, Part, Split, State, is_baseline
+from runs.storage.kept_texts import LONGEST_TEXT
 from runs.storage.store import Store
 from search.engine.trials import racing
 from search.engine.trials.candidates import Candidates
@@ -283,7 +284,10 @@ class AskTell:
             self.asked += len(questions)
             self._schedule.count(len(questions))
         return Candidate(
-            id=number, recipe=self._candidates.recipes[number], questions=tuple(questions)
+            id=number,
+            recipe=self._candidates.recipes[number],
+            questions=tuple(questions),
+            texts=LONGEST_TEXT if self._store.room else 0,
         )
 
     def finish(self, result: Result, begun: Collection[int] = ()) -> Candidate | None:

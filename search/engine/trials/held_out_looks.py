@@ -33,6 +33,11 @@ def looks(store: Store) -> int:
     return max(1, len(_looks(store)))
 
 
+def is_judged(store: Store) -> bool:
+    """Whether the held-out answers have given a verdict."""
+    return bool(_looks(store))
+
+
 def _looks(store: Store) -> list[list[int]]:
     """Winner and number of candidates that were asked, by verdict."""
     found: list[list[int]] = store.mapping(_LOOKS, verdicts=list).get("verdicts", [])
