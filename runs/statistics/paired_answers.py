@@ -79,7 +79,8 @@ def paired_answers(
     ours, theirs = by_task(first, catalogue), by_task(second, catalogue)
     documents = catalogue.documents()
     comparison = paired(ours, theirs, catalogue.tasks, documents=documents, how=how)
-    tasks, better = [], {}
+    tasks: list[TaskAnswers] = []
+    better: dict[str, int] = {}
     for task in catalogue.tasks:
         mine, other = ours.get(task.name, {}), theirs.get(task.name, {})
         pairs = {

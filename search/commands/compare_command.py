@@ -116,8 +116,8 @@ def show_comparison(
     tasks = [task.name for task in catalogue.tasks]
     if wanted.task not in (None, *tasks):
         raise InputError(f"--task: expected one of {', '.join(tasks)}, got {wanted.task!r}")
-    outcomes = [store.outcomes(record.id, split) for record in (first, second)]
-    found = paired_answers(*outcomes, catalogue)
+    ours, theirs = (store.outcomes(record.id, split) for record in (first, second))
+    found = paired_answers(ours, theirs, catalogue)
     if not found.better:
         raise InputError(f"{', '.join(names)}: expected a question that both answered, got none")
     asked = [
@@ -127,6 +127,7 @@ def show_comparison(
         and wanted.task in (None, one.task)
         and one.holds(wanted.text)
     ]
+    asked.sort(key=lambda one: (one.better == 0, one.better))  # what A lost comes first
     tell(lambda: _values(found, (first, second), split, asked))
     _show(screen, found, (first, second), split)
     _show_questions(screen, asked, wanted)
