@@ -5,18 +5,21 @@ two tasks) and writes its report; times are also given as a ratio to reading the
 which is the least that any report has to do.
 
     python -m benchmarks.report --candidates 2000 10000
+    python -m benchmarks.report --candidates 2000 --texts 400  # with answers of so many characters
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 
-from evaluators.protocol import Candidate
+from evaluators.protocol import Candidate, QuestionText, Score
 from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
@@ -41,7 +44,15 @@ search: {sampler: random}
 """
 
 
-def make(path: Path, count: int) -> None:
+def worded(outcome: Score, characters: int, seed: int) -> Score:
+    """With an answer to each question that is not a bit like any other."""
+    some = random.Random(seed)
+    answers = (some.randbytes(characters // 2).hex() for _ in outcome.outcomes)
+    pairs = zip(outcome.outcomes, answers, strict=True)
+    return replace(outcome, outcomes=tuple(replace(one, text=text) for one, text in pairs))
+
+
+def make(path: Path, count: int, *, texts: int = 0) -> None:
     """A study of so many candidates, every twentieth of which failed."""
     config = RunConfig.from_text(CONFIG)
     spec = SyntheticSpec(
@@ -65,12 +76,20 @@ def make(path: Path, count: int) -> None:
     )
     store = Store.create(str(path), manifest)
     store.hold()
+    store.room = config.output.answers_room
+    if texts:
+        prompts = {
+            one.id: QuestionText(prompt=one.id * (texts // 20)) for one in catalogue.questions
+        }
+        store.keep_questions(prompts)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     asked = manifest.questions.search
     for at in range(count):
         recipe = draw(space, study.ask())
         number = store.add(recipe, origin="random", trial=at)
         outcome = evaluator.evaluate(Candidate(id=number, recipe=recipe, questions=asked))
+        if texts and isinstance(outcome, Score):
+            outcome = worded(outcome, texts, number)
         store.finish(number, Split.SEARCH, outcome, worker=f"node/{at % 8}")
     store.close()
 
@@ -91,6 +110,7 @@ def measured(path: Path, out: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--candidates", type=int, nargs="+", default=[2000, 10000])
+    parser.add_argument("--texts", type=int, default=0, help="characters of an answer")
     parser.add_argument("--folder", type=Path, help="keeps the studies, and uses those there")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -102,7 +122,7 @@ def main() -> None:
             study = folder / str(count) / "study.db"
             study.parent.mkdir(parents=True, exist_ok=True)
             if not study.exists():
-                make(study, count)
+                make(study, count, texts=arguments.texts)
             out = study.parent / "report"
             read, taken = measured(study, out)
             size = (out / FORMATS["html"].file).stat().st_size / 1e6

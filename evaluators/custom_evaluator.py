@@ -36,6 +36,7 @@ from evaluators.protocol import (
     FailureKind,
     Outcome,
     Question,
+    QuestionText,
     Score,
     TaskInfo,
 )
@@ -150,7 +151,7 @@ class ModelEvaluator(ABC):
     @abstractmethod
     def answer(
         self, model: Any, tokenizer: Any, task: str, questions: Sequence[Any]
-    ) -> Sequence[float]:
+    ) -> Sequence[float | tuple[float, str]]:
         """What the answers of a model are worth.
 
         Args:
@@ -160,8 +161,16 @@ class ModelEvaluator(ABC):
             questions: Some of its questions.
 
         Returns:
-            One finite number per question; the task's score is their mean.
+            One finite number per question, or a pair of it and the answer's text; the task's score
+            is the mean of the numbers.
         """
+
+    def question_texts(self) -> dict[str, QuestionText]:
+        """What the questions say, for people, by id: the plain values themselves."""
+        return {
+            one.id: QuestionText(prompt=_said(self._items[one.task][one.position]))
+            for one in self._catalogue.questions
+        }
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -186,9 +195,9 @@ class ModelEvaluator(ABC):
             fingerprint, built = model.fingerprint, time.perf_counter()
             other = FailureKind.TASK
             with torch.inference_mode():
-                values = {task: self._values(model, task, ids) for task, ids in asked.items()}
+                answers = {task: self._answers(model, task, ids) for task, ids in asked.items()}
             done = time.perf_counter()
-            score = self._scored(values, fingerprint, build=built - started, score=done - built)
+            score = self._scored(answers, fingerprint, build=built - started, score=done - built)
         except Exception as error:  # noqa: BLE001 - whatever else it is, it is this candidate's
             builder.check_lost(error)
             failure = failure_from(error, other=other, fingerprint=fingerprint)
@@ -206,23 +215,28 @@ class ModelEvaluator(ABC):
 
     def _scored(
         self,
-        values: Mapping[str, Mapping[str, float]],
+        answers: Mapping[str, Mapping[str, tuple[float, str]]],
         fingerprint: str,
         *,
         build: float,
         score: float,
     ) -> Score:
         tasks = tuple(
-            task_score(task, found, aggregate=statistics.fmean, mean=True)
-            for task, found in values.items()
+            task_score(
+                task,
+                {name: value for name, (value, _) in found.items()},
+                aggregate=statistics.fmean,
+                mean=True,
+            )
+            for task, found in answers.items()
         )
         return Score.of(
             self._catalogue.tasks,
             tasks,
             outcomes=tuple(
-                Outcome(question=name, value=one)
-                for found in values.values()
-                for name, one in found.items()
+                Outcome(question=name, value=value, text=text)
+                for found in answers.values()
+                for name, (value, text) in found.items()
             ),
             fingerprint=fingerprint,
             build_seconds=build,
@@ -276,17 +290,32 @@ class ModelEvaluator(ABC):
             self._kept_builder = ModelBuilder(self.spec, Models.open(self.spec))
         return self._kept_builder
 
-    def _values(self, built: BuiltModel, task: str, asked: Sequence[Question]) -> dict[str, float]:
+    def _answers(
+        self, built: BuiltModel, task: str, asked: Sequence[Question]
+    ) -> dict[str, tuple[float, str]]:
         items = copy.deepcopy([self._items[task][question.position] for question in asked])
         skeleton, tokenizer = built.skeleton, built.desk.tokenizer
-        values = [_number(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
-        if len(values) != len(items):
-            raise ValueError(f"answer: expected {len(items)} numbers, got {len(values)}")
-        if skeleton.broken or not all(abs(value) <= LARGEST for value in values):
+        answers = [_worth(one) for one in self.answer(skeleton.model, tokenizer, task, items)]
+        if len(answers) != len(items):
+            raise ValueError(f"answer: expected {len(items)} numbers, got {len(answers)}")
+        if skeleton.broken or not all(abs(value) <= LARGEST for value, _ in answers):
             raise NonFiniteScoreError(
                 f"task {task}: logits or values that are NaN, infinite or larger than {LARGEST:g}"
             )
-        return {question.id: one for question, one in zip(asked, values, strict=True)}
+        return {question.id: one for question, one in zip(asked, answers, strict=True)}
+
+
+def _said(item: Any) -> str:
+    """A question as text: of several fields a line each."""
+    if isinstance(item, Mapping):
+        return "\n".join(f"{name}: {value}" for name, value in item.items())
+    return str(item)
+
+
+def _worth(answer: Any) -> tuple[float, str]:
+    """What an answer is worth, and its text where there is one."""
+    value, text = answer if isinstance(answer, tuple) else (answer, "")
+    return _number(value), str(text)
 
 
 def _number(value: Any) -> float:

@@ -11,6 +11,7 @@ from evaluators.protocol import TaskInfo
 from runs.activity.timeline import Timeline
 from runs.ranking.lead import why_first
 from runs.ranking.verdict import Verdict
+from runs.records.answer_book import AnswerBook
 from runs.records.record import Record
 from runs.report.insights import Insights
 from runs.report.learning_summary import LearningSummary
@@ -30,6 +31,7 @@ class Details:
         layers: Layers of the parents.
         recipe: Gives a candidate's recipe as YAML.
         study: The study as commands name it.
+        answers: What the best candidates and those beside them answered; ``None`` without texts.
     """
 
     records: tuple[Record, ...]
@@ -38,6 +40,7 @@ class Details:
     layers: int
     recipe: Callable[[Record], str]
     study: str
+    answers: AnswerBook | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from runs.statistics.resampling import DEFAULT, Resampling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskAnswers:
+class PairedTask:
     """How the answers of two candidates to a task's questions go together.
 
     Attributes:
@@ -56,7 +56,7 @@ class PairedAnswers:
         comparison: The paired test that verdicts use.
     """
 
-    tasks: tuple[TaskAnswers, ...]
+    tasks: tuple[PairedTask, ...]
     better: Mapping[str, int]
     comparison: Comparison
 
@@ -79,7 +79,7 @@ def paired_answers(
     ours, theirs = by_task(first, catalogue), by_task(second, catalogue)
     documents = catalogue.documents()
     comparison = paired(ours, theirs, catalogue.tasks, documents=documents, how=how)
-    tasks: list[TaskAnswers] = []
+    tasks: list[PairedTask] = []
     better: dict[str, int] = {}
     for task in catalogue.tasks:
         mine, other = ours.get(task.name, {}), theirs.get(task.name, {})
@@ -99,11 +99,11 @@ def paired_answers(
 
 def _counted(
     task: TaskInfo, pairs: Mapping[str, tuple[float, float]], difference: Interval | None
-) -> TaskAnswers:
+) -> PairedTask:
     signs = [_sign(task.sign * (a - b)) for a, b in pairs.values()]
     judged = {value for pair in pairs.values() for value in pair} <= {0.0, 1.0}
     right = float(task.higher_is_better)
-    return TaskAnswers(
+    return PairedTask(
         task=task,
         first=signs.count(1),
         second=signs.count(-1),

@@ -15,7 +15,7 @@ from runs.ranking.verdict import name_of
 from runs.records.record import PARENT, Record, Split
 from runs.report.report_tables import difference_text, task_title
 from runs.statistics.intervals import Interval
-from runs.statistics.paired_answers import PairedAnswers, TaskAnswers, paired_answers
+from runs.statistics.paired_answers import PairedAnswers, PairedTask, paired_answers
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
 from search.inputs.stored_study.study_path import study_in
@@ -216,7 +216,7 @@ def _show(
         say(screen, "Search questions chose the candidates: they flatter the best of them.")
 
 
-def _row(one: TaskAnswers) -> tuple[str, ...]:
+def _row(one: PairedTask) -> tuple[str, ...]:
     right, wrong = ("" if count is None else str(count) for count in (one.right, one.wrong))
     return (
         task_title(one.task), str(one.questions), right, str(one.first), str(one.second), wrong,

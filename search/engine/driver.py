@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 
-from evaluators.protocol import EvaluatorError
+from evaluators.protocol import EvaluatorError, QuestionText
 from evaluators.resident_models import config_differences
 from evaluators.resident_models.devices.half_precision import slow_note
 from evaluators.workers.pool import Pool
@@ -23,6 +23,7 @@ from runs.storage.store import Store
 from search.engine.processes.model_changes import read_whole
 from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
 from search.engine.session import PreparedRun, Session, check_unchanged, prepare
+from search.engine.task_survey import survey_of
 from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed, RunStopped
 from search.inputs.moved_locations import KEYS
@@ -77,8 +78,7 @@ def run(
             notes = (*notes, *remember(store, config_of(store)))
             store.set_fact("folder", str(folder.resolve()))
             note_file(store, given)
-            if prepared.config.output.answers:
-                store.keep_questions(prepared.texts())
+            _keep_questions(store, prepared.config, prepared.texts)
             _drive(store, setting, pool, Session.run, told=told, notes=notes)
 
 
@@ -128,7 +128,18 @@ def _hold(store: Store, config: RunConfig) -> tuple[str, ...]:
     before, now = config_of(store).to_dict(), config.to_dict()
     if any(before[key] != now[key] for key in KEYS):
         store.set_fact("places", json.dumps({key: now[key] for key in KEYS}))
+    if not store.question_texts():  # of an earlier version
+        dry_run = store.manifest.dry_run
+        _keep_questions(store, config, lambda: survey_of(config, dry_run=dry_run).texts())
     return (*notes, *remember(store, config_of(store)), *edits(store, config))
+
+
+def _keep_questions(
+    store: Store, config: RunConfig, texts: Callable[[], Mapping[str, QuestionText]]
+) -> None:
+    """Keep what the questions say, where answers are kept."""
+    if config.output.answers:
+        store.keep_questions(texts())
 
 
 def _loggers_there(config: RunConfig) -> tuple[tuple[Callback, ...], tuple[str, ...]]:

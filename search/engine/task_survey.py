@@ -99,6 +99,8 @@ def with_engine(
 
 def _own_survey(config: RunConfig, evaluator: str) -> Survey:
     """The questions of a user's own evaluator; it loads no model for them."""
+    from evaluators.custom_evaluator import ModelEvaluator  # brings torch
+
     made = evaluator_factory(config, config.harness_spec())()
     try:
         catalogue = made.catalogue()
@@ -106,6 +108,7 @@ def _own_survey(config: RunConfig, evaluator: str) -> Survey:
         made.close()
     return Survey(
         catalogue=catalogue,
+        texts=made.question_texts if isinstance(made, ModelEvaluator) else dict,
         tasks=tuple(
             TaskFacts(
                 name=task.name, kind="own", dataset=evaluator, split="", metrics=(task.metric,),

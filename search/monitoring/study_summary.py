@@ -36,6 +36,7 @@ from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
 from search.monitoring.console import say, say_facts, tell
 from search.monitoring.fitted_table import FittedTable
+from search.monitoring.kept_answers import answer_book
 from search.monitoring.live.live_view import span
 from search.monitoring.run_verdict import judge_run, show_verdict
 from search.samplers.estimation.posterior import judged
@@ -88,6 +89,7 @@ def make_report(store: Store, config: RunConfig) -> Report:
             layers=space.layers,
             recipe=lambda record: recipe_text(record, manifest, places, verdict),
             study=study,
+            answers=answer_book(store, records),
         ),
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from runs.storage.store import Store
 from search.inputs.stored_study.study_config import config_of
 from search.monitoring.study_summary import make_report
 from tests.browser.conftest import make_study
+from tests.command import search
 
 NASTY = "<script>window.hacked=1</script>"
 ROW = re.compile(r"^\d+ -?\d\.\d{3} ±", re.MULTILINE)
@@ -213,7 +216,7 @@ def test_names_are_shown_as_text(page) -> None:
     assert any(NASTY in title for title in page.run(
         "return [...document.querySelectorAll('figcaption h3')].map(h => h.textContent)"
     ))  # fmt: skip
-    assert page.run("return document.querySelectorAll('script').length") == 5
+    assert page.run("return document.querySelectorAll('script').length") == 7
 
 
 def test_sorting(page) -> None:
@@ -247,6 +250,72 @@ def test_filtering(page, report) -> None:
     page.run(type_in, "find", "no such thing")
     assert rows(page) == []
     assert page.run("return document.getElementById('count').textContent").startswith("0 of")
+
+
+def choose(page, name: str, value: object) -> None:
+    """Choose in the section of answers, or type there."""
+    page.run(
+        "const e = document.getElementById('answers-' + arguments[0]); e.value = arguments[1];"
+        "e.dispatchEvent(new Event(e.tagName === 'SELECT' ? 'change' : 'input'))", name, str(value),
+    )  # fmt: skip
+
+
+def said(page) -> list[dict[str, str]]:
+    """The questions shown, with heading, prompt, right answer and both answers."""
+    return page.run(
+        "return [...document.querySelectorAll('.answer')].map(box => ({"
+        "heading: box.querySelector('h3').textContent, ...Object.fromEntries("
+        "[...box.querySelectorAll('dt')].map(dt => "
+        "[dt.textContent, dt.nextElementSibling.textContent]))}))"
+    )
+
+
+def test_the_morning_after(page, report, study: Path) -> None:
+    """The verdict, what the winner lost, what two candidates answered, and the recipe."""
+    book = report.details.answers
+    names = [sheet.name for sheet in book.sheets]
+    assert page.run("return document.querySelector('.headline').textContent").strip()
+    assert (
+        page.run("return [...document.getElementById('answers-a').options].map(o => o.textContent)")
+        == names
+    )
+    assert names[0].startswith(report.verdict.winner)
+    choose(page, "a", names.index("parent code"))
+    choose(page, "b", 0)
+    choose(page, "show", "b")
+    choose(page, "split", 0)
+    first, second = book.sheets[names.index("parent code")], book.sheets[0]
+    asked = [one for one in book.questions if one.id not in book.held_out]
+    lost = [one for one in asked if (first.values[one.id], second.values[one.id]) == (0.0, 1.0)]
+    assert len(lost) > 1
+    assert said(page) == [
+        {
+            "heading": f"{one.task}: only B is right",
+            "prompt": book.said[one.id].prompt,
+            "expected": book.said[one.id].expected,
+            "A": f"✗ {first.texts[one.id]}",
+            "B": f"✓ {second.texts[one.id]}",
+        }
+        for one in lost[:20]
+    ]
+    choose(page, "find", second.texts[lost[1].id].upper())
+    assert [one["prompt"] for one in said(page)] == [book.said[lost[1].id].prompt]
+    choose(page, "find", "")
+    choose(page, "task", 1)
+    assert {one["heading"] for one in said(page)} <= {f"{NASTY}: only B is right"}
+    command = page.run("return document.getElementById('answers-command').textContent")
+    study_path = str(study)
+    found = json.loads(
+        search(*shlex.split(command.replace("study.db", study_path))[1:], "--json").out
+    )
+    shown = page.run(
+        "return [...document.querySelectorAll('#answers-table tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    keys = ("task", "questions", "both_right", "only_a", "only_b", "both_wrong")
+    assert page.run("return window.hacked") is None
+    assert [row[:6] for row in shown] == [[str(one[key]) for key in keys] for one in found["tasks"]]
+    assert page.errors() == []
 
 
 def test_more_rows_can_be_shown(page, report) -> None:

@@ -271,6 +271,25 @@ class TestOwn(EvaluatorContract):
             evaluator.evaluate(Candidate(id=0, recipe=recipe(math=1.0), questions=(asked[0].id,)))
         evaluator.close()
 
+    def test_answers_may_come_with_their_texts(
+        self, spec: HarnessSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluator = Letters(replace(spec, tasks=(TaskSpec(name="pick"),)))
+        ids = tuple(question.id for question in evaluator.catalogue().questions)
+        plain = self.ask(evaluator, recipe(math=1.0), ids)
+        answer = Letters.answer
+
+        def with_text(*given: Any) -> list[tuple[float, str]]:
+            return [(value, f"{at}") for at, value in enumerate(answer(*given))]
+
+        monkeypatch.setattr(Letters, "answer", with_text)
+        worded = self.ask(evaluator, recipe(math=1.0), ids)
+        assert worded.outcomes == plain.outcomes
+        assert [one.text for one in worded.outcomes] == [f"{at}" for at in range(12)]
+        said = evaluator.question_texts()
+        assert [said[name].prompt for name in ids] == [f"{n}=" for n in range(12)]
+        evaluator.close()
+
     def test_models_that_cannot_be_opened_are_a_failure(self, spec: HarnessSpec) -> None:
         evaluator = Letters(replace(spec, models=(("math", "/nowhere"),)))
         asked = evaluator.catalogue().questions[:1]

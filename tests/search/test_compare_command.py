@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from runs.records.record import Split
 from runs.statistics.comparisons import by_task, paired
 from runs.storage.store import Store
 from search.engine.trials.held_out_looks import is_judged
+from search.inputs.stored_study.study_config import config_of
 from search.monitoring.run_verdict import judge_run
+from search.monitoring.study_summary import make_report
 from search.samplers.estimation.posterior import judged
 from tests.browser.conftest import NASTY, make_study
 from tests.command import search
@@ -128,16 +131,49 @@ def test_held_out_answers_are_shown_after_the_final_check_only(
     assert "after the final check" in asked.err
     after = told(finished, "best", "code", "--all")
     assert {one["question"] for one in after["shown"]} == held_out
+    with Store.open(str(unjudged)) as early:
+        page = make_report(early, config_of(early)).details.answers
+    assert len(page.sheets) > 2
+    assert not held_out & {one.id for one in page.questions}
+    assert not any(held_out & {*one.values, *one.texts} for one in page.sheets)
+    page = make_report(store, config_of(store)).details.answers
+    assert held_out < {one.id for one in page.questions}
+
+
+def drop_texts(path: Path) -> None:
+    """Make a study one of an earlier version."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE merge_search_question_text")
+        connection.execute("DROP TABLE merge_search_answer_text")
+
+
+def test_an_earlier_study_keeps_texts_once_it_is_resumed(
+    tmp_path: Path, tiny_family: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = {name: str(tiny_family[name]) for name in ("math", "code")}
+    config = {"base": str(tiny_family["base"]), "models": models, "tasks": ["one"],
+              "search": {"trials": 8, "sampler": "random"}, "workers": {"ray": False}}  # fmt: skip
+    (tmp_path / "mix.yaml").write_text(json.dumps(config))
+    assert search("run", "mix.yaml", "--dry-run", "-q").code == 0
+    with Store.open("mix/study.db") as store:
+        said, answered = store.question_texts(), store.answered_in_words()
+    assert said
+    assert answered == {*range(8)}
+    drop_texts(Path("mix/study.db"))
+    assert search("resume", "mix", "--trials", 10, "-q").code == 0
+    with Store.open("mix/study.db") as store:
+        assert store.question_texts() == said
+        assert {8, 9} <= store.answered_in_words()
 
 
 def test_a_study_without_texts_is_compared_by_values(finished: Path, tmp_path: Path) -> None:
-    path = shutil.copy(finished, tmp_path / "study.db")
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE merge_search_question_text")
-        connection.execute("DROP TABLE merge_search_answer_text")
-    connection.close()
+    path = Path(shutil.copy(finished, tmp_path / "study.db"))
+    drop_texts(path)
     found = told(path, "best", "code")
     assert {one["a"]["text"] for one in found["shown"]} == {""}
     assert found["difference"] == told(finished, "best", "code")["difference"]
+    with Store.open(str(path)) as store:
+        assert make_report(store, config_of(store)).details.answers is None
     said = search("compare", path, "best", "code").out
     assert "The study keeps no texts of these answers" in said

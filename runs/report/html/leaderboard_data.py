@@ -1,4 +1,4 @@
-"""The leaderboard for the page's script: cells as text, keys to sort by, and every recipe."""
+"""What the page's scripts show: the leaderboard's cells and sort keys, recipes, answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import base64
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from evaluators.protocol import TaskInfo
+from evaluators.protocol import QuestionText, TaskInfo
 from runs.ranking.leaderboard import ranked
+from runs.records.answer_book import AnswerBook, AnswerSheet
 from runs.records.record import Record, Role, role_of
 from runs.report.html.figure import Json, rounded
 from runs.report.report_tables import (
@@ -36,6 +38,9 @@ KINDS = {
 
 MOST_RECIPES = 1000
 """Recipes whose YAML is in the page: the best ones, and all that did not come from a sampler."""
+
+MOST_ANSWERS = 2_200_000
+"""Compressed bytes that answers may take in the page."""
 
 
 def board(frame: pd.DataFrame, tasks: Sequence[TaskInfo]) -> Json:
@@ -145,6 +150,50 @@ def recipes(records: Sequence[Record], recipe: Callable[[Record], str]) -> Mappi
     rest = [record for record in records if record not in order] if len(records) < 500 else []
     kept = {record.id: record for record in (*first, *order[:MOST_RECIPES], *rest)}
     return {str(number): recipe(record) for number, record in kept.items()}
+
+
+def answers(book: AnswerBook) -> Json:
+    """The answers of the first candidates of a book, as many as the page has room for.
+
+    Returns:
+        ``tasks`` with name and direction; ``questions`` with the number of their task, whether they
+        are held out, prompt, right answer and choices; ``sheets`` by candidate: ``values`` and
+        ``texts`` in the order of the questions, ``null`` where there is none; ``left``: how many
+        candidates with kept answers have no sheet.
+    """
+    number = {task.name: at for at, task in enumerate(book.tasks)}
+    questions = []
+    for one in book.questions:
+        said = book.said.get(one.id, QuestionText())
+        texts = (said.prompt, said.expected, list(said.choices))
+        questions.append([number[one.task], int(one.id in book.held_out), *texts])
+    sheets, room = list[Json](), MOST_ANSWERS - _size(questions)
+    for sheet in book.sheets:
+        row = _sheet(sheet, book)
+        room -= _size(row)
+        if room < 0:
+            break
+        sheets.append(row)
+    return {
+        "tasks": [[task.name, task.higher_is_better] for task in book.tasks],
+        "questions": questions,
+        "sheets": sheets,
+        "left": book.left_out + len(book.sheets) - len(sheets),
+    }
+
+
+def _sheet(sheet: AnswerSheet, book: AnswerBook) -> Json:
+    names = [one.id for one in book.questions]
+    return {
+        "candidate": sheet.candidate,
+        "name": sheet.name,
+        "values": rounded([sheet.values.get(name, math.nan) for name in names]),
+        "texts": [sheet.texts.get(name) for name in names],
+    }
+
+
+def _size(data: Any) -> int:
+    return len(zlib.compress(json.dumps(data).encode("ascii"), 6))
 
 
 def packed(data: Any) -> str:

@@ -19,7 +19,7 @@ from runs.ranking.leaderboard import ranked
 from runs.records.record import Record
 from runs.report.html.figure import Figure
 from runs.report.html.headline import headline
-from runs.report.html.leaderboard_data import board, packed, recipes
+from runs.report.html.leaderboard_data import answers, board, packed, recipes
 from runs.report.html.learning_figures import learned_figures, loss_figure
 from runs.report.html.merge_drawing import drawing
 from runs.report.html.progress_figures import failures_figure, progress_figure, workers_figure
@@ -115,6 +115,7 @@ def page(report: Report, *, live: int | None = None) -> str:
 
 def _values(report: Report, live: int | None) -> dict[str, Any]:
     found, details = figures(report), report.details
+    book = None if details is None else details.answers
     winner = None if details is None else _winner(details)
     first = report.frame[report.frame["state"] != "failed"].head(FIRST_ROWS)
     return {
@@ -132,7 +133,8 @@ def _values(report: Report, live: int | None) -> dict[str, Any]:
         "ranked": int(report.frame["rank"].notna().sum()),
         "data": _data(report, found),
         "recipes": "" if details is None else packed(recipes(details.records, details.recipe)),
-        **_assets("report.js", *(() if live is None else ("live.js",))),
+        "answers": packed(answers(book)) if book else "",
+        **_assets("report.js", *["answers.js"] * bool(book), *["live.js"] * (live is not None)),
     }
 
 

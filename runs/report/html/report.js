@@ -281,17 +281,17 @@ document.getElementById("more").addEventListener("click", () => {
 // The drawer: one candidate with its recipe.
 
 const drawer = document.getElementById("drawer");
-let unpacked;
+const unpacked = new Map();
 
-async function recipes() {
-  if (!unpacked) {
-    const text = document.getElementById("recipes").textContent.trim();
+async function unpack(id) {
+  if (!unpacked.has(id)) {
+    const text = document.getElementById(id).textContent.trim();
     if (!text) return {};
     const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    unpacked = JSON.parse(await new Response(stream).text());
+    unpacked.set(id, JSON.parse(await new Response(stream).text()));
   }
-  return unpacked;
+  return unpacked.get(id);
 }
 
 function listing(pairs) {
@@ -319,7 +319,7 @@ async function open(number) {
   if (!drawer.open) drawer.showModal();
   let text;
   try {
-    text = (await recipes())[board.candidate[number]];
+    text = (await unpack("recipes"))[board.candidate[number]];
   } catch {
     text = undefined; // a browser that cannot decompress
   }
