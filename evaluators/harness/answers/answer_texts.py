@@ -17,9 +17,9 @@ def answer_text(
 ) -> str:
     """The answer to one question; empty where the model only rates a whole text.
 
-    A written answer stands as it came, after its thoughts. Of choices, the one that the model took is followed by the
-    log-likelihoods of all, in their order; of a text that is to be continued, there is no more than
-    its log-likelihood.
+    A written answer stands as it came, after its thoughts. Of choices, the one that the model took
+    is followed by the log-likelihoods of all, in their order; of a text that is to be continued,
+    there is no more than its log-likelihood.
 
     Args:
         requests: What was asked of the question, in order, with the responses.

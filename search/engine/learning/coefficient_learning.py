@@ -27,7 +27,7 @@ from search.engine.learning.learning_plan import (
     seed_of,
 )
 from search.engine.learning.learning_progress import FACT, LearningProgress, standing_of, tracks
-from search.engine.learning.parent_answers import FEWEST, LONGEST, ParentAnswers
+from search.engine.learning.parent_answers import ASKED, FEWEST, ParentAnswers
 from search.engine.processes.stop_signals import Stop
 from search.monitoring.monitor import Monitor
 from spaces.recipes.coefficients import Coefficients
@@ -160,7 +160,7 @@ class Learning:
             if parent not in self._answers.right:
                 self.begun[-1 - at] = parent
                 self.pool.submit(
-                    Candidate(id=-1 - at, recipe=recipe, questions=wanted, texts=LONGEST)
+                    Candidate(id=-1 - at, recipe=recipe, questions=wanted, texts=ASKED)
                 )
         self._drain(self._hear)
         if self.stop.requested:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from evaluators.harness.answers.answer_texts import BETWEEN
 from evaluators.protocol import Outcome
 from runs.storage.store import Store
 
@@ -27,7 +28,10 @@ FEWEST = 8
 """Answers to learn from, below which a task counts as one without right answers."""
 
 LONGEST = 4_000
-"""Most characters of an answer that is learned from; of a longer one there is no whole text."""
+"""Most characters of an answer that is learned from."""
+
+ASKED = 2 * LONGEST
+"""Characters that are asked for, so that no longer answer is cut down to a fit length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +62,12 @@ class ParentAnswers:
         return {FACT: json.dumps({"tasks": self.tasks, "right": packed.decode()})}
 
     def heard(self, parent: str, right: Sequence[Outcome]) -> ParentAnswers:
-        """With what one more parent got right; texts that are not whole are left out."""
-        texts = {one.question: one.text for one in right if 0 < len(one.text) == one.length}
+        """With what one more parent got right, where that is one answer of a fit length."""
+        texts = {
+            one.question: one.text
+            for one in right
+            if 0 < len(one.text) <= LONGEST and BETWEEN not in one.text
+        }
         return replace(self, right={**self.right, parent: texts})
 
     def wanted(
