@@ -18,10 +18,10 @@ from runs.statistics.intervals import Interval
 from runs.statistics.paired_answers import PairedAnswers, PairedTask, paired_answers
 from runs.storage.store import Store
 from search.inputs.input_error import InputError
+from search.inputs.stored_study.kept_answers import open_splits
 from search.inputs.stored_study.study_path import study_in
 from search.monitoring.console import console, say, say_facts, tell
 from search.monitoring.fitted_table import FittedTable
-from search.monitoring.kept_answers import open_splits
 from search.samplers.estimation.posterior import judged
 from spaces.text.error_text import plain
 

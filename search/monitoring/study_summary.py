@@ -34,9 +34,9 @@ from runs.report.report_files import write_report
 from runs.storage.store import Store
 from search.engine.learning.learning_progress import begun, lessons, spent
 from search.engine.spending import sessions
+from search.inputs.stored_study.kept_answers import answer_book
 from search.monitoring.console import say, say_facts, tell
 from search.monitoring.fitted_table import FittedTable
-from search.monitoring.kept_answers import answer_book
 from search.monitoring.live.live_view import span
 from search.monitoring.run_verdict import judge_run, show_verdict
 from search.samplers.estimation.posterior import judged
