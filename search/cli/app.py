@@ -221,10 +221,11 @@ def compare(
     most: Annotated[int, typer.Option(min=0, help="Most questions to show.")] = 10,
 ) -> None:
     """Show the questions on which two candidates differ, with both answers."""
-    from search.commands import compare_command
+    from search.commands.comparison.compare_command import compare as compare_candidates
+    from search.commands.comparison.compared_questions import QuestionFilter
 
-    wanted = compare_command.QuestionFilter(task=task, text=find, everything=everything, most=most)
-    compare_command.compare(study, (first, second), questions=questions, wanted=wanted)
+    wanted = QuestionFilter(task=task, text=find, everything=everything, most=most)
+    compare_candidates(study, (first, second), questions=questions, wanted=wanted)
 
 
 @app.command()

@@ -19,7 +19,8 @@ from merging.tensor_statistics.model_similarity import survey
 from runs.ranking.lead import Lead
 from runs.report.report_content import Report
 from runs.storage.store import Store
-from search.commands.compare_command import QuestionFilter, show_comparison
+from search.commands.comparison.compare_command import show_comparison
+from search.commands.comparison.compared_questions import QuestionFilter
 from search.commands.study_commands import config_of
 from search.inputs.overrides import Overrides
 from search.monitoring.fitted_table import FittedTable

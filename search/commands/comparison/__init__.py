@@ -1,0 +1,1 @@
+"""Two candidates of a study, question by question."""
