@@ -211,14 +211,17 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another candidate.")],
     questions: Annotated[
         str | None,
-        typer.Option(help="search or held-out; by default held-out where both answered them."),
+        typer.Option(
+            metavar="WHICH",
+            help="search or held-out; by default held-out where both answered them.",
+        ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Show questions of this task only.")] = None,
-    find: Annotated[str, typer.Option(help="Show questions that have this text.")] = "",
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Show this task only.")] = None,
+    find: Annotated[str, typer.Option(metavar="TEXT", help="Show questions with this text.")] = "",
     everything: Annotated[
         bool, typer.Option("--all", help="Show also questions on which both are as good.")
     ] = False,
-    most: Annotated[int, typer.Option(min=0, help="Most questions to show.")] = 10,
+    most: Annotated[int, typer.Option(min=0, metavar="N", help="Most questions to show.")] = 10,
 ) -> None:
     """Show the questions on which two candidates differ, with both answers."""
     from search.commands.comparison.compare_command import compare as compare_candidates
