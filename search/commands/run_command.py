@@ -99,7 +99,7 @@ def validate(
         store.lock.check_free()
         step("loading the libraries")
         if max_gen_toks is not None:
-            from search.commands.recheck_command import recheck
+            from search.commands.comparison.recheck_command import recheck
 
             recheck(store, config, top=top, most=max_gen_toks)
             return

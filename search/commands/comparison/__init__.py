@@ -1,1 +1,1 @@
-"""Two candidates of a study, question by question."""
+"""What candidates answered: two compared by question, finalists asked with another cap."""
