@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from evaluators.harness.answers.answer_endings import LOOP_REPEATS, LOOP_TOKENS, loops
+from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import Candidate, Score
@@ -75,6 +76,7 @@ def parrot(tiny_family: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("changes", "length"),
     [
@@ -85,10 +87,14 @@ def parrot(tiny_family: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 )
 def test_a_loop_is_ended_and_marked(
     make_spec: Callable[..., HarnessSpec], mix: Any, parrot: Path,
-    changes: dict[str, Any], length: int,
+    changes: dict[str, Any], length: int, engine: str,
 ) -> None:  # fmt: skip
     spec = make_spec(
-        "tiny_write", models={"parrot": parrot}, gen_kwargs=(("max_gen_toks", 200),), max_length=300
+        "tiny_write",
+        models={"parrot": parrot},
+        engine=engine,
+        gen_kwargs=(("max_gen_toks", 200),),
+        max_length=300,
     )
     evaluator = HarnessEvaluator(replace(spec, **changes))
     ids = tuple(question.id for question in evaluator.catalogue().questions)[:6]

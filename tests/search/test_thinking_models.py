@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.harness.answers.thoughts import MarkError, ThoughtMark
+from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness.lm_eval_adapter import LanguageModel
 from evaluators.harness_spec import HarnessSpec, TaskSpec
@@ -62,7 +63,9 @@ def task_of(spec: HarnessSpec, name: str) -> TaskScore:
     return ask(spec, name).tasks[0]
 
 
-def test_thoughts_are_no_part_of_the_answer(spec: HarnessSpec) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_thoughts_are_no_part_of_the_answer(spec: HarnessSpec, engine: str) -> None:
+    spec = replace(spec, engine=engine)
     found = task_of(spec, "wordy")  # its thoughts have the stop sequence in them
     assert (found.value, found.length, found.cut_off, found.looped) == (1.0, 1.0, 0.0, 0.0)
     assert found.tokens == 60 * (4 + WORDY + 2)  # prompt, thoughts, answer and end
