@@ -50,7 +50,7 @@ def alone(name: str) -> Recipe:
     return Recipe(root=Merge(method="linear", sources=(source,)))
 
 
-def ask(spec: HarnessSpec, name: str, *, texts: bool = False) -> Score:
+def ask(spec: HarnessSpec, name: str, *, texts: int = 0) -> Score:
     evaluator = HarnessEvaluator(spec)
     ids = tuple(question.id for question in evaluator.catalogue().questions)
     found = evaluator.evaluate(Candidate(id=0, recipe=alone(name), questions=ids, texts=texts))
@@ -78,9 +78,9 @@ def test_thoughts_have_a_cap_of_their_own(spec: HarnessSpec) -> None:
     assert task_of(short, "wordy").cut_off == 1.0
     found = task_of(replace(short, max_think_toks=WORDY), "wordy")
     assert (found.value, found.cut_off) == (1.0, 0.0)
-    capped = ask(replace(short, max_think_toks=5), "wordy", texts=True)
+    capped = ask(replace(short, max_think_toks=5), "wordy", texts=1000)
     assert capped.tasks[0].cut_off < 0.5  # whoever is cut short may be confused
-    right = [one.text for one in capped.outcomes if one.text]
+    right = [one.text for one in capped.outcomes if one.value == 1.0]
     assert right
     assert all(re.fullmatch(r"(\d{3})\n</think>\d", text) for text in right)  # 4 and the mark
     longer = replace(spec, gen_kwargs=(("max_gen_toks", 1),), max_think_toks=WORDY)
@@ -94,7 +94,7 @@ def test_a_mark_that_is_a_special_token(
     make_tokenizer(special=True).save_pretrained(folder)
     for mark in (MARK, TOKENS[MARK], str(TOKENS[MARK])):
         asked = replace(spec, models=(("wordy", str(folder)),), think_end_token=mark)
-        found = ask(asked, "wordy", texts=True)
+        found = ask(asked, "wordy", texts=1000)
         assert found.value == 1.0
         assert all(re.fullmatch(r".{11}</think>\d", o.text, re.DOTALL) for o in found.outcomes)
 
