@@ -19,6 +19,7 @@ PICTURES = {
     "progress": (1200, 760, "course", False),
     "matters": (1200, 900, "matters", True),
     "winner": (1200, 640, "winner", False),
+    "answers": (1200, 900, "answers", False),
     "phone": (400, 860, "verdict", True),
 }
 
