@@ -151,11 +151,21 @@ def _score(one: Finalist, task: str) -> Interval | None:
 
 
 def task_difference(found: Verdict, one: Finalist, task: str) -> Interval | None:
-    """The winner minus another at a task, or at all together where no task is named."""
-    comparison = found.comparisons.get(one.name)
+    """The winner minus another at a task, or at all together where no task is named.
+
+    Against the best of the parents, or of the recipes tried by hand, the interval is the verdict's,
+    which allows for its having been chosen, and for the number of tasks: one comparison has one
+    interval wherever it is shown.
+    """
+    comparison, winner = found.comparisons.get(one.name), found.finalists[0]
     if comparison is None:
         return None
-    return comparison.tasks.get(task) if task else comparison.difference
+    said = {(known.task, known.specialist): known.difference for known in found.on_tasks}
+    for group in (winner.parents, winner.defaults):
+        if group is not None:
+            said["", group.best] = group.difference
+    alone = comparison.tasks.get(task) if task else comparison.difference
+    return said.get((task, one.name), alone)
 
 
 def _value(found: Interval | None) -> float:

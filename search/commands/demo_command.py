@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runs.ranking.verdict import Verdict
+from runs.report.task_tables import task_difference
 from search.commands import run_command
 from search.commands.build_command import build
 from search.commands.run_handle import Run
@@ -70,11 +71,13 @@ def _show(study: Path, console: Console) -> None:
 
 
 def _margins(verdict: Verdict) -> list[str]:
-    lines = ["On held-out questions, the winner against each of them by itself:"]
-    for name, comparison in verdict.comparisons.items():
-        gap = comparison.difference
-        lines.append(
-            f"  {name:<16} {gap.value:+.4f}"
-            f"  ({verdict.confidence:.0%} interval {gap.low:+.4f} to {gap.high:+.4f})"
-        )
-    return lines
+    gaps = {one.name: task_difference(verdict, one, "") for one in verdict.finalists[1:]}
+    width = max(map(len, gaps), default=0)
+    return [
+        "On held-out questions, the winner against:",
+        *(
+            f"  {name:<{width}}  {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+            for name, gap in gaps.items()
+            if gap is not None
+        ),
+    ]

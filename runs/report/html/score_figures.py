@@ -98,8 +98,8 @@ def kept_figure(report: Report) -> Figure | None:
         name="kept",
         title="What was kept and what was lost",
         note="The winner minus each parent and the base, task by task, on the same held-out "
-        "questions, with 95 % intervals. Right of the line the winner is better; a dot is filled "
-        "where its interval excludes 0.",
+        "questions, with 95 % intervals; those against the best parent are the verdict's. Right of "
+        "the line the winner is better; a dot is filled where its interval excludes 0.",
         traces=(trace,),
         layout={
             "xaxis": axis("winner minus the other", zeroline=True, zerolinewidth=2),
