@@ -19,7 +19,13 @@ from runs.ranking.verdict_text import told
 from runs.records.record import Role
 from runs.report.html.headline import headline
 from runs.report.report_files import Report
-from runs.report.task_tables import FRAME, by_task_frame, by_task_table, specialists_table
+from runs.report.task_tables import (
+    FRAME,
+    by_task_frame,
+    by_task_table,
+    specialists_table,
+    task_difference,
+)
 from runs.statistics.comparisons import Comparison
 from runs.statistics.intervals import Interval
 from runs.statistics.resampling import Resampling
@@ -282,6 +288,23 @@ def test_the_table_as_a_frame() -> None:
     nothing = by_task_frame(None, (REVERSE,))
     assert len(nothing) == 0
     assert list(nothing.columns) == list(FRAME)
+
+
+def test_a_comparison_has_one_interval_wherever_it_is_shown() -> None:
+    """That of the verdict; a pair that the verdict says nothing of has its own."""
+    found = judged([*run({"reverse": 190, "largest": 120}), base()])
+    frame = by_task_frame(found, (REVERSE, LARGEST)).set_index(["task", "model"])
+    for one in found.on_tasks:
+        row = frame.loc[one.task, one.specialist]
+        shown = (row["difference_low"], row["difference_high"])
+        assert shown == (one.difference.low, one.difference.high)
+        alone = found.comparisons[one.specialist].tasks[one.task]
+        assert alone.high - alone.low < shown[1] - shown[0]
+    models = {one.name: one for one in found.finalists}
+    parents = found.finalists[0].parents
+    assert parents is not None
+    assert task_difference(found, models[parents.best], "") == parents.difference
+    assert task_difference(found, models["base"], "") == found.comparisons["base"].difference
 
 
 def test_a_parent_that_wins_stands_beside_the_others() -> None:
