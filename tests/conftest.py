@@ -190,13 +190,13 @@ def _random_model(
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.01)
     model.save_pretrained(folder)
-    _save_tokenizer(folder, vocab)
+    save_tokenizer(folder, vocab)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     return tensors
 
 
-def _save_tokenizer(folder: Path, vocab: str) -> None:
+def save_tokenizer(folder: Path, vocab: str) -> None:
     """One token per character: byte-level BPE without merges, which every family's class takes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
