@@ -12,6 +12,7 @@ from runs.records.record import AVERAGE, OWN, PARENT, Role, role_of
 from runs.statistics.intervals import Interval
 from spaces.text.error_text import counted, listed
 
+_BEHIND = (TaskChange.LOSES, TaskChange.MAY_LOSE)
 MOST_TASKS = 4
 """Tasks up to which a sentence names each; losses are always named."""
 
@@ -93,7 +94,7 @@ class Story:
         if every == title(group.best):
             margin = signed(group.difference.value)
         standing, by_task = group.standing(self.confidence), ""
-        if word == "parent" and _several(group):
+        if word == "parent" and several(group):
             every += " on average"
             found = self.on_tasks[self._winner.name]
             by_task = told(found, contrast=standing is WinnerStanding.BEATS)
@@ -135,11 +136,11 @@ class Story:
         for finalist in self.finalists[1:]:
             group = finalist.parents
             if group is not None and group.beats_after_correction(self.confidence):
-                several = _several(group)
-                found = self.on_tasks[finalist.name] if several else ()
+                on_average = several(group)
+                found = self.on_tasks[finalist.name] if on_average else ()
                 yield (
                     f"{title(finalist.name).capitalize()} beats every parent"
-                    f"{' on average' if several else ''}: "
+                    f"{' on average' if on_average else ''}: "
                     f"{signed(group.difference.value)} over the best, {title(group.best)} "
                     f"({self._interval(group.difference)}; {p_words(group.adjusted)}, "
                     f"corrected for {count} finalists){told(found, contrast=True)}."
@@ -163,7 +164,7 @@ class Story:
         )
 
 
-def _several(group: Against) -> bool:
+def several(group: Against) -> bool:
     """Whether more than one task was compared."""
     return any(len(item.tasks) > 1 for item in group.comparisons.values())
 
@@ -196,9 +197,8 @@ def told(found: Sequence[OnTask], *, contrast: bool) -> str:
         found: The winner against the specialist of each task.
         contrast: Whether something good was said before.
     """
-    behind = (TaskChange.LOSES, TaskChange.MAY_LOSE)
-    lost = [_named(one) for change in behind for one in found if one.change is change]
-    others = [one for one in found if one.change not in behind]
+    lost = [_named(one) for change in _BEHIND for one in found if one.change is change]
+    others = [one for one in found if one.change not in _BEHIND]
     others.sort(key=lambda one: one.change is TaskChange.KEEPS)
     parts = lost + (list(map(_named, others)) if len(found) <= MOST_TASKS else _counted(others))
     if not parts:
@@ -207,12 +207,13 @@ def told(found: Sequence[OnTask], *, contrast: bool) -> str:
 
 
 def losses(found: Sequence[OnTask]) -> str:
-    """What the winner loses, in short: ``loses 5.0 points on 'largest' to parent 'b'``."""
+    """What the winner loses or may lose: ``loses 5.0 points on 'largest' to parent 'b'``."""
     return listed(
         [
-            f"loses {_amount(one)} on {one.task!r} to {title(one.specialist)}"
+            f"{change.value} {_amount(one)} on {one.task!r} to {title(one.specialist)}"
+            for change in _BEHIND
             for one in found
-            if one.change is TaskChange.LOSES
+            if one.change is change
         ]
     )
 
@@ -225,7 +226,7 @@ def _named(one: OnTask) -> str:
     low, high = one.difference.low, one.difference.high
     ends = f"{100 * low:+.1f} to {100 * high:+.1f}" if one.points else ""
     ends = ends or f"{signed(low)} to {signed(high)}"
-    doubt = ", not beyond doubt" if one.change.value.startswith("may ") else ""
+    doubt = ", not confirmed by the test" if one.change.value.startswith("may ") else ""
     word = "over" if one.difference.value > 0 else "against"
     return f"{one.change.value} {_amount(one)} on {one.task!r} ({ends}{doubt}) {word} {over}"
 

@@ -216,7 +216,9 @@ def compare(
             help="search or held-out; by default held-out where both answered them.",
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Show this task only.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show questions of this task only.")
+    ] = None,
     find: Annotated[str, typer.Option(metavar="TEXT", help="Show questions with this text.")] = "",
     everything: Annotated[
         bool, typer.Option("--all", help="Show also questions on which both are as good.")

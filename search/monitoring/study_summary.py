@@ -77,8 +77,7 @@ def make_report(store: Store, config: RunConfig) -> Report:
         reproduce=(
             "# in the run's folder, with config.yaml (below) saved there",
             f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}",
-            f"search export {study}",
-            "search build best.yaml merged",
+            "search build again/best.yaml again/merged",
         ),
         config=_portable_config(store, config).to_yaml(),
         learning=lessons(store, Budget.of(config.search), workers=timeline.most_at_once),
@@ -403,8 +402,10 @@ def _table(store: Store, records: tuple[Record, ...]) -> FittedTable:
                 record.origin,
             )
         )
+    left_out = len(order) - len(rows)
     return FittedTable(
-        title=f"{store.title}: {len(order)} scored",
+        title=f"{store.title}: {len(order)} scored"
+        + (f", {left_out} not shown" if left_out else ""),
         headers=(*numbers, *texts),
         rows=rows,
         numeric=(True,) * len(numbers) + (False,) * len(texts),

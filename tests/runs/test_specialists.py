@@ -116,7 +116,8 @@ def test_an_interval_without_0_that_the_test_does_not_share_is_a_doubt() -> None
         kept=0.95, points=True,
     )  # fmt: skip
     assert told((doubt,), contrast=True) == (
-        ", but may lose 5.0 points on 'sort' (-10.0 to -0.1, not beyond doubt) against parent 's'"
+        ", but may lose 5.0 points on 'sort' (-10.0 to -0.1, not confirmed by the test) "
+        "against parent 's'"
     )
 
 
@@ -134,8 +135,14 @@ def test_the_headline_says_the_loss_too(run_tasks) -> None:
     frame = pd.DataFrame({"rank": [], "state": []})
     shown = headline(Report(title="t", frame=frame, failures=frame, tasks=run_tasks, verdict=found))
     assert shown.text == (
-        "Candidate 7 beats every parent, but loses 10.0 points on 'largest' to parent 'big'"
+        "Candidate 7 beats every parent on average, but loses 10.0 points on 'largest' "
+        "to parent 'big'"
     )
+    found = replace(
+        found, on_tasks=tuple(replace(one, change=TaskChange.MAY_LOSE) for one in found.on_tasks)
+    )
+    doubted = Report(title="t", frame=frame, failures=frame, tasks=run_tasks, verdict=found)
+    assert "may lose 10.0 points on 'largest' to parent 'big'" in headline(doubted).text
 
 
 def test_the_specialist_is_chosen_by_search_questions() -> None:

@@ -101,9 +101,17 @@ def test_questions_are_filtered(finished: Path) -> None:
     word = flipped[0]["b"]["text"].upper()
     assert flipped[0] in told(finished, "best", "code", "--find", word)["shown"]
     assert told(finished, "best", "code", "--find", "no such thing")["shown"] == []
+    none = search("compare", finished, "best", "code", "--find", "no such thing").out
+    assert f"None of the {len(flipped)} questions on which one is better contains 'no such" in none
     said = search("compare", finished, "best", "code", "--most", 1).out
     assert said.count("expected ") == 1
     assert f"1 of {len(flipped)} questions" in said
+
+
+def test_a_candidate_is_not_compared_with_itself(finished: Path) -> None:
+    done = search("compare", finished, "code", "parent code")
+    assert (done.code, len(done.lines)) == (2, 1)
+    assert "expected two candidates, got" in done.err
 
 
 def test_candidates_are_called_as_people_call_them(finished: Path, store: Store) -> None:

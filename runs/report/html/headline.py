@@ -11,7 +11,7 @@ import pandas as pd
 from runs.ranking.finalists import Against, Finalist, WinnerStanding
 from runs.ranking.floor_verdict import Kept
 from runs.ranking.verdict import Verdict, name_of
-from runs.ranking.verdict_text import everyone, losses, p_text, signed, title
+from runs.ranking.verdict_text import everyone, losses, p_text, several, signed, title
 from runs.records.manifest import MODELS_CHANGED
 from runs.records.record import Role, role_of
 from runs.report.report_content import Report
@@ -144,6 +144,7 @@ def _groups(verdict: Verdict) -> dict[WinnerStanding, str]:
         if group is not None:
             standing = group.standing(verdict.confidence)
             words = everyone(group, parents=parents, missing=missing)
+            words += " on average" if parents and several(group) else ""
             if standing is WinnerStanding.NOT_BETTER:
                 words = title(group.best)
             found.setdefault(standing, []).append(words)

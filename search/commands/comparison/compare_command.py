@@ -59,6 +59,8 @@ def show_comparison(
     """
     records = judged(store)
     first, second = (named(records, name) for name in names)
+    if first is second:
+        raise InputError(f"{' '.join(names)}: expected two candidates, got {first.id} twice")
     split, catalogue = _split(store, (first, second), questions), store.manifest.catalogue
     tasks = [task.name for task in catalogue.tasks]
     if wanted.task not in (None, *tasks):
@@ -67,17 +69,16 @@ def show_comparison(
     found = paired_answers(ours, theirs, catalogue)
     if not found.better:
         raise InputError(f"{', '.join(names)}: expected a question that both answered, got none")
-    asked = [
+    chosen = [
         one
         for one in answered(store, (first, second), split, found)
-        if (wanted.everything or one.better)
-        and wanted.task in (None, one.task)
-        and one.holds(wanted.text)
+        if (wanted.everything or one.better) and wanted.task in (None, one.task)
     ]
+    asked = [one for one in chosen if one.holds(wanted.text)]
     asked.sort(key=lambda one: (one.better == 0, one.better))  # what A lost comes first
     tell(lambda: comparison_values(found, (first, second), split, asked))
     show_counts(screen, found, (first, second), split)
-    show_questions(screen, asked, wanted)
+    show_questions(screen, asked, wanted, among=len(chosen))
 
 
 def named(records: Sequence[Record], name: str) -> Record:

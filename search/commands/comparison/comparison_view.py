@@ -46,7 +46,12 @@ def show_counts(
             numeric=(False, *[True] * 6),
         )
     )
-    say(screen, "A − B: the paired difference with its 95 % interval; above 0, A is better.")
+    say(
+        screen,
+        "A − B: the paired difference with the 95 % interval of this pair alone; above 0, A is "
+        "better. The verdict's intervals are wider: they allow for the choice of the best parent "
+        "and for the number of tasks.",
+    )
     if split is Split.SEARCH:
         say(screen, "Search questions chose the candidates: they flatter the best of them.")
 
@@ -65,9 +70,16 @@ def _who(record: Record) -> str:
 
 
 def show_questions(
-    screen: Console, asked: Sequence[AnsweredQuestion], wanted: QuestionFilter
+    screen: Console, asked: Sequence[AnsweredQuestion], wanted: QuestionFilter, *, among: int
 ) -> None:
-    """Show the questions that were chosen, as many as are wanted, with both answers."""
+    """Show questions with both answers, as many as are wanted.
+
+    Args:
+        screen: Where they go.
+        asked: Those that have the text that is looked for.
+        wanted: What is looked for.
+        among: How many there are with that text or without.
+    """
     for one in asked[: wanted.most]:
         say(screen, f"\n{one.id}: {WORDS[one.better]}", style="bold")
         choices = (f"{at}. {text}" for at, text in enumerate(one.said.choices, start=1))
@@ -78,6 +90,9 @@ def show_questions(
         say_facts(screen, [(name, plain(text, LONG)) for name, text in facts.items() if text])
     screen.print()
     what = "questions" if wanted.everything else "questions on which one is better"
+    if among and not asked:
+        say(screen, f"None of the {among} {what} contains {plain(wanted.text, LONG)!r}.")
+        return
     left = len(asked) - wanted.most
     more = f"; --most {len(asked)} shows all" if left > 0 else ""
     say(screen, f"{min(len(asked), wanted.most)} of {len(asked)} {what}{more}.")
@@ -96,7 +111,12 @@ def comparison_values(
 ) -> dict[str, Any]:
     """The comparison for programs; ``docs/report.md`` describes the keys."""
     whose = [
-        {"candidate": one.id, "name": name_of(one), "recipe": one.recipe.words} for one in records
+        {
+            "candidate": one.id,
+            "name": name_of(one),
+            "recipe": one.origin if one.is_baseline else one.recipe.words,
+        }
+        for one in records
     ]
     return {
         "questions": {two: one for one, two in PLACES.items()}[split],
