@@ -56,7 +56,7 @@ def by_task_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
     if len(models) <= MOST_COLUMNS:
         rows = [_beside(found, models, task, name) for task, name in _tasks(found, tasks)]
         names = [title(one.name) for one in models]
-        return _table(("task", "winner", *names, "best parent at it"), rows)
+        return _table(("task", "winner", "best parent at it", *names), rows)
     rows = [
         row
         for task, name in _tasks(found, tasks)
@@ -66,11 +66,11 @@ def by_task_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
 
 
 def _beside(found: Verdict, models: Sequence[Finalist], task: str, name: str) -> list[str]:
-    cells = [name, limits_text(_score(found.finalists[0], task))]
+    cells = [name, limits_text(_score(found.finalists[0], task)), _change(found, task)]
     for one in models:
         over = difference_text(task_difference(found, one, task))
         cells.append(limits_text(_score(one, task)) + (over and f"\nwinner {over}"))
-    return [*cells, _change(found, task)]
+    return cells
 
 
 def _below(found: Verdict, models: Sequence[Finalist], task: str, name: str) -> Iterator[list[str]]:

@@ -117,6 +117,7 @@ def test_names_that_would_do_harm_are_text(browser, study: Path, width: int) -> 
     with served(study) as address, opened(browser, address, width=width):
         strip = "return document.getElementById('live')"
         until(lambda: browser.run(f"{strip}.dataset.state") == "over", "no standing")
+        assert browser.run(f"{strip}.innerText").strip().startswith("finished")
         assert browser.run("return window.hacked") is None
         assert browser.errors() == []
         assert browser.run("return document.documentElement.scrollWidth") == width

@@ -108,18 +108,49 @@ def test_the_first_column_stays_while_a_table_scrolls(browser, pages, report) ->
         assert browser.run(f"return {last}.every(right => right <= {edge})")
 
 
-def test_the_point_of_the_finalists_table_is_seen_without_scrolling(page) -> None:
-    seen = page.run(
-        "const box = document.querySelector('[aria-label=Finalists]');"
+def seen(page, label: str) -> list[str]:
+    """Headings of the columns of a table that are seen whole without scrolling."""
+    return page.run(
+        "const box = document.querySelector(`[aria-label=\"${arguments[0]}\"]`);"
         "const edge = box.getBoundingClientRect().right;"
         "return [...box.querySelectorAll('th')]"
-        ".filter(c => c.getBoundingClientRect().right <= edge).map(c => c.textContent)"
-    )
+        ".filter(c => c.getBoundingClientRect().right <= edge).map(c => c.textContent)", label,
+    )  # fmt: skip
+
+
+def test_the_point_of_the_finalists_table_is_seen_without_scrolling(page) -> None:
     group = ["p", "p corrected"]
-    assert seen[:9] == [
+    assert seen(page, "Finalists")[:9] == [
         "recipe", "#", "held-out", "over the best parent", *group,
         "over the best default recipe", *group,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [1000, 1600])
+def test_what_each_table_is_read_for_is_seen_without_scrolling(
+    browser, pages, report, width: int
+) -> None:
+    browser.show(pages("report", to_html(report)), width=width)
+    assert seen(browser, "Task by task")[:3] == ["task", "winner", "best parent at it"]
+    lines = browser.run(
+        "return [...document.querySelectorAll('[aria-label=\"Task by task\"] td:nth-child(3)')]"
+        ".map(cell => { const range = document.createRange(); range.selectNodeContents(cell);"
+        "return new Set([...range.getClientRects()].map(one => one.top)).size; })"
+    )
+    assert max(lines) == 1  # none wraps; all tasks together have no such parent
+    assert seen(browser, "Leaderboard")[:4] == ["#", "expected", "method", "origin"]
+
+
+def test_the_copy_button_lies_over_code_that_fades(browser, pages, report) -> None:
+    browser.show(pages("report", to_html(report)), width=1000)
+    browser.run("document.querySelector('#winner .code').style.width = '200px'")
+    wait(browser, "return document.querySelector('#winner pre').dataset.more === 'right'")
+    assert browser.run(
+        "const button = document.querySelector('#winner .copy');"
+        "button.scrollIntoView({block: 'center'});"
+        "const box = button.getBoundingClientRect();"
+        "return document.elementFromPoint(box.left + 3, box.top + box.height / 2) === button"
+    )
 
 
 def test_columns_can_be_left_out(page) -> None:
@@ -208,6 +239,11 @@ def test_what_was_learned_stands_beside_what_was_searched(page) -> None:
     kind = "return document.querySelector('[data-plot=learning]')._fullLayout.yaxis.type"
     assert page.run(kind) == "log"
     assert page.errors() == []
+
+
+def test_headings_of_facts_begin_with_one_capital(page) -> None:
+    shown = "return [...document.querySelectorAll('.facts h3')].map(one => one.innerText)"
+    assert "Busy share by worker" in page.run(shown)
 
 
 def test_names_are_shown_as_text(page) -> None:

@@ -252,13 +252,13 @@ def test_the_base_is_shown_and_is_no_rival() -> None:
     assert found.comparisons["base"].tasks["reverse"].value == pytest.approx(0.7)
     table = by_task_table(found, (REVERSE, LARGEST))
     assert table.headers == (
-        "task", "winner", "parent 'rev'", "parent 'big'", "the base", "best parent at it",
+        "task", "winner", "best parent at it", "parent 'rev'", "parent 'big'", "the base",
     )  # fmt: skip
     assert [row[0] for row in table.rows] == ["reverse", "largest", "all, weighted"]
-    assert table.rows[1][3].startswith("0.700 (0.")
-    assert "\nwinner -0.100 (-0." in table.rows[1][3]
-    assert table.rows[0][4].startswith("0.250 (0.")
-    assert [row[-1] for row in table.rows] == [
+    assert table.rows[1][4].startswith("0.700 (0.")
+    assert "\nwinner -0.100 (-0." in table.rows[1][4]
+    assert table.rows[0][5].startswith("0.250 (0.")
+    assert [row[2] for row in table.rows] == [
         "gains over parent 'rev'",
         "loses to parent 'big'",
         "",
@@ -317,6 +317,6 @@ def test_a_comparison_has_one_interval_wherever_it_is_shown() -> None:
 def test_a_parent_that_wins_stands_beside_the_others() -> None:
     _, rev, big = run({})
     table = by_task_table(judged([rev, big]), (REVERSE, LARGEST))
-    assert table.headers == ("task", "winner", "parent 'big'", "best parent at it")
-    assert "winner +0.450" in table.rows[0][2]
-    assert table.rows[1][-1] == "loses to parent 'big'"
+    assert table.headers == ("task", "winner", "best parent at it", "parent 'big'")
+    assert "winner +0.450" in table.rows[0][3]
+    assert table.rows[1][2] == "loses to parent 'big'"

@@ -72,10 +72,19 @@ def _columns(
 ) -> Iterator[tuple[str, str, list[str], list[float | None] | None]]:
     """Name, explanation, cells and sort keys of each column that has anything to show."""
     yield "#", "Rank by search data", texts(frame["rank"]), _keys(frame["rank"])
+    if "broken" in frame:
+        words = "Floors it is expected to break, and by how much; those without rank first"
+        yield "below floor", words, texts(frame["broken"]), None
     pairs = [
         ("expected", "expected", "expected_stderr",
          "Score estimated from all results, with its standard deviation; ranks use it minus one "
          "standard deviation"),
+    ]  # fmt: skip
+    yield from _scores(frame, pairs)
+    words = "Merge method; + joins the methods of a merge tree"
+    yield "method", words, texts(frame["method"]), None
+    yield "origin", "Where the recipe comes from", texts(frame["origin"]), None
+    pairs = [
         ("score", "score", "stderr", "On the search questions it was asked, ± standard error"),
         ("held-out", "held_out", "held_out_stderr", "On the held-out questions; ranks ignore it"),
     ]  # fmt: skip
@@ -88,9 +97,23 @@ def _columns(
         ("answer length", "answer_length", "answer_length_stderr",
          "Mean length of its answers to search questions in characters, ± standard error")
     )  # fmt: skip
-    if "broken" in frame:
-        words = "Floors it is expected to break, and by how much; those without rank first"
-        yield "below floor", words, texts(frame["broken"]), None
+    yield from _scores(frame, pairs)
+    sizes = frame["parameters"]
+    if sizes.nunique() > 1:  # it says nothing where all have the same
+        cells = ["" if pd.isna(size) else f"{size:,}" for size in sizes]
+        yield "parameters", "Number of parameters of the model", cells, _keys(sizes)
+    if frame["front"].notna().any():
+        words = "On the Pareto front of the objectives"
+        yield "front", words, yes(frame["front"]), None
+    asked = frame["questions"]
+    yield "questions", "Search questions answered", texts(asked), _keys(asked)
+    yield "id", "Number of the candidate", texts(frame["candidate"]), _keys(frame["candidate"])
+
+
+def _scores(
+    frame: pd.DataFrame, pairs: Sequence[tuple[str, str, str, str]]
+) -> Iterator[tuple[str, str, list[str], list[float | None]]]:
+    """The columns of ``_columns`` with values and their errors: name, both columns, explanation."""
     for name, value, stderr, words in pairs:
         if frame[value].notna().any() or name == "score":
             cells = [
@@ -98,23 +121,6 @@ def _columns(
                 for one, error in zip(frame[value], frame[stderr], strict=True)
             ]
             yield name, words, cells, _keys(frame[value])
-    sizes = frame["parameters"]
-    if sizes.nunique() > 1:  # it says nothing where all have the same
-        cells = ["" if pd.isna(size) else f"{size:,}" for size in sizes]
-        yield "parameters", "Number of parameters of the model", cells, _keys(sizes)
-    yield (
-        "method",
-        "Merge method; + joins the methods of a merge tree",
-        texts(frame["method"]),
-        None,
-    )
-    yield "origin", "Where the recipe comes from", texts(frame["origin"]), None
-    if frame["front"].notna().any():
-        words = "On the Pareto front of the objectives"
-        yield "front", words, yes(frame["front"]), None
-    asked = frame["questions"]
-    yield "questions", "Search questions answered", texts(asked), _keys(asked)
-    yield "id", "Number of the candidate", texts(frame["candidate"]), _keys(frame["candidate"])
 
 
 def _more(frame: pd.DataFrame, tasks: Sequence[TaskInfo]) -> Iterator[tuple[str, list[str]]]:

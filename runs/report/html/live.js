@@ -19,7 +19,7 @@ function show(now) {
   const bar = strip.querySelector("progress");
   if (now.share === null) bar.removeAttribute("value");
   else bar.value = now.share;
-  part("phase").textContent = now.over ? "over" : now.driven ? now.phase : "nobody is at work on it";
+  part("phase").textContent = now.over ? "finished" : now.driven ? now.phase : "nobody is at work on it";
   const words = [now.done, now.best, now.workers, now.failures, now.time, now.notice];
   part("words").textContent = words.filter(Boolean).join(" · ");
   strip.dataset.state = now.over ? "over" : now.driven ? "running" : "stopped";

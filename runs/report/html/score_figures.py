@@ -276,8 +276,9 @@ OTHERS = {
 """Objectives that are no tasks, as if they were."""
 
 _FRONT_NOTE = (
-    "What is to be expected of each recipe in two tasks. Filled diamonds are the front: "
-    "no other recipe is expected to match them in every task and beat them in one."
+    "What is to be expected of each recipe in two tasks. Filled diamonds are the front: no other "
+    "recipe matches them in every task and beats them in one clearly, beyond the error of what is "
+    "expected."
 )
 
 
