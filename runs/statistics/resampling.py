@@ -104,7 +104,7 @@ class Sample:
 
         Returns:
             The interval; it has no width where the values of every stratum are equal and not
-            smoothed.
+            smoothed. Differences of right answers end at -1 and 1.
         """
         value, n, nan = self._value, self.n, math.nan
         if not n:
@@ -114,7 +114,14 @@ class Sample:
             return Interval(value=value, stderr=nan, low=nan, high=nan, n=n)
         ends = (self._percentiles(confidence), self._studentised(confidence))
         low, high = (math.hypot(*sides) for sides in zip(*ends, strict=True))
-        return Interval(value=value, stderr=stderr, low=value - low, high=value + high, n=n)
+        farthest = 1.0 if all(stratum.smooth for stratum in self._strata) else math.inf
+        return Interval(
+            value=value,
+            stderr=stderr,
+            low=max(value - low, -farthest),
+            high=min(value + high, farthest),
+            n=n,
+        )
 
     def _percentiles(self, confidence: float) -> tuple[float, float]:
         """Distances from the mean of the smooth strata to the lower end and to the upper one."""

@@ -371,6 +371,24 @@ def test_skewed_values_are_no_reason_for_false_alarms(n: int) -> None:
     assert 0.93 <= hits / runs <= 0.97
 
 
+@pytest.mark.parametrize("weights", [(1.0,), (3.0, 1.0)])
+def test_differences_of_right_answers_end_at_1(weights: tuple[float, ...]) -> None:
+    tasks = [
+        TaskInfo(name=f"t{at}", metric="acc", higher_is_better=True, weight=weight)
+        for at, weight in enumerate(weights)
+    ]
+    right, wrong = (
+        {task.name: {f"{task.name}/{at}": value for at in range(30)} for task in tasks}
+        for value in (1.0, 0.0)
+    )
+    found = paired(right, wrong, tasks)
+    for one in (found.difference, *found.tasks.values()):
+        assert one.value == one.high == 1.0
+        assert 0.8 < one.low < 1.0
+    mirrored = paired(wrong, right, tasks).difference
+    assert (mirrored.low, mirrored.high) == (-1.0, -found.difference.low)
+
+
 def test_all_right_is_no_certainty() -> None:
     found = score({"a": named([1] * 280)}, ONE).tasks["a"]
     assert (found.value, found.high) == (1.0, 1.0)
