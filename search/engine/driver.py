@@ -183,7 +183,7 @@ def _drive(
             view.note(note)
         step("preparing statistics of the models")
         prepare_statistics(setting, screen)
-        step("starting with the first candidate")
+        step("asking the first questions")
         ended = work(
             Session(store, config, pool=pool, monitor=view, checkpoints=setting.checkpoints)
         )

@@ -111,7 +111,7 @@ def test_each_step_before_the_first_candidate_is_told(config: Path) -> None:
         "loading the tasks",
         "starting the worker",
         "preparing statistics of the models",
-        "starting with the first candidate",
+        "asking the first questions",
     ]
     assert said.index(steps[-1]) < said.index("search 1/8")
     again = search("resume", "mix", "--trials", 9).out
