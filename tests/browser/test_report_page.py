@@ -339,6 +339,13 @@ def test_the_morning_after(page, report, study: Path) -> None:
     choose(page, "find", "")
     choose(page, "task", 1)
     assert {one["heading"] for one in said(page)} <= {f"{NASTY}: only B is right"}
+    count = "return document.getElementById('answers-count').textContent"
+    asked = sum(one.task == NASTY for one in asked)
+    assert page.run(count) == f"{len(said(page))} of the {asked} questions that both answered"
+    choose(page, "show", "all")
+    choose(page, "find", "zzz")
+    assert page.run(count) == f"none of {asked} contains 'zzz'"
+    choose(page, "find", "")
     command = page.run("return document.getElementById('answers-command').textContent")
     study_path = str(study)
     found = json.loads(
@@ -527,6 +534,41 @@ def test_recipes_side_by_side(page, report) -> None:
     )
     assert shown == figure.layout["xaxis2"]["ticktext"]
     assert page.errors() == []
+
+
+def test_captions_say_who_is_left_out_and_which_line_is_drawn(report) -> None:
+    details = report.details
+    dials = details.insights.dials
+    inside = [record for record in ranked(details.records) if record.id in dials]
+
+    def notes(records) -> dict[str, str]:
+        kept = {r.id: dials[r.id] for r in records if r.trial is not None}
+        found = replace(
+            details, records=tuple(records), insights=replace(details.insights, dials=kept)
+        )
+        return {one.name: one.note for one in figures(replace(report, details=found)).effects}
+
+    many, few = notes(inside), notes(inside[:30])
+    assert len(inside) > 30
+    assert "line joins the medians" in many["weight"]
+    assert "line joins" not in few["weight"]
+    assert "Left out" not in "".join(many.values())
+    learned = [replace(record, trial=None) for record in inside[:6]]
+    apart = notes([*learned, *inside[6:]])
+    for name in ("weight", "lines"):
+        assert f"outside the space: the winner candidate {inside[0].id} (" in apart[name]
+        assert apart[name].endswith(") and 2 more.")
+
+
+def test_what_the_numbers_of_the_run_leave_out_is_said(report) -> None:
+    notes = [
+        next(
+            one.note for one in figures(replace(report, learning=lessons)) if one.name == "workers"
+        )
+        for lessons in ((), report.learning)
+    ]
+    assert [" Learning before the search is not drawn" in note for note in notes] == [False, True]
+    assert "clearly, beyond the error" in figures(report).front.note
 
 
 @pytest.mark.slow

@@ -294,6 +294,20 @@ def test_html_needs_nothing_else(report: Report) -> None:
     assert len(tables) == len(regions) == 5  # wide tables scroll inside their own box
 
 
+@pytest.mark.parametrize(
+    ("hours", "gpus", "tile"),
+    [
+        (0.0123, 0.0246, ("minutes", "0:44", "1.48 GPU-minutes")),
+        (2.5, 5.0, ("hours", "2.50", "5.00 GPU-hours")),
+    ],
+)
+def test_short_runs_took_minutes_and_seconds(
+    report: Report, hours: float, gpus: float, tile: tuple[str, str, str]
+) -> None:
+    facts = {"run": {"hours": hours, "GPU-hours": gpus}}
+    assert tile in headline(replace(report, facts=facts)).tiles
+
+
 def test_data_cannot_end_its_script(report: Report) -> None:
     failures = report.failures.assign(message="</script><!--<script>")
     text = to_html(

@@ -44,13 +44,15 @@ function cells(tag, values) {
   return made;
 }
 
-function wanted(row, a, b) {
+function wanted(row) {
   const show = parts.show.value;
-  if (parts.task.value !== "" && row.task !== Number(parts.task.value)) return false;
-  if (show === "flipped" ? !row.better : show === "a" ? row.better < 1 : show === "b" && row.better > -1) return false;
+  return show === "flipped" ? row.better : show === "a" ? row.better > 0 : show !== "b" || row.better < 0;
+}
+
+function holds(row, a, b, words) {
   const [, , prompt, expected] = book.questions[row.at];
   const text = [prompt, expected, a.texts[row.at], b.texts[row.at]].join("\n").toLowerCase();
-  return text.includes(parts.find.value.toLowerCase());
+  return text.includes(words.toLowerCase());
 }
 
 function shownAnswer(value, text, task) {
@@ -85,9 +87,14 @@ function showAnswers() {
   );
   parts.table.tBodies[0].replaceChildren(...asked.map((task) => cells("td", counts(rows, task))));
   const order = (row) => (row.better === 0 ? 2 : row.better); // what A lost comes first
-  const list = rows.filter((row) => wanted(row, a, b)).sort((x, y) => order(x) - order(y));
+  const task = parts.task.value;
+  const asking = task === "" ? rows : rows.filter((row) => row.task === Number(task));
+  const [words, shown] = [parts.find.value, asking.filter(wanted)];
+  const list = shown.filter((row) => holds(row, a, b, words)).sort((x, y) => order(x) - order(y));
   parts.list.replaceChildren(...list.slice(0, flips).map((row) => item(row, a, b)));
-  parts.count.textContent = `${list.length} of the ${rows.length} questions that both answered`;
+  parts.count.textContent = shown.length && !list.length
+    ? `none of ${shown.length} contains '${words}'`
+    : `${list.length} of the ${asking.length} questions that both answered`;
   parts.more.hidden = list.length <= flips;
   parts.command.textContent = `search compare ${data.study} ${a.candidate} ${b.candidate}` +
     (parts.split.value === "1" ? "" : " --questions search");

@@ -214,9 +214,14 @@ def _tiles(report: Report, row: pd.Series | None) -> Iterator[tuple[str, str, st
     ranked = int(report.frame["rank"].notna().sum())
     failed = int((report.frame["state"] == "failed").sum())
     yield "recipes scored", f"{ranked:,}", f"{failed:,} failed"
-    for name, unit in (("questions asked", "questions saved by racing"), ("hours", "GPU-hours")):
-        if facts.get(name) is not None:
-            yield name, _number(facts[name]), f"{_number(facts.get(unit))} {unit.split(' by ')[0]}"
+    if facts.get("questions asked") is not None:
+        saved = _number(facts.get("questions saved by racing"))
+        yield "questions asked", _number(facts["questions asked"]), f"{saved} questions saved"
+    if (hours := facts.get("hours")) is not None:
+        gpus, unit = float(facts.get("GPU-hours") or 0), "GPU-hours"
+        if gpus < 1:
+            gpus, unit = 60 * gpus, "GPU-minutes"
+        yield *_time(float(hours)), f"{_number(gpus)} {unit}"
     if facts.get("worker utilisation") is not None:
         yield (
             "workers busy",
@@ -232,6 +237,14 @@ def _score_tile(row: pd.Series) -> tuple[str, str, str]:
         return "search score", seen, f"± {error}"
     known, doubt = (score_text(float(row[name])) for name in ("expected", "expected_stderr"))
     return "expected score", known, f"± {doubt}; search score {seen} ± {error}"
+
+
+def _time(hours: float) -> tuple[str, str]:
+    """The unit and the time in it: minutes and seconds below an hour."""
+    if hours >= 1:
+        return "hours", _number(hours)
+    minutes, seconds = divmod(round(3600 * hours), 60)
+    return "minutes", f"{minutes}:{seconds:02}"
 
 
 def _number(value: object) -> str:

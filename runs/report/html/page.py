@@ -98,7 +98,7 @@ def figures(report: Report) -> Figures:
         effects=tuple(effect_figures(details)),
         depth=None if winner is None else depth_figure(details, winner),
         failures=failures_figure(report),
-        workers=workers_figure(details.timeline),
+        workers=workers_figure(details.timeline, learned=bool(report.learning)),
     )
 
 

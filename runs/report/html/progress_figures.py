@@ -29,6 +29,10 @@ MOST_WORKERS = 40
 FINEST = 1500
 """Spans that are nearer to each other than this part of the whole time are drawn as one."""
 
+_LEARNING = (
+    " Learning before the search is not drawn: workers are busy, but no recipe is under way."
+)
+
 _UNITS = (
     ("evaluations", "recipes scored"),
     ("questions", "search questions answered"),
@@ -139,8 +143,13 @@ def failures_figure(report: Report) -> Figure | None:
     )
 
 
-def workers_figure(timeline: Timeline) -> Figure | None:
-    """Who was busy when, and how many at a time; ``None`` where nobody was."""
+def workers_figure(timeline: Timeline, *, learned: bool) -> Figure | None:
+    """Who was busy when, and how many at a time; ``None`` where nobody was.
+
+    Args:
+        timeline: Of the recipes; when workers learned is not known.
+        learned: Whether they did, which the figure then says.
+    """
     if not timeline.spans or timeline.clock().total <= 0:
         return None
     clock, names = timeline.clock(), timeline.workers
@@ -159,7 +168,9 @@ def workers_figure(timeline: Timeline) -> Figure | None:
         name="workers",
         title="Workers over time",
         note="Above, how many recipes were under way at once; below, who was busy, with a cross "
-        "where a recipe failed. Times without a driver are left out." + left_out,
+        "where a recipe failed. Times without a driver are left out."
+        + left_out
+        + _LEARNING * learned,
         traces=(
             _levels(timeline, clock, factor),
             _lanes(timeline, clock, shown, factor),

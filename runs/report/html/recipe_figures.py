@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from runs.activity.search_progress import expected
 from runs.ranking.leaderboard import ranked
@@ -41,6 +42,9 @@ BINS = 10
 
 MOST_LINES = 300
 """Recipes of which each has a line across all axes, the best ones."""
+
+MOST_NAMES = 4
+"""Recipes that are left out and named; more are counted."""
 
 MOST_NUMBERS = 12
 """Layers up to which the numbers are written into the heat map."""
@@ -80,16 +84,31 @@ def effect_figures(details: Details) -> Iterator[Figure]:
     yield _methods(known)
     dials = details.insights.dials
     inside = [record for record in known if record.id in dials]
+    left_out = _left_out(known)
     for name, note, values in (
         ("weight", "mean over all layers and tensors, after normalisation", _weights),
         ("density", "mean over all layers and tensors, of recipes that have densities", _densities),
     ):
         figure = _against(name, note, inside, [values(dials[record.id]) for record in inside])
         if figure is not None:
-            yield figure
+            yield replace(figure, note=figure.note + left_out)
     lines = _lines(inside[:MOST_LINES], details)
     if lines is not None:
-        yield lines
+        yield replace(lines, note=lines.note + left_out)
+
+
+def _left_out(known: Sequence[Record]) -> str:
+    """Which recipes have no mix in the space's terms, in words; empty where all have.
+
+    Args:
+        known: By rank.
+    """
+    apart = [record for record in known if record.trial is None]
+    names = ["the winner " * (record is known[0]) + record_name(record) for record in apart]
+    if len(names) > MOST_NAMES + 1:
+        names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more"]
+    told = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return f" Left out, as outside the space: {told}." if told else ""
 
 
 def _lines(records: Sequence[Record], details: Details) -> Figure | None:
@@ -261,7 +280,8 @@ def _against(
     return Figure(
         name=name,
         title=f"Score against {name}",
-        note=f"The {name} of a parent: {note}. The line joins the medians of neighbouring recipes.",
+        note=f"The {name} of a parent: {note}."
+        + " The line joins the medians of neighbouring recipes." * any(t[1]["x"] for t in drawn),
         traces=tuple(drawn[0]),
         layout={"xaxis": axis(f"{name} of {parents[0]}"), "yaxis": axis("expected score")},
         height=360,
