@@ -10,6 +10,10 @@ from spaces.paths import is_folder
 
 Scalar = str | int | float | bool
 
+MOST_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names of the most tokens of an answer among generation settings, the one that counts first, as
+in lm-eval."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSpec:

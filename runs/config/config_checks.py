@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evaluators.harness_spec import MOST_KEYS
 from runs.config.config_sections import one_of
 from runs.config.yaml_document import Place, YamlProblem, path_text, shown
 from runs.records.record import MEASURES, PARAMETERS, SCORE
@@ -20,6 +21,9 @@ BASE = "base"
 
 UNION = "union"
 """What ``output.vocabulary`` is for the tokens of all models."""
+
+THINKING_KEYS = ("think_end_token", "max_think_toks", "enable_thinking")
+"""Keys of ``harness`` that are no generation settings."""
 
 ONE_OBJECTIVE = ("cmaes",)
 """Samplers that cannot search for a Pareto front."""
@@ -120,6 +124,7 @@ def cross_problems(data: Mapping[str, Any]) -> list[YamlProblem]:
         *_model_problems(data),
         *_task_problems(data),
         *_thinking_problems(data),
+        *_generation_problems(data),
         *_floor_problems(data),
         *_held_out_problems(data),
         *_method_problems(data),
@@ -196,6 +201,17 @@ def _thinking_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     if (most := harness.get("max_think_toks")) is not None and not ends:
         text = f"expected none without harness.think_end_token, got {shown(most)}"
         yield YamlProblem(text=text, place=("harness", "max_think_toks"))
+
+
+def _generation_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
+    settings = _at(data, "harness", "gen_kwargs")
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        place = ("harness", "gen_kwargs", key)
+        if key in MOST_KEYS and not (type(value) is int and value >= 1):
+            text = f"expected a whole number of at least 1, got {shown(value)}"
+            yield YamlProblem(text=text, place=place)
+        if key in THINKING_KEYS:
+            yield YamlProblem(text=f"expected it as harness.{key}", place=place)
 
 
 def _floor_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import csv
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from runs.ranking.verdict import verdict
 from runs.records.record import Role
 from runs.report import report_content as content
 from runs.report.html.headline import headline
+from runs.report.html.leaderboard_data import packed
 from runs.report.learning_summary import LearningSummary, cost_words
 from runs.report.report_files import (
     FORMATS,
@@ -471,3 +474,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 )
 def test_score_text(value: float, stderr: float, expected: str) -> None:
     assert score_text(value, stderr) == expected
+
+
+def test_a_lone_surrogate_in_a_text_is_no_reason_to_lose_the_page() -> None:
+    data = {"prompt": "lone \ud800 here"}
+    assert json.loads(gzip.decompress(base64.b64decode(packed(data)))) == data

@@ -340,6 +340,18 @@ def test_all_problems_at_once(golden) -> None:
             "harness: {apply_chat_template: 3}",
             "3: harness.apply_chat_template: expected true, false or a template's name, got 3",
         ),
+        (
+            "harness: {gen_kwargs: {max_gen_toks: 0}}",
+            "3: harness.gen_kwargs.max_gen_toks: expected a whole number of at least 1, got 0",
+        ),
+        (
+            "harness: {gen_kwargs: {max_new_tokens: 1.5}}",
+            "3: harness.gen_kwargs.max_new_tokens: expected a whole number of at least 1, got 1.5",
+        ),
+        (
+            "harness: {gen_kwargs: {think_end_token: b}}",
+            "3: harness.gen_kwargs.think_end_token: expected it as harness.think_end_token",
+        ),
         ("harness: {gen_kwargs: {a: [1]}}", "3: harness.gen_kwargs.a: expected a text, number,"),
         ("harness: {end_loops: 1}", "3: harness.end_loops: expected true or false, got 1"),
         ("harness: {trust_remote_code: 1}", "3: harness.trust_remote_code: expected true or fal"),

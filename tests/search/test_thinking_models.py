@@ -135,6 +135,18 @@ def test_marks_that_cannot_be(asked: str | int, most: int | None, message: str) 
         ThoughtMark.of(make_tokenizer(), spec)
 
 
+@pytest.mark.parametrize("mark", [MARK, "12"])
+def test_the_answer_is_what_follows_the_last_mark(mark: str) -> None:
+    tokenizer = make_tokenizer()
+    given = ThoughtMark.of(tokenizer, HarnessSpec(models=(), tasks=(), think_end_token=mark))
+    assert given is not None
+    one, two, three = (tokenizer.encode(word, add_special_tokens=False) for word in "345")
+    tokens = [*one, *given.tokens, *two, *given.tokens, *three]
+    assert given.last_in(tokens) == len(tokens) - len(three)
+    assert given.last_in([*one, *given.tokens]) == len(one) + len(given.tokens)
+    assert given.last_in([*one, *two]) == 0
+
+
 def test_references_without_thoughts_are_not_learned_from(spec: HarnessSpec) -> None:
     evaluator = HarnessEvaluator(spec)
     ids = tuple(question.id for question in evaluator.catalogue().questions)[:2]

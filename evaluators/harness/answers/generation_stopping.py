@@ -147,10 +147,14 @@ class GenerationStopping(StoppingCriteria):
         return ending_of(rules.tokenizer, tokens, stops=rules.stops, ends=rules.ends)
 
     def _thought(self, row: int, tokens: list[int]) -> str:
-        """What was written before the answer, with the blanks that lm-eval takes away after it."""
-        start = self.starts.of(row, tokens)
-        if not start:
+        """What was written before the answer, with the blanks that lm-eval takes away after it.
+
+        The answer is what follows the last mark, as in lm-eval.
+        """
+        start, mark = self.starts.of(row, tokens), self._rules.mark
+        if not start or mark is None:
             return ""
+        start += mark.last_in(tokens[start:])
         answer = str(self._rules.tokenizer.decode(tokens[start:], skip_special_tokens=True))
         blanks = answer[: len(answer) - len(answer.lstrip())]
         return str(self._rules.tokenizer.decode(tokens[:start])) + blanks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,18 @@ class ThoughtMark:
                 f"harness.think_end_token, got {spec.max_think_toks}"
             )
         return cls(tokenizer=tokenizer, given=given, tokens=tokens, most=spec.max_think_toks)
+
+    def last_in(self, tokens: Sequence[int]) -> int:
+        """How many tokens there are up to the end of the last mark; 0 without any."""
+        if isinstance(self.given, int):
+            last = (at for at in range(len(tokens), 0, -1) if tokens[at - 1] == self.given)
+            return next(last, 0)
+        text = self.tokenizer.decode(tokens)
+        end = text.rfind(self.given) + len(self.given)
+        if self.given not in text:
+            return 0
+        counts = range(len(tokens) + 1)
+        return bisect_left(counts, end, key=lambda at: len(self.tokenizer.decode(tokens[:at])))
 
     def ends_in(self, tokens: Sequence[int]) -> bool:
         """Whether the mark is among the last few tokens."""

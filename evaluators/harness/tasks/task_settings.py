@@ -9,16 +9,12 @@ from typing import Any
 from evaluators.harness.questions.document_keys import asking, keys_of, rows_of
 from evaluators.harness.questions.few_shot import FewShotExamples, FewShotPool, asked_split, pool_of
 from evaluators.harness.questions.question_ids import Keys
-from evaluators.harness_spec import HarnessSpec, TaskSpec
+from evaluators.harness_spec import MOST_KEYS, HarnessSpec, TaskSpec
 from evaluators.protocol import EvaluatorError
 from spaces.text.error_text import class_and_last_line
 
 OUTPUT_TYPES = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
 """Kinds of tasks that can be asked."""
-
-
-_MOST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names of the most tokens of an answer, the one that counts first, as in lm-eval."""
 
 MOST_TOKENS = 256
 """Most tokens of an answer where nothing says it, as in lm-eval."""
@@ -63,8 +59,10 @@ def _configure_answers(task: Any, spec: HarnessSpec) -> list[str]:
     """Say how long answers may be, thoughts included; what forbids it."""
     settings = (task.get_config("generation_kwargs") or {}) | dict(spec.gen_kwargs)
     if spec.max_think_toks is not None:
-        most = next((settings[key] for key in _MOST if settings.get(key) is not None), MOST_TOKENS)
-        settings = {key: value for key, value in settings.items() if key not in _MOST}
+        most = next(
+            (settings[key] for key in MOST_KEYS if settings.get(key) is not None), MOST_TOKENS
+        )
+        settings = {key: value for key, value in settings.items() if key not in MOST_KEYS}
         settings["max_gen_toks"] = spec.max_think_toks + int(most)
     if settings:
         task.set_config(key="generation_kwargs", value=settings)

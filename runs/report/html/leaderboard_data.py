@@ -205,4 +205,6 @@ def _size(data: Any) -> int:
 def packed(data: Any) -> str:
     """JSON, deflated and in base64: recipes of one run have most of their text in common."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8"), 6, mtime=0)).decode("ascii")
+    # A lone surrogate, which UTF-8 has no bytes for, is written as JSON's own escape.
+    found = text.encode("utf-8", "backslashreplace")
+    return base64.b64encode(gzip.compress(found, 6, mtime=0)).decode("ascii")
