@@ -20,6 +20,7 @@ from runs.ranking.verdict import verdict
 from runs.records.record import Role
 from runs.report.html.page import figures
 from runs.report.report_files import to_html
+from runs.report.task_tables import models_compared, task_difference
 from runs.statistics.resampling import Resampling
 from runs.storage.store import Store
 from search.inputs.stored_study.study_config import config_of
@@ -180,10 +181,9 @@ def test_every_figure_holds_its_traces(page, report) -> None:
 
 def test_the_first_figure_is_what_was_kept_and_lost(page, report) -> None:
     assert page.run("return document.querySelector('[data-plot]').dataset.plot") == "kept"
-    found = report.verdict.comparisons
-    models = [name for name in found if name.startswith("parent ") or name == "base"]
-    expected = [found[name].tasks[task.name] for task in report.tasks for name in models]
-    expected += [found[name].difference for name in models]
+    models = models_compared(report.verdict)
+    tasks = [*(task.name for task in report.tasks), ""]
+    expected = [task_difference(report.verdict, one, task) for task in tasks for one in models]
     x, low, high = page.run(
         "const trace = document.querySelector('[data-plot=kept]')._fullData[0];"
         "return [trace.x, trace.error_x.arrayminus, trace.error_x.array].map(one => [...one])"
@@ -488,7 +488,7 @@ def test_paper_holds_what_is_behind_buttons_on_the_screen(printed, report) -> No
     boards = [text for page in printed if ROW.search(text := page.extract_text())]
     assert len(boards) > 1
     for text in boards:  # the headings stand on every sheet
-        assert re.search(r"expected\s+score", text)
+        assert re.search(r"expected\s+method\s+origin\s+score", text)
     assert "Click a heading" not in whole
     assert report.reproduce[0] in whole
 
