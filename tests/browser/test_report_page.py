@@ -204,6 +204,14 @@ def test_differences_shows_differences(page, report) -> None:
     assert differences[1:] == pytest.approx(
         [report.verdict.comparisons[one.name].difference.value for one in known], abs=1e-4
     )
+    parents = report.verdict.finalists[0].parents
+    row = 1 + [one.name for one in known].index(parents.best)  # after the winner
+    ends = [
+        page.run(f"return {place}._fullData[0].error_x.{side}[{row}]")
+        for side in ("arrayminus", "array")
+    ]
+    gap = parents.difference  # the verdict's interval, which allows for the choice of the best
+    assert ends == pytest.approx([gap.value - gap.low, gap.high - gap.value], abs=1e-4)
     assert differences[0] is None  # the winner itself
     assert differences != scores
     assert page.errors() == []

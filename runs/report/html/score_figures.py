@@ -10,6 +10,7 @@ from itertools import combinations
 import pandas as pd
 
 from evaluators.protocol import TaskInfo
+from runs.ranking.finalists import Finalist
 from runs.ranking.leaderboard import fronts, ranked
 from runs.ranking.verdict import Verdict
 from runs.ranking.verdict_text import signed, title
@@ -145,7 +146,7 @@ def _compared(report: Report) -> tuple[list[Compared], str]:
                 role=one.role,
                 winner=at == 0,
                 scores={**one.held_out.tasks, COMBINED: one.held_out.combined},
-                behind=_behind(verdict, one.name),
+                behind=_behind(verdict, one),
             )
             for at, one in enumerate(verdict.finalists)
             if at == 0 or one.role is not Role.SEARCHED
@@ -179,9 +180,13 @@ def _normal(value: float, stderr: float) -> Interval:
     return Interval(value=value, stderr=stderr, low=value - half, high=value + half, n=0)
 
 
-def _behind(verdict: Verdict, name: str) -> Mapping[str, Interval]:
-    found = verdict.comparisons.get(name)
-    return {} if found is None else {**found.tasks, COMBINED: found.difference}
+def _behind(verdict: Verdict, one: Finalist) -> Mapping[str, Interval]:
+    found = verdict.comparisons.get(one.name)
+    return {
+        task or COMBINED: over
+        for task in ((*found.tasks, "") if found is not None else ())
+        if (over := task_difference(verdict, one, task)) is not None
+    }
 
 
 def _dots(
