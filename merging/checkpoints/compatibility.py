@@ -13,7 +13,8 @@ from merging.checkpoints.files.safetensors_header import TensorInfo
 from merging.problems import Problems
 
 ONLY_WITH_A_VOCABULARY = (
-    "can only be merged by a recipe that says whose the result gets (tokenizer_source)"
+    "can only be merged by a recipe that says whose the result gets (tokenizer_source; in a "
+    "search, output.vocabulary)"
 )
 """End of a sentence on them."""
 
