@@ -449,7 +449,7 @@ def test_same_tokens_other_numbers(tiny_model: Any) -> None:
     assert check_parents(opened(models), "base") == [
         "model math: expected the token numbers of base, got others for 2 tokens (first 'c': 6 "
         "instead of 5); models of different vocabularies can only be merged by a "
-        "recipe that says whose the result gets (tokenizer_source)"
+        "recipe that says whose the result gets (tokenizer_source; in a search, output.vocabulary)"
     ]
 
 
