@@ -63,13 +63,15 @@ def apart(
         dies_after: It gets SIGKILL when so many results are in the study; 0 lets it live.
     """
     command = ["search", *map(str, arguments)]
+    # Ray in this process leaves its mode here, which one that was loaded before does not know of.
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_LOADED)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = context.Process(
             target=_command,
-            args=(command, cwd or Path.cwd(), dict(os.environ), out, err, dies_after),
+            args=(command, cwd or Path.cwd(), variables, out, err, dies_after),
         )
         process.start()
         process.join()
