@@ -225,7 +225,7 @@ def compare(
     ] = False,
     most: Annotated[int, typer.Option(min=0, metavar="N", help="Most questions to show.")] = 10,
 ) -> None:
-    """Show the questions on which two candidates differ, with both answers."""
+    """Show two candidates question by question, and both answers."""
     from search.commands.comparison.compare_command import compare as compare_candidates
     from search.commands.comparison.compared_questions import QuestionFilter
 
