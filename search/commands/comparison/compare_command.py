@@ -71,7 +71,7 @@ def show_comparison(
         raise InputError(f"{', '.join(names)}: expected a question that both answered, got none")
     chosen = [
         one
-        for one in answered(store, (first, second), split, found)
+        for one in answered(store, (first, second), split, (ours, theirs), found)
         if (wanted.everything or one.better) and wanted.task in (None, one.task)
     ]
     asked = [one for one in chosen if one.holds(wanted.text)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from evaluators.protocol import QuestionText
+from evaluators.protocol import Outcome, QuestionText
 from runs.records.record import Record, Split
 from runs.statistics.paired_answers import PairedAnswers
 from runs.storage.store import Store
@@ -55,14 +55,24 @@ class AnsweredQuestion:
 
 
 def answered(
-    store: Store, records: tuple[Record, Record], split: Split, found: PairedAnswers
+    store: Store,
+    records: tuple[Record, Record],
+    split: Split,
+    outcomes: tuple[Sequence[Outcome], Sequence[Outcome]],
+    found: PairedAnswers,
 ) -> Iterator[AnsweredQuestion]:
-    """The questions that were compared, with the texts that the study keeps."""
+    """The questions that were compared, with the texts that the study keeps.
+
+    Args:
+        store: The study.
+        records: The candidates.
+        split: Whose questions were asked.
+        outcomes: What each candidate got.
+        found: The comparison of these.
+    """
     said = store.question_texts()
     texts = [store.answer_texts(record.id, split) for record in records]
-    values = [
-        {one.question: one.value for one in store.outcomes(record.id, split)} for record in records
-    ]
+    values = [{one.question: one.value for one in got} for got in outcomes]
     task_of = {one.id: one.task for one in store.manifest.catalogue.questions}
     for name, better in found.better.items():
         yield AnsweredQuestion(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from evaluators.protocol import Candidate, Failure, Score, TaskInfo
+from evaluators.protocol import Candidate, Catalogue, Failure, Score, TaskInfo
 from evaluators.workers.pool import Pool
 from runs.config.run_config import RunConfig
 from runs.output_files import write_text
@@ -65,7 +65,8 @@ def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
     if not scores:
         raise RunFailed(f"{store.name}: no candidate could be scored; {_words(failed)}")
     asked = [record for record in chosen if record.id in scores]
-    made = _judge(asked, scores, store)
+    ranks = {record.id: rank for rank, record in enumerate(ranked(records), start=1)}
+    made = _judge(asked, scores, ranks, manifest.catalogue)
     path = store.folder / f"max-gen-toks-{most}.json"
     data = _data(asked, scores, made, cap=most)
     write_text(path, json.dumps(data, indent=2) + "\n")
@@ -97,15 +98,18 @@ def _ask(
     return found
 
 
-def _judge(asked: Sequence[Record], scores: Mapping[int, Score], store: Store) -> Verdict:
+def _judge(
+    asked: Sequence[Record],
+    scores: Mapping[int, Score],
+    ranks: Mapping[int, int],
+    catalogue: Catalogue,
+) -> Verdict:
     """The verdict on these answers alone; nothing of the run's goes in but the order."""
-    catalogue = store.manifest.catalogue
-    order = {record.id: rank for rank, record in enumerate(ranked(judged(store)), start=1)}
     entries = [
         Entry(
             name=name_of(record),
             role=role_of(record.origin),
-            rank=order.get(record.id),
+            rank=ranks.get(record.id),
             outcomes=by_task(scores[record.id].outcomes, catalogue),
         )
         for record in asked
