@@ -42,7 +42,7 @@ from runs.config.run_config import RunConfig
 from runs.ranking.leaderboard import ranked
 from runs.records.record import Record, Split
 from runs.storage.store import Store
-from search.engine.driver import _quiet_libraries
+from search.engine.driver import quiet_libraries
 from search.engine.final_check import reserve
 from search.engine.learning.learning_progress import spent
 from search.engine.session import PreparedRun, Session, prepare
@@ -221,7 +221,7 @@ def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
     folder = world.folder / "runs" / f"{check} learn {learn}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with _quiet_libraries():
+    with quiet_libraries():
         store = Store.create(str(folder / "study.db"), prepared.manifest)
         store.hold()
         pool = SerialPool(lambda: Searched(world))
