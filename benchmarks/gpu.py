@@ -70,10 +70,10 @@ def main() -> int:
             ended.append(run(limited))
             if ended[-1].how == "time limit":
                 print(log_tails(Path(tempfile.gettempdir()) / "ray" / "session_latest" / "logs"))
-        figures = {"steps": [asdict(one) for one in ended], "left out": left_out}
-        figures["runs"] = {name: figures_of(place / name) for name in ("one", "two")}
+        runs = {name: figures_of(place / name) for name in ("one", "two")}
+        figures = {"steps": [asdict(one) for one in ended], "left out": left_out, "runs": runs}
     asked.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(table(ended, left_out, figures["runs"]))
+    print(table(ended, left_out, runs))
     return 0 if all_well(ended) and not left_out else 1
 
 

@@ -38,7 +38,7 @@ def look(device: str) -> None:
     ray.init(include_dashboard=False, logging_level="WARNING")
     say(f"Ray has {ray.cluster_resources()}")
 
-    @ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0)
+    @ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0)  # type: ignore[untyped-decorator]
     def seen() -> str:
         place = torch.ones(2, device=device)
         return f"a worker adds on {place.device}: {place.sum().item():.0f}"

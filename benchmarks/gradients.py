@@ -143,11 +143,11 @@ def main() -> None:
     def products() -> int:
         """Memory for the inner products of the largest tensor, its gradient not counted."""
         gradients = builder.gradients(built)
-        job, target = max(gradients._jobs, key=lambda one: one[1].numel())
+        target = max(gradients._inside, key=lambda one: one.numel())
         target.grad = torch.ones_like(target)
         before = own_bytes()
         with Watch() as watch:
-            gradients._take(job, target)
+            gradients._take(target)
         return max(0, watch.most - before)
 
     size = sum(one.numel() * one.element_size() for one in model.parameters())

@@ -126,9 +126,10 @@ def whole(world: World, config: RunConfig, *, learn: str, seed: int) -> dict[str
         checkpoints = prepared.checkpoints
         Session(store, config, pool=pool, monitor=Quiet(), checkpoints=checkpoints).run()
         best = ranked(judged(store))[0]
-        found = {"origin": best.origin, "learning": spent(store).questions}
+        learning = spent(store).questions
         store.close()
-    return {"held_out": world.held_out(best.recipe), **found}
+    held_out = world.held_out(best.recipe)
+    return {"held_out": held_out, "origin": best.origin, "learning": learning}
 
 
 def compare(folder: Path, name: str, runs: int) -> dict[str, list[dict[str, float | str]]]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import optuna
 
@@ -40,6 +41,8 @@ from search.engine.session import Session, manifest_of
 from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.seed_book import read_book
 from search.monitoring.monitor import PhaseStanding
+
+T = TypeVar("T")
 
 CONFIG = """
 base: ./base
@@ -108,7 +111,9 @@ class Stopwatch:
             setattr(ledger, name, partial(_timed, getattr(ledger, name), times, self.clock))
 
 
-def _timed(step, times, clock, *arguments):  # noqa: ANN001, ANN002, ANN202 - any step
+def _timed(
+    step: Callable[..., T], times: list[float], clock: Callable[[], float], *arguments: object
+) -> T:
     started = clock()
     try:
         return step(*arguments)

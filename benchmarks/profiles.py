@@ -39,9 +39,9 @@ class Recording(SerialPool):
         super().__init__(lambda: world.evaluator)
         self.steps: list[tuple[float, ...]] = []
 
-    def submit(self, candidate: Candidate) -> None:
+    def submit(self, candidate: Candidate, *, near: str = "", keep: bool = False) -> None:
         self.steps.append(Coefficients(candidate.recipe).values)
-        super().submit(candidate)
+        super().submit(candidate, near=near, keep=keep)
 
 
 def path_of(

@@ -135,7 +135,7 @@ class World:
 
     def exam(self, recipe: Recipe) -> dict[str, Any]:
         """How good a recipe is on held-out questions and on the skill that nothing trains."""
-        found = {}
+        found: dict[str, Any] = {}
         for names in (self.prepared.manifest.questions.held_out, self.kept):
             score = self.remembered.evaluate(Candidate(id=0, recipe=recipe, questions=names))
             assert isinstance(score, Score), score
@@ -208,9 +208,8 @@ def baselines(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
 def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
     """A whole run of the product with nothing set but the budget, and `learn`."""
     config = world.config
-    questions = world.prepared.manifest.questions
-    top = 1
-    checked = reserve(questions, top=top, others=len(config.models) + 1 + top, all_at_once=False)
+    top, first = 1, len(seeds(world.prepared.space))
+    checked = reserve(config, world.prepared.manifest.questions, top=top, seeds=first)
     budget = {
         "search.questions": check * world.full + checked,
         "search.learn": learn,
@@ -316,12 +315,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for arm in () if args.show else args.arms:
         known = results.setdefault(arm, {})
-        if arm == "baselines":
-            found = baselines(world)
-        elif all(str(one) in known for one in world.checks):
+        if arm != "baselines" and all(str(one) in known for one in world.checks):
             continue
-        else:
-            found = ARMS[arm](world)
+        found = baselines(world) if arm == "baselines" else ARMS[arm](world)
         for name, one in found:
             known[str(name)] = one
             args.results.write_text(json.dumps(results, indent=1) + "\n")

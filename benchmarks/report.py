@@ -21,13 +21,13 @@ import optuna
 
 from evaluators.protocol import Candidate, QuestionText, Score
 from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
+from evaluators.workers.cluster.node_check import versions
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
 from runs.records.question_split import divide
 from runs.records.record import Split
 from runs.report.report_files import FORMATS, write_report
 from runs.storage.store import Store
-from search.engine.session import versions
 from search.inputs.stored_study.study_config import config_of
 from search.monitoring.study_summary import make_report
 from spaces.sampling.draw import draw

@@ -240,7 +240,7 @@ def compare(args: argparse.Namespace, root: Path) -> None:
         evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=asked[:1]))
     differing: Counter[str] = Counter()
     for number, recipe in enumerate(rest):
-        score = ours.add(watch, lambda at=number, one=recipe: ask(evaluator, at, one, asked))
+        score = ours.add(watch, functools.partial(ask, evaluator, number, recipe, asked))
         written = root / f"merged{number}"
         place = choose_device(args.device)
         write_model(plan(recipe, checkpoints), checkpoints, written, device=place)

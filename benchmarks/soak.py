@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import optuna
 import psutil
@@ -88,11 +89,8 @@ class Faulty:
         if fault is None:
             return self._inner.evaluate(candidate)
         # The fault strikes where it would: between the build and the answers.
-        real, harness_evaluator.respond = harness_evaluator.respond, partial(_strike, fault)
-        try:
+        with mock.patch.object(harness_evaluator, "respond", partial(_strike, fault)):
             return self._inner.evaluate(candidate)
-        finally:
-            harness_evaluator.respond = real
 
     def close(self) -> None:
         self._inner.close()
@@ -108,7 +106,7 @@ def fault_of(candidate: int, seed: int) -> str | None:
     return None
 
 
-def _strike(fault, *arguments):  # noqa: ANN001, ANN002, ANN202
+def _strike(fault: str, *arguments: object) -> None:
     del arguments
     if fault == "memory":
         raise MemoryError("made up")
@@ -158,7 +156,7 @@ class Memory:
 
 def _resident(pid: int) -> float:
     try:
-        return psutil.Process(pid).memory_info().rss / 1e6
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
     except psutil.Error:
         return 0.0
 

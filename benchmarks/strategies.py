@@ -160,9 +160,10 @@ class _Asked:
 
     def done(self, recipe: Recipe, *, questions: int, score: float) -> None:
         """Note a final score, and look at the meter."""
-        if self._best is None or (questions, score) > self._best[:2]:
-            self._best = questions, score, recipe
-        self._meter.look(lambda: self._best[2])
+        best = self._best
+        if best is None or (questions, score) > best[:2]:
+            self._best = best = questions, score, recipe
+        self._meter.look(lambda: best[2])
 
 
 def evolve(problem: Problem, meter: Meter, *, method: str) -> None:
