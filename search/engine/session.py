@@ -30,14 +30,7 @@ from search.engine.final_check import (
     reserve,
 )
 from search.engine.learning.coefficient_learning import Learning
-from search.engine.learning.learning_plan import (
-    FEWEST_STEPS,
-    filters_of,
-    plan_for,
-    section_of,
-    starts,
-    why_not,
-)
+from search.engine.learning.learning_plan import filters_of, plan_of, section_of, starts
 from search.engine.learning.learning_progress import begun
 from search.engine.loop import Loop
 from search.engine.processes.driver_process import settled
@@ -340,23 +333,15 @@ class Session:
     def _learn(self, stop: Stop, top: int, seconds: Callable[[], float]) -> None:
         """Learn coefficients, where there is something to learn from; the search begins with it."""
         config, space = self._config, self._space
-        if space.base not in self._checkpoints or (
-            self._ask_tell.taken_up and not begun(self._store)
-        ):
+        if self._ask_tell.taken_up and not begun(self._store):
             return  # a study that began without
-        reason = why_not(config, self._store, space)
-        section = section_of(config.search.learn)
-        questions = len(self._store.manifest.questions.search)
-        most, steps = plan_for(
-            section, self._budget, questions=questions, reserved=self._reserve(top)
-        )
-        if not reason and steps < FEWEST_STEPS:
-            reason = f"the budget pays for {steps} steps of at least {FEWEST_STEPS}"
-        if reason:
+        plan = plan_of(config, self._store.manifest, space, reserved=self._reserve(top))
+        if plan.off:
             if config.search.learn is not None:
-                self._monitor.note(f"learning is off: {reason}")
+                self._monitor.note(f"learning is off: {plan.off}")
             return
-        assert space.base is not None  # why_not
+        if space.base is None or space.base not in self._checkpoints:
+            return
         layers = self._checkpoints[space.base].layout.layers
         learning = Learning(
             store=self._store,
@@ -364,12 +349,12 @@ class Session:
             pool=self._pool,
             monitor=self._monitor,
             stop=stop,
-            section=section,
-            steps=steps,
+            section=section_of(config.search.learn),
+            steps=plan.steps,
             seed=config.search.seed,
             seconds=seconds,
         )
-        found = starts(space, layers=len(layers), filters=filters_of(layers), most=most)
+        found = starts(space, layers=len(layers), filters=filters_of(layers), most=plan.recipes)
         self._ask_tell.add_seeds(learning.run(found))
 
     def validate(self, top: int) -> bool:

@@ -19,6 +19,8 @@ from merging.tensor_statistics.model_similarity import ModelSimilarity, survey
 from runs.config.config_checks import BASE
 from runs.export.card_metadata import declared_base
 from runs.ranking.floors import floor_text
+from search.engine.final_check import places, reserve
+from search.engine.learning.learning_plan import plan_of
 from search.engine.processes.worker_setup import Setting, evaluator_factory, worker_memory
 from search.engine.session import PreparedRun, prepare
 from search.inputs.given_config import GivenConfig
@@ -65,7 +67,7 @@ def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> P
         forecast=_forecast(prepared, smoke),
         advice=None if affinity is None else advise(affinity, smoke),
         warnings=tuple(_warnings(prepared, facts, room, smoke)),
-        notes=(*_base_notes(prepared), *prepared.notes),
+        notes=(*_base_notes(prepared), _learning(prepared, smoke), *prepared.notes),
         as_html=fragment,
     )
 
@@ -81,6 +83,30 @@ def _base_notes(prepared: PreparedRun) -> tuple[str, ...]:
         f"Left out for want of a base: {', '.join(lacking)}. To have them, "
         f"set `base` to the model that all were fine-tuned from{named}.",
     )
+
+
+def _learning(prepared: PreparedRun, smoke: SmokeTest | None) -> str:
+    """What a run learns before it searches, and from what; or why it learns nothing."""
+    config, manifest = prepared.config, prepared.manifest
+    kept_back = reserve(
+        config,
+        manifest.questions,
+        top=places(config.search.validate_top, manifest.objectives),
+        seeds=len(manifest.seeds),
+    )
+    plan = plan_of(config, manifest, prepared.space, reserved=kept_back)
+    if plan.off:
+        return f"Learning is off: {plan.off}."
+    recipes = "one recipe" if plan.recipes == 1 else f"{plan.recipes} recipes"
+    text = f"Before the search, the weights of {recipes} are learned in {plan.steps} steps"
+    for task in manifest.catalogue.tasks:
+        if smoke is not None and task.name in smoke.silent:
+            text += f"; {task.name}: " + (
+                "from answers of parents, as references alone would not be marked right"
+                if task.written
+                else "nothing, as it has no right answers to learn from"
+            )
+    return f"{text}."
 
 
 def _affinity(prepared: PreparedRun, depth: PreflightDepth, progress: Progress) -> ModelSimilarity:

@@ -15,7 +15,9 @@ from evaluators.protocol import (
     EvaluatorError,
     EvaluatorFactory,
     Failure,
+    LossGradient,
     Score,
+    evaluated,
     scored,
 )
 from evaluators.workers.attempt import attempt
@@ -104,12 +106,14 @@ class SmokeTest:
         points: Base, parents, middles of pairs, and the plain average.
         questions: Questions per task that losses were taken from.
         levels: Scores of the models in tasks where the candidate's said little, or was written.
+        silent: Tasks whose references give no loss that coefficients could be learned from.
     """
 
     pace: CandidatePace
     points: tuple[Point, ...] = ()
     questions: int = 0
     levels: tuple[Level, ...] = ()
+    silent: tuple[str, ...] = ()
 
     def barriers(self) -> dict[tuple[str, ...], float]:
         """By how much the loss between parents is above the mean of theirs, in nats per token.
@@ -170,11 +174,17 @@ def try_out(
             models = _alone(seeds)
             found = levels(evaluator, models, tried, chances=chances, seconds=seconds / 4)
         points: tuple[Point, ...] = ()
+        silent: tuple[str, ...] = ()
         asked = _first_of_each(evaluator.catalogue(), search, per_task)
         if asked and not pace.failure and isinstance(evaluator, Loser):
             points = tuple(_points(evaluator, seeds, base=base, asked=asked, progress=progress))
+            silent = _silent(evaluator, seeds[0].recipe, asked)
         return SmokeTest(
-            pace=pace, points=points, questions=per_task if points else 0, levels=found
+            pace=pace,
+            points=points,
+            questions=per_task if points else 0,
+            levels=found,
+            silent=silent,
         )
     finally:
         evaluator.close()
@@ -254,6 +264,17 @@ def _points(
         }
         losses = {task: math.fsum(v) / len(v) for task, v in by_task.items() if v}
         yield Point(name=name, ends=ends, losses=losses)
+
+
+def _silent(
+    evaluator: Evaluator, recipe: Recipe, asked: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Tasks none of whose questions gives a loss to learn from; none where that is not known."""
+    questions = tuple(question for ids in asked.values() for question in ids)
+    found = evaluated(evaluator, Candidate(id=0, recipe=recipe, questions=questions, weights={}))
+    if not isinstance(found, LossGradient):
+        return ()
+    return tuple(task for task, ids in asked.items() if not found.losses.keys() & set(ids))
 
 
 def _mean(like: Recipe, names: tuple[str, ...]) -> Recipe:

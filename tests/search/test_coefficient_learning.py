@@ -278,7 +278,8 @@ def test_what_parents_got_right_is_learned_where_references_say_nothing(
         reasons.manifest.questions.search
     )
     kept = ParentAnswers.of(reasons)
-    targets = kept.targets({name: name.split("/")[0] for one in asked for name in one.questions})
+    aside = kept_aside(reasons.manifest.questions.search, reasons.manifest.catalogue.documents())
+    targets = kept.targets(dict.fromkeys(kept.asked, "reason"), aside)
     learned = [one for one in pool.given if one.targets]
     assert len(learned) == 2 * (job.steps + 1)  # a last look beside the steps of both
     for one in learned:
@@ -315,21 +316,60 @@ def test_parents_that_answered_are_not_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("steps", "right", "reason"),
     [
-        ({"steps": 12}, "no right answers in reason, and no budget to ask the parents for theirs"),
-        ({}, "no right answers in reason, and too few of the parents"),
+        (12, "> 1", "no right answers, and no budget to ask the parents for theirs"),
+        (30, "> 99", "no right answers, and too few of the parents"),
     ],
 )
-def test_without_answers_of_parents_nothing_is_learned(
-    reasoning: RunConfig, reasons: Store, tmp_path: Path, changes: dict[str, int], reason: str
+def test_a_task_without_answers_is_left_out_and_others_are_learned(
+    reasoning: RunConfig, reasons: Store, tmp_path: Path, steps: int, right: str, reason: str
 ) -> None:
-    if not changes:
-        (tmp_path / "tasks" / "marks.py").write_text(MARKS.replace("> 1", "> 99"))
-    config = reasoning.replaced({f"search.learn.{key}": n for key, n in changes.items()})
-    job = learning(reasons, config, Watched(config), Stop())
-    assert job.run(beginnings(config)) == ()  # type: ignore[arg-type]
-    assert f"not learned further: {reason}" in job.monitor.notes  # type: ignore[attr-defined]
+    (tmp_path / "tasks" / "marks.py").write_text(MARKS.replace("> 1", right))
+    config = reasoning.replaced({"search.learn.steps": steps})
+    pool, begun = Watched(config), beginnings(config)
+    job = learning(reasons, config, pool, Stop())
+    assert len(job.run(begun)) == 2  # type: ignore[arg-type]
+    assert f"learning is off for reason: {reason}" in job.monitor.notes  # type: ignore[attr-defined]
+    learned = [one for one in pool.given if one.weights and not one.texts][2:]
+    assert all(name.startswith("pick/") for one in learned for name in one.questions)
+    assert f"reason: nothing ({reason})" in told(reasons, config)
+    cost, again = spent(reasons), Watched(config)
+    assert len(learning(reasons, config, again, Stop()).run(begun)) == 2  # type: ignore[arg-type]
+    assert (again.given, spent(reasons)) == ([], cost)
+
+
+def test_a_run_whose_only_task_has_no_answers_learns_nothing_and_says_so(
+    reasoning: RunConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks" / "marks.py").write_text(MARKS.replace("> 1", "> 99"))
+    config = reasoning.replaced({"tasks": [{"name": "reason", "metric": "exact_match,none"}]})
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
+    with closing(Store.create(str(tmp_path / "study.db"), prepared.manifest)) as store:
+        store.hold()
+        job = learning(store, config, Watched(config), Stop())
+        assert job.run(beginnings(config)) == ()  # type: ignore[arg-type]
+        notes = job.monitor.notes  # type: ignore[attr-defined]
+        assert notes[-1].startswith("learning is off: it needs 20 search questions to learn from")
+        assert "ended early: it needs 20 search questions" in told(store, config)
+
+
+def test_where_marks_are_no_right_or_wrong_the_best_parent_is_learned(
+    reasoning: RunConfig, reasons: Store, tmp_path: Path
+) -> None:
+    graded = MARKS.replace("float(len(answers[0]) > 1)", "0.5 * (len(answers[0]) > 1)")
+    (tmp_path / "tasks" / "marks.py").write_text(graded)
+    pool = Watched(reasoning)
+    assert len(learning(reasons, reasoning, pool, Stop()).run(beginnings(reasoning))) == 2  # type: ignore[arg-type]
+    kept = ParentAnswers.of(reasons)
+    best = max(kept.values, key=lambda name: kept.values[name]["reason"])
+    written = {name: text for one in pool.given for name, text in one.targets.items()}
+    assert written
+    assert all(kept.written[best][name] == text for name, text in written.items())
+    assert set(written) <= set(reasons.manifest.questions.search)
+    assert f"reason: {len(kept.written[best])} answers of {best}, the best at it" in told(
+        reasons, reasoning
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"tasks": ["a"], "right": "?"}', '{"right": "e30="}'])
@@ -339,12 +379,14 @@ def test_damaged_answers_count_for_nothing(store: Store, text: str) -> None:
 
 
 def test_a_target_comes_from_the_parent_that_is_better_at_the_task() -> None:
-    found = ParentAnswers(
-        tasks=("a",), right={"x": {"a/1": "x1"}, "y": {"a/1": "y1", "a/2": "y2"}, "z": {}}
-    )
-    tasks = {"a/1": "a", "a/2": "a"}
-    assert found.targets(tasks) == {"a/1": "y1", "a/2": "y2"}
-    assert found.words(found.targets(tasks), tasks) == "a: 2 answers that parents got right"
+    of = {f"a/{n}": "a" for n in range(10)}
+    right = {"x": {"a/1": "x1"}, "y": {name: f"y{name}" for name in of}, "z": {}}
+    found = ParentAnswers(tasks=("a",), right=right)
+    assert found.targets(of, ["a/9"]) == right["y"]
+    assert dict(found.words(of, of)) == {"a": "10 answers that parents got right"}
+    assert found.targets(of, []) == {}  # nothing to choose the coefficients by
+    few = ParentAnswers(tasks=("a",), right={"x": dict(list(right["y"].items())[-7:])})
+    assert few.targets(of, ["a/9"]) == {}
 
 
 DIES = """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runs.config.budget import Budget
 from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig
+from runs.records.manifest import Manifest
 from runs.records.record import LEARNED
-from runs.storage.store import Store
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.distributions import NotInSpace
@@ -54,9 +55,43 @@ def filters_of(layers: Sequence[Iterable[str]]) -> tuple[str, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def why_not(config: RunConfig, store: Store, space: Space) -> str:
-    """Why a run learns nothing; empty where it does."""
-    manifest = store.manifest
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningPlan:
+    """What a run means to learn.
+
+    Attributes:
+        recipes: How many.
+        steps: Gradients of each.
+        off: Why it learns nothing; empty where it does.
+    """
+
+    recipes: int
+    steps: int
+    off: str = ""
+
+
+def plan_of(config: RunConfig, manifest: Manifest, space: Space, *, reserved: int) -> LearningPlan:
+    """What a run learns, as far as its config, models and budget say.
+
+    Args:
+        config: Of the run.
+        manifest: Of its study.
+        space: What it searches.
+        reserved: Questions of the budget that are for the final check.
+    """
+    recipes, steps = plan_for(
+        section_of(config.search.learn),
+        Budget.of(config.search),
+        questions=len(manifest.questions.search),
+        reserved=reserved,
+    )
+    off = _why_not(config, manifest, space)
+    if not off and steps < FEWEST_STEPS:
+        off = f"the budget pays for {steps} steps of at least {FEWEST_STEPS}"
+    return LearningPlan(recipes=recipes, steps=steps, off=off)
+
+
+def _why_not(config: RunConfig, manifest: Manifest, space: Space) -> str:
     if config.search.learn is None:
         return "search.learn is off"
     if manifest.dry_run or config.evaluator is not None:

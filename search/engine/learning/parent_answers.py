@@ -1,21 +1,23 @@
-"""Answers that parents got right: what is learned where a task's reference alone says nothing.
+"""Answers of parents: what is learned where a task's reference alone says nothing.
 
 A task may look for its answer in a longer text, such as a number after a chain of thought.
 Learning to write the bare reference would unlearn what leads to it. There the parents are asked
-search questions, and what they wrote and got right is learned instead.
+search questions, and what they wrote and got right is learned instead. Where marks are no right or
+wrong, such as those of summaries, it is what the parent wrote that has the best score at the task.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from evaluators.harness.answers.answer_texts import BETWEEN
-from evaluators.protocol import Outcome
+from evaluators.protocol import Score, TaskInfo
 from runs.storage.store import Store
 
 FACT = "parents' answers"
@@ -36,62 +38,120 @@ ASKED = 2 * LONGEST
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentAnswers:
-    """What the parents that were asked got right.
+    """What the parents that were asked have written.
 
     Attributes:
         tasks: Whose references alone say nothing; empty where there is no such task.
-        right: Answers by parent and question; a parent is in it once it was asked.
+        asked: The questions that each parent is asked; empty before that is decided.
+        graded: Those of the tasks whose marks are no right or wrong.
+        right: Answers marked right, by parent and question; a parent is in it once it was asked.
+        written: All other answers, likewise.
+        values: Score of each parent at each task, larger is better.
     """
 
     tasks: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    graded: tuple[str, ...] = ()
     right: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    written: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store) -> ParentAnswers:
         """What a study holds; nothing where that cannot be read."""
         try:
-            data = json.loads(store.fact(FACT) or "{}")
-            packed = base64.b64decode(data["right"])
-            return cls(tasks=tuple(data["tasks"]), right=json.loads(zlib.decompress(packed)))
-        except (ValueError, KeyError, TypeError, zlib.error):
+            data = json.loads(zlib.decompress(base64.b64decode(store.fact(FACT) or "")))
+            names = {key: tuple(data.pop(key)) for key in ("tasks", "asked", "graded")}
+            return cls(**names, **data)
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
             return cls()
 
     def facts(self) -> dict[str, str]:
         """What a study keeps of it."""
-        packed = base64.b64encode(zlib.compress(json.dumps(self.right).encode()))
-        return {FACT: json.dumps({"tasks": self.tasks, "right": packed.decode()})}
+        packed = zlib.compress(json.dumps(asdict(self)).encode())
+        return {FACT: base64.b64encode(packed).decode()}
 
-    def heard(self, parent: str, right: Sequence[Outcome]) -> ParentAnswers:
-        """With what one more parent got right, where that is one answer of a fit length."""
-        texts = {
-            one.question: one.text
-            for one in right
-            if 0 < len(one.text) <= LONGEST and BETWEEN not in one.text
+    def heard(
+        self, parent: str, score: Score | None, tasks: Mapping[str, TaskInfo], of: Mapping[str, str]
+    ) -> ParentAnswers:
+        """With what one more parent wrote, where that is one answer of a fit length.
+
+        Args:
+            parent: Who was asked.
+            score: What came of it; ``None`` where nothing did.
+            tasks: By name.
+            of: The task of every question.
+        """
+        answered = score.outcomes if score is not None else ()
+        marks: dict[str, set[float]] = {of[one.question]: set() for one in answered}
+        for one in answered:
+            if not math.isnan(one.value):  # a task may leave some questions without a mark
+                marks[of[one.question]].add(one.value)
+        graded = {
+            task
+            for task, values in marks.items()
+            if not values or values - {0.0, 1.0} or not tasks[task].higher_is_better
         }
-        return replace(self, right={**self.right, parent: texts})
-
-    def wanted(
-        self, learned: Mapping[str, Sequence[str]], aside: Sequence[str], task_of: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """The questions to ask parents: of each task the first ones, and those kept aside."""
-        first = (name for task in self.tasks for name in learned.get(task, ())[:MOST])
-        return (*first, *(name for name in aside if task_of[name] in self.tasks))
-
-    def targets(self, task_of: Mapping[str, str]) -> dict[str, str]:
-        """One answer to each question, of the parent with the most right ones at its task."""
-        counts = Counter(
-            (parent, task_of[name]) for parent, texts in self.right.items() for name in texts
+        texts: dict[bool, dict[str, str]] = {True: {}, False: {}}
+        for one in answered:
+            if 0 < len(one.text) <= LONGEST and BETWEEN not in one.text:
+                right = one.value == 1.0 and tasks[of[one.question]].higher_is_better
+                texts[right][one.question] = one.text
+        values = (
+            {one.task: tasks[one.task].sign * one.value for one in score.tasks} if score else {}
         )
-        found: dict[str, tuple[int, str]] = {}
-        for parent, texts in self.right.items():
-            for name, text in texts.items():
-                count = counts[parent, task_of[name]]
-                if name not in found or count > found[name][0]:
-                    found[name] = count, text
-        return {name: text for name, (_, text) in found.items()}
+        return replace(
+            self,
+            graded=tuple(sorted({*self.graded, *graded})),
+            right={**self.right, parent: texts[True]},
+            written={**self.written, parent: texts[False]},
+            values={**self.values, parent: values},
+        )
 
-    def words(self, targets: Collection[str], task_of: Mapping[str, str]) -> str:
-        """Such as ``gsm8k: 41 answers that parents got right``."""
-        counts = Counter(task_of[name] for name in targets)
-        each = (f"{task}: {counts[task]} answers that parents got right" for task in self.tasks)
-        return ", ".join(each)
+    def targets(self, of: Mapping[str, str], aside: Collection[str]) -> dict[str, str]:
+        """What to learn, by question; nothing of a task that has too little.
+
+        Args:
+            of: The task of every question.
+            aside: Questions that are kept aside; at least one of them has to be among these.
+        """
+        found: dict[str, str] = {}
+        for task in self.tasks:
+            for texts in (self._right(task, of), self._own(task, of)):
+                learned = texts.keys() - set(aside)
+                if len(learned) >= FEWEST and len(learned) < len(texts):
+                    found |= texts
+                    break
+        return found
+
+    def words(self, targets: Collection[str], of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Each task with what is learned, such as ``41 answers that parents got right``."""
+        for task, count in sorted(Counter(of[name] for name in targets).items()):
+            right = self._right(task, of)
+            marked = all(name in right for name in targets if of[name] == task)
+            whose = "that parents got right" if marked else f"of {self._best(task)}, the best at it"
+            yield task, f"{count} answers {whose}"
+
+    def _right(self, task: str, of: Mapping[str, str]) -> dict[str, str]:
+        """One right answer to each question, of the parent with the most right ones."""
+        by_parent = [
+            {name: text for name, text in texts.items() if of[name] == task}
+            for texts in self.right.values()
+        ]
+        found: dict[str, str] = {}
+        for texts in sorted(by_parent, key=len):
+            found |= texts
+        return found
+
+    def _own(self, task: str, of: Mapping[str, str]) -> dict[str, str]:
+        """All answers of the parent that is best at a task whose marks are no right or wrong."""
+        best = self._best(task)
+        if task not in self.graded or not best:
+            return {}
+        texts = {**self.written[best], **self.right[best]}
+        return {name: text for name, text in texts.items() if of[name] == task}
+
+    def _best(self, task: str) -> str:
+        """The parent with the best score at a task; none where none could be asked."""
+        scores = {name: values[task] for name, values in self.values.items() if task in values}
+        return max(scores, key=lambda name: scores[name], default="")
