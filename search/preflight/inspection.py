@@ -67,7 +67,7 @@ def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> P
         forecast=_forecast(prepared, smoke),
         advice=None if affinity is None else advise(affinity, smoke),
         warnings=tuple(_warnings(prepared, facts, room, smoke)),
-        notes=(*_base_notes(prepared), _learning(prepared, smoke), *prepared.notes),
+        notes=(*_base_notes(prepared), *prepared.notes, _learning(prepared, smoke)),
         as_html=fragment,
     )
 

@@ -136,6 +136,47 @@ def test_flags_leave_out_the_costly_parts(project: Project) -> None:
     page(quick), page(weights)
 
 
+@pytest.mark.parametrize(
+    ("search", "note"),
+    [
+        ({"trials": 9, "learn": False}, "Learning is off: search.learn is off."),
+        ({"trials": 2}, "Learning is off: the budget pays for 3 steps of at least 10."),
+        ({"trials": 300}, "Before the search, the weights of 2 recipes are learned in 60 steps."),
+    ],
+)
+def test_it_says_whether_a_run_learns(
+    project: Project, search: dict[str, object], note: str
+) -> None:
+    found = checked(project(search=search), PreflightDepth(weights=False, smoke=False))
+    assert found.notes[-1] == note
+
+
+def test_it_names_tasks_that_are_not_learned_from_references(
+    project: Project, tasks_folder: Path, tmp_path: Path
+) -> None:
+    text = (tasks_folder / "write.yaml").read_text()
+    rolling = text.replace("task: write", "task: flow").replace("exact_match", "word_perplexity")
+    rolling = re.sub(r"output_type: \S+", "output_type: loglikelihood_rolling", rolling)
+    (tmp_path / "flow.yaml").write_text(rolling)
+    asked = re.sub(
+        r"doc_to_target: .*", 'doc_to_target: ""', text.replace("task: write", "task: say")
+    )
+    (tmp_path / "say.yaml").write_text(asked)
+    found = checked(
+        project(
+            tasks=["pick", "flow", {"name": "say", "metric": "exact_match,none"}],
+            include_path=[str(tasks_folder), str(tmp_path)],
+            search={"trials": 300},
+        ),
+        PreflightDepth(weights=False, questions=2),
+    )
+    assert found.notes[-1] == (
+        "Before the search, the weights of 2 recipes are learned in 60 steps; flow: nothing, as it "
+        "has no right answers to learn from; say: from answers of parents, as references alone "
+        "would not be marked right."
+    )
+
+
 def test_worked_examples_and_documents_are_told(project: Project) -> None:
     found = checked(
         project(tasks=[{"name": "pick", "num_fewshot": 2}]),

@@ -354,6 +354,31 @@ def test_a_run_whose_only_task_has_no_answers_learns_nothing_and_says_so(
         assert "ended early: it needs 20 search questions" in told(store, config)
 
 
+def test_a_task_that_has_no_answers_is_left_out_at_once(
+    project: Callable[..., Path], tasks_folder: Path, tmp_path: Path
+) -> None:
+    text = (tasks_folder / "write.yaml").read_text().replace("task: write", "task: flow")
+    text = text.replace("generate_until", "loglikelihood_rolling")
+    (tmp_path / "flow.yaml").write_text(text.replace("exact_match", "word_perplexity"))
+    config = load_config(
+        project(
+            tasks=["pick", "flow"],
+            include_path=[str(tasks_folder), str(tmp_path)],
+            search={"trials": 60, "seed": 1, "learn": LEARN | {"steps": 10}},
+        )
+    )
+    prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
+    with closing(Store.create(str(tmp_path / "study.db"), prepared.manifest)) as store:
+        store.hold()
+        pool = Watched(config)
+        job = learning(store, config, pool, Stop())
+        assert len(job.run(beginnings(config))) == 2  # type: ignore[arg-type]
+        assert job.monitor.notes[0] == "learning is off for flow: no right answers"  # type: ignore[attr-defined]
+        later = {name for one in pool.given[2:] for name in one.questions}
+        assert later
+        assert all(name.startswith("pick/") for name in later)
+
+
 def test_where_marks_are_no_right_or_wrong_the_best_parent_is_learned(
     reasoning: RunConfig, reasons: Store, tmp_path: Path
 ) -> None:

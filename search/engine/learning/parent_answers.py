@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from evaluators.harness.answers.answer_texts import BETWEEN
 from evaluators.protocol import Score, TaskInfo
@@ -60,9 +61,11 @@ class ParentAnswers:
     def of(cls, store: Store) -> ParentAnswers:
         """What a study holds; nothing where that cannot be read."""
         try:
-            data = json.loads(zlib.decompress(base64.b64decode(store.fact(FACT) or "")))
-            names = {key: tuple(data.pop(key)) for key in ("tasks", "asked", "graded")}
-            return cls(**names, **data)
+            packed = base64.b64decode(store.fact(FACT) or "")
+            data: dict[str, Any] = json.loads(zlib.decompress(packed))
+            for key in ("tasks", "asked", "graded"):
+                data[key] = tuple(data[key])
+            return cls(**data)
         except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
             return cls()
 
