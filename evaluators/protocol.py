@@ -264,6 +264,8 @@ class LossGradient:
         gradient: ``(n,)`` derivative of the weighted sum of the losses by each coefficient
             (``spaces.recipes.coefficients``).
         tokens: Tokens that went through the model, padding not counted.
+        passes: Forward passes that a differentiated question cost as much as: 3, or 4 where memory
+            did not hold the activations, so that they were computed twice.
         build_seconds: Time to build the weights.
         seconds: Time for forward and backward passes.
     """
@@ -271,6 +273,7 @@ class LossGradient:
     losses: Mapping[str, float]
     gradient: tuple[float, ...]
     tokens: int
+    passes: int = 3
     build_seconds: float
     seconds: float
 

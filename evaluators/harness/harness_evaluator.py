@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from evaluators.harness.answers.answer_gradients import AnswerTokens, answers_of, backward
+from evaluators.harness.answers.answer_gradients import (
+    AnswerTokens,
+    answers_of,
+    backward,
+    recomputing,
+)
 from evaluators.harness.answers.answer_losses import losses, right_answer
 from evaluators.harness.answers.prompts import requests_of
 from evaluators.harness.answers.requests import longest, mark, respond, tokens_read
@@ -85,6 +91,7 @@ class HarnessEvaluator:
             for question in task.questions
         }
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
+        self._recomputes = False  # whether a backward pass computes activations once more
         self._builder = ModelBuilder(spec, models)
         self._device = self._builder.device
         self._set_up(next(iter(models.checkpoints)))
@@ -173,7 +180,8 @@ class HarnessEvaluator:
 
             def work() -> dict[str, float]:
                 gradients.zero()  # a batch that ran out of memory has left its part
-                with torch.enable_grad(), gradients.collecting():
+                frugal = recomputing if self._recomputes else nullcontext
+                with torch.enable_grad(), gradients.collecting(), frugal(model.skeleton.model):
                     return backward(
                         model.skeleton.model,
                         answers,
@@ -182,7 +190,13 @@ class HarnessEvaluator:
                         device=self._device,
                     )
 
-            found = self._with_room(work)
+            try:
+                found = self._with_room(work)
+            except Exception as error:
+                if self._recomputes or not is_out_of_memory(error):
+                    raise
+                self._recomputes = True
+                found = self._with_room(work)
             done = time.perf_counter()
             values = tuple(gradients.values.tolist())
             if not all(map(math.isfinite, values)):
@@ -196,6 +210,7 @@ class HarnessEvaluator:
             losses=found,
             gradient=values,
             tokens=sum(len(ids) for one in answers for ids in one.read),
+            passes=4 if self._recomputes else 3,
             build_seconds=built - started,
             seconds=done - built,
         )

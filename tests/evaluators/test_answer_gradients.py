@@ -7,14 +7,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from evaluators.harness.answers import answer_gradients
 from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness_spec import HarnessSpec, TaskSpec
-from evaluators.protocol import Candidate, Failure, LossGradient, scored
+from evaluators.protocol import Candidate, Failure, LossGradient, Score, scored
 from evaluators.workers.attempt import attempt
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
@@ -162,3 +164,44 @@ def test_choices_of_one_token_are_read_off_one_prompt() -> None:
     first, second, third = said[2, 3], said[2, 4], said[2, 4] + said[4, 5]
     assert found["short"] == pytest.approx(float(torch.logaddexp(first, second) - second), rel=1e-5)
     assert found["long"] == pytest.approx(float(torch.logaddexp(first, third) - third), rel=1e-5)
+
+
+def activations(monkeypatch: pytest.MonkeyPatch, *, limit: float = math.inf) -> list[int]:
+    """Numbers that each forward pass keeps for a backward one, where no more than some fit."""
+    kept: list[int] = []
+    losses = answer_gradients._losses
+
+    def limited(*arguments: Any) -> torch.Tensor:
+        kept.append(0)
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[-1] += tensor.numel()
+            if kept[-1] > limit:
+                raise torch.OutOfMemoryError("out of memory (a test's)")
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return losses(*arguments)
+
+    monkeypatch.setattr(answer_gradients, "_losses", limited)
+    return kept
+
+
+def test_activations_that_do_not_fit_are_computed_once_more(
+    make_spec: MakeSpec, recipe: Recipe
+) -> None:
+    evaluator = HarnessEvaluator(make_spec("tiny_last", batch_size=1))
+    with pytest.MonkeyPatch.context() as patch:
+        single = activations(patch)
+        expected = differentiated(evaluator, recipe)
+    assert expected.passes == 3
+    evaluator = HarnessEvaluator(make_spec("tiny_last", batch_size=2))
+    with pytest.MonkeyPatch.context() as patch:
+        tried = activations(patch, limit=0.9 * max(single))
+        found = differentiated(evaluator, recipe)
+    assert len(tried) > 2  # two sequences and one were too much
+    assert found.passes == 4
+    assert found.losses == pytest.approx(dict(expected.losses), rel=1e-5)
+    assert found.gradient == pytest.approx(expected.gradient, rel=1e-4, abs=1e-6)
+    whole = evaluator.evaluate(Candidate(id=1, recipe=recipe, questions=tuple(found.losses)))
+    assert isinstance(whole, Score), whole

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from evaluators.harness.answers.answer_losses import right_answer
 from evaluators.harness.answers.requests import AskedTask
@@ -162,6 +164,30 @@ def backward(
         factors = torch.tensor([weights[one.question] for one in some], device=losses.device)
         (losses * factors).sum().backward()  # type: ignore[no-untyped-call]
     return found
+
+
+@contextmanager
+def recomputing(model: Any) -> Iterator[None]:
+    """Within it, the layers keep no activations: a backward pass computes them once more.
+
+    Args:
+        model: transformers' model in eval mode; one whose layers cannot do so stays as it is.
+    """
+    layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
+    if not layers or not model.supports_gradient_checkpointing:
+        yield
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        for layer in layers:
+            layer.training = (
+                True  # of the layer alone: what drops values is within it, in eval mode
+            )
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+        model.gradient_checkpointing_disable()
 
 
 def _batches(answers: Sequence[AnswerTokens], batch: int) -> Iterator[list[AnswerTokens]]:

@@ -231,7 +231,7 @@ class Learning:
         aside = [one for one in found.losses if one not in weights]
         descent = replace(
             descent,
-            questions=descent.questions + BACKWARD * len(answered) + len(aside),
+            questions=descent.questions + found.passes * len(answered) + len(aside),
             seconds=descent.seconds + found.build_seconds + found.seconds,
             tokens=descent.tokens + found.tokens,
         )
