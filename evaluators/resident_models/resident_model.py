@@ -6,7 +6,7 @@ import gc
 import json
 import tempfile
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,10 @@ def _model(
     try:
         config = _config(plan, folder, trust=trust)
         dtype = config.dtype or _widest(plan.jobs)
-        with torch.random.fork_rng(devices=[]), no_init_weights():
-            model = spread.over(make, plan, fill=fill)
+        with torch.random.fork_rng(devices=[]):
+            with no_init_weights():
+                model = spread.over(make, plan, fill=fill)
+            _compute_buffers(model)
     except (ValueError, KeyError, TypeError, ImportError, OSError) as error:
         raise ResidentError(
             [f"model {plan.donor}: transformers cannot make it: {_short(error)}"]
@@ -195,6 +197,17 @@ def _model(
     model.train(False)
     model.generation_config = _generation_config(folder, config)
     return model
+
+
+def _compute_buffers(model: PreTrainedModel) -> None:
+    """Compute what no checkpoint holds as on load: in float32, whatever the weights have.
+
+    A constructor computes it in the dtype of the weights: positions in bfloat16 are far off.
+    """
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor._is_hf_initialized = True  # transformers' own mark of what is not to be touched
+    initialize: Callable[[], object] = model.initialize_weights  # it has no types
+    initialize()
 
 
 def _short(error: Exception) -> str:

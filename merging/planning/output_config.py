@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from merging.checkpoints.checkpoint import Checkpoint, stated
+from merging.checkpoints.files.model_folder import stated_depth
 from merging.checkpoints.files.model_layout import DEPTH_KEYS
 
 
@@ -60,7 +61,13 @@ def _with_depth(
 ) -> dict[str, Any]:
     """A copy with another number of layers, and the per-layer lists beside it."""
     result = dict(config)
-    counts = {key: layers for key in DEPTH_KEYS if isinstance(result.get(key), int)}
+    # A looped model counts its passes too: as many times the layers as before.
+    depth = stated_depth(config)
+    counts = {
+        key: result[key] * layers // depth
+        for key in DEPTH_KEYS
+        if depth and isinstance(result.get(key), int)
+    }
     result |= counts
     result |= {key: value for key, value in lists.items() if counts or key in result}
     if isinstance(result.get("text_config"), Mapping):

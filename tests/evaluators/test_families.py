@@ -25,6 +25,8 @@ from tests.evaluators.families import (
     CPU,
     differing,
     every_class,
+    loaded,
+    new_model,
     outcome,
     planned,
     save,
@@ -36,7 +38,7 @@ EXPERTS = (
     "mixtral", "qwen3_moe", "olmoe", "deepseek_v3", "qwen3_next", "gpt_oss", "granitemoe", "jamba",
 )  # fmt: skip
 OTHERS = (
-    "falcon_h1", "mamba2", "bamba", "granitemoehybrid", "nemotron_h", "gptj", "codegen",
+    "falcon_h1", "mamba2", "bamba", "granitemoehybrid", "nemotron_h", "gptj", "codegen", "hrm_text",
 )  # fmt: skip
 """State-space models, hybrids, and those with buffers that depend on the dtype."""
 
@@ -103,6 +105,22 @@ def test_parents_of_two_layouts(tmp_path: Path, family: str) -> None:
     }
 
 
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_a_bias_that_is_tied(tmp_path: Path, family: str) -> None:
+    """``tie_weights()`` swaps parameters: the second and third recipe go into those in use."""
+    bias = [
+        name for name in new_model(family, 0, "float32").state_dict() if name.endswith("r.bias")
+    ]
+    checkpoints = {
+        name: save(tmp_path / name, family, seed) for seed, name in enumerate(("one", "two"))
+    }
+    made = planned(0.5, checkpoints)
+    skeleton = ResidentModel(device=CPU).skeleton(made, tmp_path / "one")
+    held = skeleton.model.state_dict(keep_vars=True)
+    assert any(held[name] is other for name in bias for key, other in held.items() if key != name)
+    assert differing(checkpoints, tmp_path) == ""
+
+
 def test_a_missing_expert_is_named(tmp_path: Path) -> None:
     """The config asks for more experts than are stored."""
     one = save(tmp_path / "one", "mixtral", 0)
@@ -145,3 +163,18 @@ def test_gradients_of_experts(tmp_path: Path) -> None:
     with found.collecting():
         skeleton.model(input_ids=ids, labels=ids).loss.backward()
     assert float(found.values[0]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gptj", "codegen"])
+def test_positions_are_computed_as_on_load(tmp_path: Path, family: str) -> None:
+    """No checkpoint holds them, and a constructor makes them in the dtype of the weights."""
+    checkpoints = {
+        name: save(tmp_path / name, family, seed, "bfloat16")
+        for seed, name in enumerate(("one", "two"))
+    }
+    made = planned(0.5, checkpoints)
+    held = dict(ResidentModel(device=CPU).skeleton(made, tmp_path / "one").model.named_buffers())
+    fresh = dict(loaded(tmp_path / "one").named_buffers())
+    assert held.keys() == fresh.keys()
+    for name, buffer in fresh.items():
+        assert torch.equal(held[name], buffer), name

@@ -253,6 +253,16 @@ def test_config_with_a_text_part(models: dict[str, Path]) -> None:
     assert "num_hidden_layers" not in made.config
 
 
+def test_config_of_a_looped_model(models: dict[str, Path]) -> None:
+    """Its layers are passed through several times, and counted so."""
+    for folder in models.values():
+        configure(folder, num_layers_per_stack=4, num_hidden_layers=32)
+    for layers, passes in ((4, 32), (2, 16)):
+        made = planned(stacked(("math", 0, layers)), models)
+        assert made.config["num_layers_per_stack"] == layers
+        assert made.config["num_hidden_layers"] == passes
+
+
 def test_tokenizer_model_gives_the_config(tiny_family: dict[str, Path]) -> None:
     assert planned(ties("math", "code"), tiny_family, tokenizer="code").donor == "code"
 

@@ -13,8 +13,10 @@ from functools import cached_property
 
 from merging.checkpoints.files.safetensors_header import TensorInfo
 
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-"""Names that ``config.json`` files use for the number of layers."""
+DEPTH_KEYS = (
+    "num_layers_per_stack", "num_hidden_layers", "n_layer", "num_layers", "n_layers",
+)  # fmt: skip
+"""Names that ``config.json`` files use for the number of layers; of stored ones before passes."""
 
 _HEADS = (
     "lm_head.weight",
