@@ -36,6 +36,7 @@ from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig, load_config
 from runs.ranking.leaderboard import ranked
+from runs.records.record import LEARNED
 from runs.storage.store import Store
 from search.engine.final_check import reserve
 from search.engine.learning.coefficient_learning import Learning
@@ -65,19 +66,30 @@ EQUAL = "equal"
 """The family whose parents are all the same."""
 
 
-def steps_paid_for(check: int) -> int:
+def steps_paid_for(check: float) -> int:
     """Steps of one recipe for the price of so many full evaluations, builds included."""
     each = BACKWARD * LearnSection().batch + MOST_ASIDE / LOOK + BUILD
     return int(check * (SEARCHED + BUILD) / each)
 
 
+def start_of(world: World, config: RunConfig) -> Recipe:
+    """What learning begins at: a weight for every parent, layer and kind of tensor, all alike."""
+    layers = Checkpoint.open(config.locations["base"], name="base").layout.layers
+    (start,) = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1).values()
+    return start
+
+
 def learned(
-    world: World, config: RunConfig, *, steps: int, pool: Pool | None = None
+    world: World,
+    config: RunConfig,
+    *,
+    steps: int,
+    pool: Pool | None = None,
+    start: Recipe | None = None,
 ) -> tuple[Recipe, float]:
     """What a run learns in so many steps, and the questions that it costs."""
     prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
-    layers = Checkpoint.open(config.locations["base"], name="base").layout.layers
-    begun = starts(world.space, layers=len(layers), filters=filters_of(layers), most=1)
+    begun = {f"{LEARNED}by layer": start or start_of(world, config)}
     with tempfile.TemporaryDirectory() as home:
         manifest = replace(prepared.manifest, questions=world.questions)
         store = Store.create(str(Path(home) / "study.db"), manifest)

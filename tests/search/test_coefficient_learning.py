@@ -210,6 +210,7 @@ def told(store: Store, config: RunConfig) -> str:
             {"space": {"methods": ["ties"]}, "search": {"trials": 9, "learn": LEARN}},
             "it needs task",
         ),
+        ({"base": None, "search": {"trials": 7, "learn": LEARN}}, "it needs a base model"),
     ],
 )
 def test_where_nothing_is_learned_it_says_why(
