@@ -334,8 +334,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
 
     def _is_for_engine(self, request: Any) -> bool:
         """Whether the engine writes the answer; else it is as with lm-eval's own batches."""
-        capped = self._mark is not None and self._mark.most is not None
-        if self._engine is None or capped or not takes_likeliest(self.model.generation_config):
+        if self._engine is None or not takes_likeliest(self.model.generation_config):
             return False
         options = dict(normalize_gen_kwargs(request.args[1], self.max_gen_toks))
         del options["max_gen_toks"]
@@ -359,7 +358,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
                 input_ids=context,
                 max_length=max_length,
                 stopping_criteria=StoppingCriteriaList([stopping]),
-                logits_processor=self._processors(stopping, start),
+                logits_processor=LogitsProcessorList(filter(None, [self._cap(stopping, start)])),
                 pad_token_id=self.tokenizer.pad_token_id,
                 use_cache=True,
                 **_settings(options),
@@ -379,7 +378,7 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         rules = {prompt: self._stopping(context[:1, :0], most, stop) for prompt in prompts}
         answers = engine.answers(
             self.model,
-            [Prompt(tokens=prompt, over=_told(rules[prompt])) for prompt in prompts],
+            [self._prompt(prompt, rules[prompt]) for prompt in prompts],
             most=most,
             rows=self._rows,
             penalty=self.model.generation_config.repetition_penalty or 1.0,
@@ -389,6 +388,12 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         longest, pad = max(map(len, answers)), [self.tokenizer.pad_token_id]
         ids = [answer + pad * (longest - len(answer)) for answer in answers]
         return torch.cat([context, torch.tensor(ids, device=context.device)], dim=1)
+
+    def _prompt(self, tokens: Sequence[int], stopping: GenerationStopping) -> Prompt:
+        over = _told(stopping)
+        if (cap := self._cap(stopping, 0)) is None:
+            return Prompt(tokens=tokens, over=over)
+        return Prompt(tokens=tokens, over=over, due=lambda had: cap.due(0, had))
 
     def _end_of(self, tokens: list[int], stop: list[str]) -> AnswerEnd:
         ends = self._end_tokens()
@@ -413,11 +418,11 @@ class LanguageModel(HFLM):  # type: ignore[misc]  # lm_eval has no types
         usual = stop_sequences_criteria(self.tokenizer, stop, start, context.shape[0])
         return GenerationStopping(usual, rules, start=start)
 
-    def _processors(self, stopping: GenerationStopping, start: int) -> LogitsProcessorList:
+    def _cap(self, stopping: GenerationStopping, start: int) -> ThoughtCap | None:
         mark = self._mark
         if mark is None or mark.most is None:
-            return LogitsProcessorList()
-        return LogitsProcessorList([ThoughtCap(mark, mark.most, stopping.starts, start=start)])
+            return None
+        return ThoughtCap(mark, mark.most, stopping.starts, start=start)
 
     def _ends_early(self, stop: Sequence[str], options: Mapping[str, Any]) -> bool:
         """Whether what comes after an answer's end is sure to be cut off, whatever it is.

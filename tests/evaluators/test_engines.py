@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from evaluators.harness.answers.answer_endings import AnswerEnd, Ending
+from evaluators.harness.engines import written_answers
 from evaluators.harness.engines.engine_choice import (
     CONTINUOUS,
     ENGINES,
@@ -26,6 +27,7 @@ from evaluators.harness.engines.engine_choice import (
 )
 from evaluators.harness.engines.inference_engine import ROW_TOKENS, Continuation, Prompt
 from evaluators.harness.engines.shared_prefixes import PrefixTree, likelihoods
+from evaluators.harness.engines.token_pool import LEAST, TokenPool
 from evaluators.harness.engines.written_answers import answers
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness.lm_eval_adapter import isolated
@@ -277,6 +279,50 @@ def test_answers_are_those_of_each_prompt_alone(
     assert answers(model, [], most=20, rows=3) == []
 
 
+def test_the_pool_is_as_large_as_what_is_open(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many of the longest sequences as are open and one more, plus an eighth."""
+    pools: list[TokenPool] = []
+
+    def made() -> TokenPool:
+        pools.append(TokenPool())
+        return pools[-1]
+
+    monkeypatch.setattr(written_answers, "TokenPool", made)
+    model = lively(AutoModelForCausalLM.from_pretrained(tiny_model()))
+    source, shown = random.Random(0), [3] * 30
+    prompts = [
+        (shown if at % 2 else []) + [source.randrange(2, 20) for _ in range(source.randint(5, 50))]
+        for at in range(80)
+    ]
+    asked = [Prompt(tokens=one, over=lambda answer: answer[-1] in ENDS) for one in prompts]
+    for rows in (1, 5):
+        found = answers(model, asked, most=20, rows=rows)
+        (pool,) = pools
+        needed = (rows + 1) * (80 + 20)
+        most = max(needed + needed // 8, needed + LEAST)
+        assert pool.size <= most < sum(map(len, prompts)) + sum(map(len, found))
+        pools.clear()
+
+
+def test_a_pool_uses_its_places_again() -> None:
+    pool = TokenPool()
+    first = pool.take(LEAST)
+    pool.share(first[:10])
+    pool.release(first)
+    assert pool.size == LEAST
+    assert set(pool.take(LEAST - 10)) == set(first[10:])  # ten are needed once more
+    assert pool.size == LEAST
+    pool.take(1)
+    assert pool.size == 2 * LEAST
+    pool.take(100 * LEAST)
+    grown = pool.size
+    pool.take(pool.size - 101 * LEAST)
+    pool.take(1)
+    assert grown < pool.size <= grown + max(LEAST, grown // 8)
+
+
 @pytest.fixture(scope="module")
 def lively_family(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A family whose answers end when they end."""
@@ -412,7 +458,8 @@ def test_thoughts_are_those_of_static(
         gen_kwargs=SHORT,
     )  # fmt: skip
     recipe = mix(math=0.8, code=0.3)
-    static, ends, _ = written(spec, recipe)
-    found, same, _ = written(replace(spec, engine=CONTINUOUS), recipe)
+    static, ends, before = written(spec, recipe)
+    found, same, after = written(replace(spec, engine=CONTINUOUS), recipe)
     assert (found, same) == (static, ends)
     assert len({end.thought for end in ends}) > 4
+    assert after < before  # not by lm-eval's batches

@@ -134,17 +134,28 @@ class ThoughtCap(LogitsProcessor):
 
     def __init__(self, mark: ThoughtMark, most: int, starts: AnswerStarts, *, start: int) -> None:
         self._mark, self._starts, self._start = mark, starts, start
-        self._from = most - len(mark.tokens)
-        self._thinking: list[int] = []
+        self._marked = range(most - len(mark.tokens), most)
+
+    def due(self, row: int, tokens: Sequence[int]) -> int | None:
+        """The token of the mark that has to come next; ``None`` where the model chooses.
+
+        Args:
+            row: Of the batch.
+            tokens: What was written there so far.
+        """
+        if len(tokens) not in self._marked:
+            return None
+        begun = self._starts.of(row, tokens)
+        if begun is not None and begun <= self._marked.start:
+            return None
+        return self._mark.tokens[self._marked.index(len(tokens))]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``(batch, vocabulary)`` logits of the next tokens."""
-        place = input_ids.shape[1] - self._start - self._from
-        if not 0 <= place < len(self._mark.tokens):
+        if input_ids.shape[1] - self._start not in self._marked:
             return scores
-        if place == 0:
-            rows = enumerate(input_ids[:, self._start :].tolist())
-            self._thinking = [row for row, had in rows if self._starts.of(row, had) is None]
-        scores[self._thinking] = -math.inf
-        scores[self._thinking, self._mark.tokens[place]] = 0.0
+        for row, tokens in enumerate(input_ids[:, self._start :].tolist()):
+            if (token := self.due(row, tokens)) is not None:
+                scores[row] = -math.inf
+                scores[row, token] = 0.0
         return scores

@@ -30,10 +30,13 @@ class Prompt:
     Attributes:
         tokens: At least one.
         over: Whether an answer of these tokens has ended; told once for each token more.
+        due: The token that has to follow these, whatever the model finds; ``None`` for any. Asked
+            before every token.
     """
 
     tokens: Sequence[int]
     over: Callable[[list[int]], bool]
+    due: Callable[[list[int]], int | None] = lambda _: None
 
 
 class InferenceEngine(Protocol):

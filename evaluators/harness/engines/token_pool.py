@@ -15,7 +15,7 @@ from transformers import Cache
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
-_LEAST = 256
+LEAST = 256
 """Places at the start."""
 
 
@@ -37,7 +37,7 @@ class TokenPool(Cache):
         """Free places, used once from now on; the pool grows where there are too few."""
         free = np.flatnonzero(self._uses == 0)
         if len(free) < count:
-            more = max(_LEAST, count - len(free), self.size // 8)
+            more = max(LEAST, count - len(free), self.size // 8)
             self._uses = np.concatenate([self._uses, np.zeros(more, dtype=np.int64)])
             free = np.concatenate([free, np.arange(self.size, self.size + more)])
             self.size += more

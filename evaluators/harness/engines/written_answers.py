@@ -141,8 +141,9 @@ class _Writer:
             # Shorter ones begin with their first token again: it counts once.
             ids = torch.stack([_filled(text, max(map(len, texts))) for text in texts])
             logits = self._processor(ids.to(logits.device), logits)
-        for answer, token in zip(begun, logits.argmax(dim=-1).tolist(), strict=True):
-            answer.tokens.append(token)
+        for answer, likeliest in zip(begun, logits.argmax(dim=-1).tolist(), strict=True):
+            due = answer.prompt.due(answer.written)
+            answer.tokens.append(likeliest if due is None else due)
             if not answer.prompt.over(answer.written) and len(answer.written) < self._most:
                 self.open.append(answer)
                 continue
