@@ -19,6 +19,7 @@ from merging.building.tensor_sources import (
 )
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.kernels.native import native_library
+from merging.kernels.native.gpu_passes import try_warm_up_on
 from merging.planning.memory_plan import Demand, Home, Weights
 from merging.planning.merge_plan import MergePlan
 from merging.tensor_statistics.statistics_cache import StatisticsCache
@@ -101,6 +102,8 @@ class Build:
         began = time.perf_counter()
         if warmed and self._device.type == "cpu":
             native_library.warm_up()
+        elif warmed:
+            try_warm_up_on(self._device)
         self.run()
         taken = time.perf_counter() - began
         self.copy()

@@ -6,8 +6,9 @@
 Nothing is downloaded, and it takes at most eight minutes: each step has a limit, and what hangs
 is ended and shows the stacks of its threads. Steps that the time no longer allows are left out and
 named. A demo family is trained and checked; searched by one worker, killed halfway and resumed;
-searched by two workers on the same GPU; then candidates of random weights are built by every method
-with resident and streamed parents, and lm-eval questions are asked.
+searched by two workers on the same GPU; then every pass is compared with torch's calls and the
+CPU's bits, candidates of random weights are built by every method with resident and streamed
+parents, and lm-eval questions are asked.
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ def steps(place: Path, *, device: str, size: str) -> Iterator[Step]:
         name="search, two workers",
         command=(*search, "run", str(two), "--out", str(run_two)),
         seconds=100,
+    )
+    few = () if gpu else ("--entries", "2000000")
+    yield Step(
+        name="passes", command=python("benchmarks.passes", "--device", device, *few), seconds=60
     )
     homes = ("--homes", "resident", "pinned") if gpu else ()
     yield Step(

@@ -132,10 +132,9 @@ def _heading(asked: argparse.Namespace) -> str:
     name = platform.processor() or platform.machine()
     if asked.device.type == "cuda":
         name = torch.cuda.get_device_name(asked.device)
-    compiled_here = asked.device.type == "cpu" and not asked.eager
     return (
         f"{asked.size}, base and {asked.parents} parents in bfloat16, {asked.threads} threads, "
-        f"{'compiled' if compiled_here else 'eager'}, median of {asked.repeats}; "
+        f"{'eager' if asked.eager else 'compiled'}, median of {asked.repeats}; "
         f"{name}, torch {torch.__version__}"
     )
 

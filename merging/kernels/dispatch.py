@@ -1,6 +1,6 @@
-"""Running passes: natively on a CPU where the library is loaded, as torch's calls elsewhere.
+"""Running passes: natively on a CPU or GPU that they were compiled for, as torch's calls elsewhere.
 
-Nothing is ever compiled in the middle of a build: without the library passes run eagerly over
+Nothing is ever compiled in the middle of a build: what was not compiled runs eagerly, on a CPU over
 chunks that stay in the cache. Both ways give the same bits, so which one runs is a matter of speed.
 """
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from merging.kernels.chunks import NATIVE_CHUNK, in_order, shares, signed, spans
 from merging.kernels.native.abi import FLOATS, KINDS, readable
-from merging.kernels.native.native_library import library_on
+from merging.kernels.native.gpu_passes import GpuPasses, passes_on
+from merging.kernels.native.native_library import NativeLibrary
 from merging.kernels.table_rows import FLOAT_ROWS, INT_ROWS
 from merging.kernels.torch_kernels.merge_kernels import AT_ONCE, MERGES
 from merging.kernels.torch_kernels.reduction_kernels import LOOKS
@@ -29,6 +30,7 @@ LookInts = Callable[[int], Sequence[int]]
 """Whole numbers as of an index."""
 
 _Number = TypeVar("_Number", bound=float)
+_Found = TypeVar("_Found")
 
 
 def no_ints(start: int) -> Sequence[Sequence[int]]:  # noqa: ARG001 - as all of this kind
@@ -59,35 +61,36 @@ def merge(
         ranks: ``(n,)`` whole numbers, one per input, for passes that read them.
         chunk: Elements at a time; ``None`` suits the device. Changes nothing but speed.
     """
-    found = library_on(out.device)
+    device = out.device
+    found = _passes(name, len(inputs), device)
     if found is None:
         _merge_eagerly(name, inputs, base, out, floats, ints, ranks, chunk)
         return
     numbers = _in_columns(floats, len(inputs))
 
     def run(first: int, last: int) -> None:
-        origin = None if base is None else readable(base, first, last, FLOATS)
+        origin = None if base is None else readable(base, first, last, FLOATS, device)
         target = out[first:last]
-        made = target if target.dtype in FLOATS else torch.empty(last - first)
+        made = target if target.dtype in FLOATS else torch.empty(last - first, device=device)
         found.merge(
             name,
-            [readable(one, first, last, FLOATS) for one in inputs],
+            [readable(one, first, last, FLOATS, device) for one in inputs],
             origin,
             made,
             floats=numbers,
             ints=_in_columns(ints(first), len(inputs)),
-            ranks=[readable(one, first, last, KINDS) for one in ranks],
+            ranks=[readable(one, first, last, KINDS, device) for one in ranks],
         )
         if made is not target:
             target.copy_(made)
 
-    for _ in in_order(run, shares(out.numel(), chunk or NATIVE_CHUNK)):
+    for _ in _in_ranges(run, out.numel(), chunk, device):
         pass
 
 
 def has_native(name: str, device: torch.device) -> bool:
-    """Whether the library is loaded, computes there, and has a pass of that name."""
-    found = library_on(device)
+    """Whether passes were compiled for a device, and there is one of that name."""
+    found = passes_on(device)
     return found is not None and found.has(name)
 
 
@@ -145,6 +148,23 @@ def are_few(tensors: Sequence[Tensor]) -> bool:
     return sum(one.numel() for one in tensors) <= _FEW
 
 
+def _passes(name: str, inputs: int, device: torch.device) -> NativeLibrary | GpuPasses | None:
+    """What runs a pass in one go there, if anything does."""
+    found = passes_on(device)
+    return None if isinstance(found, GpuPasses) and not found.takes(name, inputs) else found
+
+
+def _in_ranges(
+    run: Callable[[int, int], _Found], count: int, chunk: int | None, device: torch.device
+) -> Iterator[_Found]:
+    """Run over ranges: on a CPU several at a time, on a GPU one after the other."""
+    if device.type == "cpu":
+        yield from in_order(run, shares(count, chunk or NATIVE_CHUNK))
+        return
+    for first, last in spans(count, _chunk(chunk, device)):
+        yield run(first, last)
+
+
 def _merge_eagerly(
     name: str,
     inputs: Sequence[Tensor],
@@ -184,7 +204,7 @@ def _looks(
     chunk: int | None,
 ) -> Iterator[Sequence[float]]:
     """What a pass finds in each chunk, in order."""
-    found, length = library_on(device), tensors[0].numel()
+    found, length = _passes(name, len(tensors), device), tensors[0].numel()
     if found is None:
         for first, last in spans(length, _chunk(chunk, device), whole=True):
             yield _look_eagerly(name, tensors, first, last, device, floats, ints(first))
@@ -193,12 +213,12 @@ def _looks(
     def run(first: int, last: int) -> Sequence[float]:
         return found.look(
             name,
-            [readable(one, first, last, KINDS) for one in tensors],
+            [readable(one, first, last, KINDS, device) for one in tensors],
             floats=floats,
             ints=ints(first),
         )
 
-    yield from in_order(run, shares(length, chunk or NATIVE_CHUNK))
+    yield from _in_ranges(run, length, chunk, device)
 
 
 def _look_eagerly(

@@ -39,7 +39,8 @@ FLOAT_ROWS, INT_ROWS = max(FloatRow) + 1, max(IntRow) + 1
 
 def cpp_header() -> str:
     """The rows as enumerations for the C++ sources."""
-    return "#pragma once\n" + "".join(
+    sizes = f"constexpr int FLOAT_ROWS = {FLOAT_ROWS}, INT_ROWS = {INT_ROWS};\n"
+    return f"#pragma once\n{sizes}" + "".join(
         f"enum {rows.__name__} {{ "
         + ", ".join(f"{name} = {row.value}" for name, row in rows.__members__.items())
         + " };\n"

@@ -147,5 +147,9 @@ def _library(series: Series) -> NativeSums | None:
 
 def _pair(series: Series, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
     """Entries of the tensor, and of what is subtracted, as the library reads them."""
-    tensor = readable(series.tensor, start, stop, FLOATS)
-    return tensor, None if series.minus is None else readable(series.minus, start, stop, FLOATS)
+    tensor, minus = (
+        None if one is None else readable(one, start, stop, FLOATS, series.device)
+        for one in (series.tensor, series.minus)
+    )
+    assert tensor is not None
+    return tensor, minus

@@ -7,7 +7,7 @@ statistics of earlier builds against whole tensors read where they lie.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from merging.building.tensor_sources import (
     TensorSource,
 )
 from merging.checkpoints.checkpoint import Checkpoint
+from merging.kernels.native.gpu_passes import cool_down_gpus, try_warm_up_on
 from merging.kernels.random_masks import MaskKey, keep
 from merging.kernels.torch_kernels.merge_kernels import MERGES
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
@@ -42,6 +43,19 @@ from tests.merging.test_dispatch import CPU, SIZES, merged
 
 Checkpoints = Mapping[str, Checkpoint]
 DTYPES = ("bfloat16", "float16", "float32")
+
+
+@pytest.fixture(
+    scope="module",
+    autouse=True,
+    params=["calls", *(["kernels"] if torch.cuda.is_available() else [])],
+)
+def passes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU once as torch's calls, and once as its kernels."""
+    if request.param == "kernels":
+        assert try_warm_up_on(torch.device("cuda"))
+    yield
+    cool_down_gpus()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from merging.building.tensor_sources import (
     TensorSource,
 )
 from merging.checkpoints.checkpoint import Checkpoint, widest_dtype
+from merging.kernels.native.gpu_passes import try_warm_up_on
 from merging.kernels.native.native_library import try_warm_up
 from merging.planning.memory_plan import (
     Capacity,
@@ -61,10 +62,7 @@ def prepare_builds(
     memory: MemoryPlan,
     devices: Sequence[torch.device],
 ) -> BuildPreparation:
-    """Load the passes, compiled for this machine if need be, and open parents and statistics.
-
-    On other devices than a CPU passes run eagerly: their compilers contract multiplications and
-    additions, which gives other bits.
+    """Load the passes, compiled for these devices if need be, and open parents and statistics.
 
     Args:
         spec: ``statistics`` is used.
@@ -74,6 +72,8 @@ def prepare_builds(
     """
     if memory.home is Home.MAPPED:
         try_warm_up()
+    for gpu in (device for device in devices if device.type == "cuda"):
+        try_warm_up_on(gpu)
     statistics = StatisticsCache(None if spec.statistics is None else Path(spec.statistics))
     supply = _supply(memory, devices, checkpoints, MappedTensors(statistics))
     return BuildPreparation(statistics=statistics, supply=supply)
@@ -134,6 +134,16 @@ def read_config(checkpoint: Checkpoint, *, trust: bool) -> Any:
         ) from error
 
 
+def context_length(checkpoint: Checkpoint, *, trust: bool) -> int | None:
+    """Tokens that a model takes; ``None`` where its config does not say.
+
+    Raises:
+        EvaluatorError: If transformers does not know such a model.
+    """
+    config = read_config(checkpoint, trust=trust).get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
 def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
     parents = tuple(Weights.of(checkpoint) for checkpoint in checkpoints.values())
     model = max(parents, key=lambda weights: weights.total)
@@ -141,9 +151,8 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
         model = model.deepened(spec.most_layers)
     first = next(iter(checkpoints.values()))
     config = read_config(first, trust=spec.trust_remote_code)
-    tokens = spec.max_length or min(
-        PLANNED_TOKENS, getattr(config.get_text_config(), "max_position_embeddings", PLANNED_TOKENS)
-    )
+    length = context_length(first, trust=spec.trust_remote_code)
+    tokens = spec.max_length or min(PLANNED_TOKENS, length or PLANNED_TOKENS)
     dtype = getattr(torch, widest_dtype(checkpoints.values()))
     each = sequence_bytes(config, dtype=dtype, tokens=tokens)
     batch = spec.batch_size if isinstance(spec.batch_size, int) else 1

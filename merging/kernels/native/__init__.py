@@ -1,1 +1,1 @@
-"""The passes in C++ (``cpp``): compiled once on a machine, loaded by ``native_library``."""
+"""The passes in C++ (``cpp``): for a CPU in ``native_library``, for GPUs in ``gpu_passes``."""

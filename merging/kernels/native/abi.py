@@ -22,11 +22,15 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Those that it merges, and writes."""
 
 
-def readable(flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype]) -> Tensor:
-    """Contiguous entries on the CPU, as float32 where the library does not read their dtype."""
+def readable(
+    flat: Tensor, start: int, stop: int, kinds: Container[torch.dtype], device: torch.device
+) -> Tensor:
+    """Contiguous entries on a device, as float32 where the library does not read their dtype."""
     part = flat if stop - start == flat.numel() else flat[start:stop]
-    if part.dtype not in kinds or part.device.type != "cpu":
-        part = part.to("cpu", torch.float32)
+    if part.device != device:
+        part = part.to(device, non_blocking=device.type != "cpu")
+    if part.dtype not in kinds:
+        part = part.to(torch.float32)
     return part.contiguous()
 
 

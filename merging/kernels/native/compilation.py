@@ -31,7 +31,9 @@ _OPTIONS = (
 _TUNED = ("-march=native", "-mcpu=native")  # as the processor's compilers call it
 _COMPILERS = ("c++", "g++", "clang++")
 _PATIENCE = 300  # seconds for a compiler
-_FOLDER = Path(__file__).parent / "cpp"
+SOURCES = Path(__file__).parent / "cpp"
+"""Where the C++ lies."""
+
 _SUM_BYTES = 32
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -123,7 +125,7 @@ def _compile(file: Path) -> None:
     (file.parent / "table_rows.h").write_text(cpp_header(), encoding="ascii")
     for tuned in (*((one,) for one in _TUNED), ()):
         command = [*compiler, *_OPTIONS, *tuned, f"-I{file.parent}"]
-        command += [str(_FOLDER / "library.cpp"), "-o", str(file)]
+        command += [str(SOURCES / "library.cpp"), "-o", str(file)]
         try:
             done = subprocess.run(  # noqa: S603 - the user's own compiler
                 command, capture_output=True, text=True, timeout=_PATIENCE
@@ -159,7 +161,7 @@ def kept() -> Path:
 
 def _source() -> str:
     return cpp_header() + "".join(
-        one.read_text(encoding="utf-8") for one in sorted(_FOLDER.glob("*.*"))
+        one.read_text(encoding="utf-8") for one in sorted(SOURCES.glob("*.*"))
     )
 
 

@@ -1,1 +1,1 @@
-"""The passes as pure functions of chunks in torch: the reference, and what GPUs run."""
+"""The passes as pure functions of chunks in torch: the reference, for any device."""

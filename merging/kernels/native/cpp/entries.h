@@ -1,16 +1,20 @@
 // Tensors: reading their entries as float32, whatever their dtype, and writing them.
+//
+// On a CPU a call computes all entries, block by block. On a GPU (`ON_GPU`) blocks are of a single
+// entry, and each thread of a grid has its share of them, as far apart as there are threads.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#ifndef ON_GPU
 #include <vector>
+#endif
 
 #include "table_rows.h"  // made of merging/kernels/table_rows.py
 
 namespace {
 
-constexpr int64_t BLOCK = 512;        // entries computed at a time
 constexpr int64_t COUNTED = 4096;     // entries that sums of float64 begin with: looks.BLOCK
 constexpr float TO_WHOLE = 12582912;  // 1.5 * 2**23: adding it rounds to a whole number
 
@@ -25,6 +29,53 @@ inline To same_bits(From value) {
 }
 
 inline float magnitude(float value) { return __builtin_fabsf(value); }
+
+// --- Whose entries ---------------------------------------------------------------------------
+
+#ifdef ON_GPU
+
+constexpr int64_t BLOCK = 1;                  // entries computed at a time
+constexpr int64_t LISTED = 2 * MOST_INPUTS;  // tensors that a task has room for
+
+inline int64_t first_block() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+inline int64_t next_block() { return int64_t(gridDim.x) * blockDim.x; }
+
+// Adds each thread's part to a sum: those of neighbouring threads first, which all have to call it.
+inline void add(int64_t& sum, int64_t part) {
+    for (int apart = warpSize / 2; apart > 0; apart /= 2)
+        part += __shfl_xor_sync(0xFFFFFFFFu, part, apart);
+    if (threadIdx.x % warpSize == 0)
+        atomicAdd(reinterpret_cast<unsigned long long*>(&sum), static_cast<unsigned long long>(part));
+}
+
+inline void raise(int64_t& most, int64_t part) {
+    for (int apart = warpSize / 2; apart > 0; apart /= 2) {
+        const int64_t other = __shfl_xor_sync(0xFFFFFFFFu, part, apart);
+        part = other > part ? other : part;
+    }
+    if (threadIdx.x % warpSize == 0) atomicMax(reinterpret_cast<long long*>(&most), (long long)part);
+}
+
+// A number for each input.
+struct Numbers {
+    explicit Numbers(int64_t) {}
+    float& operator[](int64_t i) { return of[i]; }
+    float of[MOST_INPUTS];
+};
+
+#else
+
+constexpr int64_t BLOCK = 512;
+constexpr int64_t LISTED = 1;  // and as many as there are
+
+using Numbers = std::vector<float>;
+
+constexpr int64_t first_block() { return 0; }
+constexpr int64_t next_block() { return 1; }
+inline void add(int64_t& sum, int64_t part) { sum += part; }
+inline void raise(int64_t& most, int64_t part) { most = part > most ? part : most; }
+
+#endif
 
 // --- Reading and writing ---------------------------------------------------------------------
 
@@ -125,7 +176,7 @@ struct Entries {
 struct Task {
     int64_t entries, inputs;
     Entries base, out;
-    Entries tensors[1];  // inputs, then their ranks: as many as there are
+    Entries tensors[LISTED];  // inputs, then their ranks
 
     const Entries& input(int64_t i) const { return tensors[i]; }
     const Entries& ranks(int64_t i) const { return tensors[inputs + i]; }
@@ -156,18 +207,18 @@ struct Limit {
 // Calls `part(start, count)` for every block.
 template <class Part>
 inline void in_blocks(int64_t entries, Part part) {
-    for (int64_t start = 0; start < entries; start += BLOCK)
-        part(start, entries - start < BLOCK ? entries - start : BLOCK);
+    for (int64_t start = first_block() * BLOCK; start < entries; start += next_block() * BLOCK)
+        part(start, BLOCK == 1 || entries - start > BLOCK ? BLOCK : entries - start);
 }
 
 // A block of every input.
 class Blocks {
   public:
     explicit Blocks(int64_t inputs) : entries_(inputs * BLOCK) {}
-    float* operator[](int64_t i) { return entries_.data() + i * BLOCK; }
+    float* operator[](int64_t i) { return &entries_[i * BLOCK]; }
 
   private:
-    std::vector<float> entries_;
+    Numbers entries_;
 };
 
 }  // namespace

@@ -10,11 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "entrywise_kernels.h"
 #include "entries.h"
-#include "reduction_kernels.h"
+#include "pass_list.h"
 #include "statistics.h"
-#include "task_vectors.h"
 
 namespace {
 
@@ -32,28 +30,9 @@ struct NamedLook {
     int64_t each, more;  // it finds so many numbers for each tensor, and so many more
 };
 
-const NamedMerge MERGES[] = {
-    {"weighted_sum", weighted_sum},
-    {"whole_sum", task_vectors<Whole, Sum>},
-    {"trimmed_vote", task_vectors<Trimmed, Consensus>},
-    {"banded_sum", task_vectors<Banded, Sum>},
-    {"banded_vote", task_vectors<Banded, Consensus>},
-    {"dropped_sum", task_vectors<Dropped, Sum>},
-    {"dropped_vote", task_vectors<Dropped, Consensus>},
-    {"ranked_sum", task_vectors<Ranked, Sum>},
-    {"ranked_vote", task_vectors<Ranked, Consensus>},
-    {"ram_mean", ram_mean},
-    {"sce_mean", sce<false>},
-    {"sce_selected", sce<true>},
-    {"near_pair", near_pair},
-};
-
-const NamedLook LOOKS[] = {
-    {"kept_norm", kept_norm, 0, 2},
-    {"ranked_norm", ranked_norm, 0, 2},
-    {"overlaps", overlaps, 2, -2},
-    {"seal", seal, 0, 3},
-};
+#define NAMED(name, ...) {#name, __VA_ARGS__},
+const NamedMerge NAMED_MERGES[] = {MERGES(NAMED)};
+const NamedLook NAMED_LOOKS[] = {LOOKS(NAMED)};
 
 }  // namespace
 
@@ -61,31 +40,31 @@ extern "C" {
 
 // Places of the passes by name; -1 where there is none.
 int64_t merge_of(const char* name) {
-    for (const auto& one : MERGES)
-        if (std::strcmp(one.name, name) == 0) return &one - MERGES;
+    for (const auto& one : NAMED_MERGES)
+        if (std::strcmp(one.name, name) == 0) return &one - NAMED_MERGES;
     return -1;
 }
 
 int64_t look_of(const char* name) {
-    for (const auto& one : LOOKS)
-        if (std::strcmp(one.name, name) == 0) return &one - LOOKS;
+    for (const auto& one : NAMED_LOOKS)
+        if (std::strcmp(one.name, name) == 0) return &one - NAMED_LOOKS;
     return -1;
 }
 
 // How many numbers a pass finds in so many tensors.
 int64_t found_by(int64_t which, int64_t tensors) {
-    return LOOKS[which].each * tensors + LOOKS[which].more;
+    return NAMED_LOOKS[which].each * tensors + NAMED_LOOKS[which].more;
 }
 
 void run_merge(int64_t which, const int64_t* task, const float* floats, const int32_t* ints) {
     const Task& given = *reinterpret_cast<const Task*>(task);
-    MERGES[which].run(given, Table{floats, ints, given.inputs});
+    NAMED_MERGES[which].run(given, Table{floats, ints, given.inputs});
 }
 
 void run_look(int64_t which, const int64_t* task, const float* floats, const int32_t* ints,
               int64_t* found) {
     const Task& given = *reinterpret_cast<const Task*>(task);
-    LOOKS[which].run(given, Table{floats, ints, 1}, found);
+    NAMED_LOOKS[which].run(given, Table{floats, ints, 1}, found);
 }
 
 void run_products(const int64_t* task, double* found) {

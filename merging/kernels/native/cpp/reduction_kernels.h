@@ -34,24 +34,28 @@ void kept_norm(const Task& task, const Table& table, int64_t* found) {
     const Mask mask(table, 0);
     const float factor = table.number(FACTOR, 0);
     float sizes[BLOCK];
+    int64_t sums[2] = {0, 0};
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         read_sizes(task, start, count, sizes);
         for (int64_t j = 0; j < count; ++j) sizes[j] = sizes[j] * mask.kept(start + j) * factor;
-        add_parts(sizes, count, found);
+        add_parts(sizes, count, sums);
     });
+    for (int i = 0; i < 2; ++i) add(found[i], sums[i]);
 }
 
 void ranked_norm(const Task& task, const Table& table, int64_t* found) {
     const RankMask mask(table, 0, NORM_LEAST, NORM_SLOPE);
     const float factor = table.number(FACTOR, 0);
     float sizes[BLOCK], ranks[BLOCK];
+    int64_t sums[2] = {0, 0};
     in_blocks(task.entries, [&](int64_t start, int64_t count) {
         read_sizes(task, start, count, sizes);
         task.input(2).read(start, count, ranks);
         for (int64_t j = 0; j < count; ++j)
             sizes[j] = sizes[j] * mask.kept(start + j, ranks[j]) * factor;
-        add_parts(sizes, count, found);
+        add_parts(sizes, count, sums);
     });
+    for (int i = 0; i < 2; ++i) add(found[i], sums[i]);
 }
 
 void overlaps(const Task& task, const Table& table, int64_t* found) {
@@ -88,8 +92,8 @@ void seal(const Task& task, const Table& table, int64_t* found) {
     const int32_t low = table.word(LOW_EXPONENT, 0), high = table.word(HIGH_EXPONENT, 0);
     const int32_t* words = task.input(0).at<int32_t>(0);
     int64_t first = 0, second = 0;
-    int32_t largest = INT32_MIN;
-    for (int64_t j = 0; j < task.entries; ++j) {
+    int32_t largest = 0;
+    for (int64_t j = first_block(); j < task.entries; j += next_block()) {
         const uint32_t word = uint32_t(words[j]), at = position + uint32_t(j);
         const uint32_t once = word == 0 ? 0 : mixed_bits(word + at * 0x9E3779B9u);
         const uint32_t twice = (once ^ (once >> 15)) * 0x85EBCA6Bu;
@@ -99,9 +103,9 @@ void seal(const Task& task, const Table& table, int64_t* found) {
         const int32_t exponent = below > above ? below : above;
         largest = exponent > largest ? exponent : largest;
     }
-    found[0] += first;
-    found[1] += second;
-    found[2] = largest;
+    add(found[0], first);
+    add(found[1], second);
+    raise(found[2], largest);
 }
 
 }  // namespace
