@@ -96,17 +96,20 @@ def _unfailed(store: Store, numbers: Collection[int]) -> list[int]:
 def budget_problems(
     config: RunConfig, questions: Questions, *, seeds: int, objectives: Sequence[str]
 ) -> list[str]:
-    """What is wrong with a budget in questions, one line each."""
-    limit = Budget.of(config.search).questions
+    """What is wrong with a budget in questions or tokens, one line each."""
+    budget = Budget.of(config.search)
     top = places(config.search.validate_top, objectives)
     kept = reserve(config, questions, top=top, seeds=seeds)
     # enough to ask every baseline something before the check
     needed = kept + min(len(questions.search), 60) * baselines(config)
-    if limit is None or limit >= needed:
-        return []
     return [
-        f"search.questions: expected at least {needed}, of which {kept} are for the final check of "
-        f"{top} recipes (search.validate), got {limit}"
+        f"search.{name}: expected at least {needed}{each}, of which {kept} are for the final check "
+        f"of {top} recipes (search.validate), got {limit}"
+        for name, limit, each in (
+            ("questions", budget.questions, ""),
+            ("tokens", budget.tokens, ", one for each question"),
+        )
+        if limit is not None and limit < needed
     ]
 
 

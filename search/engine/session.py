@@ -37,6 +37,7 @@ from search.engine.processes.driver_process import settled
 from search.engine.processes.model_changes import look_again, same_models
 from search.engine.processes.stop_signals import Stop, on_signals
 from search.engine.task_survey import (
+    length_problems,
     survey_of,
     template_problems,
     test_set_problems,
@@ -108,6 +109,8 @@ def prepare(
         problems += error.problems
     if not problems and not dry_run:
         problems += template_problems(config, checkpoints)
+        if any(task.written for task in survey.catalogue.tasks):
+            problems += [f"{path}: {problem}" for problem in length_problems(config, checkpoints)]
         try:
             config, engine_notes = with_engine(config, checkpoints)
         except InputError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from evaluators.harness.engines.engine_choice import CONTINUOUS, STATIC, engine_problems
 from evaluators.harness.tasks.known_benchmarks import unconfirmed
 from evaluators.harness.tasks.task_facts import Survey, TaskFacts
+from evaluators.harness_spec import MOST_KEYS
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
@@ -70,6 +71,36 @@ def template_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) 
         except ResidentError as error:
             problems += error.problems
     return problems
+
+
+def length_problems(
+    config: RunConfig, checkpoints: Mapping[str, Checkpoint], *, place: str = "harness.gen_kwargs"
+) -> list[str]:
+    """Models that do not take answers as long as the config allows, one line each.
+
+    Args:
+        config: Its cap on answers; without one nothing is looked at.
+        checkpoints: The models.
+        place: What sets the cap, as the user knows it.
+    """
+    harness = config.harness
+    cap = next((harness.gen_kwargs[key] for key in MOST_KEYS if key in harness.gen_kwargs), None)
+    if cap is None or config.evaluator is not None:
+        return []
+    from evaluators.resident_models.devices.build_preparation import context_length
+
+    thoughts = harness.max_think_toks or 0
+    beside = f" and {thoughts} tokens of thoughts (harness.max_think_toks)" if thoughts else ""
+    lengths = {
+        name: harness.max_length or context_length(one, trust=harness.trust_remote_code)
+        for name, one in checkpoints.items()
+    }
+    return [
+        f"{place}: expected room for a prompt in the {length} tokens that model {name} takes, "
+        f"got answers of {cap}{beside}"
+        for name, length in lengths.items()
+        if length is not None and cap + thoughts >= length
+    ]
 
 
 def with_engine(

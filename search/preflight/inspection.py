@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> P
     facts = {name: ModelFacts.of(one) for name, one in prepared.checkpoints.items()}
     affinity = _affinity(prepared, depth, progress) if depth.weights else None
     smoke = _smoke(prepared, setting, depth, progress) if depth.smoke else None
-    room = _room(setting, depth)
+    room, reach = _room(setting, depth), _forecast(prepared, smoke)
     return Preflight(
         title=given.name if given.path is None else given.path.name,
         models=tuple(facts.values()),
@@ -64,9 +64,9 @@ def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> P
         room=room,
         affinity=affinity,
         smoke=smoke,
-        forecast=_forecast(prepared, smoke),
+        forecast=reach,
         advice=None if affinity is None else advise(affinity, smoke),
-        warnings=tuple(_warnings(prepared, facts, room, smoke)),
+        warnings=(*_warnings(prepared, facts, room, smoke), *_empty(prepared, smoke, reach)),
         notes=(*_base_notes(prepared), *prepared.notes, _learning(prepared, smoke)),
         as_html=fragment,
     )
@@ -224,6 +224,18 @@ def _free_disk(folder: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def _empty(prepared: PreparedRun, smoke: SmokeTest | None, reach: Forecast | None) -> Iterator[str]:
+    """A sentence where the budget has no room for a single candidate."""
+    if smoke is None or reach is None or reach.candidates:
+        return
+    limit = getattr(prepared.config.search, reach.limit.removeprefix("search."))
+    yield (
+        f"{reach.limit}: expected room for one candidate beside the final check of "
+        f"{reach.questions:,} questions (about {smoke.pace.tokens:,.0f} tokens each), got {limit}: "
+        "nothing would be searched."
+    )
 
 
 def _warnings(

@@ -73,8 +73,9 @@ def test_thoughts_are_no_part_of_the_answer(spec: HarnessSpec, engine: str) -> N
     assert 0.1 < task_of(spec, "brief").value < 0.6  # the first digit is the largest
 
 
-def test_thoughts_have_a_cap_of_their_own(spec: HarnessSpec) -> None:
-    short = replace(spec, gen_kwargs=(("max_gen_toks", 2),))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_thoughts_have_a_cap_of_their_own(spec: HarnessSpec, engine: str) -> None:
+    short = replace(spec, engine=engine, gen_kwargs=(("max_gen_toks", 2),))
     assert task_of(short, "wordy").cut_off == 1.0
     found = task_of(replace(short, max_think_toks=WORDY), "wordy")
     assert (found.value, found.cut_off) == (1.0, 0.0)
@@ -234,8 +235,14 @@ def test_the_cap_decides_who_wins(thinking: Project, command: Command) -> None:
     assert done.returncode == 0, done.stderr
     assert rows_of(folder) == before  # nothing of it is the run's
     done = command(*again, 64)  # as many as the models take at all
-    assert done.returncode == 1
-    assert "no candidate could be scored; candidate 0: task:" in done.stderr
+    assert done.returncode == 2
+    said = "--max-gen-toks: expected room for a prompt in the 64 tokens that model wordy takes, got"
+    assert f"{said} answers of 64" in done.stderr
+    assert "loading" not in done.stdout.split("reading the models")[-1]
+    config.write_text(config.read_text().replace(f"max_gen_toks: {WORDY}", "max_gen_toks: 90"))
+    done = command("run", config, "--out", folder.with_name("other"))
+    assert done.returncode == 2
+    assert "harness.gen_kwargs: expected room for a prompt in the 64 tokens" in done.stderr
 
 
 def test_choices_know_no_cap(project: Project, command: Command) -> None:

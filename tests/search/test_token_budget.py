@@ -49,6 +49,19 @@ def test_an_evaluator_of_ones_own_counts_none(project: Project, command: Command
     assert "search.tokens: expected none with an evaluator of your own" in done.stderr
 
 
+def test_a_budget_without_room_for_a_candidate_is_told(project: Project, command: Command) -> None:
+    done = command("check", project(search={"tokens": 100}), "--quick")
+    assert done.returncode == 2
+    (line,) = [one for one in done.stderr.splitlines() if "search.tokens" in one]
+    assert "search.tokens: expected at least" in line
+    assert line.endswith("got 100")
+    done = command("check", project(search={"tokens": 900}), "--json")
+    assert done.returncode == 0, done.stderr
+    (warning,) = [one for one in json.loads(done.stdout)["warnings"] if "search.tokens" in one]
+    assert "expected room for one candidate beside the final check of" in warning
+    assert "got 900: nothing would be searched." in warning
+
+
 def test_what_is_read_and_written_counts(tiny_family: dict[str, Path], tasks_folder: Path) -> None:
     spec = HarnessSpec(
         models=(("code", str(tiny_family["code"])),),

@@ -26,6 +26,7 @@ from runs.statistics.comparisons import by_task
 from runs.storage.store import Store
 from search.engine.driver import quiet_libraries, setting_of, workers_of
 from search.engine.final_check import places, to_judge
+from search.engine.task_survey import length_problems
 from search.inputs.input_error import InputError, RunFailed
 from search.monitoring.console import console, say_written, step, tell
 from search.monitoring.fitted_table import FittedTable
@@ -45,7 +46,7 @@ def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
         most: Most tokens of an answer.
 
     Raises:
-        InputError: If there is nothing whose answers are written.
+        InputError: If there is nothing whose answers are written, or they have no room.
         RunFailed: If nobody could be scored.
     """
     manifest = store.manifest
@@ -58,6 +59,10 @@ def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
     chosen = to_judge(records, top=top, objectives=manifest.objectives)
     caps = {"harness.gen_kwargs": config.harness.gen_kwargs | {"max_gen_toks": most}}
     setting = replace(setting_of(store, config), config=config.replaced(caps))
+    donors = {record.recipe.donor for record in chosen}
+    models = {name: one for name, one in setting.checkpoints.items() if name in donors}
+    if problems := length_problems(setting.config, models, place="--max-gen-toks"):
+        raise InputError([f"{store.name}: {problem}" for problem in problems])
     with quiet_libraries(), workers_of(setting) as pool:
         found = _ask(pool, chosen, manifest.questions.held_out)
     scores = {number: one for number, one in found.items() if isinstance(one, Score)}
