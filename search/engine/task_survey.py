@@ -8,6 +8,7 @@ from evaluators.harness.engines.engine_choice import CONTINUOUS, STATIC, engine_
 from evaluators.harness.tasks.known_benchmarks import unconfirmed
 from evaluators.harness.tasks.task_facts import Survey, TaskFacts
 from evaluators.harness_spec import MOST_KEYS
+from evaluators.protocol import EvaluatorError
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
@@ -84,17 +85,21 @@ def length_problems(
         place: What sets the cap, as the user knows it.
     """
     harness = config.harness
-    cap = next((harness.gen_kwargs[key] for key in MOST_KEYS if key in harness.gen_kwargs), None)
+    given = (harness.gen_kwargs[key] for key in MOST_KEYS if key in harness.gen_kwargs)
+    cap = next(map(int, given), None)
     if cap is None or config.evaluator is not None:
         return []
     from evaluators.resident_models.devices.build_preparation import context_length
 
     thoughts = harness.max_think_toks or 0
     beside = f" and {thoughts} tokens of thoughts (harness.max_think_toks)" if thoughts else ""
-    lengths = {
-        name: harness.max_length or context_length(one, trust=harness.trust_remote_code)
-        for name, one in checkpoints.items()
-    }
+    try:
+        lengths = {
+            name: harness.max_length or context_length(one, trust=harness.trust_remote_code)
+            for name, one in checkpoints.items()
+        }
+    except EvaluatorError as error:  # a model that transformers does not know
+        return list(error.problems)
     return [
         f"{place}: expected room for a prompt in the {length} tokens that model {name} takes, "
         f"got answers of {cap}{beside}"

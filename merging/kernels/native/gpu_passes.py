@@ -89,7 +89,7 @@ class GpuPasses:
 def _parameters(task: array[int], floats: Sequence[float], ints: Sequence[int]) -> list[array[Any]]:
     """``Task``, ``Floats`` and ``Ints`` of cpp/pass_list.h, in their whole size."""
     sizes = (6 + 4 * MOST_INPUTS, FLOAT_ROWS * MOST_INPUTS, INT_ROWS * MOST_INPUTS)
-    given = (task, array("f", floats), array("i", ints))
+    given: tuple[array[Any], ...] = (task, array("f", floats), array("i", ints))
     return [
         one + array(one.typecode, bytes(one.itemsize * (size - len(one))))
         for one, size in zip(given, sizes, strict=True)
