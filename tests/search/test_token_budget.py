@@ -55,11 +55,11 @@ def test_a_budget_without_room_for_a_candidate_is_told(project: Project, command
     (line,) = [one for one in done.stderr.splitlines() if "search.tokens" in one]
     assert "search.tokens: expected at least" in line
     assert line.endswith("got 100")
-    done = command("check", project(search={"tokens": 900}), "--json")
+    done = command("check", project(search={"tokens": 2000}), "--json")
     assert done.returncode == 0, done.stderr
     (warning,) = [one for one in json.loads(done.stdout)["warnings"] if "search.tokens" in one]
     assert "expected room for one candidate beside the final check of" in warning
-    assert "got 900: nothing would be searched." in warning
+    assert "got 2000: nothing would be searched." in warning
 
 
 def test_what_is_read_and_written_counts(tiny_family: dict[str, Path], tasks_folder: Path) -> None:
