@@ -21,7 +21,21 @@ from typing import Any
 from runs.storage.store import Store
 from search.cli import app
 
-_LOADED = ["search.engine.session", "evaluators.harness.lm_eval_adapter", "ray", "tests.command"]
+FORKED = multiprocessing.get_context("forkserver")
+"""Forks processes from one that has loaded what whole runs load."""
+
+FORKED.set_forkserver_preload(
+    [
+        "evaluators.harness.lm_eval_adapter",
+        "evaluators.workers.ray_pool",
+        "lm_eval.models.huggingface",
+        "scipy.stats",
+        "search.commands.run_command",
+        "tests.command",
+        "tests.faults.driver",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +79,9 @@ def apart(
     command = ["search", *map(str, arguments)]
     # Ray in this process leaves its mode here, which one that was loaded before does not know of.
     variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_LOADED)
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = context.Process(
+        process = FORKED.Process(
             target=_command,
             args=(command, cwd or Path.cwd(), variables, out, err, dies_after),
         )

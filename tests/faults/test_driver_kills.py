@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from runs.storage.store import Store
+from tests.command import FORKED
 from tests.faults.checker import Found, Seen, check, lines, seconds_to_first_new
 from tests.faults.driver import drive, make_study
 
@@ -31,9 +32,6 @@ workers: {ray: false}
 
 pytestmark = pytest.mark.timeout(900)
 """A driver starts a dozen times in a test, which takes minutes on a busy machine."""
-
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.faults.driver"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

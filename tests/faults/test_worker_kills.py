@@ -30,9 +30,10 @@ from search.engine.session import Session
 from search.inputs.stored_study.study_config import config_of
 from search.monitoring.monitor import LogMonitor
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
+from tests.command import FORKED
 from tests.faults.checker import Seen, check, lines
 from tests.faults.driver import SPEC, make_study
-from tests.faults.test_driver_kills import FORKED, say
+from tests.faults.test_driver_kills import say
 from tests.faults.witness import lacking, looked_at, slow_witness, witness
 
 CONFIG = """

@@ -1,12 +1,11 @@
 """The search loop on the closed-form evaluator: budget, seeds, repeats, failures, crashes."""
 
 import math
+import multiprocessing.process
 import os
+import random
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -48,6 +47,8 @@ from search.samplers.sampler_choice import Sampler
 from spaces.recipes.parameter_count import ParameterCount
 from spaces.sampling.seed_recipes import seeds
 from spaces.search_space.space import Space
+from tests.command import FORKED
+from tests.faults.driver import drive_and_die, drive_until
 
 CONFIG = """
 base: ./base
@@ -457,47 +458,19 @@ def test_other_weights_under_the_same_recipe_are_a_failure(tmp_path: Path) -> No
     store.close()
 
 
-DRIVER = textwrap.dedent(
-    """
-    import sys, time
-    from functools import partial
-    from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
-    from evaluators.workers.pool import SerialPool
-    from rich.console import Console
-    from runs.config.run_config import RunConfig
-    from runs.storage.store import Store
-    from search.monitoring.monitor import LogMonitor
-    from search.engine.session import Session
-
-    store = Store.open(sys.argv[1])
-    store.lock.acquire()
-    spec = SyntheticSpec(
-        parents=("a", "b", "c"),
-        tasks=(("one", 1.0), ("two", 1.0)),
-        questions=int(sys.argv[2]),
-        seconds=0.02,
-    )
-
-    class Still(SyntheticEvaluator):
-        def evaluate(self, candidate):
-            while candidate.id >= int(sys.argv[3]):
-                time.sleep(1.0)
-            return super().evaluate(candidate)
-
-    settings = RunConfig.from_text(store.manifest.config)
-    pool = SerialPool(partial(Still, spec))
-    Session(store, settings, pool=pool, monitor=LogMonitor(Console())).run()
-    store.close()
-    """
-)
-
-
 def start(
     store: Store, questions: int = 20, *, still_from: int = 1_000_000
-) -> subprocess.Popen[bytes]:
+) -> multiprocessing.process.BaseProcess:
     """A driver that evaluates candidates up to one of which it never comes back."""
-    command = [sys.executable, "-c", DRIVER, store.name, str(questions), str(still_from)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    asked = spec(questions=questions, seconds=0.02)
+    driver = FORKED.Process(target=drive_until, args=(store.name, asked, still_from))
+    driver.start()
+    return driver
+
+
+def ended(driver: multiprocessing.process.BaseProcess) -> int | None:
+    driver.join()
+    return driver.exitcode
 
 
 @pytest.mark.slow
@@ -507,15 +480,15 @@ def test_nothing_is_lost_or_done_twice_after_sigkill(tmp_path: Path, after: int)
     store = make_store(tmp_path, settings)
     driver = start(store, still_from=after + 5)
     while len(store.records()) < after:
-        assert driver.poll() is None
+        assert driver.exitcode is None
         time.sleep(0.01)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver.kill()
+    driver.join()
     before = {
         r.id: r for r in store.records() if r.evaluations[Split.SEARCH].state is State.COMPLETE
     }
     assert len(before) < 30
-    assert start(store).wait() == 0
+    assert ended(start(store)) == 0
     records = store.records()
     assert len({r.recipe.key for r in records}) == len(records) == 30
     for record in records:
@@ -535,16 +508,16 @@ def test_a_race_goes_on_after_sigkill(tmp_path: Path) -> None:
     (tmp_path / "through").mkdir()
     (tmp_path / "killed").mkdir()
     _, through = growing(tmp_path / "through", questions=11_000, sampler="random")
-    assert start(through, 300).wait() == 0
+    assert ended(start(through, 300)) == 0
     _, store = growing(tmp_path / "killed", questions=11_000, sampler="random")
     for after in (20, 70, 90):
         driver = start(store, 300, still_from=after + 5)
         while len(store.records()) < after:
-            assert driver.poll() is None
+            assert driver.exitcode is None
             time.sleep(0.01)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-    assert start(store, 300).wait() == 0
+        driver.kill()
+        driver.join()
+    assert ended(start(store, 300)) == 0
     for one, other in zip(through.records(), store.records(), strict=True):
         assert (one.recipe.key, one.planned) == (other.recipe.key, other.planned)
         ours, theirs = (record.evaluations[Split.SEARCH] for record in (one, other))
@@ -562,8 +535,8 @@ def test_sigterm_stops_softly(tmp_path: Path) -> None:
     driver = start(store)
     while len(store.records()) < 3:
         time.sleep(0.01)
-    driver.send_signal(signal.SIGTERM)
-    assert driver.wait() == 0
+    driver.terminate()
+    assert ended(driver) == 0
     for record in store.records():  # the signal may have come before the newest was begun with
         evaluation = record.evaluations[Split.SEARCH]
         assert evaluation.state is State.COMPLETE or evaluation.attempts == 0
@@ -652,36 +625,60 @@ def asked_and_answered(store: Store) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("trials", "races", "last"),
-    [
-        (14, False, 28),  # the final check
-        pytest.param(14, False, None, marks=pytest.mark.slow),
-        pytest.param(12, True, None, marks=pytest.mark.slow),
-    ],
-)
-def test_whenever_a_run_dies_it_asks_what_it_would_have_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, races: bool, last: int | None
-) -> None:
-    """Leaders asked on, candidates stopped, and finalists of whom others turn out to be better."""
-    if races:  # looks within the small blocks of a short run
-        monkeypatch.setattr(racing, "FIRST", 20)
-        monkeypatch.setattr(racing, "SHARED", 20)
+def asks_on(tmp_path: Path, *, trials: int, races: bool) -> tuple[RunConfig, Store]:
+    """A study in which leaders are asked on, and finalists of whom others turn out to be better.
+
+    With ``races`` candidates are stopped as well.
+    """
     settings = config(trials, "random").replaced(
         {"search.asking": "growing", "search.validate": 2, "search.seed": 3 if races else 7}
     )
-    store = make_store(tmp_path, settings, questions=120)
+    return settings, make_store(tmp_path, settings, questions=120)
+
+
+def test_a_final_check_that_dies_asks_what_it_would_have_asked(tmp_path: Path) -> None:
+    settings, store = asks_on(tmp_path, trials=14, races=False)
     moments = copies_at_every_moment(store, settings, questions=120)
     expected = asked_and_answered(store)
-    sizes = [r.evaluations[Split.SEARCH].questions for r in store.records()]
-    assert any(60 < size < 168 for size in sizes)  # asked on before the check
-    assert any(size < 60 for size in sizes) == races
     store.close()
-    for moment in moments[-last:] if last else moments[::4]:
+    for moment in moments[-28::3]:
         resumed = Store.open(str(moment))
         drive(resumed, settings, questions=120)
         assert asked_and_answered(resumed) == expected, moment
         resumed.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trials", "races"), [(14, False), (12, True)])
+def test_however_often_a_run_dies_it_asks_what_it_would_have_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, races: bool
+) -> None:
+    """Drivers are killed as they commit, each one further on in the run."""
+    sizes = {"FIRST": 20, "SHARED": 20} if races else {}  # looks within the blocks of a short run
+    for name, size in sizes.items():
+        monkeypatch.setattr(racing, name, size)
+    for name in ("through", "killed"):
+        (tmp_path / name).mkdir()
+    settings, through = asks_on(tmp_path / "through", trials=trials, races=races)
+    drive(through, settings, questions=120)
+    expected = asked_and_answered(through)
+    asked = [record.evaluations[Split.SEARCH].questions for record in through.records()]
+    assert any(60 < size < 168 for size in asked)  # asked on before the check
+    assert any(size < 60 for size in asked) == races
+    _, store = asks_on(tmp_path / "killed", trials=trials, races=races)
+    moments, ends = random.Random(trials), list[int | None]()
+    while not ends or ends[-1]:
+        commits = moments.randrange(1, 30)
+        driver = FORKED.Process(
+            target=drive_and_die, args=(store.name, spec(questions=120), commits, sizes)
+        )
+        driver.start()
+        ends.append(ended(driver))
+    assert set(ends) == {0, -signal.SIGKILL}
+    assert len(ends) > 8
+    assert asked_and_answered(store) == expected
+    through.close()
+    store.close()
 
 
 def test_what_failed_counts_in_the_budget_before_and_after_a_crash(tmp_path: Path) -> None:
