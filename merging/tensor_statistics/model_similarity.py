@@ -17,6 +17,7 @@ from torch import Tensor
 
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.files.model_layout import is_head, is_late
+from merging.tensor_statistics.router_order import RouterOrder, compare_routers
 
 BLOCK = 4096
 """Elements that are read in one piece."""
@@ -98,6 +99,7 @@ class ModelSimilarity:
         covered: Share of the tensors that were looked at, in [0, 1].
         skipped: Tensors that differ in shape between the models, such as other vocabularies'.
         broken: Parents, or the base, with NaN or infinity in what was looked at.
+        routers: Of mixtures of experts, compared with those of the base, else of the first parent.
     """
 
     parents: tuple[str, ...]
@@ -107,11 +109,17 @@ class ModelSimilarity:
     covered: float
     skipped: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    routers: tuple[RouterOrder, ...] = ()
 
     @property
     def whole(self) -> DeltaSums:
         """Over everything."""
         return _total(list(self.groups.values()), len(self.parents))
+
+    @property
+    def origin(self) -> str:
+        """What routers are compared with, in words."""
+        return "the base" if self.based else self.parents[0]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -186,6 +194,7 @@ def survey(
                 progress(done, len(places))
             if time.monotonic() > end:
                 break
+        routers = compare_routers(checkpoints, base or parents[0])
     pattern = checkpoints[base or parents[0]].layers
     return ModelSimilarity(
         parents=parents,
@@ -195,6 +204,7 @@ def survey(
         covered=done / len(places) if places else 1.0,
         skipped=skipped,
         broken=tuple(broken),
+        routers=routers,
     )
 
 

@@ -87,6 +87,7 @@ def advise(affinity: ModelSimilarity, smoke: SmokeTest | None = None) -> Advice:
     """
     warnings = [
         *_broken(affinity),
+        *_routers(affinity),
         *(_from_base(affinity) if affinity.based else _between(affinity)),
         *(_pairs(affinity) if affinity.based else ()),
         *(_worse(affinity, smoke) if smoke is not None else ()),
@@ -118,6 +119,23 @@ def _verdict(affinity: ModelSimilarity, smoke: SmokeTest | None, warnings: Seque
 def _broken(affinity: ModelSimilarity) -> Iterator[str]:
     for name in affinity.broken:
         yield f"{name} has NaN or infinity among its weights: no merge with it can be built."
+
+
+def _routers(affinity: ModelSimilarity) -> Iterator[str]:
+    drifted = [one for one in affinity.routers if one.drifted]
+    if not drifted:
+        return
+    how = ", ".join(
+        f"{one.model}: {one.moved} of {one.experts} match another expert"
+        if one.moved
+        else f"{one.model}: a mean cosine of {one.likeness:.2f}"
+        for one in drifted
+    )
+    yield (
+        f"Routers have drifted apart from those of {affinity.origin} (rows compared; {how}). "
+        "Experts are merged by number, so different ones would be mixed: bring them into one "
+        "order, or leave the model out."
+    )
 
 
 def _from_base(affinity: ModelSimilarity) -> Iterator[str]:

@@ -251,6 +251,14 @@ def _warnings(
         prepared.checkpoints, trust=prepared.config.harness.trust_remote_code
     )
     found += [f"{line[0].upper()}{line[1:]}." for line in (*others, *differences(facts))]
+    found += [
+        f"space.filters: {name!r} is part of no tensor's name: its values are drawn and change "
+        "nothing."
+        for name in prepared.config.bounds.filters
+        if not any(
+            name in tensor for one in prepared.checkpoints.values() for tensor in one.tensors
+        )
+    ]
     if prepared.config.harness.apply_chat_template is False and all(
         one.chat_template for one in facts.values()
     ):

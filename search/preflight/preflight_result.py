@@ -203,6 +203,7 @@ def affinity_dict(affinity: ModelSimilarity) -> dict[str, Any]:
         "covered": affinity.covered,
         "skipped": list(affinity.skipped),
         "broken": list(affinity.broken),
+        "routers": [asdict(one) for one in affinity.routers],
         "whole": rows({"all": affinity.whole})["all"],
         "kinds": rows({kind: affinity.of_kind(kind) for kind in affinity.kinds}),
         "depths": rows({str(depth): affinity.at_depth(depth) for depth in affinity.depths}),

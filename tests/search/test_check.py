@@ -177,6 +177,13 @@ def test_it_names_tasks_that_are_not_learned_from_references(
     )
 
 
+def test_a_filter_that_no_tensor_has_is_named(project: Project) -> None:
+    config = project(space={"methods": ["linear"], "filters": ["self_attn", "mpl"]})
+    found = checked(config, PreflightDepth(weights=False, smoke=False))
+    (line,) = [text for text in found.warnings if "filters" in text]
+    assert "'mpl' is part of no tensor's name" in line
+
+
 def test_worked_examples_and_documents_are_told(project: Project) -> None:
     found = checked(
         project(tasks=[{"name": "pick", "num_fewshot": 2}]),
