@@ -145,6 +145,13 @@ class Checkpoint:
         return ModelLayout.of(self.tensors, self.layers)
 
     @cached_property
+    def vision(self) -> tuple[str, ...]:
+        """Parts of the names of its vision tower and projector; none in a model without one."""
+        if not any("vis" in key for key in self.config):  # vision_config, visual
+            return ()
+        return tuple(part for part in self.layout.beside if "mtp" not in part)
+
+    @cached_property
     def tied(self) -> bool:
         """Whether the output head is the embedding matrix.
 

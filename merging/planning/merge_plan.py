@@ -202,7 +202,7 @@ def _jobs(
     for place in _places(recipe, donor.layout, tracer, layers):
         if place.layer is None and is_head(place.key) and donor.tied:
             continue
-        expression = tracer.trace(recipe.root, place)
+        expression = tracer.output(place)
         if expression is None:
             continue
         stored = sorted(leaves(expression), key=lambda leaf: leaf.model != donor.name)

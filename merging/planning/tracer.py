@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from merging.planning.parameter_resolution import (
 )
 from merging.problems import Problems
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
-from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source
+from spaces.recipes.recipe import Merge, Model, Recipe, Slice, Source, parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,10 @@ class Tracer:
         self._donor = checkpoints[recipe.donor].layout
         self._numbers: dict[int, int] = {}  # id of a node -> one number for equal nodes
         self._made: dict[tuple[int, TensorPlace], Expression | None] = {}
-        self._number(recipe.root, {})
+        known: dict[Model | Merge, int] = {}
+        self._tower = _mean(recipe.towers) if recipe.towers else recipe.root
+        for node in (recipe.root, self._tower):
+            self._number(node, known)
 
     def _number(self, node: Model | Merge, known: dict[Model | Merge, int]) -> None:
         self._numbers[id(node)] = known.setdefault(node, len(known))
@@ -109,6 +112,13 @@ class Tracer:
         part, offset = _slice_of(node, layer)
         source = (node.sources if part is None else part.sources)[0]
         return self.origin(source.of, _source_layer(source, offset))
+
+    def output(self, place: TensorPlace) -> Expression | None:
+        """How a tensor of the result is made; of the vision tower, as the recipe says of it."""
+        root, vision = self._recipe.root, self._recipe.vision
+        if vision is None or place.layer is not None or not vision.covers(self.name(root, place)):
+            return self.trace(root, place)
+        return self.trace(self._tower, place)
 
     def trace(self, node: Model | Merge, place: TensorPlace) -> Expression | None:
         """How a node's tensor is made; ``None`` where no input has it (noted if one must)."""
@@ -276,6 +286,17 @@ class Tracer:
             checkpoint = self._checkpoints[node.name]
             return checkpoint.layout.head is not None or not checkpoint.tied
         return any(self._stores_head(child) for child in _children(node))
+
+
+def _mean(names: Sequence[str]) -> Model | Merge:
+    """The plain average of models; one alone is itself."""
+    if len(names) == 1:
+        return Model(names[0])
+    weight = parameters(weight=1.0)
+    return Merge(
+        method="linear",
+        sources=tuple(Source(of=Model(name), parameters=weight) for name in names),
+    )
 
 
 def _children(node: Model | Merge) -> list[Model | Merge]:

@@ -22,6 +22,9 @@ BASE = "base"
 UNION = "union"
 """What ``output.vocabulary`` is for the tokens of all models."""
 
+MERGE, AVERAGE = "merge", "average"
+"""What ``output.vision`` is for a tower merged as all else, and for the mean of the inputs'."""
+
 THINKING_KEYS = ("think_end_token", "max_think_toks", "enable_thinking")
 """Keys of ``harness`` that are no generation settings."""
 
@@ -282,7 +285,8 @@ def _slice_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
 def _tokenizer_problems(data: Mapping[str, Any]) -> Iterator[YamlProblem]:
     models = _model_names(data)
     known = models if _at(data, "base") is None else [BASE, *models]
-    for key, others in (("tokenizer", []), ("vocabulary", [UNION])):
+    words = {"tokenizer": [], "vocabulary": [UNION], "vision": [MERGE, AVERAGE]}
+    for key, others in words.items():
         name = _at(data, "output", key)
         if not isinstance(name, str) or not models or name in (*known, *others):
             continue
@@ -356,6 +360,7 @@ _SPACE_KEYS: dict[str, Place] = {
     "seed": ("output", "seed"),
     "stacking": ("space", "slices"),
     "tokenizer": ("output", "tokenizer"),
+    "vision": ("output", "vision"),
     "vocabulary": ("output", "vocabulary"),
 }
 

@@ -488,6 +488,10 @@ class OutputSection(Section):
         default=None,
         description="Vocabulary if they differ: union, or a model; omit if they are equal.",
     )
+    vision: Text = Field(
+        default="merge",
+        description="Vision tower of every merge: merge (as the rest), average, or a model's.",
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="Seed of the random masks (DARE, DELLA)."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ from runs.config.yaml_document import YamlDocument, YamlProblem
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.errors import UserError
 from spaces.recipes.recipe import NAME, check_name
+from spaces.recipes.vision import Vision
 from spaces.recipes.vocabulary import Vocabulary
 from spaces.search_space.bounds import Depth, Order, SpaceError, Stacking
 from spaces.search_space.space import Space
@@ -198,21 +199,25 @@ class RunConfig(Section):
             if method.searched_by_default and (method.takes(count) or (paired and method.takes(2)))
         )
 
-    def space(self, layers: int) -> Space:
+    def space(self, layers: int, vision: Sequence[str] = ()) -> Space:
         """The search space for parents of this many layers.
+
+        Args:
+            layers: Their number.
+            vision: Parts of the names of a vision tower's tensors, where there is one.
 
         Raises:
             SpaceError: If the bounds do not fit models of this depth; its problems name the keys
                 of the config's ``space`` section.
         """
         try:
-            return self._space(layers)
+            return self._space(layers, vision)
         except SpaceError as error:
             found = [config_checks.space_problem(text) for text in error.problems]
             lines = [f"{yaml_document.path_text(item.place)}: {item.text}" for item in found]
             raise SpaceError([line.removeprefix("space.") for line in lines]) from error
 
-    def _space(self, layers: int) -> Space:
+    def _space(self, layers: int, vision: Sequence[str]) -> Space:
         bounds, output = self.bounds, self.output
         return Space(
             parents=tuple(self.models),
@@ -241,7 +246,16 @@ class RunConfig(Section):
             tokenizer=output.tokenizer,
             giver=BASE if self.base is not None else next(iter(self.models), None),
             vocabulary=self._vocabulary(),
+            vision=self._vision(vision),
         )
+
+    def _vision(self, parts: Sequence[str]) -> Vision | None:
+        """What the vision tower is, where it is not merged as all else."""
+        asked = self.output.vision
+        if not parts or asked == config_checks.MERGE:
+            return None
+        model = None if asked == config_checks.AVERAGE else asked
+        return Vision(parts=tuple(parts), model=model)
 
     def _vocabulary(self) -> Vocabulary | None:
         """Whose vocabulary the results get; ``union`` is one of all, unless a model is named so."""
@@ -359,9 +373,32 @@ def open_inputs(config: RunConfig) -> dict[str, Checkpoint]:
     if not problems:
         base = BASE if config.base is not None else None
         problems += check_parents(opened, base, same_tokens=config.output.vocabulary is None)
+        if config.output.vision != config_checks.MERGE and not _vision_parts(config, opened):
+            problems.append(
+                f"output.vision: expected models with a vision tower for {config.output.vision!r}, "
+                "got none; leave the key out"
+            )
     if problems:
         raise ConfigError(problems)
     return opened
+
+
+def space_of(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Space:
+    """The search space of a config for its models.
+
+    Raises:
+        SpaceError: As ``RunConfig.space``.
+    """
+    layers = next(iter(checkpoints.values())).layers
+    count = layers.count if layers is not None else 1
+    return config.space(count, _vision_parts(config, checkpoints))
+
+
+def _vision_parts(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> tuple[str, ...]:
+    """Parts of the names of the tensors that ``output.vision`` is about."""
+    giver = checkpoints.get(config.output.vision)
+    givers = checkpoints.values() if giver is None else [giver]
+    return tuple(dict.fromkeys(part for one in givers for part in one.vision))
 
 
 def _validated(

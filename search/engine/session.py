@@ -16,7 +16,7 @@ from evaluators.workers.cluster.node_check import versions
 from evaluators.workers.pool import Pool
 from merging.checkpoints.checkpoint import Checkpoint, widest_dtype
 from runs.config.budget import Budget, Cost
-from runs.config.run_config import ConfigError, RunConfig, open_inputs
+from runs.config.run_config import ConfigError, RunConfig, open_inputs, space_of
 from runs.ranking.leaderboard import score_of
 from runs.records.manifest import Manifest
 from runs.records.question_split import divide, document_notes, emptied, held_out_problems
@@ -125,9 +125,8 @@ def prepare(
         problems += [f"{path}: {problem}" for problem in error.problems]
     if problems:
         raise InputError(problems)
-    layers = next(iter(checkpoints.values())).layers
     try:
-        space = config.space(layers.count if layers is not None else 1)
+        space = space_of(config, checkpoints)
         manifest, notes = manifest_of(
             config, survey.catalogue, space, checkpoints=checkpoints, book=book, dry_run=dry_run
         )

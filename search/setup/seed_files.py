@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from merging.checkpoints.checkpoint import widest_dtype
 from merging.planning.merge_plan import plan
 from runs.config.locations import locate
-from runs.config.run_config import ConfigError, load_config, open_inputs
+from runs.config.run_config import ConfigError, load_config, open_inputs, space_of
 from runs.output_files import write_text
 from search.engine.trials.seed_book import read_book, resolve_book
 from search.inputs.input_error import InputError
@@ -64,8 +64,7 @@ def _fits(recipe: str, seed: Path, config: Path) -> list[str]:
             checkpoints = open_inputs(read)
         except ConfigError as error:
             raise InputError(error.problems) from error
-        layers = next(iter(checkpoints.values())).layers
-        space = read.space(layers.count if layers is not None else 1)
+        space = space_of(read, checkpoints)
         _, notes = resolve_book(read_book(read), read, space, checkpoints)
     if not notes:
         notes = (f"{config}: its space has this recipe; the search can learn from it.",)

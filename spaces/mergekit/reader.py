@@ -11,8 +11,10 @@ import yaml
 from spaces.mergekit.document import MergekitDocument
 from spaces.mergekit.merge_section import Notes
 from spaces.mergekit.plain_values import path_of, short_name
+from spaces.mergekit.vision_documents import parted
 from spaces.mergekit.writer import BLOCK, OWN
 from spaces.recipes.recipe import Merge, Model, Recipe, RecipeError, check_name
+from spaces.recipes.vision import Vision
 from spaces.text.plain_yaml import documents, fault
 
 
@@ -158,15 +160,17 @@ class _File:
             )
             return None
         try:
+            vision = Vision.from_dict(block["vision"]) if "vision" in block else None
             return Recipe(
-                root=root,
+                root=root if vision is None else parted(root, vision),
+                vision=vision,
                 dtype=None if block.get("keep_dtype") is True else dtype,
                 seed=block.get("seed", 0),
                 tokenizer=tokenizer,
                 vocabulary=vocabulary,
                 chat_template=final.chat_template(),
             )
-        except (RecipeError, TypeError) as error:
+        except (RecipeError, TypeError, KeyError) as error:
             final.notes.problem(BLOCK, str(error))
             return None
 

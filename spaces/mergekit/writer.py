@@ -12,6 +12,7 @@ import yaml
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.mergekit.plain_values import Unreadable, reference
 from spaces.mergekit.tokenizer_section import vocabulary_keys
+from spaces.mergekit.vision_documents import joined
 from spaces.recipes.parameter_values import parameters_to_json
 from spaces.recipes.recipe import (
     DTYPES,
@@ -31,7 +32,7 @@ BLOCK = "merge_search"
 METHOD_KEY = "merge_search_method"
 """Names the method in place of ``merge_method`` where mergekit has none, and refuses the file."""
 
-OWN = ("key", "seed", "tokenizer", "keep_dtype", "models")
+OWN = ("key", "seed", "tokenizer", "vision", "keep_dtype", "models")
 """Keys of the block that are ours; the others are the caller's."""
 
 _HEADER = "# Made by merge-search. With mergekit: "
@@ -68,10 +69,10 @@ def to_yaml(
     if inputs_dtype is not None and inputs_dtype not in DTYPES:
         raise RecipeError(f"inputs_dtype: expected one of {', '.join(DTYPES)}, got {inputs_dtype}")
     references: dict[Model | Merge, str] = {Model(name): at for name, at in located.items()}
-    documents = []
-    for number, merge in enumerate(merges(recipe.root), start=1):
+    documents, root = [], joined(recipe)
+    for number, merge in enumerate(merges(root), start=1):
         body = _body(merge, references, donor=recipe.donor)
-        if merge == recipe.root:
+        if merge == root:
             documents.append(body | _ending(recipe, located, meta or {}, inputs_dtype))
             continue
         # A name that changes with the content: mergekit-multi takes an intermediate model that is
@@ -170,6 +171,8 @@ def _ending(
         block["seed"] = recipe.seed
     if recipe.tokenizer is not None:
         block["tokenizer"] = recipe.tokenizer
+    if recipe.vision is not None:
+        block["vision"] = recipe.vision.to_dict()
     if recipe.dtype is None:
         block["keep_dtype"] = True
     return result | {BLOCK: block | {"models": dict(located)} | dict(meta)}
@@ -179,7 +182,7 @@ def _vocabulary(recipe: Recipe, located: Mapping[str, str]) -> dict[str, Any]:
     """The tokenizer keys, in every document of a tree: each has to end up with that vocabulary."""
     if recipe.vocabulary is None:
         return {}
-    if recipe.vocabulary.tokens and len(list(merges(recipe.root))) > 1:
+    if recipe.vocabulary.tokens and len(list(merges(joined(recipe)))) > 1:
         raise RecipeError("vocabulary.tokens: expected none for a tree of merges, got some")
     return vocabulary_keys(recipe.vocabulary, located)
 

@@ -16,6 +16,9 @@ from spaces.recipes.recipe import Merge, Model, Parameter, Recipe, Source, filte
 SMALLEST_TOTAL = 1e-8
 """Sums of weights below this are not divided by."""
 
+VISION = "vision tower"
+"""The group of tensors of a vision tower that is not merged as the rest."""
+
 Shares = dict[str, float]
 
 
@@ -25,7 +28,8 @@ class Contribution:
 
     Attributes:
         model: Name of the model.
-        tensors: Part of the names of the tensors, such as ``mlp``; empty for all others.
+        tensors: Part of the names of the tensors, such as ``mlp``; empty for all others; or
+            ``VISION``.
         shares: One per layer of the result, from the first; 1 is the model as it is.
     """
 
@@ -54,6 +58,8 @@ def contributions(recipe: Recipe, layers: int) -> tuple[Contribution, ...]:
             shares = tuple(mix.get(model, 0.0) for mix in mixes)
             if any(shares):
                 found.append(Contribution(model=model, tensors=tensors, shares=shares))
+    shares = (1.0 / max(len(recipe.towers), 1),) * layers
+    found += [Contribution(model=one, tensors=VISION, shares=shares) for one in recipe.towers]
     order = {model: at for at, model in enumerate(recipe.models)}
     return tuple(sorted(found, key=lambda item: order[item.model]))
 

@@ -35,6 +35,7 @@ from spaces.recipes.parameter_values import (
     resolve,
     value_from_json,
 )
+from spaces.recipes.vision import Vision
 from spaces.recipes.vocabulary import Vocabulary
 
 __all__ = [
@@ -260,6 +261,7 @@ class Recipe:
             where they are the same.
         chat_template: ``auto`` (what most inputs have), a name (see ``chat_template``) or a Jinja
             template; ``None`` keeps that of the tokenizer.
+        vision: What the vision tower is; ``None`` where it is merged as all else.
     """
 
     root: Merge
@@ -268,6 +270,7 @@ class Recipe:
     tokenizer: str | None = None
     vocabulary: Vocabulary | None = None
     chat_template: str | None = None
+    vision: Vision | None = None
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -293,7 +296,7 @@ class Recipe:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of all models in it, in order of first appearance, inputs before bases."""
-        return tuple(dict.fromkeys(_model_names(self.root)))
+        return tuple(dict.fromkeys((*_model_names(self.root), *self.towers)))
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -321,12 +324,20 @@ class Recipe:
     @property
     def words(self) -> str:
         """How it is made, and of what: ``ties of math, code``."""
-        return f"{self.title} of {', '.join(self.inputs)}"
+        made = f"{self.title} of {', '.join(self.inputs)}"
+        return f"{made}; vision tower of {', '.join(self.towers)}" if self.towers else made
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Models whose mean the vision tower is; none where it is merged as all else."""
+        if self.vision is None:
+            return ()
+        return self.inputs if self.vision.model is None else (self.vision.model,)
 
     @cached_property
     def alone(self) -> str | None:
         """The model that this is as it stands: the others are not there, or weigh nothing."""
-        return _alone(self.root)
+        return _alone(self.root) if self.vision is None else None
 
     @property
     def donor(self) -> str:
@@ -356,6 +367,8 @@ class Recipe:
             result["vocabulary"] = self.vocabulary.to_dict()
         if self.chat_template is not None:
             result["chat_template"] = self.chat_template
+        if self.vision is not None:
+            result["vision"] = self.vision.to_dict()
         return result
 
     @classmethod
@@ -375,6 +388,7 @@ class Recipe:
                 if data.get("vocabulary") is None
                 else Vocabulary.from_dict(data["vocabulary"]),
                 chat_template=data.get("chat_template"),
+                vision=None if data.get("vision") is None else Vision.from_dict(data["vision"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"recipe: expected the fields of a recipe, got {error!r}") from error

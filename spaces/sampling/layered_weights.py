@@ -55,4 +55,5 @@ def layered(space: Space, *, layers: int, filters: Sequence[str]) -> Recipe:
         seed=space.seed,
         tokenizer=space.tokenizer,
         vocabulary=space.vocabulary,
+        vision=space.vision,
     )

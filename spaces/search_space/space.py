@@ -9,6 +9,7 @@ from typing import Any
 
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.recipes.recipe import DTYPES, Merge, Recipe, RecipeError, check_name
+from spaces.recipes.vision import Vision
 from spaces.recipes.vocabulary import Vocabulary
 from spaces.search_space.bounds import (
     EVEN,
@@ -67,6 +68,7 @@ class Space:
         giver: Model that does so where ``tokenizer`` names none; ``None`` leaves it to the method
             of each recipe, as in studies of before there was one.
         vocabulary: Of every recipe, where the models' vocabularies differ.
+        vision: What the vision tower of every merge is; ``None`` where it is merged as all else.
 
     Raises:
         SpaceError: With every problem there is, one line each.
@@ -98,11 +100,13 @@ class Space:
     tokenizer: str | None = None
     giver: str | None = None
     vocabulary: Vocabulary | None = None
+    vision: Vision | None = None
 
     def finished(self, root: Merge) -> Recipe:
         """The recipe of a merge, with what every recipe of this space has.
 
-        A parent that stands alone stays as it is, with its own config, tokenizer and vocabulary.
+        A parent that stands alone stays as it is, with its own config, tokenizer, vocabulary and
+        vision tower.
         """
         recipe = Recipe(root=root, dtype=self.dtype, seed=self.seed)
         if self.giver is not None and recipe.alone is not None:
@@ -110,7 +114,9 @@ class Space:
         tokenizer = self.tokenizer
         if tokenizer is None and recipe.donor != self.giver:
             tokenizer = self.giver
-        return replace(recipe, tokenizer=tokenizer, vocabulary=self.vocabulary)
+        if recipe.alone is not None:
+            return replace(recipe, tokenizer=tokenizer, vocabulary=self.vocabulary)
+        return replace(recipe, tokenizer=tokenizer, vocabulary=self.vocabulary, vision=self.vision)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -189,7 +195,7 @@ def _to_json(value: Any) -> Any:
             return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
         case Order():
             return value.value
-        case Vocabulary():
+        case Vocabulary() | Vision():
             return value.to_dict()
         case tuple():
             return list(value)
@@ -204,6 +210,8 @@ def _from_json(name: str, value: Any) -> Any:
         return Order(value)
     if name == "vocabulary" and value is not None:
         return Vocabulary.from_dict(value)
+    if name == "vision" and value is not None:
+        return Vision.from_dict(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -245,6 +253,8 @@ def _problems(space: Space) -> Iterator[str]:
         for name in space.vocabulary.models:
             if name not in names:
                 yield f"vocabulary: expected one of {', '.join(names)} or union, got {name!r}"
+    if space.vision is not None and space.vision.model not in (None, *names):
+        yield f"vision: expected one of {', '.join(names)}, got {space.vision.model!r}"
 
 
 def _model_problems(space: Space) -> Iterator[str]:

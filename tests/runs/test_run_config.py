@@ -356,6 +356,10 @@ def test_all_problems_at_once(golden) -> None:
         ("harness: {end_loops: 1}", "3: harness.end_loops: expected true or false, got 1"),
         ("harness: {trust_remote_code: 1}", "3: harness.trust_remote_code: expected true or fal"),
         ("output: {tokenizer: base}", "3: output.tokenizer: expected a model's name, got 'base'"),
+        (
+            "output: {vision: c}",
+            "3: output.vision: expected one of merge, average, a, b, got 'c'",
+        ),
         ("output: {tokenizer: c}", "3: output.tokenizer: expected one of a, b, got 'c'"),
         ("output: {seed: 2147483648}", "3: output.seed: expected a number below 2.14748e+09, got"),
         ("base: 3", "3: base: expected a text, got 3; put it in quotes"),

@@ -184,6 +184,12 @@ def test_a_filter_that_no_tensor_has_is_named(project: Project) -> None:
     assert "'mpl' is part of no tensor's name" in line
 
 
+def test_a_vision_tower_that_no_model_has_is_refused(project: Project) -> None:
+    config = project(output={"dtype": "float32", "vision": "average"})
+    with pytest.raises(InputError, match="^output.vision: expected models with a vision tower"):
+        checked(config, PreflightDepth(weights=False, smoke=False))
+
+
 def test_worked_examples_and_documents_are_told(project: Project) -> None:
     found = checked(
         project(tasks=[{"name": "pick", "num_fewshot": 2}]),

@@ -21,6 +21,10 @@ FAMILIES = (
 )  # fmt: skip
 
 
+VISION = {"qwen2_5_vl": "code", "gemma3": "average"}
+"""What becomes of the vision tower, where it is not merged as the rest."""
+
+
 def fine_tune(base: Path, folder: Path, seed: int) -> Path:
     """A copy whose weights moved a little."""
     shutil.copytree(base, folder)
@@ -52,6 +56,7 @@ def test_checked_searched_built_and_verified(
         base=str(base),
         models=models,
         space={"methods": ["linear", "ties", "slerp", "task_arithmetic"]},
+        output={"dtype": "float32", "vision": VISION.get(family, "merge")},
         search={"trials": 6, "seed": 1, "validate": 1},
     )
     checked = search("check", config, "--quick")

@@ -160,6 +160,22 @@ class ModelLayout:
                     return key
         return None
 
+    @cached_property
+    def beside(self) -> tuple[str, ...]:
+        """Beginnings of the names of all modules beside the language model, but its heads.
+
+        A vision tower and its projector: ``visual.``; ``model.vision_tower.`` where the language
+        model is ``model.language_model.``.
+        """
+        root = self.pattern.root.split(".")[:-1] if self.pattern else []
+        found: dict[str, None] = {}
+        for key, name in self.outside.items():
+            parts = name.split(".")
+            same = next((n for n, one in enumerate(root) if parts[n : n + 1] != [one]), len(root))
+            if same < len(root) and not is_head_part(key) and len(parts) > same:
+                found[".".join(parts[: same + 1]) + ("." if len(parts) > same + 1 else "")] = None
+        return tuple(found)
+
     def layer_name(self, index: int, suffix: str) -> str:
         """Full name of a layer's tensor, also for a layer number the checkpoint does not have."""
         return f"{self.pattern.prefix if self.pattern else ''}{index}.{suffix}"
