@@ -10,6 +10,9 @@ from spaces.paths import is_folder
 
 Scalar = str | int | float | bool
 
+QUANTISED = ("nf4", "int8", "fp8")
+"""How the weights of candidates may be quantised before they are asked."""
+
 MOST_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """Names of the most tokens of an answer among generation settings, the one that counts first, as
 in lm-eval."""
@@ -88,6 +91,8 @@ class HarnessSpec:
         trust_remote_code: Let models and tasks run code of their own.
         statistics: Folder for what is computed once of the models, shared by the workers of a
             node; ``None``, or one that a node cannot make, keeps it in each worker's memory.
+        quantise: How the weights of candidates are quantised before they are asked, one of
+            ``QUANTISED``; ``None`` asks them as they are built.
         methods: Those of the search, whose memory is planned; ``None`` for those searched by
             default.
     """
@@ -117,6 +122,7 @@ class HarnessSpec:
     check_degenerate: bool = True
     trust_remote_code: bool = False
     statistics: str | None = None
+    quantise: str | None = None
     methods: tuple[str, ...] | None = None
 
     def chat_variables(self) -> dict[str, Scalar]:

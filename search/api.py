@@ -216,6 +216,7 @@ def validate(
     *,
     top: int = 3,
     max_gen_toks: int | None = None,
+    quantize: str | None = None,
     workers: int | None = None,
     moved: Mapping[str, str] | None = None,
     trust_study: bool = False,
@@ -234,6 +235,7 @@ def validate(
             overrides=overrides,
             consent=lambda _: trust_study,
             max_gen_toks=max_gen_toks,
+            quantize=quantize,
         )
     return Run(study)
 

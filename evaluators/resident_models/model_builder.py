@@ -103,6 +103,7 @@ class ModelBuilder:
     def __init__(self, spec: HarnessSpec, models: Models) -> None:
         if spec.threads is not None:
             torch.set_num_threads(spec.threads)
+        self._quantise = spec.quantise
         self._checkpoints, self._devices = models.checkpoints, models.devices
         self.device = models.devices[0]
         memory = plan_memory(spec, models.checkpoints, models.devices)
@@ -154,6 +155,8 @@ class ModelBuilder:
             supply=self._prepared.supply,
         )
         skeleton.settle()
+        if self._quantise is not None:
+            skeleton.quantise(self._quantise)
         for device in self._devices:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from merging.checkpoints.quantisation import round_trip
 from merging.checkpoints.weight_places import WeightPlaces
 
 
@@ -98,6 +100,33 @@ class Skeleton:
                     self._state[name].copy_(value)
         self._apart = {}
         self._broken.zero_()
+
+    def quantise(self, kind: str) -> None:
+        """Round the weights of linear layers as if the model was quantised as it is loaded.
+
+        Experts that are held in one tensor count as linear layers, the output head does not.
+
+        Args:
+            kind: One of ``round_trip.KINDS``.
+        """
+        with torch.no_grad():
+            for weight in self._matrices():
+                round_trip.quantise(weight, kind)
+
+    def _matrices(self) -> Iterator[Tensor]:
+        """The weights of linear layers, ``(outputs, inputs)`` each, every one once."""
+        head, seen = self.model.get_output_embeddings(), set[int]()
+        for path, module in self.model.named_modules():
+            of_experts = "expert" in f"{path} {type(module).__name__}".lower()
+            for name, weight in module.named_parameters(recurse=False):
+                if module is head or id(weight) in seen:
+                    continue
+                seen.add(id(weight))
+                if isinstance(module, nn.Linear | Conv1D) and name == "weight":
+                    yield weight.T if isinstance(module, Conv1D) else weight
+                elif weight.dim() == 3 and of_experts:
+                    turned = getattr(module, "is_transposed", False)
+                    yield from weight.transpose(1, 2) if turned else weight
 
     def parameters(
         self, jobs: Sequence[OutputTensor]

@@ -140,6 +140,10 @@ def validate(
         int | None,
         typer.Option(metavar="N", min=1, help="Another cap on answers, in tokens; kept apart."),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Quantised weights: nf4, int8 or fp8; kept apart."),
+    ] = None,
     workers: Workers = None,
     ray_address: Address = None,
     moved: Moved = None,
@@ -157,6 +161,7 @@ def validate(
         overrides=overrides,
         consent=consent(trust_study),
         max_gen_toks=max_gen_toks,
+        quantize=quantize,
     )
 
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluators.harness_spec import QUANTISED
 from runs.config.run_config import RunConfig
+from runs.config.yaml_document import shown
 from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
@@ -82,6 +84,7 @@ def validate(
     overrides: Overrides,
     consent: Consent,
     max_gen_toks: int | None = None,
+    quantize: str | None = None,
 ) -> None:
     """Score on held-out questions; see ``search validate --help``."""
     from runs.ranking.leaderboard import ranked
@@ -89,6 +92,9 @@ def validate(
     from search.inputs.stored_study import code_trust
     from search.inputs.stored_study.study_config import config_of
 
+    if quantize not in (None, *QUANTISED):
+        known = ", ".join(QUANTISED)
+        raise InputError(f"--quantize: expected one of {known}, got {shown(quantize)}")
     with Store.open(study_in(study)) as store:
         if not store.manifest.questions.held_out:
             raise InputError(f"{store.name}: expected held-out questions, got none (held_out: 0)")
@@ -98,10 +104,11 @@ def validate(
         code_trust.check(store, config_of(store), consent)
         store.lock.check_free()
         step("loading the libraries")
-        if max_gen_toks is not None:
-            from search.commands.comparison.recheck_command import recheck
+        if max_gen_toks is not None or quantize is not None:
+            from search.commands.comparison.recheck_command import SetUp, recheck
 
-            recheck(store, config, top=top, most=max_gen_toks)
+            set_up = SetUp(max_gen_toks=max_gen_toks, quantize=quantize)
+            recheck(store, config, top=top, set_up=set_up)
             return
         from search.engine import driver
 

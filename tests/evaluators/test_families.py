@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from evaluators.resident_models.resident_model import ResidentModel
 from evaluators.resident_models.skeleton import ResidentError
 from merging.building.build import build_into, write_model
 from merging.checkpoints.checkpoint import Checkpoint
+from merging.checkpoints.quantisation.round_trip import quantise
 from merging.gradients.coefficient_gradients import CoefficientGradients
 from merging.planning.merge_plan import plan
 from spaces.recipes.coefficients import Coefficients
@@ -131,6 +133,36 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
         ResidentError, match=r"experts\.gate_up_proj: expected 12 tensors for it .*, got 8"
     ):
         skeleton.targets(made.jobs)
+
+
+@pytest.mark.parametrize(
+    ("family", "plain", "turned"),
+    [
+        ("llama", r"embed_tokens|norm|lm_head", r"^$"),
+        ("gpt2", r"wte|wpe|ln_|bias|lm_head", r"c_attn|c_proj|c_fc"),
+        ("mixtral", r"embed_tokens|norm|lm_head|gate\.weight", r"^$"),
+        ("gpt_oss", r"embed_tokens|norm|lm_head|router|bias|sinks", r"experts"),
+    ],
+)
+def test_linear_layers_and_experts_are_quantised_in_place(
+    tmp_path: Path, family: str, plain: str, turned: str
+) -> None:
+    """Each row of outputs by itself; embeddings, norms, routers and the head stay as they are."""
+    checkpoints = {name: save(tmp_path / name, family, 0) for name in ("one", "two")}
+    made = planned(0.5, checkpoints)
+    skeleton = ResidentModel(device=CPU).skeleton(made, tmp_path / "one")
+    build_into(made, checkpoints, skeleton.targets(made.jobs))
+    skeleton.settle()
+    before = {name: one.clone() for name, one in skeleton.model.named_parameters()}
+    skeleton.quantise("int8")
+    for name, after in skeleton.model.named_parameters():
+        wanted = before[name].clone()
+        if not re.search(plain, name):
+            view = wanted.transpose(-1, -2) if re.search(turned, name) else wanted
+            for matrix in view if view.dim() == 3 else [view]:
+                quantise(matrix, "int8")
+            assert not torch.equal(wanted, before[name]), name
+        assert torch.equal(after, wanted), name
 
 
 def test_gradients_of_experts(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_the_cap_decides_who_wins(thinking: Project, command: Command) -> None:
     again = ("validate", folder / "study.db", "--max-gen-toks")
     text = " ".join(command(*again, 16).stdout.split())
     assert "Held-out questions with max_gen_toks 16" in text
-    assert "another set-up of the questions than the run's: it is kept in the file below" in text
+    assert "another set-up than the run's: it is kept in the file below" in text
     done = command(*again, 16, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads((folder / "max-gen-toks-16.json").read_text(encoding="utf-8"))
@@ -234,6 +234,19 @@ def test_the_cap_decides_who_wins(thinking: Project, command: Command) -> None:
     done = command("report", folder / "study.db")
     assert done.returncode == 0, done.stderr
     assert rows_of(folder) == before  # nothing of it is the run's
+    quantised = ("validate", folder / "study.db", "--quantize")
+    done = command(*quantised, "nf4", "--max-gen-toks", 16, "--json")
+    assert done.returncode == 0, done.stderr
+    file = folder / "max-gen-toks-16-quantize-nf4.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (found["quantize"], found["max_gen_toks"]) == ("nf4", 16)
+    assert len(found["candidates"]) == len(scores)
+    assert rows_of(folder) == before
+    done = command(*quantised, "nf3")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "search: error: --quantize: expected one of nf4, int8, fp8, got 'nf3'\n",
+    )
     done = command(*again, 64)  # as many as the models take at all
     assert done.returncode == 2
     said = "--max-gen-toks: expected room for a prompt in the 64 tokens that model wordy takes, got"

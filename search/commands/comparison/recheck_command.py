@@ -1,14 +1,15 @@
-"""The finalists of a run asked its held-out questions with another cap on answers.
+"""The finalists of a run asked its held-out questions in another set-up.
 
-That is another set-up of the questions: what comes of it is printed and written to a file of its
-own, and never goes into the study.
+With another cap on answers, or with quantised weights: what comes of it is printed and written to a
+file of its own, and never goes into the study.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evaluators.protocol import Candidate, Catalogue, Failure, Score, TaskInfo
@@ -36,32 +37,59 @@ from search.samplers.estimation.posterior import judged
 FORMAT = 1
 
 
-def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetUp:
+    """What is otherwise than in the run; at least one of both.
+
+    Attributes:
+        max_gen_toks: Most tokens of an answer.
+        quantize: How weights are quantised, one of ``QUANTISED``.
+    """
+
+    max_gen_toks: int | None = None
+    quantize: str | None = None
+
+    @property
+    def changes(self) -> dict[str, int | str]:
+        """What is given, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def words(self) -> str:
+        """Such as ``max_gen_toks 768, quantize nf4``."""
+        return ", ".join(f"{name} {value}" for name, value in self.changes.items())
+
+    @property
+    def file(self) -> str:
+        """Name of the file for what comes of it."""
+        return re.sub(r"[ _,]+", "-", self.words) + ".json"
+
+
+def recheck(store: Store, config: RunConfig, *, top: int, set_up: SetUp) -> None:
     """Ask the best recipes and the baselines again; see ``search validate --help``.
 
     Args:
         store: The study; it is only read.
         config: Of the study, as it is to be used.
         top: How many recipes besides those they are compared with.
-        most: Most tokens of an answer.
+        set_up: What is otherwise than in the run.
 
     Raises:
         InputError: If there is nothing whose answers are written, or they have no room.
         RunFailed: If nobody could be scored.
     """
     manifest = store.manifest
-    if manifest.dry_run or not any(task.written for task in manifest.catalogue.tasks):
-        raise InputError(
-            f"{store.name}: --max-gen-toks: expected a task whose answers are written, got none"
-        )
+    _check(store, set_up)
     records = judged(store)
     top = places(top, manifest.objectives)
     chosen = to_judge(records, top=top, objectives=manifest.objectives)
-    caps = {"harness.gen_kwargs": config.harness.gen_kwargs | {"max_gen_toks": most}}
-    setting = replace(setting_of(store, config), config=config.replaced(caps))
+    if set_up.max_gen_toks is not None:
+        caps = config.harness.gen_kwargs | {"max_gen_toks": set_up.max_gen_toks}
+        config = config.replaced({"harness.gen_kwargs": caps})
+    setting = replace(setting_of(store, config), quantise=set_up.quantize)
     donors = {record.recipe.donor for record in chosen}
     models = {name: one for name, one in setting.checkpoints.items() if name in donors}
-    if problems := length_problems(setting.config, models, place="--max-gen-toks"):
+    if problems := length_problems(config, models, place="--max-gen-toks"):
         raise InputError([f"{store.name}: {problem}" for problem in problems])
     with quiet_libraries(), workers_of(setting) as pool:
         found = _ask(pool, chosen, manifest.questions.held_out)
@@ -72,22 +100,38 @@ def recheck(store: Store, config: RunConfig, *, top: int, most: int) -> None:
     asked = [record for record in chosen if record.id in scores]
     ranks = {record.id: rank for rank, record in enumerate(ranked(records), start=1)}
     made = _judge(asked, scores, ranks, manifest.catalogue)
-    path = store.folder / f"max-gen-toks-{most}.json"
-    data = _data(asked, scores, made, cap=most)
+    path = store.folder / set_up.file
+    data = _data(asked, scores, made, set_up)
     write_text(path, json.dumps(data, indent=2) + "\n")
     screen = console()
-    screen.print(_table(asked, scores, manifest.catalogue.tasks, cap=most))
+    screen.print(_table(asked, scores, manifest.catalogue.tasks, set_up))
     show_verdict(made, manifest.catalogue.tasks, screen)
     if failed:
         screen.print(f"Could not be scored: {_words(failed)}", markup=False, soft_wrap=True)
     screen.print(
-        f"All of this is with max_gen_toks {most}, another set-up of the questions than the run's: "
+        f"All of this is with {set_up.words}, another set-up than the run's: "
         "it is kept in the file below alone. Study, leaderboard and report have the run's numbers.",
         markup=False,
         soft_wrap=True,
     )
     tell(study=store.name, recheck=data)
     say_written(screen, [path])
+
+
+def _check(store: Store, set_up: SetUp) -> None:
+    """Whether there is something to ask otherwise.
+
+    Raises:
+        InputError: If there is not.
+    """
+    manifest = store.manifest
+    written = not manifest.dry_run and any(task.written for task in manifest.catalogue.tasks)
+    if set_up.max_gen_toks is not None and not written:
+        raise InputError(
+            f"{store.name}: --max-gen-toks: expected a task whose answers are written, got none"
+        )
+    if set_up.quantize is not None and manifest.dry_run:
+        raise InputError(f"{store.name}: --quantize: expected a run of models, got a dry run")
 
 
 def _ask(
@@ -127,9 +171,10 @@ def _judge(
 
 
 def _table(
-    asked: Sequence[Record], scores: Mapping[int, Score], tasks: Sequence[TaskInfo], *, cap: int
+    asked: Sequence[Record], scores: Mapping[int, Score], tasks: Sequence[TaskInfo], set_up: SetUp
 ) -> FittedTable:
     written = [task.name for task in tasks if task.written]
+    values = ", ".join(str(value) for value in set_up.changes.values())
     rows = []
     for record in asked:
         score, before = scores[record.id], record.evaluations.get(Split.HELD_OUT)
@@ -143,19 +188,19 @@ def _table(
             )
         )
     return FittedTable(
-        title=f"Held-out questions with max_gen_toks {cap}",
-        headers=("", f"with {cap}", "in the run", *(f"cut off {name}" for name in written)),
+        title=f"Held-out questions with {set_up.words}",
+        headers=("", f"with {values}", "in the run", *(f"cut off {name}" for name in written)),
         rows=rows,
         numeric=(False, True, True, *(True for _ in written)),
     )
 
 
 def _data(
-    asked: Sequence[Record], scores: Mapping[int, Score], made: Verdict, *, cap: int
+    asked: Sequence[Record], scores: Mapping[int, Score], made: Verdict, set_up: SetUp
 ) -> dict[str, Any]:
     data = {
         "format": FORMAT,
-        "max_gen_toks": cap,
+        **set_up.changes,
         "verdict": made.sentence,
         "notes": list(made.notes),
         "candidates": [

@@ -47,6 +47,7 @@ class Setting:
         catalogue: What can be asked.
         folder: The run's.
         dry_run: Whether candidates are only pretended.
+        quantise: How the weights of candidates are quantised; ``None`` leaves them as they are.
     """
 
     config: RunConfig
@@ -55,6 +56,7 @@ class Setting:
     catalogue: Catalogue
     folder: Path
     dry_run: bool
+    quantise: str | None = None
 
     @property
     def statistics(self) -> Path:
@@ -67,6 +69,7 @@ class Setting:
         return replace(
             self.config.harness_spec(),
             statistics=str(self.statistics),
+            quantise=self.quantise,
             methods=self.space.methods,
             trees=bool(self.space.pairwise),
             most_layers=None if stacking is None else stacking.max_layers,
