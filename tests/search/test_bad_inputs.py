@@ -74,6 +74,7 @@ def _tasks(root: Path, questions: str) -> None:
     task("metric", metric_list=[{"metric": "applause"}])
     task("dance", output_type="dance")
     task("absent", dataset_kwargs={"data_files": {"test": "nowhere.jsonl"}})
+    task("seeing", doc_to_image=["question"])
     task("column", doc_to_text="{{enquiry}}")
     for name in ("skills.yaml", "twin.yaml"):
         (root / name).write_text(yaml.safe_dump(TASK))
@@ -104,6 +105,7 @@ def _files(root: Path) -> None:
         "model": CONFIG | {"models": {"sort": "./sort", "a": "./nowhere"}},
         "metric": CONFIG | {"tasks": [{"name": "skills", "metric": "acc,none"}]},
         "few": CONFIG | {"include_path": ["./few"]},
+        "seeing": CONFIG | {"include_path": ["./seeing"]},
         "key": CONFIG | {"search": {"trails": 12}},
         "folder": CONFIG | {"include_path": ["./nofolder"]},
         "unknown": RECIPE | {"merge_method": "superties"},
@@ -188,6 +190,9 @@ INIT = "init sort reverse --base base --task"
         ("check model.yaml --quick", "nowhere: no such model folder"),
         ("check metric.yaml --quick", "metric: expected one of exact_match,none, got 'acc,none'"),
         ("check few.yaml --quick", "expected at least 20 questions of a task, got 2 of 5"),
+        ("check seeing.yaml --quick", "task skills: task: expected one of text only"),
+        ("check seeing.yaml", "task skills: task: expected one of text only"),
+        ("run seeing.yaml", "task skills: task: expected one of text only"),
         ("check key.yaml --quick", "search.trails: unknown key; did you mean 'trials'?"),
         ("check folder.yaml --quick", "include_path[0]: expected a folder with task files"),
         ("check good.yaml --quick --html hollow", "expected a file to write, got a folder"),

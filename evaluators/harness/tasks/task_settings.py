@@ -31,7 +31,10 @@ def configure(task: Any, wanted: TaskSpec, spec: HarnessSpec) -> list[str]:
             f"output_type: expected one of {', '.join(OUTPUT_TYPES)}, got {task.OUTPUT_TYPE}"
         )
     if getattr(task, "MULTIMODAL", False):
-        problems.append("task: expected one of text only, got one with images or sound")
+        problems.append(
+            "task: expected one of text only, got one with images or sound (models that see are "
+            "searched by what they answer to text)"
+        )
     if getattr(task, "UNSAFE_CODE", False) and not spec.trust_remote_code:
         problems.append(
             "task: expected one that runs no code, got one that runs what the model writes; set "
