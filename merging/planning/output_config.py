@@ -9,7 +9,7 @@ import torch
 
 from merging.checkpoints.checkpoint import Checkpoint, stated
 from merging.checkpoints.files.model_folder import stated_depth
-from merging.checkpoints.files.model_layout import DEPTH_KEYS
+from merging.checkpoints.files.model_layout import depth_keys
 
 
 def output_config(
@@ -65,7 +65,7 @@ def _with_depth(
     depth = stated_depth(config)
     counts = {
         key: result[key] * layers // depth
-        for key in DEPTH_KEYS
+        for key in depth_keys(config)
         if depth and isinstance(result.get(key), int)
     }
     result |= counts

@@ -274,9 +274,11 @@ class Tracer:
     def _position(self, node: Merge, place: TensorPlace) -> tuple[Slice | None, int | None, float]:
         """Slice of the tensor, offset of its layer in that slice, and its depth there."""
         if place.layer is None:
+            within = self._donor.encoder_depth(place.key)
             if not node.slices:
-                return None, None, 0.0
-            return node.slices[-1 if is_late(place.key) else 0], None, 0.0
+                return None, None, within or 0.0
+            last = within is None and is_late(place.key)
+            return node.slices[-1 if last else 0], None, within or 0.0
         part, offset = _slice_of(node, place.layer)
         length = self.layer_count(node) if part is None else part.length
         return part, offset, offset / (length - 1) if length > 1 else 1.0

@@ -147,3 +147,40 @@ def test_what_a_model_cannot_do_without() -> None:
     assert not found.is_required("mtp.norm.weight")
     assert found.has_module("mtp.other")
     assert not found.has_module("visual.x")
+
+
+@pytest.mark.parametrize(
+    ("names", "beside"),
+    [
+        (
+            ["model.layers.0.a", "model.layers.0.b", "model.norm.weight", "lm_head.weight",
+             "visual.b.0.c"],
+            ("visual.",),
+        ),
+        (
+            ["model.language_model.layers.0.a", "model.language_model.layers.0.b",
+             "model.visual.b.0.c", "lm_head.weight"],
+            ("model.visual.",),
+        ),
+        (
+            ["language_model.model.layers.0.a", "language_model.model.layers.1.a",
+             "language_model.model.norm.weight", "language_model.lm_head.weight",
+             "image_newline", "vision_tower.x.layers.0.c"],
+            ("image_newline", "vision_tower."),
+        ),
+        (["h.0.ln.weight", "wte.weight"], ()),
+    ],
+)  # fmt: skip
+def test_modules_beside_the_language_model(names: list[str], beside: tuple[str, ...]) -> None:
+    assert layout(names).beside == beside
+
+
+def test_depth_within_an_encoder() -> None:
+    decoder = [f"decoder.block.{at}.{part}" for at in range(2) for part in ("a", "b")]
+    encoder = [f"encoder.block.{at}.a" for at in range(3)]
+    found = layout([*decoder, *encoder, "encoder.norm.weight", "shared.weight"])
+    assert found.encoder == LayerPattern(prefix="encoder.block.", count=3)
+    assert [found.encoder_depth(name) for name in encoder] == [0.0, 0.5, 1.0]
+    assert found.encoder_depth("encoder.norm.weight") == 0.0
+    assert found.encoder_depth("shared.weight") is None
+    assert layout(["model.layers.0.a", "encoder.layers.0.a"]).encoder is None

@@ -9,7 +9,7 @@ from typing import Any
 
 from merging.checkpoints.files.lora_folder import CONFIG as ADAPTER_CONFIG
 from merging.checkpoints.files.lora_folder import base_of
-from merging.checkpoints.files.model_layout import DEPTH_KEYS, find_layers
+from merging.checkpoints.files.model_layout import depth_keys, find_layers
 from merging.checkpoints.files.safetensors_header import (
     Header,
     HeaderError,
@@ -31,7 +31,7 @@ def stated(config: Mapping[str, Any], key: str) -> Any:
 
 def stated_depth(config: Mapping[str, Any]) -> int | None:
     """The number of layers that ``config.json`` states, if it does."""
-    found = (stated(config, key) for key in DEPTH_KEYS)
+    found = (stated(config, key) for key in depth_keys(config))
     return next((depth for depth in found if isinstance(depth, int)), None)
 
 

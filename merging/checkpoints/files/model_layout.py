@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from merging.checkpoints.files.safetensors_header import TensorInfo
 
@@ -17,6 +18,9 @@ DEPTH_KEYS = (
     "num_layers_per_stack", "num_hidden_layers", "n_layer", "num_layers", "n_layers",
 )  # fmt: skip
 """Names that ``config.json`` files use for the number of layers; of stored ones before passes."""
+
+_DECODER_KEYS = ("num_decoder_layers", "decoder_layers")
+"""Likewise for those of the decoder, where there is an encoder too."""
 
 _HEADS = (
     "lm_head.weight",
@@ -64,6 +68,12 @@ class LayerPattern:
         if not dot or not number.isdecimal() or int(number) >= self.count:
             return None
         return int(number), suffix
+
+
+def depth_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names that a config has for the number of layers, of an encoder-decoder of its decoder's."""
+    named = tuple(key for key in _DECODER_KEYS if key in config)
+    return named if named and config.get("is_encoder_decoder") else DEPTH_KEYS
 
 
 def find_layers(names: Iterable[str], depth: int | None = None) -> LayerPattern | None:
@@ -159,6 +169,37 @@ class ModelLayout:
                 if key == ending or key.endswith("." + ending):
                     return key
         return None
+
+    @cached_property
+    def encoder(self) -> LayerPattern | None:
+        """The encoder's layers, where ``layers`` are those of the decoder beside it."""
+        if self.pattern is None or "decoder." not in self.pattern.prefix:
+            return None
+        found = LayerPattern(prefix=self.pattern.prefix.replace("decoder.", "encoder."), count=0)
+        endings = (
+            name.removeprefix(found.prefix)
+            for name in self.outside.values()
+            if name.startswith(found.prefix)
+        )
+        count = len({ending.partition(".")[0] for ending in endings})
+        return replace(found, count=count) if count else None
+
+    def encoder_depth(self, key: str) -> float | None:
+        """Depth in [0, 1] of a tensor within the encoder, 0 outside its layers.
+
+        Args:
+            key: Of the tensor, among ``outside``.
+
+        Returns:
+            ``None`` for a tensor that is not the encoder's.
+        """
+        name = self.outside.get(key, key)
+        if self.encoder is None or not name.startswith(self.encoder.root):
+            return None
+        place = self.encoder.split(name)
+        if place is None:
+            return 0.0
+        return place[0] / (self.encoder.count - 1) if self.encoder.count > 1 else 1.0
 
     @cached_property
     def beside(self) -> tuple[str, ...]:
