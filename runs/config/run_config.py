@@ -217,7 +217,7 @@ class RunConfig(Section):
             lines = [f"{yaml_document.path_text(item.place)}: {item.text}" for item in found]
             raise SpaceError([line.removeprefix("space.") for line in lines]) from error
 
-    def _space(self, layers: int, vision: Sequence[str]) -> Space:
+    def _space(self, layers: int, vision: Sequence[str] = ()) -> Space:
         bounds, output = self.bounds, self.output
         return Space(
             parents=tuple(self.models),

@@ -53,6 +53,7 @@ def model_card(
         _front_matter(places, declared),
         f"# {escaped(name)}: {escaped(recipe.title)} of {escaped(listed(recipe.inputs))}",
         "Merged by merge-search from the models below.",
+        f"Its vision tower is that of {listed(recipe.towers)}." if recipe.towers else "",
         "## Models",
         "\n".join(_model_lines(places, declared)),
         _bound_by(declared),

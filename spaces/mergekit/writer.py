@@ -69,7 +69,8 @@ def to_yaml(
     if inputs_dtype is not None and inputs_dtype not in DTYPES:
         raise RecipeError(f"inputs_dtype: expected one of {', '.join(DTYPES)}, got {inputs_dtype}")
     references: dict[Model | Merge, str] = {Model(name): at for name, at in located.items()}
-    documents, root = [], joined(recipe)
+    root = joined(recipe)
+    documents = []
     for number, merge in enumerate(merges(root), start=1):
         body = _body(merge, references, donor=recipe.donor)
         if merge == root:

@@ -12,9 +12,10 @@ import yaml
 from merging.building.build import tensors, write_model
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.planning.merge_plan import plan
+from runs.export.model_card import model_card
 from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipes.contributions import VISION, contributions
-from spaces.recipes.recipe import Recipe, RecipeError
+from spaces.recipes.recipe import Recipe
 from spaces.recipes.vision import Vision
 from tests.evaluators.families import save
 
@@ -84,18 +85,10 @@ def test_the_file_says_it_to_mergekit_too(models: Models, giver: str | None, mer
         assert torch.equal(found[name], wanted[name]), name
 
 
-def test_a_file_that_was_changed_is_refused(models: Models) -> None:
-    *inner, last = yaml.safe_load_all(to_yaml(recipe_of(models, "one"), {n: n for n in models}))
-    last["models"][1]["parameters"]["weight"][0]["value"] = 0.5
-    with pytest.raises(RecipeError, match="vision: expected the merge that was written with it"):
-        from_yaml(yaml.safe_dump_all([*inner, last]))
-
-
-def test_recipes_and_reports_say_it(models: Models) -> None:
+def test_cards_and_reports_say_it(models: Models) -> None:
     recipe = recipe_of(models, None)
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert recipe.key != replace(recipe, vision=None).key
-    assert recipe.words == "ties of one, two; vision tower of one, two"
+    card = model_card(recipe, {name: name for name in models}, fingerprint="0")
+    assert "Its vision tower is that of one and two." in card
     shares = {one.model: one.shares for one in contributions(recipe, 2) if one.tensors == VISION}
     assert shares == {"one": (0.5, 0.5), "two": (0.5, 0.5)}
 
