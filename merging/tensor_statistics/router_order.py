@@ -113,12 +113,10 @@ def _compare(rows: Tensor, others: Tensor) -> tuple[Tensor, int]:
 
     What all rows share changes no choice of experts, and is taken away first.
     """
-    if torch.equal(rows, others):
+    pair = rows.float(), others.float()
+    if torch.equal(*pair):
         return torch.ones(len(rows)), 0
-    units = [
-        torch.nn.functional.normalize(one.float() - one.float().mean(dim=0), dim=1)
-        for one in (rows, others)
-    ]
+    units = [torch.nn.functional.normalize(one - one.mean(dim=0), dim=1) for one in pair]
     cosines = (units[0] @ units[1].T).nan_to_num()
     own, best = cosines.diagonal(), linear_sum_assignment(cosines.numpy(), maximize=True)[1]
     matched = cosines[torch.arange(len(own)), torch.from_numpy(best)]
