@@ -115,7 +115,8 @@ class Skeleton:
 
     def _matrices(self) -> Iterator[Tensor]:
         """The weights of linear layers, ``(outputs, inputs)`` each, every one once."""
-        head, seen = self.model.get_output_embeddings(), set[int]()
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        seen = set[int]()
         for path, module in self.model.named_modules():
             of_experts = "expert" in f"{path} {type(module).__name__}".lower()
             for name, weight in module.named_parameters(recurse=False):

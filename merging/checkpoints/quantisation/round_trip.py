@@ -37,7 +37,7 @@ def quantise(weight: Tensor, kind: str) -> None:
         kind: One of ``KINDS``.
     """
     rows = RUN * max(1, CHUNK // (RUN * weight.shape[1]))  # whole runs in every part
-    for part in weight.split(rows):
+    for part in torch.split(weight, rows):
         part.copy_(KINDS[kind](part.float()))
 
 
