@@ -353,7 +353,7 @@ class LearnSection(Section):
         default=12, description="Questions per step, over all tasks."
     )
     rate: Positive = Field(
-        default=0.05,
+        default=0.1,
         description="Learning rate: about the largest change of a coefficient in one step.",
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
