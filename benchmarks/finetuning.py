@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.learning import learned
+from benchmarks.learning import learned, steps_paid_for
 from benchmarks.tiny import BUILD, World  # first: it sets one thread
 from benchmarks.tuning import ALL, CHECKS, LORA, Bench, Scores, steps_paid
 
@@ -30,13 +30,7 @@ import torch
 
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.protocol import Candidate, Score
-from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig, load_config
-from search.engine.learning.learning_plan import (
-    BACKWARD,
-    LOOK,
-    MOST_ASIDE,
-)
 from search.setup.demo_models.demo_tasks import task_name, write_task
 from search.setup.demo_models.exercises import examination
 from search.setup.demo_models.model_family import QUESTIONS, ModelFamily, make_family
@@ -45,6 +39,9 @@ from spaces.sampling.seed_recipes import seeds
 
 KEPT = "copy"
 """A skill that the base of a tiny family has and that nobody trains."""
+
+BATCH = 12
+"""Questions of a step of fine-tuning."""
 
 RATES = {ALL: (1e-4, 3e-4), LORA: (1e-3, 3e-3)}
 """Rates of which the better one, by held-out score, is shown: fine-tuning is given that much."""
@@ -86,7 +83,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
             start=average,
             questions=world.questions,
             trained=trained,
-            batch=LearnSection().batch,
+            batch=BATCH,
             seed=seed,
         )
         full = len(world.questions.search) + BUILD
@@ -102,9 +99,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
 
 def learn(world: World, config: RunConfig, check: int) -> Recipe:
     """Coefficients for the price of some full evaluations, as a run learns them."""
-    each = BACKWARD * LearnSection().batch + MOST_ASIDE / LOOK + BUILD
-    steps = int(check * (len(world.questions.search) + BUILD) / each)
-    return learned(world, config, steps=steps)[0]
+    return learned(world, config, steps=steps_paid_for(check))[0]
 
 
 def _summary(scores: Scores, trained: Sequence[str]) -> tuple[float, float]:

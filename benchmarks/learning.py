@@ -39,6 +39,7 @@ from runs.ranking.leaderboard import ranked
 from runs.records.record import LEARNED
 from runs.storage.store import Store
 from search.engine.final_check import reserve
+from search.engine.learning.adam_descent import per_task
 from search.engine.learning.coefficient_learning import Learning
 from search.engine.learning.learning_plan import (
     BACKWARD,
@@ -56,6 +57,9 @@ from search.setup.demo_models.model_family import make_family
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.seed_recipes import seeds
 
+TASKS = 4
+"""Of a family."""
+
 CHECKS = (2, 5, 10)
 """Full evaluations whose price is paid."""
 
@@ -68,7 +72,7 @@ EQUAL = "equal"
 
 def steps_paid_for(check: float) -> int:
     """Steps of one recipe for the price of so many full evaluations, builds included."""
-    each = BACKWARD * LearnSection().batch + MOST_ASIDE / LOOK + BUILD
+    each = BACKWARD * TASKS * per_task(LearnSection().batch, TASKS) + MOST_ASIDE / LOOK + BUILD
     return int(check * (SEARCHED + BUILD) / each)
 
 

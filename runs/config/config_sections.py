@@ -347,10 +347,10 @@ class LearnSection(Section):
     """Learning coefficients from search questions before the search."""
 
     steps: Annotated[int, Field(ge=1)] = Field(
-        default=60, description="Maximum number of gradient steps for each learned recipe."
+        default=120, description="Maximum number of gradient steps for each learned recipe."
     )
     batch: Annotated[int, Field(ge=1)] = Field(
-        default=12, description="Questions per step, over all tasks."
+        default=6, description="Questions per step, over all tasks; at least one of each."
     )
     rate: Positive = Field(
         default=0.1,

@@ -142,7 +142,7 @@ def test_flags_leave_out_the_costly_parts(project: Project) -> None:
     [
         ({"trials": 9, "learn": False}, "Learning is off: search.learn is off."),
         ({"trials": 2}, "Learning is off: the budget pays for 3 steps of at least 10."),
-        ({"trials": 300}, "Before the search, the weights of 2 recipes are learned in 60 steps."),
+        ({"trials": 300}, "Before the search, the weights of 2 recipes are learned in 120 steps."),
     ],
 )
 def test_it_says_whether_a_run_learns(
@@ -172,8 +172,8 @@ def test_it_names_tasks_that_are_not_learned_from_references(
         PreflightDepth(weights=False, questions=2),
     )
     assert found.notes[-1] == (
-        "Before the search, the weights of 2 recipes are learned in 60 steps; flow: nothing, as it "
-        "has no right answers to learn from; say: from answers of parents, as references alone "
+        "Before the search, the weights of 2 recipes are learned in 120 steps; flow: nothing, as "
+        "it has no right answers to learn from; say: from answers of parents, as references alone "
         "would not be marked right."
     )
 

@@ -500,15 +500,15 @@ def test_documents_are_kept_aside_whole() -> None:
 @pytest.mark.parametrize(
     ("budget", "recipes", "steps"),
     [
-        (Budget(trials=300), 2, 60),
-        (Budget(trials=40), 2, 41),
-        (Budget(trials=28), 1, 60),  # a quarter would not pay for 30 steps of both
-        (Budget(questions=1200 + 500), 1, 17),
+        (Budget(trials=300), 2, 120),
+        (Budget(trials=40), 2, 83),
+        (Budget(trials=28), 1, 120),  # a quarter would not pay for 60 steps of both
+        (Budget(questions=1200 + 500), 1, 35),
         (Budget(questions=400), 1, 0),  # all of it is for the final check
-        (Budget(trials=300, questions=1200 + 500), 1, 17),
-        (Budget(hours=8.0), 2, 60),
+        (Budget(trials=300, questions=1200 + 500), 1, 35),
+        (Budget(hours=8.0), 2, 120),
     ],
 )
 def test_what_a_budget_pays_for(budget: Budget, recipes: int, steps: int) -> None:
-    found = plan_for(LearnSection(), budget, questions=400, reserved=500)
+    found = plan_for(LearnSection(), budget, questions=400, tasks=3, reserved=500)
     assert found == (recipes, steps)

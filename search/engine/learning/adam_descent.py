@@ -111,7 +111,7 @@ class Batches:
 
     Attributes:
         tasks: Questions to learn from, by task; at least one each.
-        size: Questions of a step, all tasks together.
+        size: Questions of a step, all tasks together; at least one of each all the same.
         seed: Of the order.
     """
 
@@ -120,11 +120,16 @@ class Batches:
     seed: int
     _orders: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
+    @property
+    def questions(self) -> int:
+        """Questions of a step, where no task has fewer."""
+        return len(self.tasks) * per_task(self.size, len(self.tasks))
+
     def of(self, step: int) -> dict[str, tuple[str, ...]]:
         """The questions of a step, from 0, by task; the same for the same step."""
         found = {}
         for task, names in self.tasks.items():
-            count = min(len(names), max(1, round(self.size / len(self.tasks))))
+            count = min(len(names), per_task(self.size, len(self.tasks)))
             rounds = len(names) // count  # a question comes once a round
             at = step % rounds * count
             found[task] = tuple(self._order(task, step // rounds)[at : at + count])
@@ -136,6 +141,11 @@ class Batches:
             random.Random(f"{self.seed}:{task}:{turn}").shuffle(order)
             self._orders[task, turn] = order
         return self._orders[task, turn]
+
+
+def per_task(size: int, tasks: int) -> int:
+    """Questions of each task in a step of so many questions."""
+    return max(1, round(size / tasks))
 
 
 def _blended(old: Sequence[float], new: Sequence[float], share: float) -> tuple[float, ...]:

@@ -122,7 +122,7 @@ class Learning:
     def _ask_parents(self) -> None:
         """Ask for what takes the place of references that say nothing, where that is paid for."""
         parents, wanted = parents_of(self.space), self._sources.to_ask()
-        each = BACKWARD * self.section.batch * len(self._tracks)
+        each = BACKWARD * self._sources.batches.questions * len(self._tracks)
         steps = self.steps - math.ceil(len(parents) * len(wanted) / each)
         if steps < FEWEST_STEPS:
             self._sources.give_up()

@@ -12,6 +12,7 @@ from runs.config.config_sections import LearnSection
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
 from runs.records.record import LEARNED
+from search.engine.learning.adam_descent import per_task
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.distributions import NotInSpace
@@ -26,10 +27,10 @@ BACKWARD = 3
 FEWEST_QUESTIONS = 20
 """Search questions below which nothing is learned."""
 
-FEWEST_STEPS = 10
+FEWEST_STEPS = 20
 """Steps below which learning is not begun."""
 
-ENOUGH_STEPS = 30
+ENOUGH_STEPS = 60
 """Steps that bring most of what there is to learn."""
 
 SIDE = 0.25
@@ -41,7 +42,7 @@ MOST_ASIDE = 60
 ASIDE = 0.2
 """The share of the search questions that is kept aside, up to ``MOST_ASIDE``."""
 
-LOOK = 5
+LOOK = 10
 """Steps between two looks at the questions kept aside."""
 
 KINDS = (("self_attn", "attention", "attn"), ("mlp", "feed_forward", "ffn", "block_sparse_moe"))
@@ -79,10 +80,12 @@ def plan_of(config: RunConfig, manifest: Manifest, space: Space, *, reserved: in
         space: What it searches.
         reserved: Questions of the budget that are for the final check.
     """
+    searched = set(manifest.questions.search)
     recipes, steps = plan_for(
         section_of(config.search.learn),
         Budget.of(config.search),
-        questions=len(manifest.questions.search),
+        questions=len(searched),
+        tasks=len({one.task for one in manifest.catalogue.questions if one.id in searched}),
         reserved=reserved,
     )
     off = _why_not(config, manifest, space)
@@ -108,7 +111,7 @@ def _why_not(config: RunConfig, manifest: Manifest, space: Space) -> str:
 
 
 def plan_for(
-    section: LearnSection, budget: Budget, *, questions: int, reserved: int
+    section: LearnSection, budget: Budget, *, questions: int, tasks: int, reserved: int
 ) -> tuple[int, int]:
     """How many recipes the budget pays for learning, and how many steps of each.
 
@@ -119,6 +122,7 @@ def plan_for(
         section: The most steps, and the share of the budget that learning may take.
         budget: Of the run.
         questions: Search questions: what a recipe of a budget in recipes costs.
+        tasks: Tasks that they are of, at least 1.
         reserved: Questions of the budget that are for the final check.
     """
     most = math.inf
@@ -126,7 +130,10 @@ def plan_for(
         most = max(0, budget.questions - reserved)
     if budget.trials is not None:
         most = min(most, budget.trials * questions)
-    each = BACKWARD * section.batch + min(MOST_ASIDE, ASIDE * questions) / LOOK
+    each = (
+        BACKWARD * tasks * per_task(section.batch, tasks)
+        + min(MOST_ASIDE, ASIDE * questions) / LOOK
+    )
     both = min(section.steps, min(section.share, SIDE) * most / (2 * each))
     if both >= min(section.steps, ENOUGH_STEPS):
         return 2, int(both)
