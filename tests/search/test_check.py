@@ -141,7 +141,7 @@ def test_flags_leave_out_the_costly_parts(project: Project) -> None:
     ("search", "note"),
     [
         ({"trials": 9, "learn": False}, "Learning is off: search.learn is off."),
-        ({"trials": 2}, "Learning is off: the budget pays for 3 steps of at least 10."),
+        ({"trials": 2}, "Learning is off: the budget pays for 6 steps of at least 20."),
         ({"trials": 300}, "Before the search, the weights of 2 recipes are learned in 120 steps."),
     ],
 )

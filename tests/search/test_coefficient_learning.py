@@ -445,14 +445,14 @@ def test_killed_while_it_learns_and_resumed(project: Callable[..., Path], tmp_pa
     study = tmp_path / "mix" / "study.db"
     with closing(Store.open(str(study))) as store:
         known = [json.loads(text)["descent"] for text in store.facts(FACT).values()]
-    assert 10 <= max(Descent.from_json(one).steps for one in known) < 40
+    assert 10 <= max(Descent.from_json(one).steps for one in known) < 44
     done = apart("resume", study, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     store = Store.open(str(study))
     for text in store.facts(FACT).values():
         descent = Descent.from_json(json.loads(text)["descent"])
-        assert descent.steps == len(descent.losses) == 40  # what the budget pays for
-        assert [step for step, _ in descent.aside] == list(range(0, 41, 5))
+        assert descent.steps == len(descent.losses) == 44  # what the budget pays for
+        assert [step for step, _ in descent.aside] == [0, 10, 20, 30, 40, 44]
     assert store.records()[-1].evaluations[Split.SEARCH].finished is not None
     store.close()
 

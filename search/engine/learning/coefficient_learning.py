@@ -20,8 +20,8 @@ from runs.storage.store import Store
 from search.engine.learning.adam_descent import Descent
 from search.engine.learning.learning_plan import (
     BACKWARD,
-    FEWEST_STEPS,
     LOOK,
+    fewest_steps,
     parents_of,
     seed_of,
 )
@@ -124,7 +124,7 @@ class Learning:
         parents, wanted = parents_of(self.space), self._sources.to_ask()
         each = BACKWARD * self._sources.batches.questions * len(self._tracks)
         steps = self.steps - math.ceil(len(parents) * len(wanted) / each)
-        if steps < FEWEST_STEPS:
+        if steps < fewest_steps(self.section):
             self._sources.give_up()
             return
         self.steps = steps

@@ -28,7 +28,7 @@ FEWEST_QUESTIONS = 20
 """Search questions below which nothing is learned."""
 
 FEWEST_STEPS = 20
-"""Steps below which learning is not begun."""
+"""Steps of a recipe that a budget has to pay for."""
 
 ENOUGH_STEPS = 60
 """Steps that bring most of what there is to learn."""
@@ -88,10 +88,15 @@ def plan_of(config: RunConfig, manifest: Manifest, space: Space, *, reserved: in
         tasks=len({one.task for one in manifest.catalogue.questions if one.id in searched}),
         reserved=reserved,
     )
-    off = _why_not(config, manifest, space)
-    if not off and steps < FEWEST_STEPS:
-        off = f"the budget pays for {steps} steps of at least {FEWEST_STEPS}"
+    off, fewest = _why_not(config, manifest, space), fewest_steps(section_of(config.search.learn))
+    if not off and steps < fewest:
+        off = f"the budget pays for {steps} steps of at least {fewest}"
     return LearningPlan(recipes=recipes, steps=steps, off=off)
+
+
+def fewest_steps(section: LearnSection) -> int:
+    """Steps below which learning is not begun, unless a config asks for fewer."""
+    return min(FEWEST_STEPS, section.steps)
 
 
 def _why_not(config: RunConfig, manifest: Manifest, space: Space) -> str:
