@@ -130,9 +130,17 @@ def measure(folder: Path, seed: int) -> dict[str, list[float]]:
 
 def whole(world: World, config: RunConfig, *, learn: str, seed: int) -> dict[str, float | str]:
     """What a run ends with that may cost ``WHOLE`` full evaluations and the final check."""
-    config = config.replaced({"search.validate": 1, "search.learn": learn, "search.seed": seed})
+    paid = WHOLE * SEARCHED
+    config = config.replaced(
+        {
+            "search.validate": 1,
+            "search.learn": learn,
+            "search.seed": seed,
+            "search.questions": paid,
+        }
+    )
     kept_back = reserve(config, world.questions, top=1, seeds=len(seeds(world.space)))
-    config = config.replaced({"search.questions": WHOLE * SEARCHED + kept_back})
+    config = config.replaced({"search.questions": paid + kept_back})
     prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     with tempfile.TemporaryDirectory() as home:
         manifest = replace(prepared.manifest, questions=world.questions)

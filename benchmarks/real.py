@@ -208,14 +208,12 @@ def baselines(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
 def run(world: World, check: int, *, learn: str) -> dict[str, Any]:
     """A whole run of the product with nothing set but the budget, and `learn`."""
     config = world.config
-    top, first = 1, len(seeds(world.prepared.space))
+    top, first, paid = 1, len(seeds(world.prepared.space)), check * world.full
+    config = config.replaced(
+        {"search.questions": paid, "search.learn": learn, "search.validate": top}
+    )
     checked = reserve(config, world.prepared.manifest.questions, top=top, seeds=first)
-    budget = {
-        "search.questions": check * world.full + checked,
-        "search.learn": learn,
-        "search.validate": top,
-    }
-    config = config.replaced(budget)
+    config = config.replaced({"search.questions": paid + checked})
     prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     folder = world.folder / "runs" / f"{check} learn {learn}"
     shutil.rmtree(folder, ignore_errors=True)
