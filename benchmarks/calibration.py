@@ -106,7 +106,7 @@ def search(rng: np.random.Generator, candidates: int) -> dict[str, Recipe]:
     known = [name for name in first if role_of(name) is Role.DEFAULT]
     by_hand = {name: first[name] for name in first if name not in known[DEFAULTS:]}
     cube = Cube(SPACE)
-    drawn = [option.recipe for option in cube.options(cube.random(rng, candidates))]
+    drawn = cube.recipes(cube.random(rng, candidates))
     return by_hand | {f"candidate {at}": recipe for at, recipe in enumerate(drawn)}
 
 

@@ -49,8 +49,9 @@ from search.engine.learning.learning_plan import (
     starts,
 )
 from search.engine.learning.learning_progress import spent
+from search.engine.preparation.run_preparation import prepare
 from search.engine.processes.stop_signals import Stop
-from search.engine.session import Session, prepare
+from search.engine.session import Session
 from search.inputs.given_config import GivenConfig
 from search.samplers.estimation.posterior import judged
 from search.setup.demo_models.model_family import make_family

@@ -37,7 +37,8 @@ from evaluators.workers.pool import Pool, Result, SerialPool
 from runs.activity.worker_register import attended, busy_share
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
-from search.engine.session import Session, manifest_of
+from search.engine.preparation.run_preparation import manifest_of
+from search.engine.session import Session
 from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.seed_book import read_book
 from search.monitoring.monitor import PhaseStanding

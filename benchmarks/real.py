@@ -45,9 +45,10 @@ from runs.storage.store import Store
 from search.engine.driver import quiet_libraries
 from search.engine.final_check import reserve
 from search.engine.learning.learning_progress import spent
-from search.engine.session import PreparedRun, Session, prepare
+from search.engine.preparation.run_preparation import PreparedRun, prepare
+from search.engine.session import Session
 from search.inputs.given_config import GivenConfig
-from search.monitoring.study_summary import write_outputs
+from search.monitoring.study_report import write_outputs
 from search.samplers.estimation.posterior import judged
 from spaces.recipes.recipe import Merge, Model, Recipe, Source, parameters
 from spaces.sampling.seed_recipes import seeds

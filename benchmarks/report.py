@@ -29,7 +29,7 @@ from runs.records.record import Split
 from runs.report.report_files import FORMATS, write_report
 from runs.storage.store import Store
 from search.inputs.stored_study.study_config import config_of
-from search.monitoring.study_summary import make_report
+from search.monitoring.study_report import make_report
 from spaces.sampling.draw import draw
 
 CONFIG = """

@@ -34,7 +34,8 @@ from evaluators.workers.pool import Result
 from evaluators.workers.ray_pool import RayPool
 from runs.records.record import Split
 from runs.storage.store import Store
-from search.engine.session import Session, prepare
+from search.engine.preparation.run_preparation import prepare
+from search.engine.session import Session
 from search.inputs.given_config import read
 from search.inputs.overrides import Overrides
 from search.monitoring.monitor import PhaseStanding

@@ -133,9 +133,6 @@ class ModelEvaluator(ABC):
 
     Nothing is loaded before the first candidate, so that the questions can be had on a machine
     without room for a model.
-
-    Args:
-        spec: What the config says.
     """
 
     def __init__(self, spec: HarnessSpec) -> None:

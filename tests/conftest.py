@@ -12,7 +12,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -121,29 +122,22 @@ def tiny_family(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory)
     return {"base": base, **tuned}
 
 
-class Done(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Done]:
+) -> Callable[..., CompletedProcess[str]]:
     """Runs a command line in this process, in ``tmp_path``: no second import of everything."""
     from search.cli.app import main
 
-    def run(*arguments: object) -> Done:
+    def run(*arguments: object) -> CompletedProcess[str]:
         capsys.readouterr()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["search", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
         code = stop.value.code
-        return Done(code if isinstance(code, int) else 0, *capsys.readouterr())
+        code = code if isinstance(code, int) else 0
+        return CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run
 

@@ -20,9 +20,6 @@ MOST_ENTRIES = 9
 MORE_ENTRIES: dict[str, int] = {}
 """Folders whose field has more nouns, and how many."""
 
-SHARED_CLASSES: set[str] = set()
-"""Class names that two modules still share; none may be added."""
-
 
 @cache
 def tree_of(path: Path) -> ast.Module:
@@ -115,13 +112,21 @@ def test_no_file_or_folder_name_stands_twice() -> None:
 
 
 def test_no_class_name_stands_twice() -> None:
+    assert not doubled_classes(everything())
+
+
+def test_no_class_name_of_the_tests_stands_twice() -> None:
+    assert not doubled_classes(files("tests"))
+
+
+def doubled_classes(paths: list[Path]) -> dict[str, list[str]]:
+    """Class names that modules share, private ones too, and where they stand."""
     places = defaultdict(list)
-    for path in everything():
+    for path in paths:
         for node in tree_of(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(named(path))
-    shared = {name: where for name, where in places.items() if len(where) > 1}
-    assert set(shared) == SHARED_CLASSES, shared
+            if isinstance(node, ast.ClassDef):
+                places[node.name.removeprefix("_")].append(named(path))
+    return {name: where for name, where in places.items() if len(where) > 1}
 
 
 @pytest.mark.parametrize(

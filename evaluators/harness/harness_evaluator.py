@@ -61,9 +61,6 @@ _BROKEN = "the merged model gives logits that are NaN or infinite"
 class HarnessEvaluator:
     """Builds recipes into a resident model and asks it lm-eval's questions.
 
-    Args:
-        spec: Models, tasks and how to ask.
-
     Raises:
         EvaluatorError: With everything that is wrong with models or tasks.
     """
@@ -135,9 +132,6 @@ class HarnessEvaluator:
 
     def losses(self, candidate: Candidate) -> Mapping[str, float] | Failure:
         """Build a candidate and find how probable it thinks the right answers.
-
-        Args:
-            candidate: What to build, and the questions.
 
         Returns:
             By question the loss of its right answer in nats per token; questions without a known

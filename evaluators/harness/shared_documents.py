@@ -60,14 +60,7 @@ def brought_together(tasks: Sequence[AskedTask]) -> tuple[AskedTask, ...]:
 def _take_examples(
     task: AskedTask, known: Documents, asked: frozenset[str], *, contents: frozenset[str]
 ) -> list[str]:
-    """Let a task show no document that is asked; what a user should know of it.
-
-    Args:
-        task: As it is asked.
-        known: The documents of all tasks.
-        asked: Names of those that are asked.
-        contents: Keys of those.
-    """
+    """Let a task show no document that is asked; what a user should know of it."""
     pool = task.pool
     if pool is None:
         return []

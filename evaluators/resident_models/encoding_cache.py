@@ -12,11 +12,7 @@ CACHED_TOKENS = 32_000_000
 
 
 class EncodingCache:
-    """Token ids of texts; takes no more when it is full.
-
-    Args:
-        room: Most tokens kept.
-    """
+    """Token ids of texts; takes no more when it is full."""
 
     def __init__(self, room: int = CACHED_TOKENS) -> None:
         self._tokens: dict[tuple[bytes, Any], array[int]] = {}

@@ -88,10 +88,6 @@ class BuiltModel:
 class ModelBuilder:
     """Keeps a model on a worker's devices and fills it with recipes.
 
-    Args:
-        spec: Models, device, and how they are merged.
-        models: Those of the spec.
-
     Raises:
         EvaluatorError: If they do not fit into the memory of the GPUs.
 

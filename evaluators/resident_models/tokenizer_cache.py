@@ -57,10 +57,6 @@ class TokenizerCache:
     def of(self, model: str, folder: Path) -> CachedTokenizer:
         """The desk of a model.
 
-        Args:
-            model: Its name, for messages.
-            folder: Its files.
-
         Raises:
             ResidentError: If the tokenizer does not load, or lacks what it is asked for.
         """

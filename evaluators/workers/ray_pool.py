@@ -76,7 +76,7 @@ class RayPool:
         self._cluster = Cluster(address, cores=cores, runtime_env=runtime_env)
         try:
             need = self._needed(workers, gpus, cpus, memory)
-            hire = partial(
+            make_workers = partial(
                 WorkerSet,
                 self._cluster,
                 need,
@@ -85,10 +85,10 @@ class RayPool:
                 inspect=inspect if self._cluster.elastic else None,
                 wait=wait,
             )
-            self._dispatch = Scheduler(
-                self._cluster, hire, timeout=timeout, retries=retries, straggler=straggler
+            self._scheduler = Scheduler(
+                self._cluster, make_workers, timeout=timeout, retries=retries, straggler=straggler
             )
-            self._dispatch.start()
+            self._scheduler.start()
         except BaseException:
             self.close()
             raise
@@ -109,7 +109,7 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        return max(1, len(self._crew.posts))
+        return max(1, len(self._workers.slots))
 
     @property
     def gpus(self) -> float:
@@ -121,18 +121,18 @@ class RayPool:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self._crew.notes
+        return self._workers.notes
 
     def catalogue(self) -> Catalogue:
-        if self._closed or self._crew.catalogue is None:
+        if self._closed or self._workers.catalogue is None:
             raise EvaluatorError([_CLOSED])
-        return self._crew.catalogue
+        return self._workers.catalogue
 
     def submit(self, candidate: Candidate, *, near: str = "", keep: bool = False) -> None:
         if self._closed:
             raise EvaluatorError([_CLOSED])
         self._pending += 1
-        self._dispatch.take(candidate, near=near, keep=keep)
+        self._scheduler.take(candidate, near=near, keep=keep)
 
     def next(self, timeout: float | None = None) -> Result | None:
         """The next finished result; ``None`` after ``timeout`` seconds or when nothing is pending.
@@ -141,37 +141,37 @@ class RayPool:
             EvaluatorError: If no worker is left and none can be set up.
         """
         if self._kept:
-            self._dispatch.release(self._kept)
+            self._scheduler.release(self._kept)
             self._kept = ""
         if not self._pending:
             return None
-        found = self._dispatch.result(timeout)
+        found = self._scheduler.result(timeout)
         if found is not None:
             self._pending -= 1
             self._kept = found.worker
         return found
 
     def hurry(self, on: bool) -> None:
-        self._dispatch.hurried = on
+        self._scheduler.hurried = on
 
     def withdraw(self) -> tuple[Candidate, ...]:
         if self._closed:
             return ()
-        found = self._dispatch.withdraw()
+        found = self._scheduler.withdraw()
         self._pending -= len(found)
         return found
 
     def begun(self) -> tuple[int, ...]:
-        begun = self._dispatch.begun
+        begun = self._scheduler.begun
         return tuple(begun.popleft() for _ in range(len(begun)))
 
     def attendance(self) -> tuple[Attendance, ...]:
-        return tuple(self._crew.attendance)
+        return tuple(self._workers.attendance)
 
     def news(self) -> tuple[str, ...]:
         found = []
-        while self._crew.news:
-            found.append(self._crew.news.pop(0))
+        while self._workers.news:
+            found.append(self._workers.news.pop(0))
         return tuple(found)
 
     def close(self) -> None:
@@ -179,13 +179,13 @@ class RayPool:
             return
         self._closed = True
         self._pending = 0
-        if hasattr(self, "_dispatch"):
-            self._dispatch.close()
+        if hasattr(self, "_scheduler"):
+            self._scheduler.close()
         self._cluster.close()
 
     @property
-    def _crew(self) -> WorkerSet:
-        return self._dispatch.crew
+    def _workers(self) -> WorkerSet:
+        return self._scheduler.workers
 
 
 def _factories(

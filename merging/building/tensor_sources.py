@@ -77,12 +77,7 @@ class MappedTensors:
 
 
 class ResidentTensors:
-    """Tensors kept on devices; passes on another device bring over what they read.
-
-    Args:
-        source: Where they come from.
-        homes: Device of every tensor, by checkpoint.
-    """
+    """Tensors kept on devices; passes on another device bring over what they read."""
 
     def __init__(
         self, source: MappedTensors, homes: Mapping[Checkpoint, Mapping[str, torch.device]]

@@ -86,7 +86,7 @@ class Checkpoint:
     adapter: LoraAdapter | None = field(default=None, repr=False)
     changes: Mapping[str, LoraChange] = field(default_factory=dict, repr=False)
     contents: ContentHashes = field(default_factory=ContentHashes, repr=False)
-    _views: dict[str, _View] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[str, _TensorView] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -282,7 +282,7 @@ class Checkpoint:
         made = dtype if rows.exact else torch.promote_types(dtype, torch.float32)
         own = self.tensors[name]
         info = replace(own, shape=(rows.count, *own.shape[1:]), dtype=made)
-        self._views[view] = _View(rows=rows, sources=sources, info=info, stored=dtype)
+        self._views[view] = _TensorView(rows=rows, sources=sources, info=info, stored=dtype)
         return view, info
 
     def kept(self, key: Hashable, make: Callable[[], _T]) -> _T:
@@ -321,7 +321,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _View:
+class _TensorView:
     """A tensor with rows of others.
 
     Attributes:

@@ -18,10 +18,6 @@ def in_hub_layout(folder: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, 
     """The tensors of a folder as transformers saves its class; a part is a range of the file.
 
     What has no experts in one tensor, or no class in transformers, stays as it is.
-
-    Args:
-        folder: With the config.
-        tensors: As stored.
     """
     if not any(".experts." in name and len(info.shape) > 2 for name, info in tensors.items()):
         return dict(tensors)

@@ -112,12 +112,7 @@ class WeightPlaces:
 
     @classmethod
     def of(cls, model: PreTrainedModel, names: Sequence[str]) -> WeightPlaces:
-        """Find them the way transformers does on load.
-
-        Args:
-            model: What is to be filled.
-            names: The names of all tensors of a checkpoint.
-        """
+        """Find them the way transformers does on load."""
         rules = _Rules(model)
         places: dict[str, Place] = {}
         converted: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

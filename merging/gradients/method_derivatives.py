@@ -143,7 +143,7 @@ def _task_vectors(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Kept:
+class _ThinnedChunk:
     """A chunk of a thinned delta, float64, and what each entry of the delta was multiplied with."""
 
     delta: Tensor
@@ -152,7 +152,7 @@ class _Kept:
 
 def _thinned(
     method: str, operands: Operands, gradient: Tensor
-) -> Iterator[tuple[int, int, list[_Kept]]]:
+) -> Iterator[tuple[int, int, list[_ThinnedChunk]]]:
     """The thinned and rescaled deltas, chunk by chunk."""
     size, deltas = _size(gradient), series_of(operands, gradient)
     thinnings = THINNERS[_THINNED[method].keeps](operands, gradient, size)
@@ -163,11 +163,11 @@ def _thinned(
             delta = one.part(start, stop)
             keep = torch.ones_like(delta) if thinning is None else thinning.keep(delta, start)
             factor = keep.double() * scale
-            kept.append(_Kept(delta=delta.double() * factor, factor=factor))
+            kept.append(_ThinnedChunk(delta=delta.double() * factor, factor=factor))
         yield start, stop, kept
 
 
-def _agreeing(weights: Sequence[float], kept: Sequence[_Kept]) -> list[Tensor]:
+def _agreeing(weights: Sequence[float], kept: Sequence[_ThinnedChunk]) -> list[Tensor]:
     """1 where an input has the elected sign: that of the weighted sum, plus where it is 0."""
     total = torch.stack([w * one.delta for w, one in zip(weights, kept, strict=True)]).sum(0)
     sign = torch.where(total >= 0.0, 1.0, -1.0)

@@ -32,7 +32,7 @@ def norm_ratios(
 
     1 where either norm is below 1e-7, as in mergekit, and where nothing is thinned.
     """
-    ratios, asked = [1.0] * len(series), list[tuple[int, _Kept]]()
+    ratios, asked = [1.0] * len(series), list[tuple[int, _ThinnedSeries]]()
     for index, (one, thinning) in enumerate(zip(series, thinnings, strict=True)):
         if thinning is None:
             continue
@@ -41,7 +41,7 @@ def norm_ratios(
             ratios[index] = math.nan
         elif whole >= _NO_NORM:
             ratios[index] = whole
-            asked.append((index, _Kept(series=one, thinning=thinning, largest=largest)))
+            asked.append((index, _ThinnedSeries(series=one, thinning=thinning, largest=largest)))
     norms = _kept_norms([kept for _, kept in asked], chunk)
     for (index, _), norm in zip(asked, norms, strict=True):
         ratios[index] = 1.0 if norm < _NO_NORM else ratios[index] / norm
@@ -64,7 +64,7 @@ def _norm_and_largest(series: Series, chunk: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Kept:
+class _ThinnedSeries:
     """What is kept of a delta.
 
     Attributes:
@@ -117,7 +117,7 @@ class _Kept:
 _LOOKS: Mapping[type, str] = {Dropped: "kept_norm", Ranked: "ranked_norm"}
 
 
-def _kept_norms(kept: Sequence[_Kept], chunk: int) -> list[float]:
+def _kept_norms(kept: Sequence[_ThinnedSeries], chunk: int) -> list[float]:
     """L1 norms of what is kept, in order; of few entries together, which changes nothing."""
     names = {one.look for one in kept}
     if len(kept) < 2 or len(names) > 1 or None in names:
@@ -136,7 +136,7 @@ def _kept_norms(kept: Sequence[_Kept], chunk: int) -> list[float]:
     return [one.norm(*found) for one, found in zip(kept, sums, strict=True)]
 
 
-def _kept_norm(kept: _Kept, chunk: int) -> float:
+def _kept_norm(kept: _ThinnedSeries, chunk: int) -> float:
     if kept.look is None:
         total = BlockSum()
         for start, part in kept.series.parts(chunk):

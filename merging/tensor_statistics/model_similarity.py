@@ -148,7 +148,7 @@ class ModelSimilarity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Place:
+class _SharedTensor:
     """A tensor in every model: full names by model, and where it belongs."""
 
     names: Mapping[str, str]
@@ -221,9 +221,9 @@ def kind_of(name: str) -> str:
 
 def _places(
     checkpoints: Mapping[str, Checkpoint], reference: Checkpoint
-) -> tuple[list[_Place], tuple[str, ...]]:
+) -> tuple[list[_SharedTensor], tuple[str, ...]]:
     """Tensors that all models have in one shape, and names of those that they do not."""
-    layout, found, skipped = reference.layout, list[_Place](), list[str]()
+    layout, found, skipped = reference.layout, list[_SharedTensor](), list[str]()
 
     def add(group: tuple[int, str], names: Mapping[str, str | None]) -> None:
         infos = [
@@ -234,7 +234,7 @@ def _places(
         if first is None or any(info is None or info.shape != first.shape for info in infos):
             skipped.append(str(names.get(reference.name, group)))
         elif first.dtype.is_floating_point and first.numel:
-            found.append(_Place(names=whole, group=group, elements=first.numel))
+            found.append(_SharedTensor(names=whole, group=group, elements=first.numel))
 
     for depth, layer in enumerate(layout.layers):
         for suffix in layer:
@@ -273,7 +273,7 @@ def _sample(tensor: Tensor) -> Tensor:
     return torch.cat([flat[start : start + BLOCK] for start in starts]).float()
 
 
-def _sums(parents: Sequence[Tensor], base: Tensor | None, place: _Place) -> DeltaSums:
+def _sums(parents: Sequence[Tensor], base: Tensor | None, place: _SharedTensor) -> DeltaSums:
     stacked = torch.stack([part.double() for part in parents])
     origin = stacked.mean(dim=0) if base is None else base.double()
     deltas = stacked - origin

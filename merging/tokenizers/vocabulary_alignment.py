@@ -41,10 +41,6 @@ class VocabularyAlignment:
     def __init__(self, recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> None:
         """Load the tokenizers and bring them together.
 
-        Args:
-            recipe: One with a vocabulary.
-            checkpoints: Its models.
-
         Raises:
             VocabularyError: If a tokenizer cannot be loaded, or does not fit its model.
         """
@@ -128,10 +124,6 @@ class VocabularyAlignment:
 
         Where the tokenizer is another model's, whatever ended an answer of the donor's goes on to
         end one.
-
-        Args:
-            settings: The donor's.
-            donor: The model whose numbers they are.
         """
         ends = settings.get("eos_token_id")
         end = self._special.get("eos_token_id")

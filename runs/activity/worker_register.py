@@ -19,9 +19,6 @@ class WorkerRegister:
     """Keeps the attendance of a pool's workers in the study.
 
     Workers of earlier drivers stay in it.
-
-    Args:
-        store: The run's study.
     """
 
     def __init__(self, store: Store) -> None:

@@ -91,13 +91,7 @@ def _amount(unit: str, value: float) -> str:
 
 
 def cost_of(records: Sequence[Record], *, seconds: float, gpus: float) -> Cost:
-    """What a search has cost so far.
-
-    Args:
-        records: All candidates.
-        seconds: By the clock.
-        gpus: GPUs of one worker.
-    """
+    """What a search has cost so far, by the clock's seconds and the GPUs of one worker."""
     evaluations = [item for record in records for item in record.evaluations.values()]
     busy = math.fsum(
         item.build_seconds + item.score_seconds

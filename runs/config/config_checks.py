@@ -53,12 +53,7 @@ _WORDS = {
 
 
 def typed_problems(error: ValidationError, schema: Mapping[str, Any]) -> list[YamlProblem]:
-    """Errors of pydantic as problems, in our words.
-
-    Args:
-        error: From validating a config's values.
-        schema: The config's JSON Schema: the source of suggestions for unknown keys.
-    """
+    """Errors of pydantic as problems, in our words."""
     problems = []
     for item in error.errors(include_url=False):
         kind, found = item["type"], item.get("input")

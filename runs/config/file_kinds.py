@@ -13,11 +13,7 @@ _MOST_KEYS = 6
 
 
 def not_a_config(data: Mapping[str, Any]) -> str | None:
-    """What the top of a YAML file shows it to be; ``None`` if it may be a config.
-
-    Args:
-        data: Its keys and values.
-    """
+    """What the top of a YAML file shows it to be; ``None`` if it may be a config."""
     if "genome" in data:
         return "expected a config, got one of mergekit-evolve; `search import` makes one of it"
     if any(key in data for key in _MERGE):
@@ -33,11 +29,7 @@ def not_a_config(data: Mapping[str, Any]) -> str | None:
 
 
 def not_of_mergekit(data: Mapping[str, Any]) -> str | None:
-    """What shows a YAML file to be neither a merge nor a mergekit-evolve config, or ``None``.
-
-    Args:
-        data: Its keys and values.
-    """
+    """What shows a YAML file to be neither a merge nor a mergekit-evolve config, or ``None``."""
     wanted = "expected a mergekit-evolve config or a mergekit YAML"
     if _is_task(data):
         return f"{wanted}, got an lm-eval task"

@@ -152,12 +152,7 @@ def _is_cache(folder: Path) -> bool:
 
 
 def portable_values(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A config's values, absolute as ``located`` makes them, as a published config has them.
-
-    Args:
-        data: The values.
-        folder: Where the config would lie.
-    """
+    """A config's values, absolute as ``located`` makes them, as a published config has them."""
 
     def public(place: str, name: str | None = None) -> str:
         return published(portable(place, folder), name or Path(place).name)

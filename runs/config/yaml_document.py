@@ -97,20 +97,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-class _Loader(yaml.SafeLoader):
+class _ConfigLoader(yaml.SafeLoader):
     """YAML as people mean it here: ``1e-3`` is a number, dates stay text, ``on: x`` keeps its key.
 
     Two habits of YAML 1.1 are dropped: floats without a dot being text, and dates.
     """
 
 
-class _Dumper(yaml.SafeDumper):
+class _ConfigDumper(yaml.SafeDumper):
     """Writes what the loader reads back as the same values."""
 
 
 _EXPONENT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+\Z")
 
-for _side in (_Loader, _Dumper):
+for _side in (_ConfigLoader, _ConfigDumper):
     _side.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -121,7 +121,7 @@ for _side in (_Loader, _Dumper):
 def dump(data: Any) -> str:
     """Plain values as YAML, keys in their order; ``parse`` gives the same values back."""
     text: str = yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, indent=2
+        data, Dumper=_ConfigDumper, sort_keys=False, allow_unicode=True, width=100, indent=2
     )
     return text
 
@@ -129,21 +129,17 @@ def dump(data: Any) -> str:
 def parse(text: str, name: str) -> YamlDocument:
     """Read a YAML text whose top is meant to be a mapping.
 
-    Args:
-        text: The YAML.
-        name: What to call it in messages.
-
     Returns:
         The document; look at its ``problems`` before its data.
     """
-    loader: _Loader | None = None
+    loader: _ConfigLoader | None = None
     try:
-        loader = _Loader(text)
+        loader = _ConfigLoader(text)
         root = loader.get_single_node()
         if root is None:
             return _broken(name, YamlProblem(text="expected a mapping of keys, got an empty file"))
         check_size(root, _MOST_VALUES)
-        reading = _Reading(loader)
+        reading = _NodeReading(loader)
         data = reading.value(root, ())
     except yaml.YAMLError as error:
         return _broken(name, _syntax_problem(error))
@@ -170,10 +166,10 @@ def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
     return YamlProblem(text=f"{text} (column {mark.column + 1})", line=mark.line + 1)
 
 
-class _Reading:
+class _NodeReading:
     """One pass over the nodes: values, lines, and what is wrong."""
 
-    def __init__(self, loader: _Loader) -> None:
+    def __init__(self, loader: _ConfigLoader) -> None:
         self.lines: dict[Place, int] = {}
         self.problems: list[YamlProblem] = []
         self._loader = loader

@@ -7,7 +7,7 @@ path of the machine that it was written on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from runs.config.locations import published
@@ -22,6 +22,7 @@ from spaces.text.error_text import listed
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+(@[\w.\-]+)?\Z")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+_BOUND = "The merge is bound by the licenses of all these models. Check that they allow it."
 
 
 def model_card(
@@ -55,8 +56,11 @@ def model_card(
         "Merged by merge-search from the models below.",
         f"Its vision tower is that of {listed(recipe.towers)}." if recipe.towers else "",
         "## Models",
-        "\n".join(_model_lines(places, declared)),
-        _bound_by(declared),
+        "\n".join(
+            f"- `{model}`: {escaped(place)} (license: {escaped(declared[model]) or 'not declared'})"
+            for model, place in places.items()
+        ),
+        "" if _common(declared) else _BOUND,
         "## Methods",
         "\n".join(f"- {one.title} (`{one.name}`): {one.summary}." for one in _used(recipe)),
     ]
@@ -66,7 +70,9 @@ def model_card(
         parts.append(verdict)
     parts += ["## Recipe", code_block(document, "yaml"), "## How to build it again"]
     parts += [_how_to(recipe, document, fingerprint), "## Citation"]
-    parts.append("\n".join(f"- {one.title}: {_linked(one.source)}" for one in _used(recipe)))
+    linked = [_ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\1)", m.source) for m in _used(recipe)]
+    named = zip(_used(recipe), linked, strict=True)
+    parts.append("\n".join(f"- {one.title}: {source}" for one, source in named))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -81,31 +87,14 @@ def _front_matter(places: Mapping[str, str], licenses: Mapping[str, str]) -> str
     return f"---\n{dump(data)}---"
 
 
-def _model_lines(places: Mapping[str, str], licenses: Mapping[str, str]) -> Iterable[str]:
-    for model, place in places.items():
-        license_ = escaped(licenses[model]) or "not declared"
-        yield f"- `{model}`: {escaped(place)} (license: {license_})"
-
-
 def _common(licenses: Mapping[str, str]) -> str:
     """The license that all models declare; empty where they do not agree, or one declares none."""
     declared = set(licenses.values())
     return declared.pop() if len(declared) == 1 else ""
 
 
-def _bound_by(licenses: Mapping[str, str]) -> str:
-    """What follows for the license of the merge; nothing where all models declare the same."""
-    if _common(licenses):
-        return ""
-    return "The merge is bound by the licenses of all these models. Check that they allow it."
-
-
 def _used(recipe: Recipe) -> list[Method]:
     return [METHODS[name] for name in dict.fromkeys(merge.method for merge in merges(recipe.root))]
-
-
-def _linked(source: str) -> str:
-    return _ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
 
 
 def _how_to(recipe: Recipe, document: str, fingerprint: str) -> str:

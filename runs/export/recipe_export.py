@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from runs.output_files import write_text
 from runs.ranking.verdict import Verdict, name_of
+from runs.records.manifest import Manifest
 from runs.records.record import Record, Split, State
 from runs.report.task_tables import models_compared
 from spaces.mergekit import to_yaml
-from spaces.recipes.recipe import Recipe
 
 
 def recipe_meta(record: Record, verdict: Verdict | None = None) -> dict[str, Any]:
@@ -59,24 +57,16 @@ def _judged(verdict: Verdict) -> dict[str, Any]:
     return {"verdict": verdict.sentence} | ({"compared": found} if found else {})
 
 
-def write_recipe(
-    recipe: Recipe,
-    locations: Mapping[str, str],
-    *,
-    path: Path,
-    meta: Mapping[str, Any] | None = None,
-    inputs_dtype: str | None = None,
-) -> None:
-    """Write a recipe as mergekit YAML; the file appears whole or not at all.
-
-    Args:
-        recipe: The recipe.
-        locations: Path or hub id of every model in it, by name.
-        path: File to write.
-        meta: What to note about it, such as ``recipe_meta`` gives.
-        inputs_dtype: Dtype of the models, for recipes that keep it.
-
-    Raises:
-        RecipeError: If a model has no location.
-    """
-    write_text(path, to_yaml(recipe, locations, meta=meta, inputs_dtype=inputs_dtype))
+def recipe_text(
+    record: Record,
+    manifest: Manifest,
+    places: Mapping[str, str],
+    verdict: Verdict | None = None,
+) -> str:
+    """A candidate's recipe as YAML, with its place in the run."""
+    return to_yaml(
+        record.recipe,
+        places,
+        meta=recipe_meta(record, verdict),
+        inputs_dtype=manifest.inputs_dtype,
+    )

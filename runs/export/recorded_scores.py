@@ -18,9 +18,6 @@ def noted_scores(meta: Mapping[str, Any]) -> str:
     A row per task and one for the score; a column per kind of question, and one for the held-out
     scores of each model that the recipe was compared with. What is not written as
     ``recipe_meta`` writes it, such as a score that is just a number, is shown as far as it goes.
-
-    Args:
-        meta: What the block holds.
     """
     noted = {
         title: value if isinstance(value, Mapping) else {"value": value}

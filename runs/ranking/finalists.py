@@ -218,12 +218,6 @@ def _to_best(
     smallest of several upper ends would be too small where several members may be the best: each of
     theirs is taken at its share of the error rate (Bonferroni). A member that is below another
     beyond doubt is not counted.
-
-    Args:
-        known: Difference to each member.
-        best: The member with the smallest.
-        at: Difference to a member with an interval of another confidence.
-        how: Confidence of the interval.
     """
     error = 1.0 - how.confidence
     wide = {name: at(name, 1.0 - error / len(known)) for name in known}

@@ -60,14 +60,7 @@ def floors_found(
     documents: Documents,
     how: Resampling,
 ) -> tuple[FloorFound, ...]:
-    """The winner at every floor.
-
-    Args:
-        entries: The winner first.
-        tasks: Of the run.
-        documents: What the questions are about.
-        how: Confidence, number of resamples and seed.
-    """
+    """The winner, the first of the entries, at every floor."""
     return tuple(_found(entries, task, documents, how) for task in floored(tasks))
 
 

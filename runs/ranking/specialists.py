@@ -65,12 +65,6 @@ def on_tasks(
 
     A gain or a loss is said anywhere where there is none in no more runs than the confidence
     leaves, however many tasks there are.
-
-    Args:
-        entries: The winner first.
-        tasks: In the order of the result.
-        documents: What the questions are about.
-        how: Confidence, number of resamples and seed.
     """
     winner = entries[0]
     parents = [entry for entry in entries if entry.role is Role.PARENT and entry.outcomes]

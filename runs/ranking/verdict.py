@@ -231,11 +231,7 @@ def _ended(records: Sequence[Record], found: Verdict) -> list[str]:
 
 
 def ending_notes(scores: Mapping[str, Mapping[str, TaskScore]]) -> list[str]:
-    """A sentence for each task in which how answers ended may have decided what is compared.
-
-    Args:
-        scores: Of those compared, by name and task.
-    """
+    """A sentence for each task in which how answers ended may have decided what is compared."""
     tasks = dict.fromkeys(task for by_task in scores.values() for task in by_task)
     lines = []
     for task in tasks:

@@ -144,13 +144,7 @@ def emptied(questions: Questions, catalogue: Catalogue, held_out: tuple[str, ...
 def document_notes(
     questions: Questions, catalogue: Catalogue, held_out: float | tuple[str, ...]
 ) -> list[str]:
-    """What a user should know of questions that share documents, a sentence each.
-
-    Args:
-        questions: As ``divide`` gave them.
-        catalogue: All questions.
-        held_out: What they were divided by.
-    """
+    """What a user should know of questions that share documents, a sentence each."""
     about = catalogue.documents()
     of_task: dict[str, list[str]] = {task.name: [] for task in catalogue.tasks}
     for question in catalogue.questions:

@@ -77,10 +77,6 @@ def browser() -> str:
 def images(report: Report, kind: str) -> Mapping[str, bytes]:
     """Every figure of a report as an image, in light colours.
 
-    Args:
-        report: What to draw.
-        kind: One of ``IMAGES``.
-
     Returns:
         Contents by file name, in the order of the page.
 

@@ -162,25 +162,18 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = tuple(FORMA
     }
     written = []
     for name in names:
-        if name in drawn:
-            written += [_image(out, *item) for item in drawn[name].items()]
-            continue
-        path = out / FORMATS[name].file
-        if name in texts:
-            write_text(path, texts[name])
-        else:
+        for image, data in drawn.get(name, {}).items():
+            path = out / "figures" / image
             with replacing(path) as draft:
+                draft.write_bytes(data)
+            written.append(path)
+        if name in texts:
+            write_text(out / FORMATS[name].file, texts[name])
+        elif name in FORMATS:
+            with replacing(out / FORMATS[name].file) as draft:
                 report.frame.to_parquet(draft, engine="pyarrow", index=False)
-        written.append(path)
+        written += [out / FORMATS[name].file] if name in FORMATS else []
     return written
-
-
-def _image(out: Path, name: str, data: bytes) -> Path:
-    path = out / "figures" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        draft.write_bytes(data)
-    return path
 
 
 def _insights(details: Details | None) -> dict[str, Any] | None:

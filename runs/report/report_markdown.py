@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pandas as pd
 
@@ -55,7 +54,8 @@ def markdown(report: Report) -> str:
     if report.config:
         parts += ["config.yaml:", code_block(report.config, "yaml")]
     for section, values in report.facts.items():
-        lines = [f"- {escaped(name)}: {escaped(_fact(value))}" for name, value in values.items()]
+        known = {name: "none" if value is None else str(value) for name, value in values.items()}
+        lines = [f"- {escaped(name)}: {escaped(value)}" for name, value in known.items()]
         parts.append("\n".join([f"**{escaped(section)}**", "", *lines]))
     return "\n\n".join(parts) + "\n"
 
@@ -78,17 +78,10 @@ def _rest(count: int) -> list[str]:
     return [f"{count} more are in the other formats."] if count > 0 else []
 
 
-def _fact(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
 def _markdown_table(table: Table) -> str:
-    lines = [
-        table.headers,
-        tuple("---:" if numeric else "---" for numeric in table.numeric),
-    ]
-    head = [f"| {' | '.join(map(escaped, lines[0]))} |", f"| {' | '.join(lines[1])} |"]
-    return "\n".join([*head, *(f"| {' | '.join(map(escaped, row))} |" for row in table.rows)])
+    head, *rows = (f"| {' | '.join(map(escaped, row))} |" for row in (table.headers, *table.rows))
+    sides = " | ".join("---:" if numeric else "---" for numeric in table.numeric)
+    return "\n".join([head, f"| {sides} |", *rows])
 
 
 def escaped(text: str) -> str:

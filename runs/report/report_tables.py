@@ -107,12 +107,7 @@ def _columns(
 
 
 def finalists_table(finalists: Sequence[Finalist], tasks: Sequence[TaskInfo]) -> Table:
-    """Everyone who was asked the held-out questions, with intervals and p-values.
-
-    Args:
-        finalists: The winner first.
-        tasks: The run's tasks.
-    """
+    """Everyone who was asked the held-out questions, the winner first: intervals and p-values."""
     columns = [
         column for column in _finalist_columns(finalists, tasks) if any(column[2]) or not finalists
     ]

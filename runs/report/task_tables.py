@@ -44,12 +44,7 @@ _WORDS = {
 
 
 def by_task_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
-    """A row per task, or one per task and model where there are many; none without a comparison.
-
-    Args:
-        found: The verdict.
-        tasks: The run's tasks.
-    """
+    """A row per task, or one per task and model where there are many; none without a comparison."""
     models = models_compared(found)
     if not models:
         return _table((), ())
@@ -82,12 +77,7 @@ def _below(found: Verdict, models: Sequence[Finalist], task: str, name: str) -> 
 
 
 def specialists_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
-    """The winner against the best parent at each task and the base alone: narrow.
-
-    Args:
-        found: The verdict.
-        tasks: The run's tasks.
-    """
+    """The winner against the best parent at each task and the base alone: narrow."""
     scores = {one.name: one.held_out.tasks for one in found.finalists}
     base = next((one for one in found.finalists[1:] if one.role is Role.BASE), None)
     titles = {task.name: task_title(task) for task in tasks}
@@ -109,10 +99,6 @@ def specialists_table(found: Verdict, tasks: Sequence[TaskInfo]) -> Table:
 
 def by_task_frame(found: Verdict | None, tasks: Sequence[TaskInfo]) -> pd.DataFrame:
     """A row per task and model with held-out scores and differences, the winner first.
-
-    Args:
-        found: The verdict; ``None`` gives no rows.
-        tasks: The run's tasks.
 
     Returns:
         A frame with the columns and dtypes of ``FRAME``.

@@ -68,14 +68,7 @@ def paired_answers(
     *,
     how: Resampling = DEFAULT,
 ) -> PairedAnswers:
-    """Compare two candidates question by question; questions without a value are left out.
-
-    Args:
-        first: What the one got.
-        second: What the other got.
-        catalogue: The run's tasks and questions.
-        how: Confidence, number of resamples and seed.
-    """
+    """Compare two candidates question by question; questions without a value are left out."""
     ours, theirs = by_task(first, catalogue), by_task(second, catalogue)
     documents = catalogue.documents()
     comparison = paired(ours, theirs, catalogue.tasks, documents=documents, how=how)

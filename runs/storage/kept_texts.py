@@ -92,10 +92,11 @@ class KeptTexts(RunDatabase):
     def answer_texts(self, candidate: int, split: Split) -> dict[str, str]:
         """What a candidate answered to the questions of a split, by id, as far as it was kept."""
         questions = self.manifest.catalogue.questions
-        joined = ANSWER_TEXTS.join(EVALUATIONS, _same_part())
+        columns = ("candidate", "split", "part")
+        same = sa.and_(*(ANSWER_TEXTS.c[name] == EVALUATIONS.c[name] for name in columns))
         query = (
             sa.select(EVALUATIONS.c.asked, ANSWER_TEXTS.c.texts)
-            .select_from(joined)
+            .select_from(ANSWER_TEXTS.join(EVALUATIONS, same))
             .where(ANSWER_TEXTS.c.candidate == candidate, ANSWER_TEXTS.c.split == split.value)
             .order_by(ANSWER_TEXTS.c.part)
         )
@@ -149,11 +150,6 @@ class KeptTexts(RunDatabase):
         )
         row = {"candidate": candidate, "split": split.value, "part": last, "texts": packed}
         connection.execute(sa.insert(ANSWER_TEXTS).values(row))
-
-
-def _same_part() -> sa.ColumnElement[bool]:
-    columns = ("candidate", "split", "part")
-    return sa.and_(*(ANSWER_TEXTS.c[name] == EVALUATIONS.c[name] for name in columns))
 
 
 def _row(text: QuestionText | None, each: int) -> list[object]:

@@ -52,10 +52,6 @@ def _numbers(outcomes: Sequence[Outcome]) -> Values:
 def positions(packed: bytes, count: int) -> Positions:
     """Places of questions in the catalogue.
 
-    Args:
-        packed: As stored.
-        count: Number of questions of the catalogue.
-
     Raises:
         ValueError: If there are more, or others.
     """

@@ -105,7 +105,8 @@ class RunDatabase(Transactions):
             if path is not None:
                 check_schema(engine, name)
             store._check_format()
-            if alone and path is not None and store._is_elsewhere(path):
+            left = alone and store.lock.holder() is not None  # by a driver that did not end well
+            if left and path is not None and store.fact(FILE) != identity(path):
                 store.notes = (missing_log(name),)
         except (SQLAlchemyError, UnicodeDecodeError) as error:  # SQLite may name what is no text
             engine.dispose()
@@ -253,10 +254,6 @@ class RunDatabase(Transactions):
         except BaseException:
             storage.engine.dispose()
             raise
-
-    def _is_elsewhere(self, path: Path) -> bool:
-        """Whether the last driver did not end well, and wrote this study in another place."""
-        return self.lock.holder() is not None and self.fact(FILE) != identity(path)
 
     def _check_format(self) -> None:
         query = sa.select(FACTS.c.value).where(FACTS.c.key == "format")

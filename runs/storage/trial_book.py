@@ -29,10 +29,6 @@ class TrialBook(InMemoryStorage):
 
     It writes only where it is given a transaction to write in: whoever opens that makes sure that
     they may.
-
-    Args:
-        kept: Where the study is kept; only read.
-        name: Of the study.
     """
 
     def __init__(self, kept: RDBStorage, name: str) -> None:

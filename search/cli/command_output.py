@@ -54,11 +54,7 @@ EXAMPLES = {
 
 
 def for_programs(app: typer.Typer) -> None:
-    """Give all commands of a command line what programs need, and examples.
-
-    Args:
-        app: With all its commands.
-    """
+    """Give all commands of a command line what programs need, and examples."""
     for info in app.registered_commands:
         assert info.callback is not None
         name = info.name or info.callback.__name__

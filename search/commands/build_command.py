@@ -16,7 +16,7 @@ from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import read_moves
 from search.inputs.recipe_files import read_recipe, unchanged
 from search.monitoring.console import console as terminal
-from search.monitoring.console import tell
+from search.monitoring.console import say_line, tell
 from spaces.mergekit import Document
 from spaces.recipes.recipe import merges
 
@@ -47,7 +47,7 @@ def build(
     warm_up(planned, console)
     with _interruptible(out):
         fingerprint = write(planned, checkpoints, document, out, shard_bytes, console)
-    console.print(f"Wrote {out}, fingerprint {fingerprint}", markup=False, soft_wrap=True)
+    say_line(console, f"Wrote {out}, fingerprint {fingerprint}")
     tell(written=[str(out)], fingerprint=fingerprint)
     expected = _expected(document)
     if expected is None:

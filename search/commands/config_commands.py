@@ -15,7 +15,7 @@ from runs.config.file_kinds import not_of_mergekit
 from runs.config.run_config import ConfigError, RunConfig
 from search.inputs.input_error import InputError
 from search.inputs.recipe_files import read_text
-from search.monitoring.console import console, say_written
+from search.monitoring.console import console, say_line, say_lines, say_written
 from search.setup.commented_yaml import CommentedYaml, text_of
 from search.setup.config_files import check_free, write_config
 from search.setup.config_request import ConfigRequest, all_named
@@ -34,12 +34,9 @@ def init(wanted: ConfigRequest, out: Path, *, force: bool) -> None:
 
     draft, remarks = drafted(asked, out)
     screen = console()
-    for remark in remarks:
-        screen.print(f"note: {remark}", markup=False, soft_wrap=True)
+    say_lines(screen, (f"note: {remark}" for remark in remarks))
     say_written(screen, write_config(draft, out))
-    screen.print(
-        f"Next: `search check {out}`, then `search run {out}`.", markup=False, soft_wrap=True
-    )
+    say_line(screen, f"Next: `search check {out}`, then `search run {out}`.")
 
 
 def asks() -> bool:
@@ -77,8 +74,7 @@ def import_file(
         written, remarks = [target], write_seed(found, path, target, config)
     screen = console()
     say_written(screen, written)
-    for remark in remarks:
-        screen.print(remark, markup=False, soft_wrap=True)
+    say_lines(screen, remarks)
 
 
 def _check_kind(path: Path, data: dict[str, Any], include_path: tuple[str, ...]) -> None:

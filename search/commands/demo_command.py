@@ -16,6 +16,7 @@ from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.study_path import STUDY
 from search.monitoring.console import console as terminal
+from search.monitoring.console import say_line, say_lines
 from search.setup.demo_models.model_family import ModelFamily, make_family
 
 MERGED = "merged"
@@ -40,11 +41,10 @@ def demo(out: Path, *, trials: int | None, workers: int | None, seed: int) -> No
     merged = out / MERGED
     if not merged.exists():
         build(out / "best.yaml", merged, shard_bytes=5 * 10**9)
-    _show(study, console)
-    console.print(
+    say_lines(console, _margins(Run(study).verdict))
+    say_line(
+        console,
         f"Everything is in {out}: open {out / 'report.html'}, or try `search status {study}`.",
-        markup=False,
-        soft_wrap=True,
     )
 
 
@@ -61,16 +61,10 @@ def _family(folder: Path, *, seed: int, console: Console) -> ModelFamily:
         return make_family(folder, seed=seed, progress=show)
 
 
-def _show(study: Path, console: Console) -> None:
+def _margins(verdict: Verdict | None) -> list[str]:
     """By how much the winner beats each model it was made of, on held-out questions."""
-    verdict = Run(study).verdict
     if verdict is None:
-        return
-    for line in _margins(verdict):
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def _margins(verdict: Verdict) -> list[str]:
+        return []
     gaps = {one.name: task_difference(verdict, one, "") for one in verdict.finalists[1:]}
     width = max(map(len, gaps), default=0)
     return [

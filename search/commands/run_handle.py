@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from runs.export.recipe_export import recipe_text
 from runs.ranking.lead import lead
 from runs.ranking.leaderboard import leaderboard
 from runs.ranking.verdict import Verdict
@@ -19,7 +20,7 @@ from search.commands import study_commands
 from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import study_in
 from search.monitoring.run_verdict import judge_run
-from search.monitoring.study_summary import make_report, places_for, recipe_text
+from search.monitoring.study_report import make_report, places_for
 from search.samplers.estimation.posterior import judged
 from spaces.recipes.recipe import Recipe
 from spaces.text.error_text import counted

@@ -12,8 +12,8 @@ from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import Candidate, EvaluatorError, Failure, TaskScore, scored
 from evaluators.workers.attempt import attempt
 from runs.config.run_config import RunConfig
+from search.engine.preparation.run_preparation import prepare
 from search.engine.processes.worker_setup import evaluator_factory
-from search.engine.session import prepare
 from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed
 from search.inputs.recipe_files import read_recipe

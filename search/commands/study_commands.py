@@ -10,28 +10,25 @@ from pathlib import Path
 
 from runs.config.budget import Budget, Cost
 from runs.config.run_config import RunConfig
+from runs.export.recipe_export import recipe_text
+from runs.output_files import write_text
 from runs.ranking.leaderboard import ranked
 from runs.ranking.verdict import Verdict
 from runs.records.record import Record
 from runs.report.report_files import FORMATS, write_report
 from runs.storage.store import Store
+from search.engine.spending import cost_so_far
 from search.inputs.input_error import InputError
 from search.inputs.moved_locations import Move, moved_values, read_moves
 from search.inputs.overrides import Overrides
 from search.inputs.stored_study.config_edits import edits
 from search.inputs.stored_study.study_config import config_of, new_budget
 from search.inputs.stored_study.study_path import study_in
-from search.monitoring.console import console, say_written, tell
+from search.monitoring.console import console, say_line, say_lines, say_written, tell
 from search.monitoring.live.study_watcher import await_study, watch
 from search.monitoring.run_verdict import judge_run
-from search.monitoring.study_summary import (
-    cost_so_far,
-    make_report,
-    outcome,
-    places_for,
-    show_status,
-    write_recipe_of,
-)
+from search.monitoring.study_report import make_report, places_for
+from search.monitoring.study_summary import outcome, show_status
 from search.samplers.estimation.posterior import judged
 
 
@@ -46,7 +43,7 @@ def status(study: str, *, watched: bool = False, interval: float = 5.0) -> None:
     with Store.open(study_in(study)) as store:
         if watched:
             watch(store, screen, interval=interval)
-        _say_how_found(store)
+        say_lines(screen, store.notes)
         with _without_collector():
             show_status(store, config_of(store), screen)
 
@@ -57,33 +54,21 @@ def serve(study: str, *, host: str, port: int, interval: float = 5.0) -> None:
 
     screen = console()
 
-    def told(address: str) -> None:
-        screen.print(
-            f"{address}\nCtrl-C ends it; the run goes on without it",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-
     try:
         place = study_in(await_study(study, screen, interval=interval))
     except KeyboardInterrupt:
         return
     with Store.open(place) as store:
-        _say_how_found(store)
-    serve_pages(place, host=host, port=port, told=told)
-
-
-def _say_how_found(store: Store) -> None:
-    for note in store.notes:
-        console().print(note, markup=False, soft_wrap=True)
+        say_lines(screen, store.notes)
+    ending = "Ctrl-C ends it; the run goes on without it"
+    serve_pages(place, host=host, port=port, told=lambda url: say_line(screen, f"{url}\n{ending}"))
 
 
 def report(study: str, *, out: Path | None, formats: tuple[str, ...]) -> None:
     """Write the leaderboard report; see ``search report --help``."""
     names = formats or tuple(FORMATS)
     with Store.open(study_in(study)) as store, _without_collector():
-        _say_how_found(store)
+        say_lines(console(), store.notes)
         content = make_report(store, config_of(store))
         folder = out if out is not None else store.folder
         say_written(console(), write_report(content, folder, names))
@@ -130,7 +115,7 @@ def write_ranked(
         moves: What lies elsewhere than the study says.
     """
     with Store.open(study_in(study)) as store:
-        _say_how_found(store)
+        say_lines(console(), store.notes)
         record, verdict = judged_at(store, rank)
         name = "best.yaml" if rank == 1 else f"rank-{rank}.yaml"
         path = out if out is not None else store.folder / name
@@ -138,7 +123,7 @@ def write_ranked(
         places = places_for(
             config.replaced(moved_values(config, moves)), path.parent, absolute=absolute
         )
-        write_recipe_of(record, store.manifest, places, path=path, verdict=verdict)
+        write_text(path, recipe_text(record, store.manifest, places, verdict))
         return path
 
 
@@ -165,12 +150,7 @@ def at_rank(records: Sequence[Record], rank: int) -> Record:
 
 
 def is_over(store: Store, config: RunConfig) -> bool:
-    """Whether a study has spent its budget, and also the one it is given now.
-
-    Args:
-        store: The study.
-        config: With the budget that is asked for now.
-    """
+    """Whether a study has spent its budget, and also the one it is given now."""
     kept, asked = (Budget.of(one.search) for one in (config_of(store), config))
     if store.fact("ended") != kept.words(Cost()) or store.under_way():
         return False
@@ -188,11 +168,9 @@ def say_over(store: Store, config: RunConfig, overrides: Overrides) -> None:
     spent = budget.words(cost_so_far(store, store.records(recipes=False)))
     screen = console()
     tell(lambda: outcome(make_report(store, config)), study=store.name, stopped=False)
-    for line in edits(store, config):
-        screen.print(line, markup=False, soft_wrap=True)
-    screen.print(
+    say_lines(screen, edits(store, config))
+    say_line(
+        screen,
         f"{store.name}: nothing to do, the budget is spent ({spent}); set a larger "
         "one, such as with --trials",
-        markup=False,
-        soft_wrap=True,
     )

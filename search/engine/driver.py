@@ -20,10 +20,12 @@ from runs.config.run_config import RunConfig
 from runs.storage.database.connection import StudyWriteError
 from runs.storage.database.study_lock import LockLostError
 from runs.storage.store import Store
+from search.engine.preparation.run_preparation import PreparedRun, check_unchanged, prepare
+from search.engine.preparation.task_survey import survey_of
 from search.engine.processes.model_changes import read_whole
 from search.engine.processes.worker_setup import Setting, make_pool, prepare_statistics
-from search.engine.session import PreparedRun, Session, check_unchanged, prepare
-from search.engine.task_survey import survey_of
+from search.engine.session import Session
+from search.engine.trials.trial_attributes import note_trials
 from search.inputs.given_config import GivenConfig
 from search.inputs.input_error import InputError, RunFailed, RunStopped
 from search.inputs.moved_locations import KEYS
@@ -35,23 +37,15 @@ from search.monitoring.callbacks import Callback, Telling
 from search.monitoring.console import console, say_written, step, tell
 from search.monitoring.loggers import loggers
 from search.monitoring.monitor import monitor
-from search.monitoring.study_summary import outcome, show_result, write_outputs
-from search.monitoring.trial_attributes import note_trials
+from search.monitoring.study_report import write_outputs
+from search.monitoring.study_summary import outcome, show_result
 from spaces.search_space.space import Space
 
 
 def run(
     given: GivenConfig, study: str, *, folder: Path, dry_run: bool, callbacks: Sequence[Callback]
 ) -> None:
-    """Check models and tasks, make the study, and search.
-
-    Args:
-        given: The config.
-        study: Where the study goes; there is none yet.
-        folder: The run's; made if it is not there.
-        dry_run: Whether candidates are only pretended.
-        callbacks: Told of the run as it goes on.
-    """
+    """Check models and tasks, make the study, and search."""
     prepared = prepare(given, dry_run=dry_run, begun=step)
     told = (*callbacks, *loggers(prepared.config.output.loggers))
     manifest, checkpoints = prepared.manifest, prepared.checkpoints
@@ -115,11 +109,7 @@ def validate(store: Store, config: RunConfig, *, top: int) -> None:
     told, missing = _loggers_there(config)
     notes = (*_hold(store, config), *missing)
     with quiet_libraries(), workers_of(setting) as pool:
-
-        def work(session: Session) -> bool:
-            return session.validate(top)
-
-        _drive(store, setting, pool, work, told=told, notes=notes)
+        _drive(store, setting, pool, lambda run: run.validate(top), told=told, notes=notes)
 
 
 def _hold(store: Store, config: RunConfig) -> tuple[str, ...]:
@@ -196,19 +186,16 @@ def _drive(
         show_result(store, report, screen)
     except KeyboardInterrupt:
         raise RunStopped(f"stopped at once; `search resume {store.name}` continues it") from None
-    except EvaluatorError as error:  # no worker is left; what is recorded stands
-        view.close()
-        written, _ = write_outputs(store, config, folder)
-        say_written(screen, written)
-        why = "; ".join(error.problems)
-        raise RunFailed(f"{why}; `search resume {store.name}` continues it") from error
     except (StudyWriteError, LockLostError):
         raise  # there is nothing to read from, or another driver's study
-    except RunFailed:
+    except (EvaluatorError, RunFailed) as error:  # what is recorded stands
         view.close()
         written, _ = write_outputs(store, config, folder)
         say_written(screen, written)
-        raise
+        if isinstance(error, RunFailed):
+            raise
+        why = "; ".join(error.problems)  # no worker is left
+        raise RunFailed(f"{why}; `search resume {store.name}` continues it") from error
     finally:
         view.close()
         view.finish(complete=ended, verdict=verdict, files=written)

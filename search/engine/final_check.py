@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from runs.config.budget import Budget
@@ -28,15 +28,7 @@ FINALISTS = "finalists"
 
 
 def final_check(store: Store, ask_tell: AskTell, loop: Loop, *, top: int, stop: Stop) -> None:
-    """Ask the best recipes what they have not been asked, then the held-out questions.
-
-    Args:
-        store: The run's study.
-        ask_tell: Hands out its candidates and takes their results.
-        loop: Hands the questions out.
-        top: How many recipes to check.
-        stop: Ends the check early.
-    """
+    """Ask the best recipes what they have not been asked, then the held-out questions."""
     if not store.manifest.questions.held_out or top == 0:
         return
     _finals(store, ask_tell, loop, top=top, stop=stop)
@@ -61,7 +53,8 @@ def _finals(store: Store, ask_tell: AskTell, loop: Loop, *, top: int, stop: Stop
     if known != this:
         tried = []
     # Some of them may not have been asked before a crash; where floors lie has to be sure too.
-    chosen = [*_unfailed(store, tried), *_best_parents(store)]
+    failed = {r.id for r in store.records() if r.evaluations[Split.SEARCH].state is State.FAILED}
+    chosen = [*(number for number in tried if number not in failed), *_best_parents(store)]
     while True:
         asks: list[Asker] = [partial(ask_tell.complete, number) for number in chosen]
         if asks:
@@ -86,11 +79,6 @@ def _best_parents(store: Store) -> list[int]:
         known = [one for one in parents if name in one.margins]
         found += [max(known, key=lambda one: one.margins[name].value).id] if known else []
     return [*dict.fromkeys(found)]
-
-
-def _unfailed(store: Store, numbers: Collection[int]) -> list[int]:
-    failed = {r.id for r in store.records() if r.evaluations[Split.SEARCH].state is State.FAILED}
-    return [number for number in numbers if number not in failed]
 
 
 def budget_problems(
@@ -152,12 +140,6 @@ def references(config: RunConfig, *, top: int, seeds: int) -> int:
     return baselines(config) + min(top, seeds)
 
 
-def _moving_floors(config: RunConfig) -> int:
-    """At most so many parents are asked all search questions because floors depend on them."""
-    count = sum(isinstance(task.floor, FloorSection) for task in config.tasks)
-    return min(count, len(config.models))
-
-
 def reserve(config: RunConfig, questions: Questions, *, top: int, seeds: int) -> int:
     """The most questions that the final check can take.
 
@@ -170,7 +152,9 @@ def reserve(config: RunConfig, questions: Questions, *, top: int, seeds: int) ->
     if not questions.held_out or top == 0:
         return 0
     unanswered = 0 if asks_all(config) else len(questions.search)
-    completed = finalists(top) + _moving_floors(config)
+    # At most so many parents are asked all search questions because floors depend on them.
+    moving = sum(isinstance(task.floor, FloorSection) for task in config.tasks)
+    completed = finalists(top) + min(moving, len(config.models))
     asked = top + references(config, top=top, seeds=seeds)
     return completed * unanswered + asked * len(questions.held_out)
 

@@ -143,13 +143,7 @@ class Loop:
             )
 
     def ask(self, phase: str, asks: Iterable[Asker], total: int) -> None:
-        """Ask known candidates further questions.
-
-        Args:
-            phase: What to call it.
-            asks: One per candidate.
-            total: How many there are.
-        """
+        """Ask known candidates further questions."""
         standing = self._standing(phase, total)
         waiting = list(asks)
         while waiting or self._pool.pending:

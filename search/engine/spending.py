@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from evaluators.protocol import Score
 from evaluators.workers import clock
@@ -13,6 +14,7 @@ from evaluators.workers.pool import Result
 from runs.config.budget import Budget, Cost, cost_of
 from runs.records.record import Record
 from runs.storage.store import Store
+from search.engine.learning.learning_progress import spent
 
 SAVE_SECONDS = 15.0
 """Time between savings of the time used."""
@@ -125,12 +127,7 @@ class Spending:
             self._answered += len(result.scored.outcomes)
 
     def cost(self, *, trials: int, asked: int) -> Cost:
-        """What was spent so far.
-
-        Args:
-            trials: Recipes taken up.
-            asked: Search questions asked, those under way included.
-        """
+        """What was spent so far."""
         return Cost(
             trials=trials,
             questions=asked + self._before.questions,
@@ -156,3 +153,15 @@ class Spending:
         if budget.hours is not None and cost.hours + needed / self._workers() >= budget.hours:
             return False
         return budget.gpu_hours is None or cost.gpu_hours + needed * self._gpus < budget.gpu_hours
+
+
+def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
+    """What a run has cost."""
+    seconds, gpus = (store.number(name) for name in ("seconds", "gpus"))
+    cost, learned = cost_of(records, seconds=seconds, gpus=gpus), spent(store)
+    return replace(
+        cost,
+        questions=cost.questions + learned.questions,
+        tokens=cost.tokens + learned.tokens,
+        gpu_hours=cost.gpu_hours + learned.gpu_hours,
+    )

@@ -36,10 +36,6 @@ class GivenConfig:
 def read(given: Path | RunConfig, overrides: Overrides) -> GivenConfig:
     """Read a config and put the command line's values in place of its own.
 
-    Args:
-        given: The config, or its file.
-        overrides: What replaces its values.
-
     Raises:
         InputError: With everything that is wrong with it, before a model or task is looked at.
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from merging.building.build import write_model
 from merging.building.output_checks import BuildError, NoSpaceError
@@ -19,6 +19,7 @@ from runs.export.model_card import model_card
 from search.inputs.input_error import InputError, RunFailed
 from search.inputs.moved_locations import Move, moved_locations
 from search.inputs.recipe_files import find_location, unchanged
+from search.monitoring.console import progress_bar
 from spaces.mergekit import Document
 
 _GAINS = 50_000_000  # elements whose build gains more time than it takes to compile
@@ -69,14 +70,6 @@ def write(
 ) -> str:
     """Write the model of a plan with its card.
 
-    Args:
-        planned: What to compute.
-        checkpoints: The models it is made of, by name.
-        document: The recipe and what its file says of it.
-        out: Model folder to make.
-        shard_bytes: Size of the largest weight file.
-        console: Where progress is shown.
-
     Returns:
         The fingerprint of its weights.
     """
@@ -96,21 +89,15 @@ def write(
         )
         return {"README.md": text}
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tensors", total=len(planned.jobs))
+    columns, total = (MofNCompleteColumn(), TimeRemainingColumn()), len(planned.jobs)
+    with progress_bar(console, "tensors", *columns, total=total) as progress:
         try:
             return write_model(
                 planned,
                 checkpoints,
                 out,
                 max_shard_bytes=shard_bytes,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                progress=progress,
                 extra_files=card,
             )
         except NoSpaceError as error:

@@ -101,12 +101,7 @@ class Callback(Protocol):
 
 
 class Telling:
-    """A monitor that also tells callbacks; one that fails is told nothing further.
-
-    Args:
-        monitor: What people see.
-        callbacks: Who is told.
-    """
+    """A monitor that also tells callbacks; one that fails is told nothing further."""
 
     def __init__(self, monitor: Monitor, callbacks: Sequence[Callback]) -> None:
         self._monitor = monitor

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -82,9 +83,7 @@ def printing(
 def tell(more: Callable[[], Mapping[str, Any]] | None = None, /, **values: Any) -> None:
     """Part of what the command came to, for programs: plain values by name.
 
-    Args:
-        more: Gives further ones, which take time; only asked where a program gets to see them.
-        values: By name.
+    What ``more`` gives takes time: it is only asked where a program gets to see it.
     """
     result = _RESULT.get()
     if result is not None:
@@ -95,8 +94,18 @@ def tell(more: Callable[[], Mapping[str, Any]] | None = None, /, **values: Any) 
 
 def step(text: str) -> None:
     """What is begun now, with the time: between two of these nothing else may be told for long."""
-    line = f"{time.strftime('%H:%M:%S')}  {text} ..."
-    console().print(line, markup=False, highlight=False, soft_wrap=True)
+    say_line(console(), f"{time.strftime('%H:%M:%S')}  {text} ...")
+
+
+def say_line(to: Console, text: str) -> None:
+    """A text as it is, on one line however long: such as one with paths, to be copied."""
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_lines(to: Console, texts: Iterable[str]) -> None:
+    """Several texts, a line each."""
+    for text in texts:
+        say_line(to, text)
 
 
 def say(to: Console, text: str, *, style: str = "") -> None:
@@ -109,7 +118,7 @@ def say_facts(to: Console, facts: Iterable[tuple[str, str]]) -> None:
     if not to.is_terminal:
         for name, text in facts:
             below = text.replace("\n", "\n" + 13 * " ")
-            to.print(f"{name:<12} {below}", markup=False, soft_wrap=True)
+            say_line(to, f"{name:<12} {below}")
         return
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True, min_width=12)
@@ -122,5 +131,19 @@ def say_facts(to: Console, facts: Iterable[tuple[str, str]]) -> None:
 def say_written(to: Console, paths: list[Path]) -> None:
     """Name the files that a command wrote."""
     tell(written=[str(path) for path in paths])
-    names = ", ".join(str(path) for path in paths)
-    to.print(f"Wrote {names}", markup=False, soft_wrap=True)
+    say_line(to, f"Wrote {', '.join(str(path) for path in paths)}")
+
+
+@contextmanager
+def progress_bar(
+    to: Console | None, text: str, *columns: ProgressColumn, total: int | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how much is done, and of how much; it is gone in the end.
+
+    Nothing is shown where there is no terminal, or no console at all.
+    """
+    shown = to is not None and to.is_terminal
+    every = (TextColumn("{task.description}"), BarColumn(), *columns)
+    with Progress(*every, console=to, transient=True, disable=not shown) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evaluators.protocol import Failure
@@ -100,7 +99,7 @@ class MLflow:
         tracking = importlib.import_module("mlflow.tracking")
         environment = importlib.import_module("mlflow.environment_variables")
         named = environment.MLFLOW_TRACKING_URI.get()
-        uri = named or _database(event.folder)
+        uri = named or f"sqlite:///{(event.folder / 'mlflow.db').resolve()}"
         self._client = tracking.MlflowClient(tracking_uri=uri)
         name = environment.MLFLOW_EXPERIMENT_NAME.get() or PROJECT
         known = self._client.get_experiment_by_name(name)
@@ -172,10 +171,6 @@ LOGGERS: dict[str, tuple[str, Callable[[], Callback]]] = {
     "wandb": ("wandb", WandB),
 }
 """Package and class of each logger by the name that a config gives."""
-
-
-def _database(folder: Path) -> str:
-    return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
 
 
 def _legal(name: str) -> str:

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from evaluators.protocol import Failure, Score
 from evaluators.workers.pool import Result
-from search.monitoring.console import in_notebook, shows_progress
+from search.monitoring.console import in_notebook, say_line, shows_progress
 from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
 
 __all__ = ["Active", "LiveMonitor", "LogMonitor", "Monitor", "PhaseStanding", "monitor"]
@@ -71,7 +71,7 @@ class LogMonitor:
 
     def note(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
+        say_line(self._console, f"{stamp}  {text}")
 
     def close(self) -> None:
         pass

@@ -52,13 +52,7 @@ def _base_notes(manifest: Manifest, found: Verdict) -> tuple[str, ...]:
 
 
 def show_verdict(found: Verdict, tasks: Sequence[TaskInfo], console: Console) -> None:
-    """The winner against the best parent at each task, and what it comes to.
-
-    Args:
-        found: The verdict.
-        tasks: The run's tasks.
-        console: Where it goes.
-    """
+    """The winner against the best parent at each task, and what it comes to."""
     shown = specialists_table(found, tasks)
     if shown.rows:
         title = "Held-out questions, task by task"

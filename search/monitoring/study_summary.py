@@ -1,15 +1,11 @@
-"""A study as people want to see it: the report's content, and the lines a command prints."""
+"""A study as lines on a terminal, and as values for programs: its standing, and its result."""
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,156 +13,29 @@ from rich.console import Console
 from evaluators.workers.pool import Attendance
 from runs.activity.timeline import Timeline
 from runs.activity.worker_register import attended, busy_share, machines, most_at_once
-from runs.config.budget import Budget, Cost, cost_of
-from runs.config.locations import portable, portable_values, published
+from runs.config.budget import Budget, Cost
 from runs.config.run_config import RunConfig
-from runs.export.recipe_export import recipe_meta, write_recipe
 from runs.ranking.floors import broken_text, floored
 from runs.ranking.lead import lead, why_first
-from runs.ranking.leaderboard import best, failures, leaderboard, ranked, score_of
+from runs.ranking.leaderboard import best, ranked, score_of
 from runs.ranking.verdict import Verdict
-from runs.records.manifest import MODELS_CHANGED, Manifest
 from runs.records.pooled_evaluations import QUARANTINED
 from runs.records.record import LEARNED, Estimate, Record, Split, State
 from runs.report.learning_summary import cost_words
-from runs.report.report_content import Details, Report
-from runs.report.report_files import write_report
+from runs.report.report_content import Report
 from runs.storage.store import Store
-from search.engine.learning.learning_progress import begun, lessons, spent
-from search.engine.spending import sessions
-from search.inputs.stored_study.kept_answers import answer_book
+from search.engine.learning.learning_progress import begun, lessons
+from search.engine.spending import cost_so_far
 from search.monitoring.console import say, say_facts, tell
 from search.monitoring.fitted_table import FittedTable
 from search.monitoring.live.live_view import span
 from search.monitoring.run_verdict import judge_run, show_verdict
+from search.monitoring.study_report import DRY, models_changed, saved_by_racing
 from search.samplers.estimation.posterior import judged
-from search.samplers.parameter_importance import insights
-from search.samplers.sampler_choice import chosen
-from spaces.mergekit import to_yaml
-from spaces.search_space.space import Space
 from spaces.text.error_text import counted
 
 SHOWN = 10
 """Rows of the leaderboard that a command prints."""
-
-DRY = "dry run: the scores are made up, no model was read"
-"""What every output of a dry run says first."""
-
-
-def make_report(store: Store, config: RunConfig) -> Report:
-    """The report of a study, finished or not."""
-    records = tuple(_without_home(record) for record in judged(store))
-    manifest = store.manifest
-    winner = best(records)
-    space = Space.from_dict(manifest.space)
-    places = _published_places(config, store.folder)
-    study = shlex.quote(store.name if "://" in store.name else Path(store.name).name)
-    known = {record.id for record in records}  # a driver may have taken up more since
-    parts = (part for part in store.parts() if part[0] in known)
-    timeline = Timeline.of(parts, sessions=sessions(store))
-    verdict = judge_run(store, records)
-    return Report(
-        title=store.title,
-        frame=leaderboard(records, manifest.catalogue.tasks),
-        failures=failures(records),
-        tasks=manifest.catalogue.tasks,
-        verdict=verdict,
-        notice=DRY if manifest.dry_run else "",
-        facts=_facts(store, config, records, timeline),
-        best_yaml=None if winner is None else recipe_text(winner, manifest, places, verdict),
-        reproduce=(
-            "# in the run's folder, with config.yaml (below) saved there",
-            f"search run config.yaml --out again{' --dry-run' if manifest.dry_run else ''}",
-            "search build again/best.yaml again/merged",
-        ),
-        config=_portable_config(store, config).to_yaml(),
-        learning=lessons(store, Budget.of(config.search), workers=timeline.most_at_once),
-        details=Details(
-            records=records,
-            timeline=timeline,
-            insights=insights(records, space),
-            layers=space.layers,
-            recipe=lambda record: recipe_text(record, manifest, places, verdict),
-            study=study,
-            answers=answer_book(store, records),
-        ),
-    )
-
-
-def _without_home(record: Record) -> Record:
-    """The record with ``~`` for the user's home folder in what is said of failures."""
-    home = str(Path("~").expanduser())
-    if home == "/" or not any(home in one.failure_message for one in record.evaluations.values()):
-        return record
-    evaluations = {
-        split: replace(one, failure_message=one.failure_message.replace(home, "~"))
-        for split, one in record.evaluations.items()
-    }
-    return replace(record, evaluations=evaluations)
-
-
-def places_for(config: RunConfig, folder: Path, *, absolute: bool = False) -> dict[str, str]:
-    """Locations of the models as a file in a folder names them, relative where that can be."""
-    if absolute:
-        return config.locations
-    return {name: portable(place, folder) for name, place in config.locations.items()}
-
-
-def _published_places(config: RunConfig, folder: Path) -> dict[str, str]:
-    """Locations of the models as a report names them: never by an absolute path."""
-    return {name: published(place, name) for name, place in places_for(config, folder).items()}
-
-
-def _portable_config(store: Store, config: RunConfig) -> RunConfig:
-    """The config that the run was made with, as a file in the run's folder can have it."""
-    made = RunConfig.from_text(store.manifest.config, name=store.name)
-    return made.replaced(portable_values(config.to_dict(), store.folder))
-
-
-def recipe_text(
-    record: Record,
-    manifest: Manifest,
-    places: Mapping[str, str],
-    verdict: Verdict | None = None,
-) -> str:
-    """A candidate's recipe as YAML, with its place in the run."""
-    return to_yaml(
-        record.recipe,
-        places,
-        meta=recipe_meta(record, verdict),
-        inputs_dtype=manifest.inputs_dtype,
-    )
-
-
-def write_recipe_of(
-    record: Record,
-    manifest: Manifest,
-    places: Mapping[str, str],
-    *,
-    path: Path,
-    verdict: Verdict | None,
-) -> None:
-    """Write a candidate's recipe as YAML, with its place in the run."""
-    write_recipe(
-        record.recipe,
-        places,
-        path=path,
-        meta=recipe_meta(record, verdict),
-        inputs_dtype=manifest.inputs_dtype,
-    )
-
-
-def write_outputs(store: Store, config: RunConfig, folder: Path) -> tuple[list[Path], Report]:
-    """Reports and the best recipe, into the run's folder; the files, and what the reports hold."""
-    report = make_report(store, config)
-    written = write_report(report, folder)
-    winner = None if report.details is None else best(report.details.records)
-    if winner is not None:
-        path = folder / "best.yaml"
-        places = places_for(config, folder)
-        write_recipe_of(winner, store.manifest, places, path=path, verdict=report.verdict)
-        written.append(path)
-    return written, report
 
 
 def show_result(store: Store, report: Report, console: Console) -> None:
@@ -183,7 +52,7 @@ def show_result(store: Store, report: Report, console: Console) -> None:
         say(console, f"Learning: {cost_words(report.learning)}")
     if store.manifest.dry_run:
         say(console, DRY)
-    if changed := _changed(store):
+    if changed := models_changed(store):
         text = f"No verdict: the models changed during the run (seen {changed}); start a new one."
         say(console, text, style="bold")
     if report.verdict is not None:
@@ -285,7 +154,9 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
     done = states[State.COMPLETE] + states[State.FAILED]
     lines["candidates"] = f"{done} done, {states[State.RUNNING]} under way"
     lines["budget"] = budget.words(cost)
-    lines["questions"] = f"{cost.questions:,.0f} asked, {_saved(records):,} saved by racing"
+    lines["questions"] = (
+        f"{cost.questions:,.0f} asked, {saved_by_racing(records):,} saved by racing"
+    )
     if cost.tokens:
         lines["tokens"] = f"{cost.tokens:,.0f} read and written"
     lines["time"] = span(3600 * cost.hours)
@@ -310,7 +181,7 @@ def _standing(store: Store, config: RunConfig, records: tuple[Record, ...]) -> M
         lines |= {} if verdict is None else {"verdict": verdict.sentence}
     if store.manifest.dry_run:
         lines["notice"] = DRY
-    elif changed := _changed(store):
+    elif changed := models_changed(store):
         lines["notice"] = f"no verdict: the models changed during the run (seen {changed})"
     return lines
 
@@ -338,38 +209,6 @@ def _attendance(attendances: Sequence[Attendance]) -> str:
     busy = busy_share(attendances)
     share = "" if math.isnan(busy) else f", {100 * busy:.1f} % utilisation"
     return f"{most_at_once(attendances)}{where}{share}"
-
-
-def _busy_shares(attendances: Sequence[Attendance]) -> dict[str, str | int | float | None]:
-    """How busy each worker was, in all sessions together; ``None`` where that is not known."""
-    by_name: dict[str, list[Attendance]] = {}
-    for one in attendances:
-        by_name.setdefault(one.worker, []).append(one)
-    return {
-        name: None if math.isnan(share := busy_share(known)) else round(share, 4)
-        for name, known in by_name.items()
-    }
-
-
-def cost_so_far(store: Store, records: tuple[Record, ...]) -> Cost:
-    """What a run has cost."""
-    seconds, gpus = (store.number(name) for name in ("seconds", "gpus"))
-    cost, learned = cost_of(records, seconds=seconds, gpus=gpus), spent(store)
-    return replace(
-        cost,
-        questions=cost.questions + learned.questions,
-        tokens=cost.tokens + learned.tokens,
-        gpu_hours=cost.gpu_hours + learned.gpu_hours,
-    )
-
-
-def _saved(records: tuple[Record, ...]) -> int:
-    """Questions that candidates were not asked because they were clearly behind."""
-    return sum(
-        max(0, len(record.planned) - evaluation.questions)
-        for record in records
-        if (evaluation := record.evaluations[Split.SEARCH]).state is State.COMPLETE
-    )
 
 
 def _show_table(store: Store, records: tuple[Record, ...], console: Console) -> None:
@@ -430,50 +269,3 @@ def _value(one: Estimate) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _facts(
-    store: Store, config: RunConfig, records: tuple[Record, ...], timeline: Timeline
-) -> dict[str, dict[str, str | int | float | None]]:
-    manifest, cost = store.manifest, cost_so_far(store, records)
-    changed = _changed(store)
-    return {
-        "run": {
-            "created": manifest.created,
-            **({MODELS_CHANGED: changed} if changed else {}),
-            "candidates": len(records),
-            "sampler": chosen(config.search.sampler),
-            "seed": config.search.seed,
-            "search questions": len(manifest.questions.search),
-            "held-out questions": len(manifest.questions.held_out),
-            "hours": round(cost.hours, 5),
-            "GPU-hours": round(cost.gpu_hours, 5),
-            "questions asked": int(cost.questions),
-            "tokens read and written": int(cost.tokens),
-            "questions saved by racing": _saved(records),
-            "workers": timeline.most_at_once,
-            "worker utilisation": _busy(store, timeline),
-        },
-        "budget": {unit: most for unit, _, most in Budget.of(config.search).items(cost)},
-        "busy share by worker": _busy_shares(attended(store)),
-        "models": dict(_published_places(config, store.folder)),
-        "inputs": dict(manifest.inputs),
-        "versions": dict(manifest.versions),
-    }
-
-
-def _changed(store: Store) -> str | None:
-    """When models were found changed during the run; ``None`` where they were not."""
-    noted = store.fact(MODELS_CHANGED)
-    if noted is None:
-        return None
-    try:
-        return str(json.loads(noted)["seen"])
-    except (ValueError, KeyError, TypeError):  # damaged: what it stands for holds all the same
-        return "at an unknown time"
-
-
-def _busy(store: Store, timeline: Timeline) -> str:
-    """Share of the workers' time in which they had a candidate."""
-    share = busy_share(attended(store))
-    return f"{100 * (timeline.utilisation if math.isnan(share) else share):.0f} %"

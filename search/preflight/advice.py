@@ -79,12 +79,7 @@ class Advice:
 
 
 def advise(affinity: ModelSimilarity, smoke: SmokeTest | None = None) -> Advice:
-    """What the numbers say.
-
-    Args:
-        affinity: Of the models.
-        smoke: Losses on the line between them, where they were taken.
-    """
+    """What the numbers say, with losses on the line between the models where they were taken."""
     warnings = [
         *_broken(affinity),
         *_routers(affinity),

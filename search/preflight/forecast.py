@@ -105,12 +105,6 @@ def forecast(
 
     Every candidate is taken to be asked one block; that leaders are asked more, and equal recipes
     not again, is left out of account.
-
-    Args:
-        config: The budget.
-        manifest: Its tasks, questions, objectives and seeds.
-        pace: Of one worker.
-        crew: How many there are.
     """
     budget, questions = Budget.of(config.search), manifest.questions
     top, seeds = places(config.search.validate_top, manifest.objectives), len(manifest.seeds)

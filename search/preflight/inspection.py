@@ -21,8 +21,8 @@ from runs.export.card_metadata import declared_base
 from runs.ranking.floors import floor_text
 from search.engine.final_check import places, reserve
 from search.engine.learning.learning_plan import plan_of
+from search.engine.preparation.run_preparation import PreparedRun, prepare
 from search.engine.processes.worker_setup import Setting, evaluator_factory, worker_memory
-from search.engine.session import PreparedRun, prepare
 from search.inputs.given_config import GivenConfig
 from search.preflight.advice import advise
 from search.preflight.forecast import Forecast, crew_of, forecast
@@ -35,11 +35,6 @@ from search.preflight.smoke_test import SmokeTest, try_out
 
 def check(given: GivenConfig, *, depth: PreflightDepth, progress: Progress) -> Preflight:
     """Look at a config's models and tasks; nothing is written.
-
-    Args:
-        given: The config.
-        depth: How deep to look.
-        progress: Told what is being done.
 
     Raises:
         InputError: With everything that a run would refuse.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from evaluators.harness.tasks.task_facts import TaskFacts
 from merging.tensor_statistics.model_similarity import ModelSimilarity
+from runs.report.report_files import plain
 from search.preflight.advice import Advice
 from search.preflight.forecast import Forecast
 from search.preflight.model_facts import ModelFacts
@@ -155,8 +156,8 @@ class Preflight:
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
-        plain: dict[str, Any] = _plain(data)
-        return plain
+        values: dict[str, Any] = plain(data)
+        return values
 
     def __repr__(self) -> str:
         return f"<Preflight of {self.title}: {self.summary}>"
@@ -220,13 +221,3 @@ def _smoke_dict(smoke: SmokeTest) -> dict[str, Any]:
         ],
         "levels": [{**asdict(level), "warning": level.warning()} for level in smoke.levels],
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

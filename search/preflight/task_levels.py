@@ -113,15 +113,7 @@ def levels(
     chances: Mapping[str, float],
     seconds: float,
 ) -> tuple[Level, ...]:
-    """Ask the models in each task where the candidate that was tried says little, or writes.
-
-    Args:
-        evaluator: Asks them.
-        models: Each parent alone, by name.
-        tried: What a candidate scored on search questions.
-        chances: What guessing scores, by task, where that is known.
-        seconds: How long each task may take, about.
-    """
+    """Ask the models in each task where the candidate that was tried says little, or writes."""
     room = int(seconds * len(tried.outcomes) / max(tried.score_seconds, 1e-9) / max(1, len(models)))
     found = []
     for task in evaluator.catalogue().tasks:

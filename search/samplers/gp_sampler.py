@@ -318,8 +318,8 @@ class GaussianProcessSampler(BaseSampler):
 
     def _key(self, point: Array) -> str:
         """The key of the recipe at a point."""
-        (option,) = self._cube.options(point[None])
-        return option.recipe.key
+        (recipe,) = self._cube.recipes(point[None])
+        return recipe.key
 
     def _models(self, history: TrialHistory, keep: NDArray[np.intp]) -> list[Surrogate]:
         """A model for each objective and floor, of the trials to keep and what failed."""

@@ -25,7 +25,7 @@ from search.samplers.features.recipe_features import Group, RecipeFeatures
 from search.samplers.proposals import Cube
 from search.samplers.surrogate.gaussian_process import FEWEST, Data, Surrogate, variances
 from search.samplers.surrogate.hyperparameters import Fits
-from spaces.recipes.recipe import Recipe, merges
+from spaces.recipes.recipe import merges
 from spaces.sampling.search_parameters import DRAWN, dials
 from spaces.search_space.space import Space
 
@@ -59,12 +59,7 @@ _WORDS = {
 
 
 def insights(records: Sequence[Record], space: Space) -> Insights:
-    """What the scores say about the parts of the recipes.
-
-    Args:
-        records: With estimates.
-        space: What their recipes were drawn from.
-    """
+    """What the scores say about the parts of the recipes."""
     known = [r for r in records if r.trial is not None and r.estimate is not None]
     if not known:
         return Insights()
@@ -105,7 +100,8 @@ class _Blocks:
         weights, densities = (self._means(x, name) for name in ("share", "density"))
         for at, record in enumerate(records):
             parents = self.space.parents
-            given = densities is not None and _has_density(record.recipe)
+            methods = (node.method for node in merges(record.recipe.root))
+            given = densities is not None and any("density" in DRAWN[name] for name in methods)
             yield ParentShares(
                 weights={} if weights is None else dict(zip(parents, weights[at], strict=True)),
                 densities=dict(zip(parents, densities[at], strict=True))
@@ -123,10 +119,6 @@ class _Blocks:
         size = values.shape[2] if name == "share" else values.shape[1] * values.shape[2]
         means: list[list[float]] = (values.mean(axis=2) * math.sqrt(size)).tolist()
         return means
-
-
-def _has_density(recipe: Recipe) -> bool:
-    return any("density" in DRAWN[node.method] for node in merges(recipe.root))
 
 
 def _importance(model: Surrogate, space: Space, features: RecipeFeatures) -> Iterator[Importance]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,24 +41,8 @@ APART = np.array([0.2, 0.5])
 """Share of values that move on their own; one of these for each mutation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A recipe that could be tried.
-
-    Attributes:
-        point: ``(dials,)`` in the unit cube.
-        recipe: What the space draws there.
-    """
-
-    point: Array
-    recipe: Recipe
-
-
 class Cube:
     """The unit cube of everything a space draws, used by a recipe or not.
-
-    Args:
-        space: What to draw from.
 
     Attributes:
         domains: What is drawn, by name; one dimension each.
@@ -146,12 +129,9 @@ class Cube:
         ]
         return [dict(zip(self.domains, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def options(self, points: Array) -> list[Option]:
-        """The recipes at these points."""
-        return [
-            Option(point, draw(self._space, Fixed(values), check=False))
-            for point, values in zip(points, self._rows(points), strict=True)
-        ]
+    def recipes(self, points: Array) -> list[Recipe]:
+        """What the space draws at these points."""
+        return [draw(self._space, Fixed(row), check=False) for row in self._rows(points)]
 
     def near(
         self,

@@ -106,20 +106,6 @@ def _gp(seeds: Seeds) -> BaseSampler:
     )
 
 
-def _nsga2(seeds: Seeds) -> BaseSampler:
-    return samplers.NSGAIISampler(seed=seeds.trial, population_size=20)
-
-
-def _nsga3(seeds: Seeds) -> BaseSampler:
-    # With the one score that is searched for, its reference points coincide: it then differs from
-    # NSGA-II in how the survivors are picked.
-    return samplers.NSGAIIISampler(seed=seeds.trial, population_size=20)
-
-
-def _random(seeds: Seeds) -> BaseSampler:
-    return samplers.RandomSampler(seed=seeds.trial)
-
-
 def _qmc(seeds: Seeds) -> BaseSampler:
     # The points of one scrambled Sobol sequence, told apart by a counter in the study. It has no
     # categoricals: methods and merge orders are drawn at random beside it.
@@ -137,9 +123,19 @@ SAMPLERS: dict[str, Choice] = {
     "tpe": Choice(make=_tpe, flat=False, constrained=True),
     "cmaes": Choice(make=_cmaes, flat=True),
     "gp": Choice(make=_gp, flat=True, constrained=True),
-    "nsga2": Choice(make=_nsga2, flat=True, constrained=True),
-    "nsga3": Choice(make=_nsga3, flat=True, constrained=True),
-    "random": Choice(make=_random, flat=False),
+    "nsga2": Choice(
+        make=lambda seeds: samplers.NSGAIISampler(seed=seeds.trial, population_size=20),
+        flat=True,
+        constrained=True,
+    ),
+    # With the one score that is searched for, its reference points coincide: it then differs from
+    # NSGA-II in how the survivors are picked.
+    "nsga3": Choice(
+        make=lambda seeds: samplers.NSGAIIISampler(seed=seeds.trial, population_size=20),
+        flat=True,
+        constrained=True,
+    ),
+    "random": Choice(make=lambda seeds: samplers.RandomSampler(seed=seeds.trial), flat=False),
     "qmc": Choice(make=_qmc, flat=True),
 }
 """Every sampler of Optuna's by the name it has in a config."""

@@ -32,11 +32,7 @@ ALIKE = 1e-9
 
 
 class GrowingTable:
-    """A table that grows by a row at a time.
-
-    Args:
-        columns: Number of its columns.
-    """
+    """A table that grows by a row at a time."""
 
     def __init__(self, columns: int) -> None:
         self._room = np.empty((64, columns))
@@ -122,7 +118,7 @@ class KnownRecipes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Done:
+class _EndedTrial:
     """A finished trial with a recipe.
 
     Attributes:
@@ -141,12 +137,7 @@ class _Done:
 
 
 class HistoryReader:
-    """Reads the history of one study, again and again.
-
-    Args:
-        space: What its recipes are drawn from.
-        features: Of that space.
-    """
+    """Reads the history of one study, again and again."""
 
     def __init__(self, space: Space, features: RecipeFeatures) -> None:
         self._space, self._features = space, features
@@ -154,7 +145,7 @@ class HistoryReader:
         self._params: dict[int, Mapping[str, Any]] = {}
         self._open: list[int] = []
         self._looked_at = 0
-        self._done: list[_Done] = []
+        self._done: list[_EndedTrial] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -192,7 +183,10 @@ class HistoryReader:
         known = KnownRecipes(self._places, scored | failed, [key for key, _ in pending], everything)
         self._once(scored, failed)
         rows, x = np.flatnonzero(scored), self._x.table
-        waiting = {key: row for key, row in pending if not self._any(key, scored)}
+        places = self._places
+        waiting = {
+            key: row for key, row in pending if not any(scored[at] for at in places.get(key, ()))
+        }
         return TrialHistory(
             trials=numbers[rows],
             params=self._params,
@@ -240,7 +234,7 @@ class HistoryReader:
         self._recipes[trial.number] = found = recipe.key, self._features.vector(recipe)
         return found
 
-    def _add(self, done: _Done) -> None:
+    def _add(self, done: _EndedTrial) -> None:
         place = bisect_left(self._done, done.when, key=lambda one: one.when)
         self._done.insert(place, done)
         if place == len(self._done) - 1:
@@ -250,7 +244,7 @@ class HistoryReader:
         for one in self._done:
             self._append(one)
 
-    def _append(self, done: _Done) -> None:
+    def _append(self, done: _EndedTrial) -> None:
         places = self._places.setdefault(done.key, [])
         if places:
             self._repeated[done.key] = None
@@ -290,9 +284,6 @@ class HistoryReader:
             if scored[places].any():
                 failed[places] = False
 
-    def _any(self, key: str, which: NDArray[np.bool_]) -> bool:
-        return any(which[place] for place in self._places.get(key, ()))
-
     def _repeats(self, known: KnownRecipes, pending: Sequence[str]) -> int:
         """How many of the latest trials, those under way last, had recipes known before."""
         done = len(self._done)
@@ -304,10 +295,10 @@ class HistoryReader:
         return done + len(pending)
 
 
-def _done(trial: FrozenTrial, key: str, x: Array, objectives: int) -> _Done:
+def _done(trial: FrozenTrial, key: str, x: Array, objectives: int) -> _EndedTrial:
     done, failed = trial.datetime_complete, trial.state == TrialState.FAIL
     unknown = failed or trial.values is None
-    return _Done(
+    return _EndedTrial(
         when=(math.inf if done is None else done.timestamp(), trial.number),
         key=key,
         x=x,

@@ -28,10 +28,6 @@ SHARES = (0.3, 0.4, 0.5, 0.6)
 def drafted(asked: NamedRequest, out: Path) -> tuple[CommentedYaml, list[str]]:
     """Look at models and tasks, and write down what was found.
 
-    Args:
-        asked: What the user wants, with names.
-        out: Where the config will be; paths in it are relative to its folder.
-
     Returns:
         The draft, and sentences for the user.
 

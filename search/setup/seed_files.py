@@ -20,12 +20,6 @@ from spaces.mergekit import Document, to_yaml
 def write_seed(found: Document, path: Path, target: Path, config: Path | None) -> list[str]:
     """Write a recipe that was checked against its models.
 
-    Args:
-        found: What the recipe's file holds.
-        path: That file; locations in it may count from its folder.
-        target: Where the seed goes.
-        config: Config of a search that shall be able to try it.
-
     Returns:
         Sentences for the user.
 

@@ -92,10 +92,10 @@ class MergeSection:
 
 def read_merge(layout: MergeSection, method: Method, *, notes: Notes, node: Node) -> Merge | None:
     """The merge that a document describes; ``None`` where problems were noted."""
-    return _Reading(layout, method, notes, node).merge()
+    return _MergeReading(layout, method, notes, node).merge()
 
 
-class _Reading:
+class _MergeReading:
     def __init__(self, layout: MergeSection, method: Method, notes: Notes, node: Node) -> None:
         self._layout = layout
         self._method = method

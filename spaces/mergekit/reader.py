@@ -56,7 +56,7 @@ def from_yaml(text: str, *, name: str = "recipe.yaml") -> Document:
     return result
 
 
-class _Loader(yaml.SafeLoader):
+class _MergekitLoader(yaml.SafeLoader):
     """YAML without the silent loss of a key that is there twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
 def _load(text: str, name: str) -> list[Any]:
     """The documents of a file that are not empty."""
     try:
-        found = documents(text, _Loader)
+        found = documents(text, _MergekitLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark is not None else ""

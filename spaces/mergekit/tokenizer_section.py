@@ -31,13 +31,7 @@ def source_of(data: Mapping[Any, Any], notes: Notes) -> tuple[str, Any]:
 def read_vocabulary(
     data: Mapping[Any, Any], *, notes: Notes, model_of: ModelOf
 ) -> Vocabulary | None:
-    """What a document says of the output's vocabulary; ``None`` where it says nothing.
-
-    Args:
-        data: The document.
-        notes: Where problems are noted.
-        model_of: Finds models; knows ``base``.
-    """
+    """What a document says of the output's vocabulary; ``None`` where it says nothing."""
     key, source = source_of(data, notes)
     if source is None:
         return None

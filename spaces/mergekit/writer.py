@@ -199,7 +199,7 @@ def _parameters(table: Parameters) -> dict[str, Any]:
     return {"parameters": parameters_to_json(table)} if table else {}
 
 
-class _Dumper(yaml.SafeDumper):
+class _MergekitDumper(yaml.SafeDumper):
     """Numbers of a list in one line, no anchors, nested lists indented."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name and form are PyYAML's
@@ -214,13 +214,17 @@ def _list(dumper: yaml.SafeDumper, data: Iterable[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
 
 
-_Dumper.add_representer(list, _list)
+_MergekitDumper.add_representer(list, _list)
 
 
 def _dump(document: Mapping[str, Any]) -> str:
     try:
         text: str = yaml.dump(
-            dict(document), Dumper=_Dumper, sort_keys=False, width=math.inf, allow_unicode=True
+            dict(document),
+            Dumper=_MergekitDumper,
+            sort_keys=False,
+            width=math.inf,
+            allow_unicode=True,
         )
     except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"meta: expected plain values, got something else: {error}") from error

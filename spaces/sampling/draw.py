@@ -88,7 +88,7 @@ def draw(space: Space, trial: Trial, *, flat: bool = False, check: bool = True) 
     if flat:
         known = parameters(space).items()
         trial = Fixed({name: domain.suggest(trial, name) for name, domain in known})
-    return _Drawing(space, trial, check=check).recipe()
+    return _RecipeDraw(space, trial, check=check).recipe()
 
 
 def params(recipe: Recipe, space: Space) -> dict[str, Value]:
@@ -120,7 +120,7 @@ def _layouts(_: Space) -> dict[tuple[str, str], _Layout]:
     return {}
 
 
-class _Drawing:
+class _RecipeDraw:
     """One recipe on its way from a trial."""
 
     def __init__(self, space: Space, trial: Trial, *, check: bool) -> None:

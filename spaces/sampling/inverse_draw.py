@@ -46,7 +46,7 @@ def values_of(recipe: Recipe, space: Space) -> dict[str, Value]:
     Raises:
         NotInSpace: If the space cannot draw one of them, or has no merge of this form.
     """
-    reading = _Reading(space)
+    reading = _ValueReading(space)
     reading.read(recipe.root)
     return reading.values
 
@@ -76,7 +76,7 @@ def _shown(value: Any) -> str:
     return "none" if value is None else repr(value)
 
 
-class _Reading:
+class _ValueReading:
     """The values of a space's parameters as a recipe has them, whatever form it is written in."""
 
     def __init__(self, space: Space) -> None:

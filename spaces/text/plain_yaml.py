@@ -47,10 +47,6 @@ def check_size(root: yaml.Node, most: int = MOST_VALUES) -> None:
 def documents(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> list[Any]:
     """The values of every document of a text.
 
-    Args:
-        text: The YAML.
-        loader: Makes the values.
-
     Raises:
         yaml.YAMLError: If it is no YAML, too large, or nested too deeply.
     """

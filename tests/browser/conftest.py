@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
+from evaluators.workers.cluster.node_check import versions
 from evaluators.workers.pool import SerialPool
 from runs.config.run_config import RunConfig
 from runs.records.manifest import Manifest
@@ -27,12 +28,14 @@ from search.engine.learning.learning_plan import (
     starts,
 )
 from search.engine.learning.learning_progress import FACT, LearningProgress
-from search.engine.session import Session, objectives, versions
+from search.engine.session import Session
 from search.engine.trials.seed_book import read_book, resolve_book
 from search.inputs.stored_study.study_config import config_of
-from search.monitoring.study_summary import make_report
+from search.monitoring.study_report import make_report
+from search.samplers.estimation.objectives import objectives
 from spaces.recipes.coefficients import Coefficients
 from spaces.recipes.recipe import Recipe
+from tests.monitors import NotingMonitor
 
 NASTY = "<script>window.hacked=1</script>"
 CONFIG = """
@@ -48,14 +51,6 @@ space:
 search: {trials: TRIALS, sampler: random, seed: 1}
 workers: {ray: false}
 """
-
-
-class Quiet:
-    """A monitor that says nothing."""
-
-    def update(self, *_: object) -> None: ...
-    def note(self, text: str) -> None: ...
-    def close(self) -> None: ...
 
 
 def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
@@ -84,7 +79,7 @@ def make_study(folder: Path, *, trials: int = 50, **changes: Any) -> Path:
     store.lock.acquire()
     store.keep_questions(SyntheticEvaluator(spec).question_texts())
     pool = SerialPool(partial(SyntheticEvaluator, spec))
-    Session(store, config, pool=pool, monitor=Quiet()).run()
+    Session(store, config, pool=pool, monitor=NotingMonitor()).run()
     for name, recipe in starts(space, layers=6, filters=("self_attn", "mlp")).items():
         store.set_fact(f"{FACT}{name}", learned(recipe).to_json())
     store.close()

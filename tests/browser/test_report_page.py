@@ -24,7 +24,7 @@ from runs.report.task_tables import models_compared, task_difference
 from runs.statistics.resampling import Resampling
 from runs.storage.store import Store
 from search.inputs.stored_study.study_config import config_of
-from search.monitoring.study_summary import make_report
+from search.monitoring.study_report import make_report
 from tests.browser.conftest import make_study
 from tests.command import search
 

@@ -79,8 +79,8 @@ class Nodes:
 Open = Callable[[Nodes], Scheduler]
 
 
-def hire(nodes: Nodes, **options: Any) -> Any:
-    """Sets up a crew of one worker a node."""
+def make_workers(nodes: Nodes, **options: Any) -> Any:
+    """Sets up workers, one on each node."""
     chosen = {"count": None, "inspect": None, "wait": 60.0, **options}
     need = Need(cpus=1.0, gpus=0.0)
     return partial(WorkerSet, nodes, need, make=lambda gpus: lambda: EVALUATOR, **chosen)
@@ -91,7 +91,7 @@ def opened() -> Iterator[Open]:
     begun = []
 
     def open_on(nodes: Nodes) -> Scheduler:
-        begun.append(Scheduler(nodes, hire(nodes), timeout=0.2, retries=0, straggler=60.0))
+        begun.append(Scheduler(nodes, make_workers(nodes), timeout=0.2, retries=0, straggler=60.0))
         return begun[-1]
 
     yield open_on
@@ -99,10 +99,10 @@ def opened() -> Iterator[Open]:
         one.close()
 
 
-def result_of(dispatch: Scheduler) -> Result:
-    dispatch.start()
-    dispatch.take(CANDIDATE, near="", keep=False)
-    found = dispatch.result(60.0)
+def result_of(scheduler: Scheduler) -> Result:
+    scheduler.start()
+    scheduler.take(CANDIDATE, near="", keep=False)
+    found = scheduler.result(60.0)
     assert found is not None
     return found
 
@@ -139,7 +139,7 @@ def test_the_first_workers_start_once_all_nodes_were_looked_at(
     """Or a node that answers late would get none, or what it lacks would be told too late."""
     monkeypatch.setattr(worker_set, "WATCH_SECONDS", 0.0)
     nodes, acts = Nodes("xy"), list[Callable[[], None]]()
-    made = hire(nodes, count=2, inspect=tuple)(enqueue=acts.append, orphaned=print)
+    made = make_workers(nodes, count=2, inspect=tuple)(enqueue=acts.append, orphaned=print)
     made.watch()
     nodes.looks["x"](Answer(value=()))
     acts.pop()()

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.protocol import Candidate, EvaluatorError, Failure, FailureKind, Score
-from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec, contributions
+from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
+from spaces.recipes.model_shares import model_shares
 from spaces.recipes.recipe import (
     ByFilter,
     Case,
@@ -74,15 +75,15 @@ def test_neighbours_answer_alike(first: float, second: float, step: float) -> No
     assert changed <= 12  # of 200
 
 
-def test_contributions() -> None:
+def test_model_shares() -> None:
     inner = linear(math=1.0, code=3.0)
-    assert contributions(inner) == pytest.approx({"math": 0.25, "code": 0.75})
+    assert model_shares(inner) == pytest.approx({"math": 0.25, "code": 0.75})
     t = parameters(t=Gradient((0.0, 0.5)))
     sources = (Source(of=Model("text")), Source(of=inner))
     outer = Merge(method="slerp", sources=sources, base=Model("text"), parameters=t)
-    assert contributions(outer) == pytest.approx({"text": 0.75, "math": 0.0625, "code": 0.1875})
+    assert model_shares(outer) == pytest.approx({"text": 0.75, "math": 0.0625, "code": 0.1875})
     by_filter = ByFilter((Case(0.2, "mlp"), Case(0.4)))
-    assert contributions(arithmetic(math=by_filter).root) == pytest.approx(
+    assert model_shares(arithmetic(math=by_filter).root) == pytest.approx(
         {"base": 0.7, "math": 0.3}
     )
     ties = Merge(
@@ -92,16 +93,16 @@ def test_contributions() -> None:
             Source(of=Model("code"), parameters=parameters(weight=2.0, density=0.5)),
         ),
     )  # fmt: skip
-    assert contributions(ties)["math"] == pytest.approx(4 / 7)  # normalised, half a density counts
+    assert model_shares(ties)["math"] == pytest.approx(4 / 7)  # normalised, half a density counts
     slices = tuple(
         Slice(sources=(Source(of=Model(name), layers=layers),))
         for name, layers in (("math", (0, 1)), ("code", (1, 4)))
     )
-    assert contributions(Merge(method="passthrough", slices=slices)) == {"math": 0.25, "code": 0.75}
+    assert model_shares(Merge(method="passthrough", slices=slices)) == {"math": 0.25, "code": 0.75}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_has_contributions(method: str) -> None:
+def test_every_method_has_model_shares(method: str) -> None:
     """Shares of all inputs, and of the base what is left; they add up to about one."""
     found = METHODS[method]
     names = ("math", "code")[: found.max_inputs or 2]
@@ -115,7 +116,7 @@ def test_every_method_has_contributions(method: str) -> None:
             (spec.name, needed[spec.name]) for spec in found.parameters if spec.default is None
         ),
     )
-    shares = contributions(merge)
+    shares = model_shares(merge)
     assert all(shares[name] > 0 for name in names)
     assert sum(shares.values()) == pytest.approx(1.0)
 
@@ -142,7 +143,7 @@ def test_every_number_counts(
             base=Model("base"),
             parameters=parameters(**given),
         )
-        return contributions(merge)["math"]
+        return model_shares(merge)["math"]
 
     assert share(first) != pytest.approx(share(second))
 

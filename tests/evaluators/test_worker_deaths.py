@@ -65,7 +65,7 @@ def test_what_is_said_of_a_loss(
 ) -> None:
     made = Candidate(id=1, recipe=RECIPE, questions=("q",))
     found = loss_of(
-        SubmittedCandidate(candidate=made, posts=[], losses=1), Answer(trouble=trouble), node, death
+        SubmittedCandidate(candidate=made, slots=[], losses=1), Answer(trouble=trouble), node, death
     )
     assert found.kind is FailureKind(kind)
     assert words in found.message

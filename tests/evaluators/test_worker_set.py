@@ -143,7 +143,7 @@ def test_a_worker_that_does_not_come_up_is_asked_for_again(
     assert asked == [0.0, worker_set.COMING_SECONDS, 3 * worker_set.COMING_SECONDS]
     assert machine.ended == [1, 2]
     assert [line.partition(",")[0] for line in found.news] == ["no worker came up on node a"] * 2
-    assert [post.name for post in found.posts] == ["w3"]
+    assert [slot.name for slot in found.slots] == ["w3"]
     now += 10 * worker_set.COMING_SECONDS
     found.watch(now=True)
     assert machine.workers == 3  # it is there, and takes its time
@@ -204,7 +204,7 @@ def test_a_set_up_that_hangs_beside_others_is_begun_again_and_then_given_up(
         f"node a: {why}; another was asked for (2)",
         f"continuing without a worker that cannot be set up: {why}",
     ]
-    assert [post.name for post in found.posts if post.attendance is not None] == ["w1"]
+    assert [slot.name for slot in found.slots if slot.attendance is not None] == ["w1"]
 
 
 def test_what_cannot_be_set_up_is_not_tried_in_every_room_of_a_machine() -> None:

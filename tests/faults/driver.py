@@ -20,7 +20,8 @@ from evaluators.synthetic_evaluator import SyntheticEvaluator, SyntheticSpec
 from evaluators.workers.pool import Pool, SerialPool
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
-from search.engine.session import Session, manifest_of
+from search.engine.preparation.run_preparation import manifest_of
+from search.engine.session import Session
 from search.engine.trials import racing
 from search.engine.trials.seed_book import read_book
 from search.inputs.stored_study.study_config import config_of

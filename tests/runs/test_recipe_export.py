@@ -9,12 +9,12 @@ import yaml
 from evaluators.protocol import TaskScore
 from runs.export.card_metadata import declared_base, declared_license
 from runs.export.model_card import model_card
-from runs.export.recipe_export import recipe_meta, write_recipe
+from runs.export.recipe_export import recipe_meta
 from runs.ranking.finalists import Entry
 from runs.ranking.verdict import verdict
 from runs.records.record import Role, Split
 from runs.statistics.resampling import Resampling
-from spaces.mergekit import from_yaml
+from spaces.mergekit import from_yaml, to_yaml
 from spaces.recipes.recipe import RecipeError
 
 LOCATIONS = {"base": "org/base@v1", "math": "org/math", "code": "/models/code", "text": "/models/t"}
@@ -26,11 +26,9 @@ def without_recipe(card: str) -> str:
     return f"{before}```yaml\n(recipe)\n```{rest.partition(chr(10) + '```')[2]}"
 
 
-def test_best_recipe_as_yaml(run_records, tmp_path: Path, golden) -> None:
+def test_best_recipe_as_yaml(run_records, golden) -> None:
     winner = run_records[4]
-    path = tmp_path / "out" / "best.yaml"
-    write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner))
-    text = path.read_text(encoding="utf-8")
+    text = to_yaml(winner.recipe, LOCATIONS, meta=recipe_meta(winner))
     golden("runs/best.yaml", text)
     document = from_yaml(text)
     assert document.recipe == winner.recipe
@@ -55,10 +53,9 @@ def test_meta_has_no_nan(run_records) -> None:
     assert recipe_meta(record)["score"]["stderr"] is None
 
 
-def test_a_model_without_location_writes_nothing(run_records, tmp_path: Path) -> None:
+def test_a_model_without_location_is_refused(run_records) -> None:
     with pytest.raises(RecipeError, match="locations: expected one for every model"):
-        write_recipe(run_records[4].recipe, {"math": "x"}, path=tmp_path / "best.yaml")
-    assert list(tmp_path.iterdir()) == []
+        to_yaml(run_records[4].recipe, {"math": "x"})
 
 
 def test_model_card(run_records, golden) -> None:
@@ -169,9 +166,8 @@ def test_the_winner_s_file_and_card_hold_the_verdict_with_its_losses(
     ]
     found = verdict(entries, tasks=run_tasks, how=Resampling(resamples=500))
     assert "but loses 30.0 points on 'loss'" in found.sentence
-    winner, path = run_records[4], tmp_path / "best.yaml"
-    write_recipe(winner.recipe, LOCATIONS, path=path, meta=recipe_meta(winner, found))
-    noted = from_yaml(path.read_text(encoding="utf-8")).meta
+    winner = run_records[4]
+    noted = from_yaml(to_yaml(winner.recipe, LOCATIONS, meta=recipe_meta(winner, found))).meta
     assert noted["verdict"] == found.sentence
     assert noted["compared"]["base"]["tasks"] == {"sort": 0.2, "loss": 0.5}
     card = model_card(winner.recipe, LOCATIONS, fingerprint="f", meta=noted)

@@ -23,12 +23,15 @@ from runs.ranking.verdict import Verdict
 from runs.records.record import Record, Role, Split, State, role_of
 from runs.storage.store import Store
 from search.engine.final_check import baselines, budget_problems
-from search.engine.session import Session, manifest_of
+from search.engine.preparation.run_preparation import manifest_of
+from search.engine.session import Session
 from search.engine.trials.seed_book import read_book
 from search.monitoring.run_verdict import judge_run
-from search.monitoring.study_summary import make_report, show_result, show_status
+from search.monitoring.study_report import make_report
+from search.monitoring.study_summary import show_result, show_status
 from search.samplers.estimation.posterior import judged
 from spaces.sampling.seed_recipes import base_alone
+from tests.monitors import NotingMonitor
 
 Project = Callable[..., Path]
 
@@ -41,12 +44,6 @@ space: {methods: [linear, ties, slerp]}
 search: {trials: 12, sampler: random, seed: 1}
 workers: {ray: false}
 """
-
-
-class Quiet:
-    def update(self, *_: object) -> None: ...
-    def note(self, text: str) -> None: ...
-    def close(self) -> None: ...
 
 
 def landscape() -> SyntheticSpec:
@@ -72,7 +69,7 @@ def made(folder: Path, config: RunConfig, *, before: bool = False) -> Store:
 def drive(store: Store, config: RunConfig) -> tuple[tuple[Record, ...], Verdict]:
     store.lock.acquire()
     pool = SerialPool(partial(SyntheticEvaluator, landscape()))
-    Session(store, config, pool=pool, monitor=Quiet()).run()
+    Session(store, config, pool=pool, monitor=NotingMonitor()).run()
     store.lock.release()
     records = judged(store)
     found = judge_run(store, records)

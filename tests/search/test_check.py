@@ -26,7 +26,7 @@ from evaluators.protocol import (  # fmt: skip
 )
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.tensor_statistics.model_similarity import DeltaSums, ModelSimilarity, survey
-from search.engine.session import prepare
+from search.engine.preparation.run_preparation import prepare
 from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides

@@ -38,32 +38,18 @@ from search.engine.learning.learning_plan import (
 from search.engine.learning.learning_progress import FACT, spent
 from search.engine.learning.parent_answers import FACT as ANSWERS
 from search.engine.learning.parent_answers import ParentAnswers
+from search.engine.preparation.run_preparation import prepare
 from search.engine.processes.stop_signals import Stop
-from search.engine.session import Session, prepare
+from search.engine.session import Session
 from search.inputs.given_config import GivenConfig
-from search.monitoring.live.live_view import PhaseStanding
 from search.monitoring.live.study_watcher import Watcher
-from search.monitoring.study_summary import make_report, show_result, show_status
+from search.monitoring.study_report import make_report
+from search.monitoring.study_summary import show_result, show_status
 from spaces.recipes.coefficients import Coefficients
 from tests.command import apart
+from tests.monitors import NotingMonitor
 
 LEARN = {"steps": 12, "batch": 6, "rate": 0.1, "share": 1.0}
-
-
-class Silent:
-    """A monitor that keeps its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def close(self) -> None:
-        pass
 
 
 class Watched(SerialPool):
@@ -103,7 +89,7 @@ def learning(store: Store, config: RunConfig, pool: Watched, stop: Stop) -> Lear
         store=store,
         space=config.space(4),
         pool=pool,
-        monitor=Silent(),
+        monitor=NotingMonitor(),
         stop=stop,
         section=config.search.learn,
         steps=config.search.learn.steps,
@@ -168,7 +154,7 @@ def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
 ) -> None:
     config = config.replaced({"search.trials": 20, "search.learn.steps": 10})  # pays for both
     checkpoints = {name: Checkpoint.open(at, name=name) for name, at in config.locations.items()}
-    seen, pool = Silent(), Watched(config)
+    seen, pool = NotingMonitor(), Watched(config)
     assert Session(store, config, pool=pool, monitor=seen, checkpoints=checkpoints).run()
     origins = {record.origin: record for record in store.records()}
     assert {"learned by layer", "learned in the space"} <= origins.keys()
@@ -189,7 +175,9 @@ def test_a_run_tries_what_it_learned_and_counts_what_it_cost(
     show_result(store, report, Console(file=text, width=200))
     assert f"Learning: {cost.questions:,} questions (" in text.getvalue()
     again = Watched(config)
-    assert Session(store, config, pool=again, monitor=Silent(), checkpoints=checkpoints).run()
+    assert Session(
+        store, config, pool=again, monitor=NotingMonitor(), checkpoints=checkpoints
+    ).run()
     assert all(candidate.weights is None for candidate in again.given)
 
 
@@ -220,7 +208,7 @@ def test_where_nothing_is_learned_it_says_why(
     prepared = prepare(GivenConfig(config=config, written=config), dry_run=False)
     store = Store.create(str(tmp_path / "study.db"), prepared.manifest)
     store.hold()
-    seen = Silent()
+    seen = NotingMonitor()
     Session(
         store, config, pool=Watched(config), monitor=seen, checkpoints=prepared.checkpoints
     ).run()

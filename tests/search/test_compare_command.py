@@ -18,7 +18,7 @@ from runs.storage.store import Store
 from search.engine.trials.held_out_looks import is_judged
 from search.inputs.stored_study.study_config import config_of
 from search.monitoring.run_verdict import judge_run
-from search.monitoring.study_summary import make_report
+from search.monitoring.study_report import make_report
 from search.samplers.estimation.posterior import judged
 from tests.browser.conftest import NASTY, make_study
 from tests.command import search

@@ -41,7 +41,8 @@ def test_a_run_keeps_the_engine_that_auto_took(
     assert "edited" not in done.stdout
     assert len(values(study)) == 8
     monkeypatch.setattr(
-        "search.engine.session.engine_versions", lambda _: {"engine": "continuous 99"}
+        "search.engine.preparation.run_preparation.engine_versions",
+        lambda _: {"engine": "continuous 99"},
     )
     for arguments in (("resume", study, "--trials", 9), ("validate", study)):
         done = command(*arguments)

@@ -21,17 +21,18 @@ from runs.ranking.leaderboard import ranked
 from runs.records.record import Estimate, Split
 from runs.storage.store import Store
 from search.engine.final_check import budget_problems
+from search.engine.preparation.run_preparation import manifest_of
 from search.engine.processes.worker_setup import fake_factory
-from search.engine.session import Session, manifest_of
+from search.engine.session import Session
 from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.question_schedule import QuestionSchedule
 from search.engine.trials.seed_book import read_book
-from search.monitoring.monitor import PhaseStanding
-from search.monitoring.study_summary import judge_run
+from search.monitoring.run_verdict import judge_run
 from search.samplers.estimation.posterior import judged
 from search.samplers.gp_sampler import _Direction, _Merit
 from search.samplers.sampler_choice import Sampler
 from spaces.sampling.seed_recipes import seeds
+from tests.monitors import NotingMonitor
 
 CONFIG = """
 base: ./base
@@ -44,17 +45,6 @@ space: {methods: [linear, task_arithmetic, ties]}
 search: {trials: 20, sampler: surrogate, seed: 1}
 workers: {ray: false}
 """
-
-
-class Silent:
-    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
-        """Nobody looks."""
-
-    def note(self, text: str) -> None:
-        """Nobody listens."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def settings(floor: str = "0.9", **changes: object) -> RunConfig:
@@ -80,7 +70,7 @@ def drive(store: Store, config: RunConfig, *, questions: int = 100) -> None:
     store.hold()
     try:
         pool = SerialPool(partial(SyntheticEvaluator, spec(config, questions=questions)))
-        Session(store, config, pool=pool, monitor=Silent()).run()
+        Session(store, config, pool=pool, monitor=NotingMonitor()).run()
     finally:
         store.lock.release()
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from evaluators.synthetic_evaluator import contributions
 from runs.records.record import Estimate
 from search.samplers import gp_sampler
 from search.samplers.estimation.estimates import Estimates
@@ -19,6 +18,7 @@ from search.samplers.gp_sampler import GaussianProcessSampler
 from search.samplers.surrogate import hyperparameters
 from search.samplers.surrogate.gaussian_process import FEWEST
 from search.samplers.surrogate.hyperparameters import milestone
+from spaces.recipes.model_shares import model_shares
 from spaces.recipes.recipe import Recipe
 from spaces.sampling.draw import Fixed, draw, params
 from spaces.search_space.space import Order, Range, Space
@@ -66,7 +66,7 @@ def test_it_finds_more_than_chance_does() -> None:
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for _ in range(24):
             trial, recipe = ask(study, TWO)
-            shares = contributions(recipe.root)
+            shares = model_shares(recipe.root)
             off = (shares["a"] - 0.9) ** 2 + (shares["b"] - 0.4) ** 2
             study.tell(trial, -off - 0.3 * (recipe.title == "ties"))
         return study.best_value
@@ -238,7 +238,7 @@ def test_two_objectives_it_covers_the_front_better_than_chance() -> None:
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
         for _ in range(30):
             trial, recipe = ask(study, TWO)
-            shares = contributions(recipe.root)
+            shares = model_shares(recipe.root)
             off = [(shares["a"] - a) ** 2 + (shares["b"] - 0.6) ** 2 for a in (0.3, 0.9)]
             study.tell(trial, [-off[0], off[1]])
         points = sorted((1.0 + v[0], 1.0 - v[1]) for t in study.trials if (v := t.values))

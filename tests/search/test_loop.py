@@ -19,9 +19,10 @@ from evaluators.workers.pool import Result, SerialPool
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
 from runs.storage.study_creation import STUDY_NAME
-from search.engine.session import Session, manifest_of
+from search.engine.preparation.run_preparation import manifest_of
+from search.engine.session import Session
 from search.engine.trials.seed_book import read_book
-from search.monitoring.monitor import PhaseStanding
+from tests.monitors import NotingMonitor
 
 CONFIG = """
 base: ./base
@@ -77,17 +78,6 @@ class Frozen(Crowd):
         return super().next(timeout)
 
 
-class Silent:
-    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
-        """Nobody looks."""
-
-    def note(self, text: str) -> None:
-        """Nobody listens."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def drive(folder: Path, pool: SerialPool) -> Store:
     settings = RunConfig.from_text(CONFIG)
     manifest, _ = manifest_of(
@@ -96,7 +86,7 @@ def drive(folder: Path, pool: SerialPool) -> Store:
     )  # fmt: skip
     store = Store.create(str(folder / "study.db"), manifest)
     store.hold()
-    Session(store, settings, pool=pool, monitor=Silent()).run()
+    Session(store, settings, pool=pool, monitor=NotingMonitor()).run()
     return store
 
 

@@ -159,8 +159,7 @@ def test_groups_that_say_nothing_are_left_out(order: Order) -> None:
 @given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
 def test_every_recipe_of_every_space_has_features(space: Space, seed: int) -> None:
     cube, features, rng = Cube(space), RecipeFeatures(space), np.random.default_rng(seed)
-    options = cube.options(cube.random(rng, 3))
-    x = features.matrix([option.recipe for option in options])
+    x = features.matrix(cube.recipes(cube.random(rng, 3)))
     assert x.shape == (3, features.columns)
     assert np.isfinite(x).all()
     assert features.groups[0].start == 0
@@ -172,12 +171,12 @@ def test_every_recipe_of_every_space_has_features(space: Space, seed: int) -> No
 @given(space=ANY_SPACE, seed=st.integers(0, 2**32 - 1))
 def test_every_change_of_a_recipe_is_legal(space: Space, seed: int) -> None:
     cube, rng = Cube(space), np.random.default_rng(seed)
-    (first,) = cube.options(cube.random(rng, 1))
-    point = cube.point(params(first.recipe, space), rng)
-    assert draw(space, Fixed(cube.values(point))).title == first.recipe.title
-    for option in cube.options(cube.near([point], rng, scales=(0.02, 0.5), each=3)):
-        found = params(option.recipe, space)
-        assert draw(space, Fixed(found)).key == option.recipe.key
+    (first,) = cube.recipes(cube.random(rng, 1))
+    point = cube.point(params(first, space), rng)
+    assert draw(space, Fixed(cube.values(point))).title == first.title
+    for recipe in cube.recipes(cube.near([point], rng, scales=(0.02, 0.5), each=3)):
+        found = params(recipe, space)
+        assert draw(space, Fixed(found)).key == recipe.key
     for name, value in cube.values(point).items():
         assert parameters(space)[name].holds(value)
 
@@ -201,7 +200,7 @@ def test_negative_weights_at_once(low: float) -> None:
     space = Space(parents=("a",), base="base", layers=2, methods=("linear",), weight=weight)
     cube, features = Cube(space), RecipeFeatures(space)
     points = cube.random(np.random.default_rng(0), 8)
-    one_by_one = features.matrix([option.recipe for option in cube.options(points)])
+    one_by_one = features.matrix(cube.recipes(points))
     np.testing.assert_allclose(BatchFeatures(space, cube, features).matrix(points), one_by_one)
 
 
@@ -212,7 +211,7 @@ def test_many_at_once_have_the_features_of_each(space: Space, seed: int) -> None
     sketches = BatchFeatures(space, cube, features)
     points = cube.random(rng, 4)
     points = np.vstack([points, cube.near(list(points[:2]), rng, scales=(0.1,), each=3)])
-    one_by_one = features.matrix([option.recipe for option in cube.options(points)])
+    one_by_one = features.matrix(cube.recipes(points))
     for _ in range(2):  # also with sketches that are known
         np.testing.assert_allclose(sketches.matrix(points), one_by_one, rtol=1e-9, atol=1e-12)
 
@@ -225,7 +224,7 @@ def test_recipes_that_are_built_alike_have_the_features_of_each_to_the_bit(
     cube, features, rng = Cube(space), RecipeFeatures(space), np.random.default_rng(seed)
     points = cube.random(rng, 3)
     points = np.vstack([points, cube.near(list(points[:2]), rng, scales=(0.1,), each=4)])
-    recipes = [option.recipe for option in cube.options(points)]
+    recipes = cube.recipes(points)
     recipes += recipes[:1]
     each = np.array([features.vector(recipe) for recipe in recipes])
     np.testing.assert_array_equal(features.matrix(recipes), each)

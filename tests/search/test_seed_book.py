@@ -10,7 +10,7 @@ import yaml
 
 from runs.storage.store import Store
 from search.commands import run_command
-from search.engine.session import PreparedRun, prepare
+from search.engine.preparation.run_preparation import PreparedRun, prepare
 from search.inputs.given_config import read
 from search.inputs.input_error import InputError
 from search.inputs.overrides import Overrides

@@ -32,16 +32,17 @@ from runs.records.record import MEASURES, Estimate, Split, State, is_known_good
 from runs.report.report_files import write_report
 from runs.storage.store import Store
 from search.engine.final_check import to_validate
-from search.engine.session import Session, manifest_of
+from search.engine.preparation.run_preparation import manifest_of
+from search.engine.session import Session
 from search.engine.trials import ask_tell as ledger
 from search.engine.trials import racing
 from search.engine.trials.ask_tell import AskTell
 from search.engine.trials.held_out_looks import looks
 from search.engine.trials.seed_book import read_book
 from search.inputs.input_error import RunFailed
-from search.monitoring.monitor import PhaseStanding
 from search.monitoring.run_verdict import judge_run
-from search.monitoring.study_summary import make_report, show_status
+from search.monitoring.study_report import make_report
+from search.monitoring.study_summary import show_status
 from search.samplers.estimation.posterior import judged
 from search.samplers.sampler_choice import Sampler
 from spaces.recipes.parameter_count import ParameterCount
@@ -49,6 +50,7 @@ from spaces.sampling.seed_recipes import seeds
 from spaces.search_space.space import Space
 from tests.command import FORKED
 from tests.faults.driver import drive_and_die, drive_until
+from tests.monitors import NotingMonitor
 
 CONFIG = """
 base: ./base
@@ -59,23 +61,6 @@ space: {methods: [linear, ties, slerp]}
 search: {trials: TRIALS, sampler: SAMPLER, seed: 1}
 workers: {ray: false}
 """
-
-
-class Silent:
-    """A monitor that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.standings: list[PhaseStanding] = []
-
-    def update(self, standing: PhaseStanding, result: Result | None = None) -> None:
-        self.standings.append(standing)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def close(self) -> None:
-        pass
 
 
 def config(trials: int = 20, sampler: str = "tpe") -> RunConfig:
@@ -104,8 +89,10 @@ def make_store(
     return Store.create(str(folder / "study.db"), replace(manifest, sizes=SIZES))
 
 
-def drive(store: Store, settings: RunConfig, pool: Pool | None = None, **changes: object) -> Silent:
-    seen = Silent()
+def drive(
+    store: Store, settings: RunConfig, pool: Pool | None = None, **changes: object
+) -> NotingMonitor:
+    seen = NotingMonitor()
     store.lock.acquire()
     try:
         pool = pool or SerialPool(partial(SyntheticEvaluator, spec(**changes)))

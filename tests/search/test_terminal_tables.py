@@ -25,7 +25,8 @@ from search.commands.study_commands import config_of
 from search.inputs.overrides import Overrides
 from search.monitoring.fitted_table import FittedTable
 from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, view
-from search.monitoring.study_summary import make_report, show_result, show_status
+from search.monitoring.study_report import make_report
+from search.monitoring.study_summary import show_result, show_status
 from search.preflight.advice import advise
 from search.preflight.model_facts import ModelFacts
 from search.preflight.preflight_result import Preflight, Room, SpaceSize, TaskRow

@@ -38,9 +38,6 @@ def task_score(
 def mean_stderr(values: Sequence[float]) -> float:
     """Standard error of a mean, ``s / sqrt(n)`` with the sample deviation, as lm-eval has it.
 
-    Args:
-        values: One per question.
-
     Returns:
         In the unit of the values; NaN for fewer than two.
     """

@@ -136,12 +136,7 @@ def _shared(one: Numbers, other: Numbers) -> int:
 
 
 class TreeReader:
-    """Passes of a model over the packs of a tree, in order.
-
-    Args:
-        model: The model.
-        pool: Where it keeps keys and values.
-    """
+    """Passes of a model over the packs of a tree, in order."""
 
     def __init__(self, model: Any, pool: TokenPool) -> None:
         self._model = model

@@ -48,12 +48,7 @@ class Loaded:
 
 
 def loaded(name: str, found: Any) -> Loaded:
-    """What a task manager of lm-eval loaded under a name.
-
-    Args:
-        name: The group's or tag's.
-        found: What ``TaskManager.load`` gave.
-    """
+    """What a task manager of lm-eval loaded under a name."""
     own = found.get("groups", {}).get(name)
     metrics = getattr(own, "aggregate_metric_list", None) or ()
     return Loaded(

@@ -62,14 +62,7 @@ def prepare_builds(
     memory: MemoryPlan,
     devices: Sequence[torch.device],
 ) -> BuildPreparation:
-    """Load the passes, compiled for these devices if need be, and open parents and statistics.
-
-    Args:
-        spec: ``statistics`` is used.
-        checkpoints: The models.
-        memory: Where everything lives.
-        devices: Those of the plan.
-    """
+    """Load the passes, compiled for these devices if need be, and open parents and statistics."""
     if memory.home is Home.MAPPED:
         try_warm_up()
     for gpu in (device for device in devices if device.type == "cuda"):

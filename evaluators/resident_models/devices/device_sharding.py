@@ -50,11 +50,6 @@ class DeviceSharding:
     ) -> PreTrainedModel:
         """The model of a plan, made over the devices; its weights are still to be built.
 
-        Args:
-            make: Constructs it.
-            plan: What it is to hold.
-            fill: Gives memory for the weights.
-
         Raises:
             ValueError: If its layers cannot be told.
         """
@@ -145,13 +140,7 @@ def made_over(
     *,
     fill: Fill = empty,
 ) -> PreTrainedModel:
-    """A model with empty weights on the devices it belongs to; no device ever holds all of it.
-
-    Args:
-        make: Constructs it; its parameters take no memory meanwhile.
-        mapping: Gives its device map.
-        fill: Gives memory for the weights.
-    """
+    """A model with empty weights on the devices it belongs to; no device ever holds all of it."""
     model = _without_weights(make)
     places = mapping(model)
     _filled(model, places, fill)

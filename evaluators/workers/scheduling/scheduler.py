@@ -40,17 +40,17 @@ class MakeWorkerSet(Protocol):
 class Scheduler:
     """Whoever is free takes the next candidate.
 
-    Public methods may be called in any thread, all others run in the dispatch's own.
+    Public methods may be called in any thread, all others run in the scheduler's own.
 
     Args:
         cluster: Where the workers are.
-        hire: Sets up the crew that has them.
+        make_workers: Sets up the workers.
         timeout: Longest time for one candidate in seconds; ``None`` for no limit.
         retries: How often a candidate whose worker died is tried again.
         straggler: Seconds that a candidate is always given before it counts as a straggler.
 
     Attributes:
-        crew: The workers.
+        workers: Who works, and where.
         begun: Ids of candidates that a worker was given for the first time; may be taken from.
         hurried: Whether stragglers are overtaken by workers that have nothing else to do.
     """
@@ -58,7 +58,7 @@ class Scheduler:
     def __init__(
         self,
         cluster: Cluster,
-        hire: MakeWorkerSet,
+        make_workers: MakeWorkerSet,
         *,
         timeout: float | None,
         retries: int,
@@ -73,7 +73,7 @@ class Scheduler:
         self._thread = Thread(target=self._work, name="pool", daemon=True)
         self.begun: deque[int] = deque()
         self.hurried = False
-        self.crew = hire(enqueue=self._events.put, orphaned=self._answered)
+        self.workers = make_workers(enqueue=self._events.put, orphaned=self._answered)
 
     def start(self) -> None:
         """Begin, and wait for the first worker.
@@ -88,7 +88,7 @@ class Scheduler:
 
     def take(self, candidate: Candidate, *, near: str, keep: bool) -> None:
         """Take in a candidate; see ``Pool.submit``."""
-        job = SubmittedCandidate(candidate=candidate, keep=keep, posts=[])
+        job = SubmittedCandidate(candidate=candidate, keep=keep, slots=[])
         self._events.put(partial(self._take_in, job, near))
 
     def result(self, timeout: float | None) -> Result | None:
@@ -126,25 +126,26 @@ class Scheduler:
         self._events.put(None)
         if self._thread.is_alive():
             self._thread.join()
-        self.crew.close()
+        self.workers.close()
 
     def _work(self) -> None:
         opening = True
         try:
-            self.crew.watch(now=True)
+            self.workers.watch(now=True)
             while True:
                 try:
                     act = self._events.get(timeout=self._patience())
                 except Empty:
-                    act = _nothing
-                if act is None:
-                    return
-                act()
+                    pass  # it is only time to look at the clock
+                else:
+                    if act is None:
+                        return
+                    act()
                 self._end_overdue()
                 if self.hurried and not self._waiting:
                     self._overtake()
-                self.crew.watch()
-                if opening and self.crew.catalogue is not None:
+                self.workers.watch()
+                if opening and self.workers.catalogue is not None:
                     opening = False
                     self._opened.put(None)
                 self._hand_out()
@@ -157,73 +158,73 @@ class Scheduler:
         if self._timeout is None:
             return TICK_SECONDS
         now = time.monotonic()
-        left = [p.since + self._timeout - now for p in self.crew.posts if p.job is not None]
+        busy = [slot for slot in self.workers.slots if slot.job is not None]
+        left = [slot.since + self._timeout - now for slot in busy]
         return max(0.0, min([TICK_SECONDS, *left]))
 
     def _take_in(self, job: SubmittedCandidate, near: str) -> None:
-        post = next((p for p in self.crew.posts if near and p.name == near and p.free), None)
-        if post is not None:
-            self._give(post, job)
+        at = (slot for slot in self.workers.slots if near and slot.name == near and slot.free)
+        slot = next(at, None)
+        if slot is not None:
+            self._give(slot, job)
         elif near:  # begun with already: the sooner it is done with, the better
             self._waiting.appendleft(job)
         else:
             self._waiting.append(job)
 
     def _free(self, worker: str) -> None:
-        for post in self.crew.posts:
-            if post.name == worker:
-                post.kept = False
+        for slot in self.workers.slots:
+            if slot.name == worker:
+                slot.kept = False
 
     def _give_back(self, reply: SimpleQueue[tuple[Candidate, ...]]) -> None:
         reply.put(tuple(job.candidate for job in self._waiting))
         self._waiting.clear()
 
     def _hand_out(self) -> None:
-        for post in self.crew.free:
+        for slot in self.workers.free:
             if not self._waiting:
                 return
-            self._give(post, self._waiting.popleft())
+            self._give(slot, self._waiting.popleft())
 
-    def _give(self, post: WorkerSlot, job: SubmittedCandidate) -> None:
-        post.job, post.kept = job, False
-        post.since, post.began = time.monotonic(), clock.now()
-        post.call += 1
-        job.posts.append(post)
+    def _give(self, slot: WorkerSlot, job: SubmittedCandidate) -> None:
+        slot.job, slot.kept = job, False
+        slot.since, slot.began = time.monotonic(), clock.now()
+        slot.call += 1
+        job.slots.append(slot)
         if not job.begun:
             job.begun = True
             self.begun.append(job.candidate.id)
-        heard = partial(self._hear, post, post.call)
-        self._cluster.call(post.actor, "evaluate", job.candidate, heard)
+        answered = partial(self._answered, slot, slot.call)
 
-    def _hear(self, post: WorkerSlot, call: int, answer: Answer) -> None:
-        # In a thread of Ray's.
-        self._events.put(partial(self._answered, post, call, answer))
+        def heard(answer: Answer) -> None:
+            # In a thread of Ray's.
+            self._events.put(partial(answered, answer))
 
-    def _answered(self, post: WorkerSlot, call: int, answer: Answer) -> None:
-        job = post.job
-        if post.call != call or job is None:
+        self._cluster.call(slot.actor, "evaluate", job.candidate, heard)
+
+    def _answered(self, slot: WorkerSlot, call: int, answer: Answer) -> None:
+        job = slot.job
+        if slot.call != call or job is None:
             return  # it was given up before
-        name, post.job = post.name, None
-        job.posts.remove(post)
+        name, slot.job = slot.name, None
+        job.slots.remove(slot)
         if answer.trouble is None:
-            self._count(post)
-            self._finished(job, post, name, answer.value)
+            if slot.attendance is not None:
+                slot.attendance.busy += clock.now() - slot.began
+                slot.attendance.candidates += 1
+            self._finished(job, slot, name, answer.value)
         elif answer.trouble is Trouble.RAISED:  # the evaluator is broken, not just the candidate
             failure = Failure(kind=FailureKind.ERROR, message=answer.message, detail=answer.detail)
-            self._finished(job, post, name, failure)
-            self.crew.renew(post)
+            self._finished(job, slot, name, failure)
+            self.workers.renew(slot)
         else:
-            self._lost(job, post, name, answer)
-
-    def _count(self, post: WorkerSlot) -> None:
-        if post.attendance is not None:
-            post.attendance.busy += clock.now() - post.began
-            post.attendance.candidates += 1
+            self._lost(job, slot, name, answer)
 
     def _finished(
         self,
         job: SubmittedCandidate,
-        post: WorkerSlot,
+        slot: WorkerSlot,
         worker: str,
         outcome: Score | LossGradient | Failure,
     ) -> None:
@@ -231,9 +232,9 @@ class Scheduler:
             return  # a straggler that was overtaken
         job.done = True
         if isinstance(outcome, Score):
-            self._pace.note(time.monotonic() - post.since, questions=len(outcome.outcomes))
-            post.kept = job.keep
-        self._tell(job, worker, post.began, outcome)
+            self._pace.note(time.monotonic() - slot.since, questions=len(outcome.outcomes))
+            slot.kept = job.keep
+        self._tell(job, worker, slot.began, outcome)
 
     def _tell(
         self,
@@ -252,10 +253,10 @@ class Scheduler:
             )
         )
 
-    def _lost(self, job: SubmittedCandidate, post: WorkerSlot, worker: str, answer: Answer) -> None:
-        node, vitals, began = post.node, post.vitals, post.began
-        gone = self.crew.lost(post, answer)
-        if job.done or job.posts:
+    def _lost(self, job: SubmittedCandidate, slot: WorkerSlot, worker: str, answer: Answer) -> None:
+        node, vitals, began = slot.node, slot.vitals, slot.began
+        gone = self.workers.lost(slot, answer)
+        if job.done or job.slots:
             return  # somebody else has done it, or is at it
         if gone:
             job.nodes += 1
@@ -284,47 +285,43 @@ class Scheduler:
         if self._timeout is None:
             return
         now, cut = time.monotonic(), set[str]()
-        for post in [p for p in self.crew.posts if p.job is not None]:
-            spent, node = now - post.since, post.node
+        for slot in [slot for slot in self.workers.slots if slot.job is not None]:
+            spent, node = now - slot.since, slot.node
             if spent < self._timeout:
                 continue
             if node.id not in cut and (not self._cluster.elastic or self._cluster.reaches(node)):
-                self._give_up(post, f"no result after {spent:.0f} s (limit: {self._timeout:g} s)")
+                self._give_up(slot, f"no result after {spent:.0f} s (limit: {self._timeout:g} s)")
                 continue
             cut.add(node.id)  # its candidates did not have their time: Ray notices a minute later
             answer = Answer(trouble=Trouble.NODE, message=f"node {node.name} cannot be reached")
-            self._answered(post, post.call, answer)
+            self._answered(slot, slot.call, answer)
 
-    def _give_up(self, post: WorkerSlot, message: str) -> None:
+    def _give_up(self, slot: WorkerSlot, message: str) -> None:
         """Wait no longer for what a worker is at; a new worker takes its place."""
-        job, worker = post.job, post.name
-        self.crew.renew(post)
-        if job is not None and not job.posts:
+        job, worker = slot.job, slot.name
+        self.workers.renew(slot)
+        if job is not None and not job.slots:
             failure = Failure(kind=FailureKind.TIMEOUT, message=message)
-            self._finished(job, post, worker, failure)
+            self._finished(job, slot, worker, failure)
 
     def _overtake(self) -> None:
         """Give stragglers to free workers too; what takes those as long is given up."""
-        now, free = time.monotonic(), self.crew.free
-        running = {id(post.job): post.job for post in self.crew.posts if post.job is not None}
+        now, free = time.monotonic(), self.workers.free
+        running = {id(slot.job): slot.job for slot in self.workers.slots if slot.job is not None}
         for job in running.values():
             limit = self._pace.limit(questions=len(job.candidate.questions))
-            slow = [post for post in job.posts if now - post.since >= limit]
-            if len(slow) < len(job.posts):
+            slow = [slot for slot in job.slots if now - slot.since >= limit]
+            if len(slow) < len(job.slots):
                 continue
             if job.done:  # somebody else has done it: the place is needed for others
-                for post in slow:
-                    self.crew.renew(post)
+                for slot in slow:
+                    self.workers.renew(slot)
             elif len(slow) > 1:
                 message = (
                     f"no result after {limit:.0f} s from {len(slow)} workers, where others took "
                     f"{self._pace.usual:.1f} s and the budget was spent"
                 )
-                for post in slow:
-                    self._give_up(post, message)
+                for slot in slow:
+                    self._give_up(slot, message)
             elif free:
                 self._give(free.pop(), job)
-
-
-def _nothing() -> None:
-    """What is to be done when it is only time to look at the clock."""

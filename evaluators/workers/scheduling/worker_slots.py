@@ -21,7 +21,7 @@ class SubmittedCandidate:
         keep: Whether its worker waits for more questions to it.
         losses: How often its worker died.
         nodes: How often its worker's node went away.
-        posts: Who is at it; more than one when a straggler is overtaken.
+        slots: Who is at it; more than one when a straggler is overtaken.
         begun: Whether any worker was given it.
         done: Whether its result is there.
     """
@@ -30,7 +30,7 @@ class SubmittedCandidate:
     keep: bool = False
     losses: int = 0
     nodes: int = 0
-    posts: list[WorkerSlot]
+    slots: list[WorkerSlot]
     begun: bool = False
     done: bool = False
 

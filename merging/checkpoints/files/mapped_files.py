@@ -20,12 +20,7 @@ class MappingError(ValueError):
 
 
 class MappedFiles:
-    """Files mapped on first use.
-
-    Args:
-        folder: Where they lie.
-        headers: Header of each file by file name.
-    """
+    """Files mapped on first use."""
 
     def __init__(self, folder: Path, headers: Mapping[str, Header]) -> None:
         self._folder = folder

@@ -84,7 +84,7 @@ def find_packed(
     if said and method not in METHODS:
         problems.append(_refusal(f"a model quantised with {method}"))
         return {}, {}
-    search = _Search(tensors, config)
+    search = _PackedSearch(tensors, config)
     for kind in METHODS[method] if said else ():
         search.take(kind)
     rest = search.tensors
@@ -98,7 +98,7 @@ def find_packed(
     return rest, search.packed
 
 
-class _Search:
+class _PackedSearch:
     """What was found of a model's weights so far, and the tensors that are left."""
 
     def __init__(self, tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> None:

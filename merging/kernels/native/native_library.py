@@ -37,9 +37,6 @@ _log = logging.getLogger(__name__)
 class NativeLibrary:
     """The loaded library.
 
-    Args:
-        file: Where it lies.
-
     Raises:
         OSError: If it is no library, or one of another kind of machine.
 

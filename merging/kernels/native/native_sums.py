@@ -14,11 +14,7 @@ from merging.kernels.torch_kernels.reduction_kernels import BLOCK
 
 
 class NativeSums:
-    """Functions of the loaded library.
-
-    Args:
-        made: The library.
-    """
+    """Functions of the loaded library."""
 
     def __init__(self, made: ctypes.CDLL) -> None:
         addresses = (ctypes.c_void_p,) * 3

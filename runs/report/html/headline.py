@@ -76,8 +76,11 @@ _BROKEN = "✗"
 def headline(report: Report) -> Headline:
     """The verdict in a few words, with the numbers behind it."""
     verdict = report.verdict
-    row = _winner_row(report)
-    winner = "" if row is None else _what(row)
+    first = report.frame[report.frame["rank"] == 1]
+    row = None if first.empty else first.iloc[0]
+    winner = (
+        "" if row is None else f"candidate {row['candidate']} · {row['method']} · {row['origin']}"
+    )
     if verdict is None:
         text = "No verdict yet: the held-out questions have not been asked"
         if MODELS_CHANGED in report.facts.get("run", {}):
@@ -87,12 +90,12 @@ def headline(report: Report) -> Headline:
         return Headline(
             mark="…", text=text, winner=winner, leads=(), tiles=tuple(_tiles(report, row))
         )
-    first = verdict.finalists[0]
+    best = verdict.finalists[0]
     return Headline(
         mark=_BROKEN if _lost(verdict) else _MARKS[verdict.standing],
-        text=_text(verdict, _name(report, first)) + _lost(verdict),
+        text=_text(verdict, _name(report, best)) + _lost(verdict),
         winner=winner,
-        leads=tuple(_leads(first)),
+        leads=tuple(_leads(best)),
         tiles=tuple(_tiles(report, row)),
     )
 
@@ -192,15 +195,6 @@ def _lead(group: Against, places: list[float]) -> LeadBar:
 def _p(value: float) -> str:
     text = p_text(value)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _winner_row(report: Report) -> pd.Series | None:
-    first = report.frame[report.frame["rank"] == 1]
-    return None if first.empty else first.iloc[0]
-
-
-def _what(row: pd.Series) -> str:
-    return f"candidate {row['candidate']} · {row['method']} · {row['origin']}"
 
 
 def _tiles(report: Report, row: pd.Series | None) -> Iterator[tuple[str, str, str]]:

@@ -6,8 +6,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,37 +67,32 @@ class Figures:
 
     def __iter__(self) -> Iterator[Figure]:
         """All there are, in the order of the page."""
-        yield from (one for one in (self.kept,) if one)
-        yield from self.tasks
-        yield from (one for one in (self.progress, self.front, self.learning) if one)
-        yield from self.learned
-        yield from (one for one in (self.importance,) if one)
-        yield from self.effects
-        yield from (one for one in (self.depth, self.failures, self.workers) if one)
+        every = (
+            *(self.kept, *self.tasks, self.progress, self.front, self.learning, *self.learned),
+            *(self.importance, *self.effects, self.depth, self.failures, self.workers),
+        )
+        return (figure for figure in every if figure is not None)
 
 
 def figures(report: Report) -> Figures:
     """All figures that a report has something to show for."""
-    details = report.details
-    if details is None:
-        return Figures(
-            kept=kept_figure(report),
-            tasks=tuple(task_figures(report)),
-            learning=loss_figure(report.learning),
-            failures=failures_figure(report),
-        )
-    winner = _winner(details)
-    return Figures(
+    found = Figures(
         kept=kept_figure(report),
-        progress=progress_figure(details.records, details.timeline),
         tasks=tuple(task_figures(report)),
-        front=front_figure(report, details.records),
         learning=loss_figure(report.learning),
+        failures=failures_figure(report),
+    )
+    if (details := report.details) is None:
+        return found
+    winner = _winner(details)
+    return replace(
+        found,
+        progress=progress_figure(details.records, details.timeline),
+        front=front_figure(report, details.records),
         learned=tuple(learned_figures(details, report.learning)),
         importance=importance_figure(details.insights),
         effects=tuple(effect_figures(details)),
         depth=None if winner is None else depth_figure(details, winner),
-        failures=failures_figure(report),
         workers=workers_figure(details.timeline, learned=bool(report.learning)),
     )
 
@@ -114,7 +109,7 @@ def page(report: Report, *, live: int | None = None) -> str:
 
 
 def _values(report: Report, live: int | None) -> dict[str, Any]:
-    found, details = figures(report), report.details
+    found, details, verdict = figures(report), report.details, report.verdict
     book = None if details is None else details.answers
     winner = None if details is None else _winner(details)
     first = report.frame[report.frame["state"] != "failed"].head(FIRST_ROWS)
@@ -124,14 +119,18 @@ def _values(report: Report, live: int | None) -> dict[str, Any]:
         "headline": headline(report),
         "figures": found,
         "drawing": None if winner is None else drawing(winner.recipe),
-        "by_task": _by_task(report),
-        "finalists": _finalists(report),
+        "by_task": None if verdict is None else by_task_table(verdict, report.tasks),
+        "finalists": finalists_table(() if verdict is None else verdict.finalists, report.tasks),
         "first_rows": leaderboard_table(first, report.tasks, wide=False),
         "messages": _messages(report.failures),
         "learning": learning_table(report.learning),
         "tasks": tasks_table(report.tasks),
         "ranked": int(report.frame["rank"].notna().sum()),
-        "data": _data(report, found),
+        "data": {
+            "figures": [figure.to_json() for figure in found],
+            "board": board(report.frame, report.tasks),
+            "study": None if details is None else details.study,
+        },
         "recipes": "" if details is None else packed(recipes(details.records, details.recipe)),
         "answers": packed(answers(book)) if book else "",
         **_assets("report.js", *["answers.js"] * bool(book), *["live.js"] * (live is not None)),
@@ -140,22 +139,6 @@ def _values(report: Report, live: int | None) -> dict[str, Any]:
 
 def _winner(details: Details) -> Record | None:
     return next(iter(ranked(details.records)), None)
-
-
-def _by_task(report: Report) -> Table | None:
-    return None if report.verdict is None else by_task_table(report.verdict, report.tasks)
-
-
-def _finalists(report: Report) -> Table:
-    return finalists_table(() if report.verdict is None else report.verdict.finalists, report.tasks)
-
-
-def _data(report: Report, found: Figures) -> Mapping[str, Any]:
-    return {
-        "figures": [figure.to_json() for figure in found],
-        "board": board(report.frame, report.tasks),
-        "study": None if report.details is None else report.details.study,
-    }
 
 
 def _messages(failures: pd.DataFrame) -> Table:
@@ -187,13 +170,7 @@ def _ids(numbers: Sequence[int]) -> str:
 
 
 def image_page(shown: Sequence[Figure], *, kind: str, width: int) -> str:
-    """A page that draws figures into images, and then holds these as JSON in its text.
-
-    Args:
-        shown: The figures.
-        kind: ``png`` or ``svg``.
-        width: In CSS pixels; a PNG has twice as many.
-    """
+    """A page that draws figures into images, and then holds these as JSON in its text."""
     data = {
         "figures": [figure.to_json() for figure in shown],
         "format": kind,

@@ -46,7 +46,11 @@ def progress_figure(records: Sequence[Record], timeline: Timeline) -> Figure | N
     if not steps:
         return None
     by_id = {record.id: record for record in records}
-    chosen = list(_by_role(steps))
+    chosen = [
+        (role, [found[at] for at in thinned(len(found))])
+        for role in Role
+        if (found := [step for step in steps if step.role is role])
+    ]
     curve = changes(steps)
     parent = max((s.value for s in steps if s.role is Role.PARENT), default=None)
     traces = [
@@ -86,13 +90,6 @@ def progress_figure(records: Sequence[Record], timeline: Timeline) -> Figure | N
         height=420,
         views=views,
     )
-
-
-def _by_role(steps: Sequence[Step]) -> Iterator[tuple[Role, list[Step]]]:
-    for role in Role:
-        those = [step for step in steps if step.role is role]
-        if those:
-            yield role, [those[at] for at in thinned(len(those))]
 
 
 def _along(steps: Sequence[Step], unit: str) -> list[float | None]:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from runs.activity.search_progress import expected
 from runs.ranking.leaderboard import ranked
@@ -50,6 +51,11 @@ MOST_NUMBERS = 12
 """Layers up to which the numbers are written into the heat map."""
 
 
+_Mix = Callable[[ParentShares], Mapping[str, float]]
+_WEIGHTS: _Mix = attrgetter("weights")
+_DENSITIES: _Mix = attrgetter("densities")
+
+
 def importance_figure(insights: Insights) -> Figure | None:
     """What matters most; ``None`` where too little is known."""
     found = insights.importance[:MOST_PARTS]
@@ -86,8 +92,8 @@ def effect_figures(details: Details) -> Iterator[Figure]:
     inside = [record for record in known if record.id in dials]
     left_out = _left_out(known)
     for name, note, values in (
-        ("weight", "mean over all layers and tensors, after normalisation", _weights),
-        ("density", "mean over all layers and tensors, of recipes that have densities", _densities),
+        ("weight", "mean over all layers and tensors, after normalisation", _WEIGHTS),
+        ("density", "mean over all layers and tensors, of recipes that have densities", _DENSITIES),
     ):
         figure = _against(name, note, inside, [values(dials[record.id]) for record in inside])
         if figure is not None:
@@ -98,11 +104,7 @@ def effect_figures(details: Details) -> Iterator[Figure]:
 
 
 def _left_out(known: Sequence[Record]) -> str:
-    """Which recipes have no mix in the space's terms, in words; empty where all have.
-
-    Args:
-        known: By rank.
-    """
+    """Which of the recipes, given by rank, have no mix in the space's terms; empty if all have."""
     apart = [record for record in known if record.trial is None]
     names = ["the winner " * (record is known[0]) + record_name(record) for record in apart]
     if len(names) > MOST_NAMES + 1:
@@ -114,7 +116,7 @@ def _left_out(known: Sequence[Record]) -> str:
 def _lines(records: Sequence[Record], details: Details) -> Figure | None:
     """Each recipe as a line across what it mixes and what it scores: parallel coordinates."""
     axes: dict[str, list[float]] = {}
-    for kind, of in (("weight", _weights), ("density", _densities)):
+    for kind, of in (("weight", _WEIGHTS), ("density", _DENSITIES)):
         values = [of(details.insights.dials[record.id]) for record in records]
         for parent in dict.fromkeys(parent for one in values for parent in one):
             axes[f"{kind} of {parent}"] = [one.get(parent, math.nan) for one in values]
@@ -216,14 +218,6 @@ def _across(
     }
 
 
-def _weights(dials: ParentShares) -> dict[str, float]:
-    return dict(dials.weights)
-
-
-def _densities(dials: ParentShares) -> dict[str, float]:
-    return dict(dials.densities)
-
-
 def _methods(known: Sequence[Record]) -> Figure:
     by_method: dict[str, list[float]] = {}
     for record in known:
@@ -263,7 +257,7 @@ def _methods(known: Sequence[Record]) -> Figure:
 
 
 def _against(
-    name: str, note: str, records: Sequence[Record], values: Sequence[dict[str, float]]
+    name: str, note: str, records: Sequence[Record], values: Sequence[Mapping[str, float]]
 ) -> Figure | None:
     parents = list(dict.fromkeys(parent for one in values for parent in one))
     drawn = [_dependence(parent, records, values) for parent in parents]
@@ -290,7 +284,7 @@ def _against(
 
 
 def _dependence(
-    parent: str, records: Sequence[Record], values: Sequence[dict[str, float]]
+    parent: str, records: Sequence[Record], values: Sequence[Mapping[str, float]]
 ) -> list[Json]:
     found = sorted(
         (

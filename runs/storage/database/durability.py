@@ -32,11 +32,6 @@ def begin_writing(engine: Engine, path: Path, name: str) -> tuple[str, ...]:
     A write-ahead log needs one flush a commit and lets readers never wait, but it needs memory that
     all who open the file share: on a network file system a rollback journal is used instead.
 
-    Args:
-        engine: Of the file.
-        path: The file.
-        name: What to call it.
-
     Returns:
         Lines for the user, where something is not as it should be.
 

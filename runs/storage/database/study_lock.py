@@ -140,9 +140,6 @@ class StudyLock:
     def holder(self, connection: Connection | None = None) -> Holder | None:
         """Who holds the study now, dead or alive.
 
-        Args:
-            connection: To read by; by default one of its own.
-
         Raises:
             LockedError: If the row is not as drivers write it.
         """

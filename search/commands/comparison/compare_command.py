@@ -20,7 +20,7 @@ from search.commands.comparison.comparison_view import (
 from search.inputs.input_error import InputError
 from search.inputs.stored_study.kept_answers import open_splits
 from search.inputs.stored_study.study_path import study_in
-from search.monitoring.console import console, tell
+from search.monitoring.console import console, say_lines, tell
 from search.samplers.estimation.posterior import judged
 
 BEST = "best"
@@ -32,8 +32,7 @@ def compare(
 ) -> None:
     """Show where two candidates differ; see ``search compare --help``."""
     with Store.open(study_in(study)) as store:
-        for note in store.notes:
-            console().print(note, markup=False, soft_wrap=True)
+        say_lines(console(), store.notes)
         show_comparison(store, names, questions=questions, wanted=wanted, screen=console())
 
 

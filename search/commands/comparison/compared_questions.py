@@ -61,15 +61,7 @@ def answered(
     outcomes: tuple[Sequence[Outcome], Sequence[Outcome]],
     found: PairedAnswers,
 ) -> Iterator[AnsweredQuestion]:
-    """The questions that were compared, with the texts that the study keeps.
-
-    Args:
-        store: The study.
-        records: The candidates.
-        split: Whose questions were asked.
-        outcomes: What each candidate got.
-        found: The comparison of these.
-    """
+    """The questions that were compared, with the texts that the study keeps."""
     said = store.question_texts()
     texts = [store.answer_texts(record.id, split) for record in records]
     values = [{one.question: one.value for one in got} for got in outcomes]

@@ -72,14 +72,7 @@ def _who(record: Record) -> str:
 def show_questions(
     screen: Console, asked: Sequence[AnsweredQuestion], wanted: QuestionFilter, *, among: int
 ) -> None:
-    """Show questions with both answers, as many as are wanted.
-
-    Args:
-        screen: Where they go.
-        asked: Those that have the text that is looked for.
-        wanted: What is looked for.
-        among: How many there are with that text or without.
-    """
+    """Show questions with both answers, as many as are wanted."""
     for one in asked[: wanted.most]:
         say(screen, f"\n{one.id}: {WORDS[one.better]}", style="bold")
         choices = (f"{at}. {text}" for at, text in enumerate(one.said.choices, start=1))

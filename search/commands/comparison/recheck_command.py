@@ -27,9 +27,9 @@ from runs.statistics.comparisons import by_task
 from runs.storage.store import Store
 from search.engine.driver import quiet_libraries, setting_of, workers_of
 from search.engine.final_check import places, to_judge
-from search.engine.task_survey import length_problems
+from search.engine.preparation.task_survey import length_problems
 from search.inputs.input_error import InputError, RunFailed
-from search.monitoring.console import console, say_written, step, tell
+from search.monitoring.console import console, say_line, say_written, step, tell
 from search.monitoring.fitted_table import FittedTable
 from search.monitoring.run_verdict import show_verdict
 from search.samplers.estimation.posterior import judged
@@ -107,12 +107,11 @@ def recheck(store: Store, config: RunConfig, *, top: int, set_up: SetUp) -> None
     screen.print(_table(asked, scores, manifest.catalogue.tasks, set_up))
     show_verdict(made, manifest.catalogue.tasks, screen)
     if failed:
-        screen.print(f"Could not be scored: {_words(failed)}", markup=False, soft_wrap=True)
-    screen.print(
+        say_line(screen, f"Could not be scored: {_words(failed)}")
+    say_line(
+        screen,
         f"All of this is with {set_up.words}, another set-up than the run's: "
         "it is kept in the file below alone. Study, leaderboard and report have the run's numbers.",
-        markup=False,
-        soft_wrap=True,
     )
     tell(study=store.name, recheck=data)
     say_written(screen, [path])

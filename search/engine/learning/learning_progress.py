@@ -105,13 +105,7 @@ def spent(store: Store) -> Cost:
 
 
 def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[LearningSummary, ...]:
-    """How each recipe was learned, for people.
-
-    Args:
-        store: The study.
-        budget: Of the run.
-        workers: Whose time a budget of hours is.
-    """
+    """How each recipe was learned, for people."""
     asked, gpus = len(store.manifest.questions.search), store.number("gpus")
     found = []
     for name, track in tracks(store).items():
@@ -145,13 +139,7 @@ def lessons(store: Store, budget: Budget, *, workers: int) -> tuple[LearningSumm
 def standing_of(
     found: Mapping[str, LearningProgress], *, title: str, workers: int
 ) -> PhaseStanding:
-    """Where learning stands, for a live view.
-
-    Args:
-        found: The recipes that are learned, by name.
-        title: Name of the run.
-        workers: Number of workers.
-    """
+    """Where learning stands, for a live view."""
     looks = {name: one.descent.aside for name, one in found.items() if one.descent.aside}
     losses = ", ".join(
         f"{name.removeprefix(LEARNED)} {aside[0][1]:.3f} -> {min(loss for _, loss in aside):.3f}"

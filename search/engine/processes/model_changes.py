@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from merging.checkpoints.checkpoint import Checkpoint, CheckpointError
 from merging.checkpoints.files.content_hashes import ContentHashes
@@ -18,6 +18,7 @@ from runs.records.manifest import MODELS_CHANGED
 from runs.storage.store import Store
 from search.engine.processes.worker_setup import STATISTICS
 from search.inputs.input_error import InputError, RunFailed
+from search.monitoring.console import progress_bar
 
 MOVED = (
     "models that lie elsewhere now: say where with --map OLD=NEW, a model's name or the start of "
@@ -43,16 +44,10 @@ def read_whole(
     contents = ContentHashes(folder.resolve() / STATISTICS)
     known = {name: replace(one, contents=contents) for name, one in checkpoints.items()}
     files = [file for one in known.values() for file in one.files]
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    quiet = screen is None or not screen.is_terminal
+    columns = (DownloadColumn(), TransferSpeedColumn())
     try:
-        with Progress(
-            *columns, TransferSpeedColumn(), console=screen, transient=True, disable=quiet
-        ) as bar:
-            task = bar.add_task("Reading the models (once)", total=None)
-            contents.hashes(
-                files, progress=lambda done, total: bar.update(task, completed=done, total=total)
-            )
+        with progress_bar(screen, "Reading the models (once)", *columns) as progress:
+            contents.hashes(files, progress=progress)
         for one in known.values():
             one.input_hash  # noqa: B018 - found once here
     except CheckpointError as error:

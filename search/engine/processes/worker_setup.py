@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import MofNCompleteColumn
 
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import Catalogue, EvaluatorError, EvaluatorFactory
@@ -24,6 +24,7 @@ from merging.tensor_statistics.statistics_cache import StatisticsCache
 from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
 from search.inputs.input_error import InputError
+from search.monitoring.console import progress_bar
 from spaces.search_space.space import Space
 
 WORKER_BYTES = 1_500_000_000
@@ -83,8 +84,16 @@ def make_pool(setting: Setting) -> Pool:
         InputError: If they cannot be set up.
     """
     workers = setting.config.workers
+
+    def with_gpus(gpus: float) -> EvaluatorFactory:
+        return evaluator_factory(setting.config, replace(setting.harness_spec(), gpus=gpus))
+
     try:
-        factory = _factory(setting)
+        factory = (
+            fake_factory(setting.config)
+            if setting.dry_run
+            else evaluator_factory(setting.config, setting.harness_spec())
+        )
         if not workers.ray:
             return SerialPool(factory, timeout=workers.timeout)
         from evaluators.workers.ray_pool import RayPool
@@ -101,7 +110,7 @@ def make_pool(setting: Setting) -> Pool:
             wait=workers.wait,
             runtime_env=workers.runtime_env,
             inspect=_node_check(setting),
-            make_for=None if setting.dry_run else partial(_with_gpus, setting),
+            make_for=None if setting.dry_run else with_gpus,
         )
     except EvaluatorError as error:
         raise InputError(error.problems) from error
@@ -145,17 +154,16 @@ def prepare_statistics(setting: Setting, console: Console) -> None:
     try_warm_up()  # several times as fast with the library
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors are worked on side by side, each by one thread
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    text = "Statistics of the models (once)"
     try:
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("Statistics of the models (once)", total=None)
+        with progress_bar(console, text, MofNCompleteColumn()) as progress:
             compute(
                 tuple(models.values()),
                 base,
                 StatisticsCache(setting.statistics),
                 needs=needs,
                 threads=threads,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )
     finally:
         torch.set_num_threads(threads)
@@ -173,24 +181,8 @@ def _node_check(setting: Setting) -> NodeCheck:
     )
 
 
-def _with_gpus(setting: Setting, gpus: float) -> EvaluatorFactory:
-    """The factory of workers with other GPUs than the config's."""
-    return evaluator_factory(setting.config, replace(setting.harness_spec(), gpus=gpus))
-
-
-def _factory(setting: Setting) -> EvaluatorFactory:
-    if setting.dry_run:
-        return fake_factory(setting.config)
-    return evaluator_factory(setting.config, setting.harness_spec())
-
-
 def evaluator_factory(config: RunConfig, spec: HarnessSpec) -> EvaluatorFactory:
-    """Makes the evaluators of a config: lm-eval's tasks, or the user's own.
-
-    Args:
-        config: Says which.
-        spec: What it is made with.
-    """
+    """Makes the evaluators of a config: lm-eval's tasks, or the user's own."""
     if config.evaluator is not None:
         from evaluators.custom_evaluator import OwnFactory
 

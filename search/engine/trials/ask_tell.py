@@ -293,10 +293,6 @@ class AskTell:
     def finish(self, result: Result, begun: Collection[int] = ()) -> Candidate | None:
         """Record a result, first in our tables, then in the Optuna study.
 
-        Args:
-            result: What came back.
-            begun: Candidates that workers began with meanwhile.
-
         Returns:
             The candidate with the next questions of its block; ``None`` when it is done with.
         """

@@ -284,10 +284,6 @@ class Candidates:
 
         Nobody is while there is no leader that keeps every floor, and no parent is whose answers
         decide where a floor lies.
-
-        Args:
-            number: The candidate.
-            size: Number of questions of its block.
         """
         leader = self.leader()
         if leader is None or not self._keeps:

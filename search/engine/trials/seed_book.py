@@ -100,12 +100,6 @@ def resolve_book(
 ) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """The seeds of a run, and a line for the user on each one that is not as it was written.
 
-    Args:
-        book: What the config lists.
-        config: The config.
-        space: What may be drawn.
-        checkpoints: Its models by name, the base included.
-
     Returns:
         Parents, average and base, then the others as listed, every recipe once; and the notes.
 
@@ -119,7 +113,7 @@ def resolve_book(
         first.append(base)
     found = {seed.recipe.key: seed for seed in first}
     notes, problems = list(book.notes), []
-    known = _Models(config, checkpoints)
+    known = _RunModels(config, checkpoints)
     for entry in book.entries:
         if entry is None:
             for seed in defaults:
@@ -188,7 +182,7 @@ def _name(path: Path) -> str:
     return f"{OWN}{path.parent.name}/{path.name}"
 
 
-class _Models:
+class _RunModels:
     """The models of a run, found by where they lie, by what they are, and by name."""
 
     def __init__(self, config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> None:
@@ -215,7 +209,7 @@ class _Models:
         return None if input_hash is None else next(matching, None)
 
 
-def _translated(entry: Written, known: _Models, notes: list[str]) -> Recipe:
+def _translated(entry: Written, known: _RunModels, notes: list[str]) -> Recipe:
     """The recipe with this run's names for its models."""
     names: dict[str, str] = {}
     source = entry.name.removeprefix(OWN).partition(" #")[0]

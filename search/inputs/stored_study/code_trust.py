@@ -61,12 +61,7 @@ def check(store: Store, config: RunConfig, consent: Consent) -> None:
 
 
 def remember(store: Store, config: RunConfig) -> tuple[str, ...]:
-    """Mark a study that is held as made, or allowed, here; a line for the user if that cannot be.
-
-    Args:
-        store: The study.
-        config: Its config, without what the command line replaces.
-    """
+    """Mark a study that is held as made, or allowed, here; a line for the user if it cannot be."""
     named = _named(config, dry_run=store.manifest.dry_run)
     if not named or _is_marked(store, named):
         return ()
@@ -101,10 +96,6 @@ def _named(config: RunConfig, *, dry_run: bool) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value}
 
 
-def _task_functions(folders: Sequence[str]) -> list[str]:
-    return [f"functions that task files name below {_with_files(folder)}" for folder in folders]
-
-
 def _with_files(folder: str) -> str:
     """A folder with the Python files in it, some of them if there are many."""
     try:
@@ -117,7 +108,9 @@ def _with_files(folder: str) -> str:
 
 _LINES: Mapping[str, Callable[[Any], list[str]]] = {
     "evaluator": lambda name: [f"the evaluator {name}"],
-    "include_path": _task_functions,
+    "include_path": lambda folders: [
+        f"functions that task files name below {_with_files(folder)}" for folder in folders
+    ],
     "trust_remote_code": lambda places: [
         f"code that comes with the tasks' data and with {', '.join(places)} (trust_remote_code)"
     ],

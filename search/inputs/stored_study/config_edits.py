@@ -36,7 +36,8 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
     """
     known = store.mapping(FACT)
     try:
-        file, before = Path(known["file"]), _all_leaves(known["config"])
+        file = Path(known["file"])  # keys that its version had not have their defaults
+        before = dict(_leaves(RunConfig.model_validate(known["config"]).to_dict()))
     except (ValueError, KeyError, TypeError):  # made in Python, or before files were kept
         return ()
     if not file.is_file():
@@ -67,11 +68,6 @@ def edits(store: Store, config: RunConfig) -> tuple[str, ...]:
 def _difference(key: str, now: Any, counts: Any) -> str:
     option = f"; --{ON_RESUME[key].replace('_', '-')} changes it" if key in ON_RESUME else ""
     return f"  {key}: {shown(counts)} counts, the file says {shown(now)}{option}"
-
-
-def _all_leaves(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a config by dotted key; keys that its version had not have their defaults."""
-    return dict(_leaves(RunConfig.model_validate(values).to_dict()))
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

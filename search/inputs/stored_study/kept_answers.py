@@ -39,7 +39,13 @@ def answer_book(store: Store, records: Sequence[Record]) -> AnswerBook | None:
     """
     kept = store.answered_in_words()
     order = [record for record in ranked(records) if record.id in kept]
-    first = [one for at, one in enumerate(order) if at < BEST or _is_compared(one)]
+    first = [
+        one
+        for at, one in enumerate(order)
+        if at < BEST  # or others are compared with it, or it was chosen for the final check
+        or role_of(one.origin) is not Role.SEARCHED
+        or Split.HELD_OUT in one.evaluations
+    ]
     if len(first) < 2:
         return None
     splits, catalogue = open_splits(store), store.manifest.catalogue
@@ -53,11 +59,6 @@ def answer_book(store: Store, records: Sequence[Record]) -> AnswerBook | None:
         sheets=sheets,
         left_out=len(kept) - len(sheets),
     )
-
-
-def _is_compared(record: Record) -> bool:
-    """Whether others are compared with it, or it was chosen for the final check."""
-    return role_of(record.origin) is not Role.SEARCHED or Split.HELD_OUT in record.evaluations
 
 
 def _sheet(store: Store, record: Record, splits: Sequence[Split]) -> AnswerSheet:

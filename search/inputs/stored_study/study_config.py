@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from runs.config.run_config import RunConfig
 from runs.storage.store import Store
 from search.inputs.moved_locations import KEYS, moved_values
@@ -18,7 +16,9 @@ def config_of(store: Store, overrides: Overrides = Overrides()) -> RunConfig:  #
     config = RunConfig.from_text(store.manifest.config, name=store.name)
     if "end_loops" not in store.manifest.config:  # made by a version that ended none
         config = config.replaced({"harness.end_loops": False})
-    config = config.replaced({**_kept_places(store), **kept_budget(store), **overrides.values()})
+    # Where --map has found models and tasks, then the budget that was kept.
+    places = {key: value for key, value in store.mapping("places").items() if key in KEYS}
+    config = config.replaced({**places, **kept_budget(store), **overrides.values()})
     return config.replaced(moved_values(config, overrides.moves))
 
 
@@ -31,8 +31,3 @@ def new_budget(store: Store, overrides: Overrides) -> dict[str, int | float]:
     """The budget that is kept with a study from now on, by dotted key."""
     given = {key: value for key, value in overrides.values().items() if key in BUDGET}
     return {**kept_budget(store), **given}
-
-
-def _kept_places(store: Store) -> dict[str, Any]:
-    """Where ``--map`` has found models and tasks, by dotted key."""
-    return {key: value for key, value in store.mapping("places").items() if key in KEYS}

@@ -9,34 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import math
 import secrets
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from runs.report.html.page import page
-from runs.report.report_content import Report
 from runs.report.report_files import FORMATS
-from runs.storage.database.connection import (
-    DATABASE_ERRORS,
-    StoreError,
-    check_file,
-    file_of,
-    reason,
-    shown,
-)
-from runs.storage.database.study_copies import identity
-from runs.storage.store import Store
+from runs.storage.database.connection import DATABASE_ERRORS, StoreError, reason
 from search.inputs.input_error import InputError
-from search.inputs.stored_study.study_config import config_of
-from search.monitoring.live.live_view import PhasePace, PhaseStanding
-from search.monitoring.live.study_watcher import Watcher
-from search.monitoring.study_summary import make_report
+from search.monitoring.live.live_report import LiveReport, MadeReport, ServedStudy
 
 try:
     import uvicorn
@@ -52,9 +35,6 @@ except ImportError as error:
         "pip install 'merge-search[serve]'"
     ) from error
 
-REPORT_SHARE = 0.1
-"""Most of the time that is spent on making reports, as one of a large study takes seconds."""
-
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -64,118 +44,58 @@ _HEADERS = {
 _FILES = {"csv": "text/csv", "json": "application/json", "markdown": "text/markdown"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Made:
-    """A report, and how far the run was when it was made.
-
-    Attributes:
-        report: The report.
-        html: As a page.
-        state: Results that it knows of, and whether the run was over.
-        due: When another one may be made, on the clock of ``time.monotonic``.
-    """
-
-    report: Report
-    html: str
-    state: tuple[int, bool]
-    due: float
-
-
-class LiveReport:
-    """What the page shows. All reading is done by one thread, as requests come.
-
-    Args:
-        store: The study; only read.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._watcher = Watcher(store)
-        self._pace = PhasePace(self._watcher.seconds)
-        self._made: _Made | None = None
-
-    def standing(self) -> dict[str, Any]:
-        """Where the run stands, as JSON; ``results`` grows when a reload would show more."""
-        standing = self._watcher.standing()
-        self._pace.see(standing)
-        return {
-            "results": self._results(standing),
-            "over": self._watcher.over,
-            "driven": self._watcher.driven,
-            "phase": standing.phase,
-            "share": None if math.isnan(standing.progress) else standing.progress,
-            "done": standing.amount(),
-            "time": self._pace.text(standing),
-            "best": standing.best_text(),
-            "workers": f"{standing.running} of {standing.workers} busy",
-            "failures": standing.failed_text() if standing.failures else "",
-            "notice": standing.notice,
-        }
-
-    def _results(self, standing: PhaseStanding) -> int:
-        return standing.questions + standing.failures
-
-    def report(self) -> _Made:
-        """The newest report; one that took long to make is shown for a while."""
-        made, now = self._made, time.monotonic()
-        if made is not None and now < made.due:
-            return made
-        standing = self._watcher.standing()
-        state = (self._results(standing), self._watcher.over)
-        if made is not None and made.state == state:
-            return made
-        try:
-            report = make_report(self._store, config_of(self._store))
-        finally:
-            self._store.rest()
-        html = page(report, live=state[0])
-        took = time.monotonic() - now
-        due = time.monotonic() + took * (1 / REPORT_SHARE - 1)
-        self._made = _Made(report=report, html=html, state=state, due=due)
-        return self._made
-
-    def recipe(self, candidate: int) -> str | None:
-        """A candidate's recipe as YAML; ``None`` where there is none of that number."""
-        details = self.report().report.details
-        found = (one for one in details.records if one.id == candidate) if details else ()
-        record = next(iter(found), None)
-        return None if record is None or details is None else details.recipe(record)
-
-
-class _Study:
-    """The study that is served: opened anew where another file took its place.
-
-    Args:
-        place: Its file, or the URL of its database.
-    """
+class _Pages:
+    """What is answered about a study, which one thread reads."""
 
     def __init__(self, place: str) -> None:
-        self._place = place
-        self._file: str | None = None
-        self._store: Store | None = None
-        self._live: LiveReport | None = None
+        self._study = ServedStudy(place)
+        self._reader = ThreadPoolExecutor(max_workers=1)
+        self.answers = {
+            "/": self._whole,
+            "/standing.json": self._standing,
+            "/files/best.yaml": self._best,
+            "/files/{name}": self._file,
+            "/recipes/{candidate}.yaml": self._recipe,
+        }
 
-    def live(self) -> LiveReport:
-        """What is to be seen of it now.
+    async def _read(self, what: Callable[[LiveReport], Any]) -> Any:
+        def work() -> Any:
+            try:
+                return what(self._study.live())
+            except (StoreError, *DATABASE_ERRORS):
+                self._study.close()
+                raise
 
-        Raises:
-            StoreError: If there is none, or none that can be read.
-        """
-        path = file_of(self._place)
-        if path is not None:
-            check_file(path, shown(self._place))  # to open what is gone would make an empty file
-        file = None if path is None else identity(path)
-        if self._live is None or file != self._file:
-            self.close()
-            self._store = Store.open(self._place)
-            self._file, self._live = file, LiveReport(self._store)
-        return self._live
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    def close(self) -> None:
-        """Close it until it is asked for again."""
-        if self._store is not None:
-            self._store.close()
-        self._store = self._live = None
+    async def _whole(self, _: Request) -> Response:
+        made: MadeReport = await self._read(LiveReport.report)
+        return Response(made.html, media_type="text/html")
+
+    async def _standing(self, _: Request) -> Response:
+        return JSONResponse(await self._read(LiveReport.standing))
+
+    async def _file(self, request: Request) -> Response:
+        name = next((n for n in _FILES if FORMATS[n].file == request.path_params["name"]), None)
+        if name is None or (text := FORMATS[name].text) is None:
+            return PlainTextResponse("no such file", status_code=404)
+        content = await self._read(lambda live: text(live.report().report))
+        return _download(content, FORMATS[name].file, _FILES[name])
+
+    async def _best(self, _: Request) -> Response:
+        made: MadeReport = await self._read(LiveReport.report)
+        if made.report.best_yaml is None:
+            return PlainTextResponse("nothing has a score yet", status_code=404)
+        return _download(made.report.best_yaml, "best.yaml", "application/yaml")
+
+    async def _recipe(self, request: Request) -> Response:
+        wanted = request.path_params["candidate"]
+        text = None
+        if wanted.isascii() and wanted.isdigit() and len(wanted) < 10:
+            text = await self._read(lambda live: live.recipe(int(wanted)))
+        if text is None:
+            return PlainTextResponse("no such candidate", status_code=404)
+        return _download(text, f"candidate-{int(wanted)}.yaml", "application/yaml")
 
 
 def application(place: str, *, token: str, host: str, port: int) -> Starlette:
@@ -188,17 +108,6 @@ def application(place: str, *, token: str, host: str, port: int) -> Starlette:
         host: What is listened on.
         port: Likewise; it tells the tokens of several servers of one machine apart.
     """
-    study, reader = _Study(place), ThreadPoolExecutor(max_workers=1)
-
-    async def read(what: Callable[[LiveReport], Any]) -> Any:
-        def work() -> Any:
-            try:
-                return what(study.live())
-            except (StoreError, *DATABASE_ERRORS):
-                study.close()
-                raise
-
-        return await asyncio.get_running_loop().run_in_executor(reader, work)
 
     async def checked(
         request: Request, answer: Callable[[Request], Awaitable[Response]]
@@ -213,43 +122,8 @@ def application(place: str, *, token: str, host: str, port: int) -> Starlette:
         response.headers.update(_HEADERS)
         return response
 
-    async def whole(_: Request) -> Response:
-        made: _Made = await read(LiveReport.report)
-        return Response(made.html, media_type="text/html")
-
-    async def standing(_: Request) -> Response:
-        return JSONResponse(await read(LiveReport.standing))
-
-    async def file(request: Request) -> Response:
-        name = next((n for n in _FILES if FORMATS[n].file == request.path_params["name"]), None)
-        if name is None or (text := FORMATS[name].text) is None:
-            return PlainTextResponse("no such file", status_code=404)
-        found = await read(lambda live: text(live.report().report))
-        return _download(found, FORMATS[name].file, _FILES[name])
-
-    async def best(_: Request) -> Response:
-        made: _Made = await read(LiveReport.report)
-        if made.report.best_yaml is None:
-            return PlainTextResponse("nothing has a score yet", status_code=404)
-        return _download(made.report.best_yaml, "best.yaml", "application/yaml")
-
-    async def recipe(request: Request) -> Response:
-        wanted = request.path_params["candidate"]
-        text = None
-        if wanted.isascii() and wanted.isdigit() and len(wanted) < 10:
-            text = await read(lambda live: live.recipe(int(wanted)))
-        if text is None:
-            return PlainTextResponse("no such candidate", status_code=404)
-        return _download(text, f"candidate-{int(wanted)}.yaml", "application/yaml")
-
-    pages = {
-        "/": whole,
-        "/standing.json": standing,
-        "/files/best.yaml": best,
-        "/files/{name}": file,
-        "/recipes/{candidate}.yaml": recipe,
-    }
-    app = Starlette(routes=[Route(path, answer) for path, answer in pages.items()])
+    routes = [Route(path, answer) for path, answer in _Pages(place).answers.items()]
+    app = Starlette(routes=routes)
     app.add_middleware(BaseHTTPMiddleware, dispatch=checked)
     if not token:
         names = ["localhost", "127.0.0.1", "[::1]", "::1", host]

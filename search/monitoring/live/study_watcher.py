@@ -20,12 +20,12 @@ from runs.storage.database.reconnection import SERVER_SECONDS
 from runs.storage.store import Store
 from runs.storage.study_creation import exists
 from search.engine.learning.learning_progress import LearningProgress, standing_of, tracks
-from search.engine.spending import SAVE_SECONDS
+from search.engine.spending import SAVE_SECONDS, cost_so_far
 from search.engine.trials.leading import Leading
 from search.inputs.stored_study.study_config import config_of
 from search.inputs.stored_study.study_path import STUDY
+from search.monitoring.console import say_line
 from search.monitoring.live.live_view import Active, PhasePace, PhaseStanding, line, view
-from search.monitoring.study_summary import cost_so_far
 
 LOOKING_SHARE = 0.1
 """Most of the time that is spent on looking at who is ahead."""
@@ -78,11 +78,7 @@ class _Seen:
 
 
 class Watcher:
-    """Reads where a run stands, again and again.
-
-    Args:
-        store: The study; a server that goes away meanwhile is waited for.
-    """
+    """Reads where a run stands, again and again."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -190,7 +186,7 @@ def await_study(
 
     if not exists(place()):
         text = f"waiting for {shown(study)}; Ctrl-C stops"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say_line(console, text)
     while not exists(place()):
         sleep(interval)
     return place()
@@ -229,7 +225,7 @@ def watch(
             if not console.is_terminal:
                 stamp = time.strftime("%H:%M:%S")
                 text = f"{stamp}  {line(standing, pace)}"
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+                say_line(console, text)
             if watcher.over:
                 break
             sleep(interval)

@@ -15,6 +15,10 @@ DIVERGING = ((178, 24, 43), (247, 247, 247), (33, 102, 172))
 """From -1 over 0 to 1: red, white, blue; told apart also without red and green."""
 
 
+_LUMA = (0.299, 0.587, 0.114)
+"""Parts of red, green and blue in how light a colour is (ITU-R BT.601)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """One square.
@@ -85,7 +89,7 @@ def heat_map(
             cells.append(
                 Cell(
                     colour="none" if shade is None else "rgb({},{},{})".format(*shade),
-                    ink="#000" if shade is None or _light(shade) else "#fff",
+                    ink="#000" if shade is None or np.dot(_LUMA, shade) > 140 else "#fff",
                     text=text,
                     tip=f"{label}, {column}: {words}",
                 )
@@ -105,8 +109,3 @@ def _shade(
         round(float(np.interp(place, stops, ends))) for ends in zip(*scale, strict=True)
     )
     return red, green, blue
-
-
-def _light(shade: tuple[int, int, int]) -> bool:
-    red, green, blue = shade
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 140

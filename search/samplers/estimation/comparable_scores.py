@@ -32,12 +32,7 @@ Array = NDArray[np.float64]
 
 
 class ComparableScores:
-    """Collects answers and estimates every candidate's score from all of them.
-
-    Args:
-        catalogue: Tasks and questions.
-        questions: Ids of the questions that count.
-    """
+    """Collects answers and estimates every candidate's score from all of them."""
 
     def __init__(self, catalogue: Catalogue, questions: Sequence[str]) -> None:
         counting, about = set(questions), catalogue.documents()
@@ -76,12 +71,7 @@ class ComparableScores:
 
     @classmethod
     def of_study(cls, store: Store, records: Sequence[Record] | None = None) -> ComparableScores:
-        """Everything that the candidates of a study answered while searching.
-
-        Args:
-            store: The study.
-            records: Its records, where they were read already.
-        """
+        """Everything that the candidates of a study answered while searching."""
         found = cls(store.manifest.catalogue, store.manifest.questions.search)
         for candidate, positions, numbers in store.answers(Split.SEARCH):
             found._take(candidate, positions, numbers)

@@ -29,14 +29,14 @@ MOST = 20_000
 
 
 @dataclass(slots=True)
-class _Question:
+class _AskedParameter:
     """A word or whole number that recipes are asked for, and what comes next by the answer."""
 
     column: int
-    answers: dict[int, _Question | FeatureTable] = field(default_factory=dict)
+    answers: dict[int, _AskedParameter | FeatureTable] = field(default_factory=dict)
 
 
-class _Asked(Fixed):
+class _NotingTrial(Fixed):
     """Replays values and notes what was asked, in order."""
 
     def __init__(self, values: dict[str, Value]) -> None:
@@ -53,13 +53,7 @@ class _Asked(Fixed):
 
 
 class BatchFeatures:
-    """The features of points of the unit cube of a space.
-
-    Args:
-        space: What is drawn from.
-        cube: Its cube.
-        features: Its features.
-    """
+    """The features of points of the unit cube of a space."""
 
     def __init__(self, space: Space, cube: Cube, features: RecipeFeatures) -> None:
         self._space, self._cube, self._features = space, cube, features
@@ -71,17 +65,13 @@ class BatchFeatures:
         }
         self._columns = {mark: self._column[name] for name, mark in self._marks.items()}
         self._plain = len(self._columns) < len(self._marks)  # marks that are the same: a tiny range
-        self._root: _Question | FeatureTable | None = None
+        self._root: _AskedParameter | FeatureTable | None = None
         self._kept = 0
 
     def matrix(self, points: Array) -> Array:
-        """Features of what the space draws at points, ``(n, columns)``.
-
-        Args:
-            points: ``(n, size of the cube)``.
-        """
+        """Features of what the space draws at points, ``(n, columns)``."""
         if self._plain:
-            return self._drawn(points)
+            return self._features.matrix(self._cube.recipes(points))
         codes, table = self._cube.codes(points), self._cube.numbers(points)
         groups: dict[int, tuple[FeatureTable, list[int]]] = {}
         # A few in a row are often alike.
@@ -94,12 +84,9 @@ class BatchFeatures:
             result[rows] = look.rows(table[rows])
         return result
 
-    def _drawn(self, points: Array) -> Array:
-        return self._features.matrix([option.recipe for option in self._cube.options(points)])
-
     def _find(self, code: Sequence[int], point: Array) -> FeatureTable:
         at = self._root
-        while isinstance(at, _Question):
+        while isinstance(at, _AskedParameter):
             at = at.answers.get(code[at.column])
         return at if at is not None else self._add(code, point)
 
@@ -107,7 +94,7 @@ class BatchFeatures:
         """Draw the sketch that a point belongs to, and remember the way to it."""
         if self._kept >= MOST:
             self._root, self._kept = None, 0
-        asked = _Asked({**self._cube.values(point), **self._marks})
+        asked = _NotingTrial({**self._cube.values(point), **self._marks})
         look = self._features.look(draw(self._space, asked, check=False), self._columns)
         self._kept += 1
         columns = [self._column[name] for name in asked.names]
@@ -115,13 +102,13 @@ class BatchFeatures:
             self._root = look
             return look
         if self._root is None:
-            self._root = _Question(columns[0])
+            self._root = _AskedParameter(columns[0])
         at = self._root
-        assert isinstance(at, _Question)
+        assert isinstance(at, _AskedParameter)
         for column, following in pairwise(columns):
             assert at.column == column
-            after = at.answers.setdefault(code[column], _Question(following))
-            assert isinstance(after, _Question)
+            after = at.answers.setdefault(code[column], _AskedParameter(following))
+            assert isinstance(after, _AskedParameter)
             at = after
         at.answers[code[columns[-1]]] = look
         return look

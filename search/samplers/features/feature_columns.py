@@ -56,9 +56,6 @@ class Mix:
 class FeatureColumns:
     """The columns of a space, and what they are of.
 
-    Args:
-        space: What recipes are drawn from.
-
     Attributes:
         space: The same.
         parents: Number of each parent by name.
@@ -158,12 +155,7 @@ class FeatureColumns:
         return (1.0 - part) * anchors[below] + part * above
 
     def slices(self, root: Merge, nodes: list[Model | Merge]) -> Array:
-        """The columns of stacked layers.
-
-        Args:
-            root: Of the recipe.
-            nodes: What each run of layers is taken from.
-        """
+        """The columns of stacked layers."""
         layers = self.space.layers
         runs = [part.sources[0].layers or (0, 0) for part in root.slices] or [(0, layers)]
         used = np.concatenate([np.arange(start, end) for start, end in runs])

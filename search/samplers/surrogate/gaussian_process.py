@@ -269,10 +269,6 @@ class Surrogate:
 class Outlook:
     """What a model expects at points; deviations, which cost most, of those that are asked for.
 
-    Args:
-        model: The model.
-        x: ``(m, columns)``.
-
     Attributes:
         mean: ``(m,)`` of the process.
     """

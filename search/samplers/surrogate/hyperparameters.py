@@ -48,11 +48,11 @@ def fit(data: Data, groups: Sequence[Group]) -> Hyper:
 
     Always from the medians of the priors, so that the result depends on nothing but the data.
     """
-    chosen = _for_fitting(data)
+    keep = representative(data.y[:, None], MAX_FIT_POINTS)
+    chosen = Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])
     start = Hyper.median(groups).log
-    objective = Objective(chosen, groups)
     found = minimize(
-        objective,
+        Objective(chosen, groups),
         start,
         jac=True,
         method="L-BFGS-B",
@@ -66,11 +66,7 @@ class Fits:
     """Fits that are made anew only when the history has grown enough.
 
     Scores are estimated anew with every answer, but the hyper-parameters hardly change with them.
-
-    Args:
-        groups: Columns of the features.
-        known: Fits made before, by number of points.
-        keep: Called with every new one, to remember it for a resumed run.
+    ``keep`` gets every new fit with its number of points, for a resumed run that begins with them.
     """
 
     def __init__(
@@ -164,9 +160,3 @@ class Objective:
         by_length = by_square * (self._squares @ (inner * slope)) * hyper.signal
         by_signal = hyper.signal * (2.0 * float(inner @ shape) + diagonal)
         return value, np.array([*by_length, by_signal, hyper.noise * diagonal]) + off / PRIOR_WIDTH
-
-
-def _for_fitting(data: Data) -> Data:
-    """All points, or the best half and an even choice of the others."""
-    keep = representative(data.y[:, None], MAX_FIT_POINTS)
-    return Data(x=data.x[keep], y=data.y[keep], noise=data.noise[keep])

@@ -40,12 +40,7 @@ def task_name(skill: str) -> str:
 
 
 def config_text(curriculum: Curriculum, seed: int) -> str:
-    """A config that searches the family of this seed; to be put beside it.
-
-    Args:
-        curriculum: What its models have learnt.
-        seed: Seed of the search as well.
-    """
+    """A config that searches the family of this seed; to be put beside it."""
     tasks = [
         f'  - {{name: {task_name(skill)}, metric: "{_metric(skill in curriculum.chosen)},none"}}'
         for skill in curriculum.targets

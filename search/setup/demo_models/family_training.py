@@ -111,12 +111,6 @@ def train_family(
 
     Everything is drawn from ``seed``; on one machine, equal seeds give equal weights.
 
-    Args:
-        course: Sizes and schooling.
-        seed: At least 0.
-        avoid: Strings of digits that no model may be taught on.
-        progress: Told about every step.
-
     Returns:
         Models by name: ``base``, then one per target skill.
     """

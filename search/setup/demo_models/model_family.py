@@ -92,7 +92,7 @@ def make_family(
     kind = {"version": VERSION, "seed": seed, "quick": quick} | ({"hard": True} if hard else {})
     if not _found(folder, kind):
         with _draft(folder, kind) as draft:
-            _make(draft, kind, progress=progress or _silent)
+            _make(draft, kind, progress=progress or (lambda _label, _share: None))
             write_text(draft / MARKER, json.dumps(kind, indent=2) + "\n")
     return ModelFamily(
         base=folder / _BASE,
@@ -100,10 +100,6 @@ def make_family(
         tasks=folder / _TASKS,
         config=folder / _CONFIG,
     )
-
-
-def _silent(label: str, share: float) -> None:
-    del label, share
 
 
 def _found(folder: Path, kind: dict[str, Any]) -> bool:

@@ -32,11 +32,6 @@ def evolve_draft(
 ) -> tuple[CommentedYaml, list[str]]:
     """A config of ours for a config of mergekit-evolve.
 
-    Args:
-        source: The file; its top is a mapping.
-        out: Where ours will be.
-        include_path: Folders of task files (``--task-search-path`` there).
-
     Returns:
         The draft, and sentences for the user.
 

@@ -14,12 +14,7 @@ _NORMALIZED = ("linear", "ties", "dare_ties")
 
 
 def space(read: EvolveKeys, models: Mapping[str, str]) -> dict[str, Any]:
-    """The section ``space``.
-
-    Args:
-        read: The file; told what is wrong with its genome.
-        models: The parents' locations by name.
-    """
+    """The section ``space``."""
     method = read.take("merge_method", str, None, "genome")
     if method not in METHODS:
         text = "expected a method, got none" if method is None else one_of(method, METHODS)

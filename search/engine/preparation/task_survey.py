@@ -34,10 +34,6 @@ def test_set_problems(config: RunConfig, survey: Survey) -> list[str]:
 def survey_of(config: RunConfig, *, dry_run: bool) -> Survey:
     """The tasks of a config and their questions.
 
-    Args:
-        config: Says which, or whose evaluator has them.
-        dry_run: Whether they are made up.
-
     Raises:
         EvaluatorError: With everything that is wrong with them.
     """
