@@ -148,16 +148,6 @@ class PinnedCarrier:
         return hand_over
 
 
-class CopyingCarrier:
-    """Copies within main memory: what streaming is on a machine without a GPU."""
-
-    def bring(
-        self, tensors: Mapping[Key, Tensor], device: torch.device
-    ) -> Callable[[], dict[Key, Tensor]]:
-        copied = {key: tensor.to(device, copy=True) for key, tensor in tensors.items()}
-        return lambda: copied
-
-
 class StreamedTensors:
     """Tensors on their way to a device while those before them are merged.
 

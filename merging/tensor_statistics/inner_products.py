@@ -152,12 +152,6 @@ def _kept_norm(kept: _ThinnedSeries, chunk: int) -> float:
     return kept.norm(whole, rest)
 
 
-def inner_products(first: Series, second: Series, *, chunk: int) -> tuple[float, float, float]:
-    """The Gram matrix of two tensors: <a, a>, <a, b>, <b, b>."""
-    (aa, ab), (_, bb) = gram([first, second], chunk=chunk)
-    return aa, ab, bb
-
-
 def gram(series: Sequence[Series], *, chunk: int) -> list[list[float]]:
     """The inner products of tensors with each other: ``(k, k)``, symmetric, in float64.
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from merging.building.build import build_into, tensors, write_model
 from merging.building.output_checks import NonFiniteError
 from merging.building.tensor_sources import (
-    CopyingCarrier,
     MappedTensors,
     PinnedCarrier,
     ResidentTensors,
@@ -38,6 +37,7 @@ from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.catalogue.method_catalogue import METHODS, BaseRule
 from spaces.mergekit import from_yaml
 from spaces.recipes.recipe import Recipe
+from tests.merging.copying_carrier import CopyingCarrier
 from tests.merging.documents import CELLS, FILES, document, make_folders
 from tests.merging.test_dispatch import CPU, SIZES, merged
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from merging.building.build import build_into
 from merging.building.output_checks import NonFiniteError
 from merging.building.tensor_sources import (
-    CopyingCarrier,
     MappedTensors,
     ResidentTensors,
     StreamedTensors,
@@ -35,6 +34,7 @@ from merging.planning.memory_plan import (
 from merging.planning.merge_plan import plan
 from merging.tensor_statistics.statistics_cache import StatisticsCache
 from spaces.recipes.recipe import Recipe
+from tests.merging.copying_carrier import CopyingCarrier
 
 CPU = torch.device("cpu")
 GB = 10**9

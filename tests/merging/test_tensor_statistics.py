@@ -15,7 +15,7 @@ from merging.kernels.chunks import spans
 from merging.kernels.keep_rules import Dropped, Ranked, Thinning
 from merging.kernels.random_masks import MaskKey
 from merging.kernels.torch_kernels.reduction_kernels import BLOCK
-from merging.tensor_statistics.inner_products import inner_products, norm_ratios
+from merging.tensor_statistics.inner_products import gram, norm_ratios
 from merging.tensor_statistics.order_statistics import trim
 
 CPU = torch.device("cpu")
@@ -65,10 +65,11 @@ def test_spans_cover_everything_once(count: int, chunk: int) -> None:
 def test_inner_products_are_right_and_cut_independent() -> None:
     noise = torch.Generator().manual_seed(0)
     a, b = (torch.randn(3 * BLOCK + 11, generator=noise) for _ in range(2))
-    found = inner_products(series(a), series(b), chunk=BLOCK)
+    (aa, ab), (ba, bb) = found = gram([series(a), series(b)], chunk=BLOCK)
     exact = [math.fsum((x.double() * y.double()).tolist()) for x, y in ((a, a), (a, b), (b, b))]
-    assert found == pytest.approx(exact, rel=1e-13)
-    assert found == inner_products(series(a), series(b), chunk=100 * BLOCK)
+    assert [aa, ab, bb] == pytest.approx(exact, rel=1e-13)
+    assert ab == ba
+    assert found == gram([series(a), series(b)], chunk=100 * BLOCK)
 
 
 def test_norm_ratio_does_not_depend_on_chunks() -> None:
