@@ -118,14 +118,15 @@ def optimum(world: World, *, draws: int = 600, steps: int = 150) -> float:
     """The best true score that keeps the floor: random recipes, and climbing from the best."""
     rng, cube = np.random.default_rng(0), Cube(SPACE)
     points = np.vstack([cube.random(rng, 1) for _ in range(draws)])
-    values = np.array([world.worth(option.recipe) for option in cube.options(points)])
+    values = np.array([world.worth(recipe) for recipe in cube.recipes(points)])
     best = -np.inf
     for at in np.argsort(-values)[:6]:
         point, value, scale = points[at], values[at], 0.15
         for step in range(steps):
-            (option,) = cube.options(cube.mutations(point, rng, count=1, scale=scale))
-            if (new := world.worth(option.recipe)) > value:
-                point, value = option.point, new
+            (tried,) = cube.mutations(point, rng, count=1, scale=scale)
+            (recipe,) = cube.recipes(tried[None])
+            if (new := world.worth(recipe)) > value:
+                point, value = tried, new
             elif step % 40 == 39:
                 scale *= 0.7
         best = max(best, float(value))

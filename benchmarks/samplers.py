@@ -101,14 +101,15 @@ def optimum(space: Space, truth: Callable[[Recipe], float], *, draws: int, steps
     """Best true score found by many random recipes and climbing from the best of them."""
     rng, cube = np.random.default_rng(0), Cube(space)
     points = np.vstack([cube.random(rng, 1) for _ in range(draws)])  # each of a kind of its own
-    values = np.array([truth(option.recipe) for option in cube.options(points)])
+    values = np.array([truth(recipe) for recipe in cube.recipes(points)])
     best = -np.inf
     for at in np.argsort(-values)[:6]:
         point, value, scale = points[at], values[at], 0.15
         for step in range(steps):
-            (option,) = cube.options(cube.mutations(point, rng, count=1, scale=scale))
-            if (new := truth(option.recipe)) > value:
-                point, value = option.point, new
+            (tried,) = cube.mutations(point, rng, count=1, scale=scale)
+            (recipe,) = cube.recipes(tried[None])
+            if (new := truth(recipe)) > value:
+                point, value = tried, new
             elif step % 40 == 39:
                 scale *= 0.7
         best = max(best, value)
