@@ -82,6 +82,13 @@ class OwnFactory:
                     f"close, got {type(made).__name__} without {', '.join(missing)}"
                 ]
             )
+        if self.spec.quantise is not None and not isinstance(made, ModelEvaluator):
+            raise EvaluatorError(
+                [
+                    f"evaluator {self.reference}: expected a ModelEvaluator, whose weights can be "
+                    f"quantised, got {type(made).__name__}"
+                ]
+            )
         return made
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.llama4.modeling_llama4 import Llama4TextExperts
 from transformers.pytorch_utils import Conv1D
 
 from merging.checkpoints.quantisation import round_trip
@@ -126,7 +127,7 @@ class Skeleton:
                 if isinstance(module, nn.Linear | Conv1D) and name == "weight":
                     yield weight.T if isinstance(module, Conv1D) else weight
                 elif weight.dim() == 3 and of_experts:
-                    turned = getattr(module, "is_transposed", False)
+                    turned = getattr(module, "is_transposed", isinstance(module, Llama4TextExperts))
                     yield from weight.transpose(1, 2) if turned else weight
 
     def parameters(

@@ -15,7 +15,7 @@ from spaces.catalogue.method import DeltaFunction, Kind, Method, Scope
 def delta_function(method: Method, arithmetic: DeltaFunction) -> Kernel:
     """The kernel of such a method.
 
-    A pass of the native library that has its name takes its place on a CPU: the rows of its table
+    A pass of the native library that has its name takes its place: the rows of its table
     are then the method's parameters in their order.
     """
 

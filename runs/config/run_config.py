@@ -254,7 +254,7 @@ class RunConfig(Section):
         asked = self.output.vision
         if not parts or asked == config_checks.MERGE:
             return None
-        model = None if asked == config_checks.AVERAGE else asked
+        model = None if asked == config_checks.AVERAGE and asked not in self.models else asked
         return Vision(parts=tuple(parts), model=model)
 
     def _vocabulary(self) -> Vocabulary | None:

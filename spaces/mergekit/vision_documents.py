@@ -65,6 +65,7 @@ def _changed(root: Merge, change: Callable[[Model | Merge], Model | Merge]) -> M
         return found if isinstance(found, Merge) else root
     return replace(
         root,
+        base=None if root.base is None else change(root.base),
         slices=tuple(
             replace(part, sources=tuple(replace(one, of=change(one.of)) for one in part.sources))
             for part in root.slices

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import OPTConfig, OPTForCausalLM
 
 from evaluators.harness.answers import answer_gradients
-from evaluators.harness.answers.answer_gradients import AnswerTokens, backward
+from evaluators.harness.answers.answer_gradients import AnswerTokens, backward, recomputing
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness_spec import HarnessSpec, TaskSpec
 from evaluators.protocol import Candidate, Failure, LossGradient, Score, scored
@@ -205,3 +207,31 @@ def test_activations_that_do_not_fit_are_computed_once_more(
     assert found.gradient == pytest.approx(expected.gradient, rel=1e-4, abs=1e-6)
     whole = evaluator.evaluate(Candidate(id=1, recipe=recipe, questions=tuple(found.losses)))
     assert isinstance(whole, Score), whole
+
+
+def test_what_is_computed_once_more_drops_no_values() -> None:
+    torch.manual_seed(0)
+    model = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=60,
+            hidden_size=32,
+            word_embed_proj_dim=32,
+            num_hidden_layers=2,
+            ffn_dim=64,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            dropout=0.5,  # OPT's layers look at their own flag
+        )
+    ).eval()
+    text = AnswerTokens(question="q", texts=((1, 5, 6, 7, 8, 9, 10),), starts=(4,), right=0)
+    found = []
+    for frugal in (nullcontext, recomputing):
+        model.zero_grad()
+        with frugal(model):
+            loss = backward(model, [text], {"q": 1.0}, batch=1, device=torch.device("cpu"))["q"]
+        found.append(
+            (loss, [one.grad.clone() for one in model.parameters() if one.grad is not None])
+        )
+    assert found[0][0] == found[1][0]
+    assert all(map(torch.equal, found[0][1], found[1][1]))
+    assert not any(one.training for one in model.modules())

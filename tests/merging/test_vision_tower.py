@@ -85,6 +85,34 @@ def test_the_file_says_it_to_mergekit_too(models: Models, giver: str | None, mer
         assert torch.equal(found[name], wanted[name]), name
 
 
+@pytest.mark.parametrize("method", ["slerp", "ties"])
+@pytest.mark.parametrize("giver", ["base", "two", None])
+def test_stacks_of_merges_with_a_base_can_be_written(
+    models: Models, giver: str | None, method: str
+) -> None:
+    values = {"slerp": {"t": 0.4}, "ties": {"weight": 0.5, "density": 0.5}}[method]
+    base = "one" if method == "slerp" else "base"
+    inputs = [*([base] if method == "ties" else []), "one", "two"]
+    merge = {
+        "method": method,
+        "base": base,
+        "parameters": values,
+        "slices": [
+            {"sources": [{"of": name, "layers": layers} for name in inputs]}
+            for layers in ([0, 1], [1, 2])
+        ],
+    }
+    recipe = recipe_of(models, giver, merge)
+    text = to_yaml(recipe, {name: name for name in models})
+    assert from_yaml(text).recipe == recipe
+    *inner, last = yaml.safe_load_all(text)
+    del last["merge_search"]
+    plain = from_yaml(yaml.safe_dump_all([*inner, last])).recipe
+    found, wanted = built(plain, models), built(recipe, models)
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+
+
 def test_cards_and_reports_say_it(models: Models) -> None:
     recipe = recipe_of(models, None)
     card = model_card(recipe, {name: name for name in models}, fingerprint="0")

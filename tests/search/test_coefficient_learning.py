@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -307,7 +308,7 @@ def test_parents_that_answered_are_not_asked_again(
 @pytest.mark.parametrize(
     ("steps", "right", "reason"),
     [
-        (12, "> 1", "no right answers, and no budget to ask the parents for theirs"),
+        (8, "> 1", "no right answers, and no budget to ask the parents for theirs"),
         (30, "> 99", "no right answers, and too few of the parents"),
     ],
 )
@@ -500,3 +501,60 @@ def test_documents_are_kept_aside_whole() -> None:
 def test_what_a_budget_pays_for(budget: Budget, recipes: int, steps: int) -> None:
     found = plan_for(LearnSection(), budget, questions=400, tasks=3, reserved=500)
     assert found == (recipes, steps)
+
+
+class Endless(Exception):
+    """Far more was asked than the steps need."""
+
+
+class Bounded(Watched):
+    def next(self, timeout: float | None = None) -> Result | None:
+        if len(self.given) > 400:
+            raise Endless
+        return super().next(timeout)
+
+
+def lacking(
+    monkeypatch: pytest.MonkeyPatch, lack: Callable[[str, Mapping[str, str]], bool]
+) -> None:
+    """Let nothing be known of some questions."""
+    known = HarnessEvaluator._answers
+
+    def answers(self: Any, model: Any, asked: Any, targets: Any = None) -> Any:
+        found = known(self, model, asked, targets)
+        return [one for one in found if not lack(one.question, targets or {})]
+
+    monkeypatch.setattr(HarnessEvaluator, "_answers", answers)
+
+
+def test_a_question_without_a_reference_does_not_throw_out_its_task(
+    config: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.replaced({"search.learn.batch": 2, "search.learn.steps": 20})
+    job = learning(store, config, Bounded(config), Stop())
+    (without,) = job._sources.batches.of(3)["pick"]
+    lacking(monkeypatch, lambda name, _: name == without)
+    assert len(job.run(beginnings(config))) == 2
+    assert not any("learning is off" in note for note in job.monitor.notes)  # type: ignore[attr-defined]
+    assert any(without in (one.weights or {}) for one in job.pool.given)  # type: ignore[attr-defined]
+
+
+def test_an_answer_of_a_parent_that_gives_no_loss_ends_no_step(
+    reasoning: RunConfig, reasons: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = reasoning.replaced({"search.learn.batch": 2, "search.learn.steps": 40})
+    job = learning(reasons, config, Bounded(config), Stop())
+    lacking(monkeypatch, lambda name, targets: list(targets) == [name])
+    assert len(job.run(beginnings(config))) == 2
+
+
+def test_what_another_version_learned_to_its_end_is_not_learned_on(
+    config: RunConfig, store: Store
+) -> None:
+    config = config.replaced({"search.learn.steps": 12})
+    begun = beginnings(config)
+    learned = learning(store, config, Watched(config), Stop()).run(begun)
+    config = config.replaced({"search.learn.steps": 24})
+    again = Watched(config)
+    assert learning(store, config, again, Stop()).run(begun) == learned
+    assert again.given == []

@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from evaluators.harness.answers.answer_losses import right_answer
@@ -173,21 +175,32 @@ def recomputing(model: Any) -> Iterator[None]:
     Args:
         model: transformers' model in eval mode; one whose layers cannot do so stays as it is.
     """
+    layers: list[Any]
     layers = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
-    if not layers or not model.supports_gradient_checkpointing:
-        yield
-        return
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer._gradient_checkpointing_func = partial(_evaluated_twice, layer)
+        layer.gradient_checkpointing = layer.training = True
     try:
-        for layer in layers:
-            layer.training = (
-                True  # of the layer alone: what drops values is within it, in eval mode
-            )
         yield
     finally:
         for layer in layers:
-            layer.training = False
-        model.gradient_checkpointing_disable()
+            layer.gradient_checkpointing = layer.training = False
+
+
+def _evaluated_twice(layer: Any, run: Callable[..., Any], *inputs: Any) -> Any:
+    """A layer's pass, and the same again when its gradient is taken.
+
+    transformers' layers do so in training only; what they run must not drop values all the same.
+    """
+
+    def evaluating(*given: Any) -> Any:
+        layer.training = False
+        try:
+            return run(*given)
+        finally:
+            layer.training = True
+
+    return checkpoint(evaluating, *inputs, use_reentrant=False)
 
 
 def _batches(answers: Sequence[AnswerTokens], batch: int) -> Iterator[list[AnswerTokens]]:

@@ -209,6 +209,10 @@ class ModelLayout:
         model is ``model.language_model.``.
         """
         root = self.pattern.root.split(".")[:-1] if self.pattern else []
+        if self.embedding is not None:  # the language model holds its embeddings, too
+            own = self.outside[self.embedding].split(".")
+            shared = (n for n, one in enumerate(root) if own[n : n + 1] != [one])
+            root = root[: next(shared, len(root))]
         found: dict[str, None] = {}
         for key, name in self.outside.items():
             parts = name.split(".")

@@ -89,7 +89,8 @@ def recheck(store: Store, config: RunConfig, *, top: int, set_up: SetUp) -> None
     setting = replace(setting_of(store, config), quantise=set_up.quantize)
     donors = {record.recipe.donor for record in chosen}
     models = {name: one for name, one in setting.checkpoints.items() if name in donors}
-    if problems := length_problems(config, models, place="--max-gen-toks"):
+    given = set_up.max_gen_toks is not None
+    if given and (problems := length_problems(config, models, place="--max-gen-toks")):
         raise InputError([f"{store.name}: {problem}" for problem in problems])
     with quiet_libraries(), workers_of(setting) as pool:
         found = _ask(pool, chosen, manifest.questions.held_out)

@@ -120,16 +120,11 @@ class Batches:
     seed: int
     _orders: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
-    @property
-    def questions(self) -> int:
-        """Questions of a step, where no task has fewer."""
-        return len(self.tasks) * per_task(self.size, len(self.tasks))
-
     def of(self, step: int) -> dict[str, tuple[str, ...]]:
         """The questions of a step, from 0, by task; the same for the same step."""
         found = {}
         for task, names in self.tasks.items():
-            count = min(len(names), per_task(self.size, len(self.tasks)))
+            count = min(len(names), max(1, self.size // len(self.tasks)))
             rounds = len(names) // count  # a question comes once a round
             at = step % rounds * count
             found[task] = tuple(self._order(task, step // rounds)[at : at + count])

@@ -20,8 +20,8 @@ from runs.storage.store import Store
 from search.engine.learning.adam_descent import Descent
 from search.engine.learning.learning_plan import (
     BACKWARD,
+    FEWEST_STEPS,
     LOOK,
-    fewest_steps,
     parents_of,
     seed_of,
 )
@@ -87,7 +87,8 @@ class Learning:
             start = LearningProgress(
                 recipe=recipe, descent=Descent(values=Coefficients(recipe).values)
             )
-            self._tracks[name] = replace(known.get(name, start), planned=self.steps)
+            track = known.get(name, start)
+            self._tracks[name] = track if track.over else replace(track, planned=self.steps)
             self._keep(name)
         if not self._sources.answers.tasks:
             self._go_on()
@@ -122,9 +123,9 @@ class Learning:
     def _ask_parents(self) -> None:
         """Ask for what takes the place of references that say nothing, where that is paid for."""
         parents, wanted = parents_of(self.space), self._sources.to_ask()
-        each = BACKWARD * self._sources.batches.questions * len(self._tracks)
+        each = BACKWARD * self._sources.size * len(self._tracks)
         steps = self.steps - math.ceil(len(parents) * len(wanted) / each)
-        if steps < fewest_steps(self.section):
+        if steps < min(FEWEST_STEPS, self.steps // 2):
             self._sources.give_up()
             return
         self.steps = steps
@@ -147,6 +148,7 @@ class Learning:
             paid = replace(
                 track.descent,
                 questions=track.descent.questions + len(score.outcomes),
+                tokens=track.descent.tokens + sum(task.tokens for task in score.tasks),
                 seconds=track.descent.seconds + score.build_seconds + score.score_seconds,
             )
             self._tracks[name] = track = replace(track, descent=paid)
@@ -167,7 +169,7 @@ class Learning:
             self._tracks[name] = replace(
                 track,
                 descent=replace(track.descent, failed=failed),
-                planned=self.steps,
+                planned=track.planned if track.over else self.steps,
                 targets=self._sources.words(),
             )
             self._keep(name)
@@ -176,13 +178,13 @@ class Learning:
         """Ask for the next step of a recipe, if there is one."""
         track = self._tracks[name]
         descent = track.descent
-        if self.stop.requested or self._sources.waits or descent.failed or self._ended(descent):
+        if self.stop.requested or self._sources.waits or descent.failed or track.over:
             return
         weights: dict[str, float] = {}
-        if descent.steps < self.steps:
+        if descent.steps < track.planned:
             for task, names in self._sources.batches.of(descent.steps).items():
                 weights |= dict.fromkeys(names, self._sources.share(task) / len(names))
-        looks = descent.steps % LOOK == 0 or descent.steps >= self.steps
+        looks = descent.steps % LOOK == 0 or descent.steps >= track.planned
         questions = (*weights, *(self._sources.aside if looks else ()))
         number = -1 - list(self._tracks).index(name)
         self.begun[number] = name
@@ -197,10 +199,6 @@ class Learning:
                 targets=targets,
             )
         )
-
-    def _ended(self, descent: Descent) -> bool:
-        """Whether the last step was taken and looked at."""
-        return bool(descent.aside) and descent.aside[-1][0] >= self.steps
 
     def _take(self, result: Result) -> None:
         """Take a step, keep it, and ask for the next one."""
@@ -235,13 +233,15 @@ class Learning:
             seconds=descent.seconds + found.build_seconds + found.seconds,
             tokens=descent.tokens + found.tokens,
         )
-        if self._sources.silent(asked.questions, found.losses):
+        if not descent.aside and self._sources.silent(asked.questions, found.losses):
             return descent
         if aside:
             descent = descent.look(self._sources.mean(aside, found.losses))
-        if not answered:
+        if not weights:
             return descent
-        loss = self._sources.mean(answered, found.losses)
+        loss = (
+            self._sources.mean(answered, found.losses) if answered else (0.0, *descent.losses)[-1]
+        )
         return descent.step(found.gradient, loss=loss, rate=self.section.rate)
 
     def _seeds(self) -> Iterable[Seed]:

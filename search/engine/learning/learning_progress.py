@@ -70,6 +70,12 @@ class LearningProgress:
         """Whether there are steps to take."""
         return not self.descent.failed and self.descent.steps < self.planned
 
+    @property
+    def over(self) -> bool:
+        """Whether the last step was taken and looked at."""
+        looks = self.descent.aside
+        return bool(self.planned and looks) and looks[-1][0] >= self.planned
+
     def now(self) -> Recipe:
         """The recipe with the coefficients as they are."""
         return Coefficients(self.recipe).replaced(self.descent.values)

@@ -61,8 +61,12 @@ class ParentAnswers:
     def of(cls, store: Store) -> ParentAnswers:
         """What a study holds; nothing where that cannot be read."""
         try:
-            packed = base64.b64decode(store.fact(FACT) or "")
-            data: dict[str, Any] = json.loads(zlib.decompress(packed))
+            text = store.fact(FACT) or ""
+            if text.startswith("{"):  # of versions that kept right answers only
+                old = json.loads(text)
+                right = json.loads(zlib.decompress(base64.b64decode(old["right"])))
+                return cls(tasks=tuple(old["tasks"]), right=right)
+            data: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
             for key in ("tasks", "asked", "graded"):
                 data[key] = tuple(data[key])
             return cls(**data)
@@ -120,11 +124,10 @@ class ParentAnswers:
         """
         found: dict[str, str] = {}
         for task in self.tasks:
-            for texts in (self._right(task, of), self._own(task, of)):
-                learned = texts.keys() - set(aside)
-                if len(learned) >= FEWEST and len(learned) < len(texts):
-                    found |= texts
-                    break
+            texts = self._own(task, of) if task in self.graded else self._right(task, of)
+            learned = texts.keys() - set(aside)
+            if FEWEST <= len(learned) < len(texts):
+                found |= texts
         return found
 
     def words(self, targets: Collection[str], of: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from evaluators.protocol import Score, attention
 from runs.storage.store import Store
-from search.engine.learning.adam_descent import Batches
+from search.engine.learning.adam_descent import Batches, per_task
 from search.engine.learning.learning_plan import FEWEST_QUESTIONS, kept_aside
 from search.engine.learning.parent_answers import MOST, ParentAnswers
 
@@ -43,13 +43,14 @@ class TaskSources:
 
     def __init__(self, store: Store, *, batch: int, seed: int) -> None:
         manifest = store.manifest
-        self._store, self._batch, self._seed = store, batch, seed
+        self._store, self._seed = store, seed
         self._search = manifest.questions.search
         self._all_aside = kept_aside(self._search, manifest.catalogue.documents())
         self.task_of = {one.id: one.task for one in manifest.catalogue.questions}
         searched = {self.task_of[name] for name in self._search}
         self._tasks = {one.name: one for one in manifest.catalogue.tasks if one.name in searched}
         self._weights = attention(list(self._tasks.values()))  # one only to be kept counts too
+        self.size = len(self._tasks) * per_task(batch, len(self._tasks))
         self.answers = ParentAnswers.of(store)
         self.targets: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
@@ -97,7 +98,7 @@ class TaskSources:
             self._keep(replace(self.answers, tasks=tasks))
         if others := unknown - written:
             self._leave_out(others, NOTHING)
-        return bool(found)
+        return bool(unknown) or self.waits
 
     def to_ask(self) -> tuple[str, ...]:
         """Questions for every parent: the first ones of each such task, and those kept aside."""
@@ -160,7 +161,7 @@ class TaskSources:
         for name in self._search:
             if name not in self._all_aside and self._speaks(name):
                 tasks.setdefault(self.task_of[name], []).append(name)
-        self.batches = Batches(tasks=tasks, size=self._batch, seed=self._seed)
+        self.batches = Batches(tasks=tasks, size=self.size, seed=self._seed)
 
     def _speaks(self, name: str) -> bool:
         """Whether a right answer to a question is known, as far as is known by now."""
