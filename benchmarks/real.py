@@ -100,6 +100,7 @@ class World:
     folder: Path
     answers: Path
     checks: Sequence[int] = CHECKS
+    batch: int = BATCH
 
     @cached_property
     def prepared(self) -> PreparedRun:
@@ -153,7 +154,7 @@ class World:
             start=next(one.recipe for one in first if one.name == "plain average"),
             questions=self.prepared.manifest.questions,
             trained=TRAINED,
-            batch=BATCH,
+            batch=self.batch,
             seed=0,
         )
 
@@ -262,7 +263,7 @@ def evolved(world: World, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def tuned(world: World, way: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The plain average fine-tuned, at each check."""
-    steps = [steps_paid(check, world.full, BATCH) for check in world.checks]
+    steps = [steps_paid(check, world.full, world.batch) for check in world.checks]
     asked = (*world.prepared.manifest.questions.held_out, *world.kept)
     found = world.bench.tuned(way, RATES[way], steps, asked)
     for check, paid, (scores, built) in zip(world.checks, steps, found, strict=True):
@@ -286,8 +287,8 @@ def show(results: dict[str, Any]) -> None:
         print(f"| {name} | {_cells(one)} |")
     print(f"\n| arm | full evaluations | {' | '.join(TRAINED)} | held out | not trained |")
     print("|---|---|---|---|---|---|---|")
-    for arm in ARMS:
-        for check, one in sorted(results.get(arm, {}).items(), key=lambda item: int(item[0])):
+    for arm in (one for one in results if one != "baselines"):
+        for check, one in sorted(results[arm].items(), key=lambda item: int(item[0])):
             print(f"| {arm} | {check} | {_cells(one)} |")
 
 
@@ -303,6 +304,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/real.json"))
     parser.add_argument("--checks", nargs="+", type=int, default=CHECKS, help="full evaluations")
     parser.add_argument("--arms", nargs="+", default=["baselines", *ARMS])
+    parser.add_argument("--batch", type=int, default=BATCH, help="questions a step of fine-tuning")
     parser.add_argument("--show", action="store_true", help="only print what is there")
     args = parser.parse_args()
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
@@ -310,10 +312,12 @@ def main() -> None:
         folder=args.folder.absolute(),
         answers=args.folder / "answers.jsonl",
         checks=sorted(args.checks),
+        batch=args.batch,
     )
     torch.set_num_threads(1)
     for arm in () if args.show else args.arms:
-        known = results.setdefault(arm, {})
+        kind = "" if args.batch == BATCH else f", {args.batch} questions a step"
+        known = results.setdefault(f"{arm}{kind}", {})
         if arm != "baselines" and all(str(one) in known for one in world.checks):
             continue
         found = baselines(world) if arm == "baselines" else ARMS[arm](world)
