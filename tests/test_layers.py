@@ -134,6 +134,7 @@ def doubled_classes(paths: list[Path]) -> dict[str, list[str]]:
     [
         ("lm_eval", "evaluators.harness.lm_eval_adapter"),
         ("ray", "evaluators.workers.cluster.ray_cluster"),
+        ("vllm", "evaluators.harness.engines.vllm_engine"),
     ],
 )
 def test_one_module_imports_it(package: str, owner: str) -> None:

@@ -25,7 +25,9 @@ from evaluators.harness.answers.answer_losses import losses, right_answer
 from evaluators.harness.answers.prompts import requests_of
 from evaluators.harness.answers.requests import longest, mark, respond, tokens_read
 from evaluators.harness.engines.continuous_engine import ContinuousEngine
-from evaluators.harness.engines.engine_choice import CONTINUOUS, engine_problems
+from evaluators.harness.engines.engine_choice import CONTINUOUS, VLLM, engine_problems
+from evaluators.harness.engines.inference_engine import InferenceEngine
+from evaluators.harness.engines.vllm_engine import VllmEngine
 from evaluators.harness.lm_eval_adapter import LanguageModel, catalogue_of, isolated, load_tasks
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import (
@@ -68,11 +70,13 @@ class HarnessEvaluator:
     def __init__(self, spec: HarnessSpec) -> None:
         self._spec = spec
         problems: list[str] = []
-        self._engine = ContinuousEngine() if spec.engine == CONTINUOUS else None
+        self._engine = _engine_of(spec)
         try:
             models = Models.open(spec)
             configs = {name: one.config for name, one in models.checkpoints.items()}
-            problems += engine_problems(spec.engine, configs, max_length=spec.max_length)
+            problems += engine_problems(
+                spec.engine, configs, max_length=spec.max_length, gpus=spec.gpus
+            )
         except EvaluatorError as error:
             problems += error.problems
         try:
@@ -210,6 +214,8 @@ class HarnessEvaluator:
         )
 
     def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
         self._builder.close()
 
     def _answers(
@@ -239,6 +245,8 @@ class HarnessEvaluator:
 
     def _built(self, recipe: Recipe) -> BuiltModel:
         """A model with the weights of a recipe, and the requests in its donor's words."""
+        if self._engine is not None and not self._builder.holds(recipe):
+            self._engine.refill()
         built = self._builder.build(recipe)
         self._equip(built.skeleton, built.desk)
         return built
@@ -246,7 +254,11 @@ class HarnessEvaluator:
     def _set_up(self, first: str) -> None:
         """Make an empty model of the first kind and all requests, so that what fails, fails now."""
         try:
-            self._equip(*self._builder.empty(first))
+            skeleton, desk = self._builder.empty(first)
+            self._equip(skeleton, desk)
+            self._start(skeleton, desk)
+        except EvaluatorError:
+            raise
         except (PlanError, ResidentError) as error:
             start = f"model {first}: "
             lines = [start + line.removeprefix(start) for line in error.problems]
@@ -290,6 +302,14 @@ class HarnessEvaluator:
                     dtype=skeleton.model.dtype,
                     tokens=longest(lm, desk.requests) if self._device.type == "cuda" else 0,
                 )
+
+    def _start(self, skeleton: Skeleton, desk: CachedTokenizer) -> None:
+        """Start the engine, where it has answers to write."""
+        if self._engine is None or not any(task.info.written for task in self._tasks):
+            return
+        with isolated(self._device):
+            most = longest(self._lm(skeleton, desk), desk.requests)
+            self._engine.start(skeleton.model, longest=most, rows=self._batch)
 
     def _lm(self, skeleton: Skeleton, desk: CachedTokenizer) -> LanguageModel:
         """lm-eval around a model."""
@@ -387,6 +407,13 @@ class HarnessEvaluator:
             if not math.isfinite(score.value):
                 raise NonFiniteScoreError(f"task {score.task}: the score is {score.value}")
         return scores, tuple(item for _, outcomes in marks for item in outcomes)
+
+
+def _engine_of(spec: HarnessSpec) -> InferenceEngine | None:
+    """What runs the model in the place of lm-eval's own batches, if anything does."""
+    if spec.engine == VLLM:
+        return VllmEngine(gpus=max(1, int(spec.gpus)))
+    return ContinuousEngine() if spec.engine == CONTINUOUS else None
 
 
 def _words(request: Any) -> str:

@@ -52,7 +52,7 @@ from evaluators.protocol import Catalogue, EvaluatorError, QuestionText, TaskInf
 from evaluators.resident_models.encoding_cache import EncodingCache
 from spaces.paths import is_folder
 
-LOGGERS = ("lm_eval", "datasets", "transformers")
+LOGGERS = ("lm_eval", "datasets", "transformers", "vllm")
 """Whose warnings say nothing to a user of this program."""
 
 BY_ITEM = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evaluators.harness.engines.engine_choice import VLLM
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import EvaluatorError
 from evaluators.resident_models.candidate_failures import device_is_lost
@@ -89,7 +90,8 @@ class ModelBuilder:
     """Keeps a model on a worker's devices and fills it with recipes.
 
     Raises:
-        EvaluatorError: If they do not fit into the memory of the GPUs.
+        EvaluatorError: If they do not fit into the memory of the GPUs, or the engine not into that
+            of the machine.
 
     Attributes:
         device: The first of the devices, where inputs go.
@@ -104,7 +106,7 @@ class ModelBuilder:
         self.device = models.devices[0]
         memory = plan_memory(spec, models.checkpoints, models.devices)
         on_gpu = self.device.type == "cuda"
-        if on_gpu and memory.problems():
+        if (on_gpu or spec.engine == VLLM) and memory.problems():
             raise EvaluatorError(memory.problems())
         self.notes = tuple(memory.lines()) if on_gpu else ()
         self._resident = ResidentModel(

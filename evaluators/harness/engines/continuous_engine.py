@@ -13,6 +13,15 @@ from evaluators.harness.engines.written_answers import answers
 class ContinuousEngine:
     """Reads what sequences begin with alike once; keeps nothing between calls."""
 
+    def start(self, model: Any, *, longest: int, rows: int) -> None:
+        """Nothing to start."""
+
+    def refill(self) -> None:
+        """Nothing is kept of the weights."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
     def likelihoods(
         self, model: Any, asked: Sequence[Continuation], *, most: int, room: int
     ) -> list[tuple[float, bool]]:

@@ -43,7 +43,29 @@ class InferenceEngine(Protocol):
     """Runs tokens through a model; lm-eval makes them and marks what comes back.
 
     The model's weights may be others at every call: nothing that was computed before may be used.
+    An engine with weights of its own is told.
     """
+
+    def start(self, model: Any, *, longest: int, rows: int) -> None:
+        """Get ready, before the first recipe; an engine may overwrite the model's weights.
+
+        Args:
+            model: An empty model of the first kind that will be asked.
+            longest: Tokens of the longest prompt with its answer.
+            rows: Most answers under way at a time.
+
+        Raises:
+            EvaluatorError: If the engine does not work here.
+        """
+        ...
+
+    def refill(self) -> None:
+        """The model's weights are others from now on."""
+        ...
+
+    def close(self) -> None:
+        """Give back all memory; calling it twice is fine."""
+        ...
 
     def likelihoods(
         self, model: Any, asked: Sequence[Continuation], *, most: int, room: int

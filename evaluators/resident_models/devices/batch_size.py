@@ -49,6 +49,15 @@ def sequence_bytes(config: Any, *, dtype: torch.dtype, tokens: int) -> int:
     return max(1, tokens) * (logits + cache + ACTIVATIONS * hidden * dtype.itemsize)
 
 
+def cache_bytes(config: Any, *, dtype: torch.dtype, tokens: int) -> int:
+    """Memory of the keys and values of so many tokens."""
+    text = config.get_text_config()
+    heads = int(text.num_attention_heads)
+    size = getattr(text, "head_dim", None) or int(text.hidden_size) // heads
+    kept = getattr(text, "num_key_value_heads", None) or heads
+    return 2 * tokens * int(text.num_hidden_layers) * int(kept) * int(size) * dtype.itemsize
+
+
 def fitting_batch(room: int, each: int) -> int:
     """The largest power of two up to ``LARGEST`` such that so many of ``each`` fit; at least 1."""
     fit = max(1, min(LARGEST, room // max(1, each)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from evaluators.harness.engines.engine_choice import VLLM
 from evaluators.harness_spec import HarnessSpec
 from evaluators.protocol import EvaluatorError
 from evaluators.resident_models.devices.batch_size import sequence_bytes
@@ -142,6 +143,8 @@ def _demand(spec: HarnessSpec, checkpoints: Mapping[str, Checkpoint]) -> Demand:
     model = max(parents, key=lambda weights: weights.total)
     if spec.most_layers is not None:
         model = model.deepened(spec.most_layers)
+    if spec.engine == VLLM:
+        model = model.times(2)  # it has weights of its own
     first = next(iter(checkpoints.values()))
     config = read_config(first, trust=spec.trust_remote_code)
     length = context_length(first, trust=spec.trust_remote_code)

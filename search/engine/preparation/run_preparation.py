@@ -89,7 +89,7 @@ def prepare(
         if any(task.written for task in survey.catalogue.tasks):
             problems += [f"{path}: {problem}" for problem in length_problems(config, checkpoints)]
         with _noting(problems, f"{path}: "):
-            config, engine_notes = with_engine(config, checkpoints)
+            config, engine_notes = with_engine(config, checkpoints, survey.catalogue)
     with _noting(problems):
         check_sampler(config.search.sampler)
     with _noting(problems, f"{path}: "):

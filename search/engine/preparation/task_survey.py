@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from evaluators.harness.engines.engine_choice import CONTINUOUS, STATIC, engine_problems
+from evaluators.harness.engines.engine_choice import (
+    CONTINUOUS,
+    STATIC,
+    VLLM,
+    engine_problems,
+    vllm_versions,
+)
 from evaluators.harness.tasks.known_benchmarks import unconfirmed
 from evaluators.harness.tasks.task_facts import Survey, TaskFacts
 from evaluators.harness_spec import MOST_KEYS
-from evaluators.protocol import EvaluatorError
+from evaluators.protocol import Catalogue, EvaluatorError
 from merging.checkpoints.checkpoint import Checkpoint
 from runs.config.config_checks import BASE
 from runs.config.run_config import RunConfig
@@ -105,7 +111,7 @@ def length_problems(
 
 
 def with_engine(
-    config: RunConfig, checkpoints: Mapping[str, Checkpoint]
+    config: RunConfig, checkpoints: Mapping[str, Checkpoint], catalogue: Catalogue
 ) -> tuple[RunConfig, tuple[str, ...]]:
     """The config with the engine that the run will have, and what the user should know of it.
 
@@ -117,16 +123,43 @@ def with_engine(
         return config, ()
     if config.evaluator is not None:
         return config.replaced({"harness.engine": STATIC}), ()
-    configs = {name: one.config for name, one in checkpoints.items()}
-    problems = engine_problems(CONTINUOUS, configs, max_length=config.harness.max_length)
     if wanted != "auto":
-        if problems:
+        if problems := _engine_problems(wanted, config, checkpoints):
             raise InputError(problems)
         return config, ()
-    chosen = STATIC if problems else CONTINUOUS
-    why = f" ({problems[0]})" if problems else ""
+    written = any(task.written for task in catalogue.tasks)
+    chosen, why = STATIC, ""
+    for engine in (VLLM, CONTINUOUS) if written and vllm_versions() else (CONTINUOUS,):
+        problems = _engine_problems(engine, config, checkpoints)
+        if engine == VLLM and not problems:
+            problems = _room_problems(config, checkpoints)
+        if not problems:
+            chosen = engine
+            break
+        why = why or f" ({problems[0]})"
     note = f"harness.engine: auto is {chosen} here{why}"
     return config.replaced({"harness.engine": chosen}), (note,)
+
+
+def _engine_problems(
+    engine: str, config: RunConfig, checkpoints: Mapping[str, Checkpoint]
+) -> list[str]:
+    configs = {name: one.config for name, one in checkpoints.items()}
+    spec = config.harness_spec()
+    return engine_problems(engine, configs, max_length=spec.max_length, gpus=spec.gpus)
+
+
+def _room_problems(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Sequence[str]:
+    """Why vLLM has no room on a machine like this one."""
+    from evaluators.resident_models.devices.build_preparation import plan_memory
+    from evaluators.resident_models.resident_model import choose_devices
+    from evaluators.resident_models.skeleton import ResidentError
+
+    spec = config.replaced({"harness.engine": VLLM}).harness_spec()
+    try:
+        return plan_memory(spec, checkpoints, choose_devices(spec.device, spec.gpus)).problems()
+    except ResidentError as error:  # the GPUs are elsewhere
+        return error.problems
 
 
 def _own_survey(config: RunConfig, evaluator: str) -> Survey:
