@@ -70,7 +70,6 @@ class HarnessEvaluator:
     def __init__(self, spec: HarnessSpec) -> None:
         self._spec = spec
         problems: list[str] = []
-        self._engine = _engine_of(spec)
         try:
             models = Models.open(spec)
             configs = {name: one.config for name, one in models.checkpoints.items()}
@@ -94,6 +93,7 @@ class HarnessEvaluator:
         self._batch = spec.batch_size if isinstance(spec.batch_size, int) else 0
         self._recomputes = False  # whether a backward pass computes activations once more
         self._builder = ModelBuilder(spec, models)
+        self._engine = _engine_of(spec.engine, gpus=len(models.devices))
         self._device = self._builder.device
         self._set_up(next(iter(models.checkpoints)))
 
@@ -409,11 +409,11 @@ class HarnessEvaluator:
         return scores, tuple(item for _, outcomes in marks for item in outcomes)
 
 
-def _engine_of(spec: HarnessSpec) -> InferenceEngine | None:
+def _engine_of(name: str, *, gpus: int) -> InferenceEngine | None:
     """What runs the model in the place of lm-eval's own batches, if anything does."""
-    if spec.engine == VLLM:
-        return VllmEngine(gpus=max(1, int(spec.gpus)))
-    return ContinuousEngine() if spec.engine == CONTINUOUS else None
+    if name == VLLM:
+        return VllmEngine(gpus=gpus)
+    return ContinuousEngine() if name == CONTINUOUS else None
 
 
 def _words(request: Any) -> str:

@@ -228,8 +228,10 @@ def test_models_that_are_not_proven_are_refused(make_spec: Any, tmp_path: Path) 
     assert "looks back 4096 tokens of 8192 (harness.max_length: 4096 does)" in line
     (line,) = problems(llama | {"auto_map": {}})
     assert "with code of its own" in line
-    with pytest.raises(EvaluatorError, match="engine: expected one of static, continuous, got"):
-        HarnessEvaluator(make_spec("tiny_pick", engine="vllm"))
+    with pytest.raises(
+        EvaluatorError, match="engine: expected one of static, continuous, vllm, got"
+    ):
+        HarnessEvaluator(make_spec("tiny_pick", engine="sglang"))
 
 
 ENDS = [7, 12, 18, 25]

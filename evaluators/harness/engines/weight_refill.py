@@ -32,7 +32,8 @@ class WeightRefill:
 
 def handles(weights: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Handle]]:
     """Weights as they are sent to other processes, which map the same memory."""
-    return [(name, reduce_tensor(tensor)) for name, tensor in weights]
+    shared: Callable[[Tensor], Handle] = reduce_tensor
+    return [(name, shared(tensor)) for name, tensor in weights]
 
 
 def _fresh(weights: Iterable[tuple[str, Tensor | Handle]]) -> Iterator[tuple[str, Tensor]]:

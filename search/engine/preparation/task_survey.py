@@ -130,13 +130,13 @@ def with_engine(
     written = any(task.written for task in catalogue.tasks)
     chosen, why = STATIC, ""
     for engine in (VLLM, CONTINUOUS) if written and vllm_versions() else (CONTINUOUS,):
-        problems = _engine_problems(engine, config, checkpoints)
-        if engine == VLLM and not problems:
-            problems = _room_problems(config, checkpoints)
-        if not problems:
+        missing: Sequence[str] = _engine_problems(engine, config, checkpoints)
+        if engine == VLLM and not missing:
+            missing = _room_problems(config, checkpoints)
+        if not missing:
             chosen = engine
             break
-        why = why or f" ({problems[0]})"
+        why = why or f" ({missing[0]})"
     note = f"harness.engine: auto is {chosen} here{why}"
     return config.replaced({"harness.engine": chosen}), (note,)
 
