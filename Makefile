@@ -25,8 +25,7 @@ test: lint docs
 
 # The engine vllm needs other versions of torch and transformers, so it has an environment (4.5 GB).
 test-vllm: .venv-vllm/.installed
-	$(VLLM_BIN)/python -m pytest --timeout 900 tests/evaluators/test_vllm_engine.py
-	$(VLLM_BIN)/python -m pytest --timeout 900 -k vllm tests/contracts/test_evaluators.py \
+	$(VLLM_BIN)/python -m pytest --timeout 900 tests/evaluators/test_vllm_engine.py \
 		tests/search/test_engine_choice.py
 
 fast: $(VENV)/.installed-dev

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from evaluators.custom_evaluator import ModelEvaluator, OwnFactory
-from evaluators.harness.engines.engine_choice import ENGINES, VLLM
+from evaluators.harness.engines.engine_choice import ENGINES
 from evaluators.harness.harness_evaluator import HarnessEvaluator
 from evaluators.harness.lm_eval_adapter import check
 from evaluators.harness_spec import HarnessSpec, TaskSpec
@@ -121,31 +120,10 @@ class TestFake(EvaluatorContract):
         made.close()
 
 
-SERVED = pytest.param(
-    VLLM,
-    marks=pytest.mark.skipif(
-        find_spec("vllm") is None, reason="vLLM is not in this environment: make test-vllm"
-    ),
-)
-
-
-@pytest.mark.parametrize("engine", [*ENGINES, SERVED], scope="class")
+@pytest.mark.parametrize("engine", ENGINES, scope="class")
 class TestHarness(EvaluatorContract):
     @pytest.fixture(scope="class")
-    def models(
-        self, tiny_family: dict[str, Path], tiny_model: Any, tmp_path_factory: Any, engine: str
-    ) -> dict[str, Path]:
-        if engine != VLLM:
-            return {name: tiny_family[name] for name in ("base", "math", "code")}
-        root = tmp_path_factory.mktemp("served")
-        base = tiny_model(root / "base", hidden=128)  # its code for CPUs takes heads of 32
-        tuned = {"math": 1, "code": 2}
-        return {"base": base} | {
-            name: tiny_model(root / name, base=base, seed=seed) for name, seed in tuned.items()
-        }
-
-    @pytest.fixture(scope="class")
-    def spec(self, models: dict[str, Path], tmp_path_factory: Any, engine: str) -> HarnessSpec:
+    def spec(self, tiny_family: dict[str, Path], tmp_path_factory: Any, engine: str) -> HarnessSpec:
         folder = tmp_path_factory.mktemp("contract")
         rows = [{"q": str(n * 37), "right": n % 3} for n in range(20)]
         (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -169,7 +147,7 @@ class TestHarness(EvaluatorContract):
             "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
         )
         return HarnessSpec(
-            models=tuple((name, str(model)) for name, model in models.items()),
+            models=tuple((name, str(tiny_family[name])) for name in ("base", "math", "code")),
             tasks=(
                 TaskSpec(name="pick"),
                 TaskSpec(name="text", weight=0.1),
