@@ -274,7 +274,7 @@ def serving(args: argparse.Namespace, root: Path) -> None:
             candidate = Candidate(id=0, recipe=_mix(weight), questions=asked)
             score = evaluator.evaluate(candidate)
             spent = time.process_time() - begun
-            assert isinstance(score, Score), score
+        assert isinstance(score, Score), score
         evaluator.close()
         written.append(texts.last)
         count = sum(min(len(text) + 1, LONGEST) for text in texts.last)

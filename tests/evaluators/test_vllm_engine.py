@@ -75,8 +75,17 @@ def draw(model: Any, seed: int) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=source), alpha=0.15)
 
 
-def written(engine: Any, model: Any, seed: int, **options: Any) -> list[list[int]]:
-    asked = [Prompt(tokens=one, over=lambda answer: answer[-1] in ENDS) for one in prompts_of(seed)]
+def written(
+    engine: Any, model: Any, seed: int, *, due: dict[int, int] | None = None, **options: Any
+) -> list[list[int]]:
+    asked = [
+        Prompt(
+            tokens=one,
+            over=lambda answer: answer[-1] in ENDS,
+            due=lambda had: (due or {}).get(len(had)),
+        )
+        for one in prompts_of(seed)
+    ]
     found: list[list[int]] = engine.answers(
         model, asked, **{"most": 20, "rows": ROWS, "penalty": 1.0} | options
     )
@@ -96,6 +105,10 @@ def test_vllm_writes_what_continuous_writes(family: str) -> None:
             expected = written(ContinuousEngine(), model, 0, penalty=penalty)
             assert written(engine, model, 0, penalty=penalty) == expected
         assert len({len(answer) for answer in expected}) > 2
+        free = written(engine, model, 0)
+        for due in ({0: 3, 1: 4}, {2: 3, 3: 4}, {2: 7}, {19: 3}):
+            expected = written(ContinuousEngine(), model, 0, due=due)
+            assert written(engine, model, 0, due=due) == expected != free
         assert engine.starts == 1
     finally:
         engine.close()

@@ -150,27 +150,52 @@ class VllmEngine(ContinuousEngine):
         Raises:
             OverflowError: If the model gives logits that are NaN.
         """
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        engine = self._llm.llm_engine
-        params = SamplingParams(
-            temperature=0.0, max_tokens=most, repetition_penalty=penalty, ignore_eos=True,
-            logprobs=0, detokenize=False, output_kind=RequestOutputKind.DELTA,
-        )  # fmt: skip
-        prompts = {str(at): prompt for at, prompt in enumerate(each)}
-        for name, prompt in prompts.items():
-            engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
+        engine, asked = self._llm.llm_engine, dict[str, tuple[int, ...]]()
         found: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in each}
+
+        def ask(prompt: tuple[int, ...]) -> None:
+            name, had = str(len(asked)), found[prompt]
+            asked[name] = prompt
+            settings = _settings(most - len(had), penalty)
+            engine.add_request(name, {"prompt_token_ids": [*prompt, *had]}, settings)
+
+        for prompt, one in each.items():
+            if _goes_on(one, found[prompt], most):
+                ask(prompt)
         while engine.has_unfinished_requests():
             for output in engine.step():
-                (written,), prompt = output.outputs, prompts[output.request_id]
-                answer = found[prompt]
+                (written,), prompt = output.outputs, asked[output.request_id]
+                one, answer = each[prompt], found[prompt]
                 for token, said in zip(written.token_ids, written.logprobs, strict=True):
                     if said[token].logprob != said[token].logprob:
                         raise OverflowError("the merged model gives logits that are NaN")
                     answer.append(token)
-                    if each[prompt].over(answer):
-                        engine.abort_request([output.request_id])
-                        break
+                    own = len(answer)
+                    goes_on = not one.over(answer) and _goes_on(one, answer, most)
+                    if goes_on and len(answer) == own:
+                        continue
+                    engine.abort_request([output.request_id])
+                    if goes_on:
+                        ask(prompt)  # after tokens that vLLM did not choose
+                    break
         return found
+
+
+def _settings(most: int, penalty: float) -> Any:
+    """What vLLM is asked for: the likeliest tokens, told one by one with their likelihoods."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0.0, max_tokens=most, repetition_penalty=penalty, ignore_eos=True,
+        logprobs=0, detokenize=False, output_kind=RequestOutputKind.DELTA,
+    )  # fmt: skip
+
+
+def _goes_on(prompt: Prompt, answer: list[int], most: int) -> bool:
+    """Add the tokens that have to come next; whether the model writes on after them."""
+    while len(answer) < most and (token := prompt.due(answer)) is not None:
+        answer.append(token)
+        if prompt.over(answer):
+            return False
+    return len(answer) < most

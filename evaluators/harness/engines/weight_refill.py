@@ -25,7 +25,7 @@ class WeightRefill:
         self.reload_weights(weights_iterator=_fresh(weights))
         for module in self.get_model().modules():
             # On a CPU a head keeps a packed copy; one tied to the embeddings is passed over.
-            method = getattr(module, "quant_method", None)
+            method: Any = getattr(module, "quant_method", None)
             if type(method).__name__ == "UnquantizedEmbeddingMethod":
                 method.process_weights_after_loading(module)
 
