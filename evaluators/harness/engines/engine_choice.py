@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
@@ -14,7 +14,10 @@ ENGINES = (STATIC, CONTINUOUS)
 needs a package that most environments lack."""
 
 PROVEN = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-"""Kinds of models (``model_type``) for which tests hold the other engines to ``static``."""
+"""Kinds of models (``model_type``) for which tests hold ``continuous`` to ``static``."""
+
+SERVED = ("gemma", "llama")
+"""Those for which tests with vLLM hold it to ``continuous``."""
 
 VLLM_MINOR = "0.32"
 """Versions of vLLM that tests run with; later ones may load weights in another way."""
@@ -64,8 +67,9 @@ def engine_problems(
         return []
     if engine == VLLM and (problem := _vllm_problem()):
         return [problem]
+    served, kinds = engine == VLLM, SERVED if engine == VLLM else PROVEN
     found = {
-        name: _unproven(config, max_length) or (_unserved(config, gpus) if engine == VLLM else "")
+        name: _unproven(config, max_length, kinds) or (_unserved(config, gpus) if served else "")
         for name, config in configs.items()
     }
     return [
@@ -75,13 +79,13 @@ def engine_problems(
     ]
 
 
-def _unproven(config: Mapping[str, Any], max_length: int | None) -> str:
+def _unproven(config: Mapping[str, Any], max_length: int | None, kinds: Sequence[str]) -> str:
     from transformers import AutoConfig
 
     kind = config.get("model_type")
-    if kind not in PROVEN or "auto_map" in config:
+    if kind not in kinds or "auto_map" in config:
         code = "with code of its own" if "auto_map" in config else f"a {kind}"
-        return f"{code} (only {', '.join(PROVEN)} are proven)"
+        return f"{code} (only {', '.join(kinds)} are proven)"
     made = AutoConfig.for_model(**config)
     window = getattr(made, "sliding_window", None)
     longest = max_length or made.max_position_embeddings
