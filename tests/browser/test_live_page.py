@@ -82,8 +82,8 @@ def drive(study: Path, *, seconds: float) -> subprocess.Popen[bytes]:
     log = str(study.with_name("log"))
     code = (
         "from dataclasses import replace; from tests.faults import driver; "
-        f"driver.SPEC = replace(driver.SPEC, seconds={seconds}); "
-        f"driver.drive({str(study)!r}, {log!r}, 0)"
+        f"spec = replace(driver.SPEC, seconds={seconds}); "
+        f"driver.drive({str(study)!r}, {log!r}, 0, spec)"
     )
     return subprocess.Popen((sys.executable, "-c", code), cwd=ROOT, env={**os.environ})
 
