@@ -24,7 +24,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from benchmarks.tiny import BUILD, SEARCHED, World  # first: it sets one thread
@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.learning import CHECKS, learned, start_of, steps_paid_for
+from benchmarks.profiles import show
 from evaluators.harness.answers.answer_gradients import backward
 from runs.config.run_config import load_config
 from search.engine.learning.learning_plan import parents_of
@@ -208,15 +209,11 @@ def measure(folder: Path, seed: int, checks: Sequence[int]) -> dict[str, float]:
     return found
 
 
-def show(results: Mapping[str, Mapping[str, float]]) -> None:
-    """The table of docs/performance.md."""
+def scored(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What every family has a score of."""
     rows = list(results.values())
     names = [name for name in rows[0] if name != "price" and all(name in row for row in rows)]
-    print(f"| family | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    for seed, found in results.items():
-        print(f"| {seed} | " + " | ".join(f"{found[name]:.3f}" for name in names) + " |")
-    middle = [median(found[name] for found in results.values()) for name in names]
-    print("| median | " + " | ".join(f"{value:.3f}" for value in middle) + " |")
+    return {seed: {name: row[name] for name in names} for seed, row in results.items()}
 
 
 def main() -> None:
@@ -235,7 +232,7 @@ def main() -> None:
             results[str(seed)] = measure(args.folder / f"hard{seed}", seed, args.checks)
             args.results.write_text(json.dumps(results, indent=1) + "\n")
             print(seed, results[str(seed)], flush=True)
-    show(results)
+    show(scored(results))
 
 
 if __name__ == "__main__":

@@ -133,9 +133,8 @@ class ParentAnswers:
     def words(self, targets: Collection[str], of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """Each task with what is learned, such as ``41 answers that parents got right``."""
         for task, count in sorted(Counter(of[name] for name in targets).items()):
-            right = self._right(task, of)
-            marked = all(name in right for name in targets if of[name] == task)
-            whose = "that parents got right" if marked else f"of {self._best(task)}, the best at it"
+            best = f"of {self._best(task)}, the best at it"
+            whose = best if task in self.graded else "that parents got right"
             yield task, f"{count} answers {whose}"
 
     def _right(self, task: str, of: Mapping[str, str]) -> dict[str, str]:
@@ -152,7 +151,7 @@ class ParentAnswers:
     def _own(self, task: str, of: Mapping[str, str]) -> dict[str, str]:
         """All answers of the parent that is best at a task whose marks are no right or wrong."""
         best = self._best(task)
-        if task not in self.graded or not best:
+        if not best:
             return {}
         texts = {**self.written[best], **self.right[best]}
         return {name: text for name, text in texts.items() if of[name] == task}
